@@ -1,0 +1,33 @@
+# `make run` and `make test` do all set-up themselves. PYTHON: any Python of 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: setup run test lint clean
+setup: $(STAMP)
+
+# torch goes first and by its exact pin. clean-fid brings torchvision along, which msd_ray does not need and whose
+# wheel need not match the torch build (then it breaks other packages that look for it): so it is taken out again.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip uninstall -q -y torchvision
+	touch $(STAMP)
+
+run: $(STAMP)
+	$(BIN)/msd-ray train digits
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+clean:
+	rm -rf .venv runs

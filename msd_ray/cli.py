@@ -1,0 +1,180 @@
+"""The command line. With `terminal`, the only place that prints."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from msd_ray.errors import MsdRayError, UserError
+from msd_ray.terminal import Watcher, err, out, table, wide
+
+app = typer.Typer(
+    help="Distil one diffusion teacher into an ensemble of one-step students, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+teacher_app = typer.Typer(help="Teachers.", no_args_is_help=True)
+app.add_typer(teacher_app, name="teacher")
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (digits, toy2d) or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the recipe's.")
+]
+RunDir = Annotated[
+    str | None, typer.Option("--run-dir", metavar="URI", help="Where the run lives; runs/<recipe> by default.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="A", help="Ray cluster to attach to; RAY_ADDRESS, or a local one, by default."),
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    address: Address = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Distil a teacher into an ensemble, evaluate it and write its report. Run again, it goes on where it stopped."""
+    from msd_ray.runs.setting import Setting
+
+    setting = Setting.of(recipe, overrides, run_dir)
+    if dry_run:
+        _print_plan(setting, as_json)
+        return
+    from msd_ray.runs.results import evaluate_once
+
+    with Watcher() as watcher:
+        from msd_ray.cluster.connect import listen_on_loopback
+
+        listen_on_loopback(address)
+        from msd_ray.cluster.run import train as train_plan
+
+        train_plan(setting.plan, setting.store, setting.cache, address, watcher)
+        rows = evaluate_once(setting, watcher.note)
+    _print_rows(rows, as_json)
+    if not as_json:
+        out.print(f"report: {setting.store.uri}/report.html", soft_wrap=True)
+
+
+@app.command()
+def plan(recipe: RecipeName, overrides: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False) -> None:
+    """Print what `train` would do: students, the conditions each owns, sizes, resources, images, time."""
+    from msd_ray.runs.setting import Setting
+
+    _print_plan(Setting.of(recipe, overrides, run_dir), as_json)
+
+
+@teacher_app.command("train")
+def train_teacher(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train a recipe's teacher in this process, without Ray, into the cache that `train` looks in first."""
+    from msd_ray.runs.setting import Setting
+    from msd_ray.runs.teacher import train_here
+
+    setting = Setting.of(recipe, overrides, None)
+    folder = train_here(setting.plan, setting.cache, err.print)
+    if as_json:
+        out.print_json(json.dumps({"teacher": folder.uri, "parameters": setting.plan.teacher.parameters()}))
+    else:
+        out.print(f"teacher: {folder.uri}", soft_wrap=True)
+
+
+@app.command()
+def generate(
+    ensemble: Annotated[str, typer.Argument(metavar="ENSEMBLE", help="An ensemble, or the directory of its run.")],
+    conditions: Annotated[str, typer.Option(help="Conditions, such as 0-9 or 3,3,7; one of 0-9 by default all.")] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds, such as 0-7; every condition is made with each.")] = "0-7",
+    output: Annotated[Path, typer.Option("--output", "-o", help=".png for a sheet, .npy for the array.")] = Path(
+        "samples.png"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Generate samples, one network evaluation each."""
+    from msd_ray.runs.generate import generate_file
+
+    made = generate_file(ensemble, conditions, seeds, output)
+    if as_json:
+        out.print_json(json.dumps(made))
+    else:
+        out.print(f"{made['samples']} samples in {output} ({made['ms_per_sample']:.2f} ms each)", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or an ensemble.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as evaluation.samples=5000.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run's ensemble against its teacher and held-out data, or an ensemble alone; nothing is written."""
+    from msd_ray.runs.results import evaluate_uri
+
+    with Watcher() as watcher:
+        rows = evaluate_uri(run, overrides or [], watcher.note)
+    _print_rows(rows, as_json)
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write report.html, samples.png and metrics.parquet of a run again; of an unfinished one, the curves so far."""
+    from msd_ray.runs.results import report_uri
+
+    with Watcher() as watcher:
+        for uri in report_uri(run, watcher.note):
+            out.print(uri, soft_wrap=True)
+
+
+def _print_rows(rows: Any, as_json: bool) -> None:
+    from msd_ray.evaluation import cells, headers, to_records
+
+    if as_json:
+        out.print_json(json.dumps(to_records(rows)))
+    else:
+        wide.print(table(headers(), [cells(row) for row in rows]))
+
+
+def _print_plan(setting: Any, as_json: bool) -> None:
+    from msd_ray.runs.describe import describe
+
+    facts = describe(setting.plan)
+    if as_json:
+        out.print_json(json.dumps(facts))
+        return
+    students = facts.pop("students")
+    for key, value in facts.items():
+        out.print(f"{key.replace('_', ' ')}: {value}", soft_wrap=True, highlight=False)
+    headers = list(students[0])
+    wide.print(table(headers, [[str(s[h]) for h in headers] for s in students]))
+
+
+def main() -> None:
+    """Runs the command line; every error that a user can mend is one line on standard error."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        code = app(standalone_mode=False)
+    except MsdRayError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from the last checkpoint", 130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer raises for wrong usage has one
+            raise
+        _fail(error.format_message(), UserError.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    err.print(f"error: {message}", markup=False, soft_wrap=True)
+    sys.exit(code)

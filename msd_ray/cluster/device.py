@@ -1,0 +1,12 @@
+"""The device of an actor's process."""
+
+import torch
+
+
+def prepare_device(gpus: float, threads: int) -> torch.device:
+    """The device an actor computes on; makes torch deterministic, and single-minded about its share of the CPU."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if gpus:
+        return torch.device("cuda")
+    torch.set_num_threads(threads)
+    return torch.device("cpu")

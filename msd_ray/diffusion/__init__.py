@@ -1,0 +1,23 @@
+"""Noise schedules, preconditioning, losses and samplers: tensors in, tensors out.
+
+A `Denoiser` maps a noised sample to an estimate of the clean one. Teacher, fake score and student are all denoisers.
+"""
+
+from msd_ray.diffusion.denoiser import Denoiser, EDMDenoiser, Network, one_step
+from msd_ray.diffusion.loss import edm_loss
+from msd_ray.diffusion.noise import Noise, add_noise, per_sample
+from msd_ray.diffusion.samplers import ddim, heun, nfe_of_heun
+
+__all__ = [
+    "Denoiser",
+    "EDMDenoiser",
+    "Network",
+    "Noise",
+    "add_noise",
+    "ddim",
+    "edm_loss",
+    "heun",
+    "nfe_of_heun",
+    "one_step",
+    "per_sample",
+]

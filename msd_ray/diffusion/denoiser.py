@@ -1,0 +1,64 @@
+"""The denoiser that teacher, fake score and student share, with EDM's preconditioning (arXiv 2206.00364, table 1)."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from msd_ray.diffusion.noise import per_sample
+
+
+class Denoiser(Protocol):
+    """x_t [B, ...], sigma [B], condition [B] (class indices) or [B, D] (embeddings) -> estimate of x0 [B, ...]."""
+
+    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor: ...
+
+
+class Network(nn.Module):
+    """A raw network F(x, c_noise, condition); `encode` is its first half, up to its narrowest point."""
+
+    bottleneck_shape: tuple[int, ...]
+
+    def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+        """Features [B, *bottleneck_shape]."""
+        raise NotImplementedError
+
+
+class EDMDenoiser(nn.Module):
+    """D(x_t; sigma, c) = c_skip x_t + c_out F(c_in x_t; log(sigma) / 4, c), for a raw network F.
+
+    With precision "bf16" F runs under autocast; the preconditioning stays in the precision of the input.
+    """
+
+    def __init__(self, network: Network, sigma_data: float = 0.5, precision: str = "fp32") -> None:
+        super().__init__()
+        self.network = network
+        self.sigma_data = sigma_data
+        self.precision = precision
+
+    def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        s, d = per_sample(sigma, x_t), self.sigma_data
+        c_skip = d**2 / (s**2 + d**2)
+        c_out = s * d / (s**2 + d**2).sqrt()
+        with self._autocast(x_t):
+            f = self.network(self._scaled(x_t, s), sigma.log() / 4, condition)
+        x0: Tensor = c_skip * x_t + c_out * f.to(x_t.dtype)
+        return x0
+
+    def bottleneck(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        """The network's features at its narrowest point, [B, *network.bottleneck_shape], for discriminator heads."""
+        with self._autocast(x_t):
+            h = self.network.encode(self._scaled(x_t, per_sample(sigma, x_t)), sigma.log() / 4, condition)
+        return h.to(x_t.dtype)
+
+    def _scaled(self, x_t: Tensor, s: Tensor) -> Tensor:
+        return x_t / (s**2 + self.sigma_data**2).sqrt()
+
+    def _autocast(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def one_step(generator: Denoiser, z: Tensor, condition: Tensor, sigma_init: float) -> Tensor:
+    """G(sigma_init z; sigma_init, c): what a one-step generator makes of the noise z ~ N(0, I), [B, ...]."""
+    sigma = torch.full((len(z),), sigma_init, dtype=z.dtype, device=z.device)
+    return generator(sigma_init * z, sigma, condition)

@@ -1,0 +1,52 @@
+"""The noise levels: Karras grids and the noising of samples (EDM, arXiv 2206.00364, equation 5)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise schedule that teacher, students and samplers of one run share.
+
+    sigma_min, sigma_max, rho: the Karras grid. sigma_data: standard deviation of the data, in the units of the
+    samples. sigma_init: noise level at which one-step generators start (DMD2: 80, SiD: 2.5). levels: length of the
+    training grid from which objectives draw (DMD2: 1000).
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    sigma_data: float = 0.5
+    sigma_init: float = 80.0
+    levels: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError("sigma_min must be above 0 and below sigma_max")
+        if self.levels < 2:
+            raise ValueError("levels must be at least 2")
+
+    def grid(self, n: int | None = None, device: torch.device | None = None) -> Tensor:
+        """[n] noise levels from sigma_min up to sigma_max, evenly spaced in sigma^(1/rho); n is `levels` by default."""
+        t = torch.linspace(0, 1, n or self.levels, dtype=torch.float64, device=device)
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        sigma: Tensor = (low + t * (high - low)) ** self.rho
+        return sigma.float()
+
+    def draw(self, n: int, first: int, last: int, rng: torch.Generator) -> Tensor:
+        """[n] noise levels, their grid index uniform in first..last, both included."""
+        index = torch.randint(first, last + 1, (n,), generator=rng, device=rng.device)
+        return self.grid(device=rng.device)[index]
+
+
+def per_sample(value: Tensor, like: Tensor) -> Tensor:
+    """`value` [B] in the shape [B, 1, ...] that broadcasts against `like` [B, ...]."""
+    return value.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def add_noise(x: Tensor, sigma: Tensor, rng: torch.Generator) -> Tensor:
+    """x + sigma * n with n ~ N(0, I); x [B, ...], sigma [B]."""
+    n = torch.randn(x.shape, generator=rng, device=rng.device, dtype=x.dtype)
+    return x + per_sample(sigma, x) * n

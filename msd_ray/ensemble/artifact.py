@@ -1,0 +1,122 @@
+"""The ensemble on disk: a bundle of one safetensors file per student, described in the manifest's body.
+
+body = {format_version, recipe, partition, labels, students: [{index, conditions, file, spec, sigma_init, nimg,
+parameters}]}
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msd_ray.ensemble.member import Member
+from msd_ray.errors import CorruptError, UserError
+from msd_ray.networks import DenoiserSpec
+from msd_ray.networks.weights import from_bytes, to_bytes
+from msd_ray.partition import Partition
+from msd_ray.storage import Manifest, Store, read_file, read_manifest, write_bundle
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """An ensemble without its weights. labels: name of each condition. recipe: what it was trained by."""
+
+    store: Store
+    manifest: Manifest
+    recipe: dict[str, Any]
+    partition: Partition
+    labels: tuple[str, ...]
+
+
+def save_ensemble(
+    store: Store, recipe: dict[str, Any], partition: Partition, labels: tuple[str, ...], members: Sequence[Member]
+) -> None:
+    """Writes an ensemble into the directory `store`, atomically.
+
+    recipe: JSON-able. members: one per student, in order. Raises ValueError where these contradict each other,
+    UserError where the store cannot be written to.
+    """
+    problem = contradiction(partition, labels, members)
+    if problem:
+        raise ValueError(problem)
+    body = {
+        "format_version": FORMAT_VERSION,
+        "recipe": recipe,
+        "partition": partition.to_json(),
+        "labels": labels,
+        "students": [_described(member) for member in members],
+    }
+    write_bundle(store, body, ((_file(member.index), to_bytes(member.weights)) for member in members))
+
+
+def read_description(store: Store) -> Description:
+    """What the manifest says, without reading weights: enough to route, or to load one student with `read_member`.
+
+    Raises UserError if there is no ensemble, or one of a newer format; CorruptError if it is damaged.
+    """
+    try:
+        manifest = read_manifest(store)
+    except FileNotFoundError as error:
+        raise UserError(f"no ensemble at {store.uri}: it has no manifest.json") from error
+    version = manifest.body.get("format_version")
+    if type(version) is not int:
+        raise UserError(f"no ensemble at {store.uri}: what is there was written for something else")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{store.uri} was written by a newer msd_ray (format {version}, this one reads {FORMAT_VERSION}): upgrade"
+        )
+    try:
+        body = manifest.body
+        labels = tuple(str(label) for label in body["labels"])
+        return Description(store, manifest, dict(body["recipe"]), Partition.from_json(body["partition"]), labels)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _nonsense(store, error) from error
+
+
+def read_member(description: Description, index: int) -> Member:
+    """Student `index` of the ensemble; raises CorruptError if its file or its description is damaged."""
+    store, manifest = description.store, description.manifest
+    try:
+        raw = manifest.body["students"][index]
+        file, spec = str(raw["file"]), DenoiserSpec.from_json(raw["spec"])
+        facts = int(raw["index"]), tuple(raw["conditions"]), spec, float(raw["sigma_init"]), int(raw["nimg"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise _nonsense(store, error) from error
+    return Member(*facts, from_bytes(read_file(store, manifest, file), f"{store.uri}/{file}"))
+
+
+def contradiction(partition: Partition, labels: tuple[str, ...], members: Sequence[Member]) -> str | None:
+    """What is wrong with the parts of an ensemble, in one line; None if they fit together."""
+    if len(labels) != len(partition.owners):
+        return f"{len(labels)} labels for {len(partition.owners)} conditions"
+    if [member.index for member in members] != list(range(partition.k)):
+        return f"the partition has students 0 to {partition.k - 1}, but not exactly these are given, in order"
+    for member in members:
+        if member.conditions != partition.conditions_of(member.index):
+            return f"student {member.index} was trained on other conditions than the partition gives it"
+        if member.spec.classes not in (0, len(labels)):
+            return f"student {member.index} knows {member.spec.classes} conditions instead of {len(labels)}"
+        if member.spec.sample_shape != members[0].spec.sample_shape:
+            return f"student {member.index} makes samples of another shape than student 0"
+    return None
+
+
+def _described(member: Member) -> dict[str, Any]:
+    return {
+        "index": member.index,
+        "conditions": member.conditions,
+        "file": _file(member.index),
+        "spec": member.spec.to_json(),
+        "sigma_init": member.sigma_init,
+        "nimg": member.nimg,
+        "parameters": member.spec.parameters(),
+    }
+
+
+def _file(index: int) -> str:
+    return f"student-{index:04d}.safetensors"
+
+
+def _nonsense(store: Store, error: Exception) -> CorruptError:
+    return CorruptError(f"the manifest of the ensemble at {store.uri} makes no sense ({type(error).__name__}: {error})")

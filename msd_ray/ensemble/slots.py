@@ -1,0 +1,63 @@
+"""How samples are laid out in batches so that the batch cannot be seen in the sample.
+
+The last bits of a network's output depend on the batch that a sample is computed in: libraries choose kernels by the
+batch's size, and some kernels treat its last rows differently. Measured with torch 2.13 on an AVX-512 CPU: every
+change of size changes nearly every sample by up to 3e-6, and an MLP's output also depends on the position in batches
+of 7, 8 and 12. Other rows' content never matters. So padding to a fixed size is not enough; what is enough is that
+a sample always meets the same size at the same position. Here the position, its slot, follows from seed and condition;
+slots that no sample claims are padding.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+MOST = 64
+WORK = 1_000_000_000
+
+
+def slots_for(parameters: int, positions: int) -> int:
+    """Samples per network evaluation: a power of 2, and a function of the network alone.
+
+    parameters: weights of the network. positions: pixels that it applies them to, 1 for vectors. A small network's
+    evaluation costs much the same for 1 sample as for many, so it gets many slots; a large one gains little from
+    batches on a CPU and would pay for padding, so it gets one.
+    """
+    fitting = max(1, WORK // (parameters * positions))
+    return int(min(MOST, 1 << (fitting.bit_length() - 1)))
+
+
+def slot_of(seed: int, condition: int, slots: int) -> int:
+    """A sample's slot. What fills evaluations best is consecutive seeds, also with conditions in turn.
+
+    The factor 2 keeps the usual (seed i, condition i mod 10) from meeting only every other slot, which a factor of 1
+    would do, and still spreads one seed over many conditions, which 0 would not.
+    """
+    return (seed + 2 * condition) % slots
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One call of a network. samples: which ones it makes. positions: of each in the batch. size: of the batch."""
+
+    samples: list[int]
+    positions: list[int]
+    size: int
+
+
+def in_slots(slots: Sequence[int], size: int) -> Iterator[Evaluation]:
+    """Evaluations of `size` slots that make every sample in its slot; slots: [N], one for each sample."""
+    queues: dict[int, list[int]] = defaultdict(list)
+    for sample, slot in enumerate(slots):
+        queues[slot].append(sample)
+    for group in zip_longest(*queues.values()):
+        samples = [sample for sample in group if sample is not None]
+        yield Evaluation(samples, [slots[sample] for sample in samples], size)
+
+
+def in_order(n: int, batch: int) -> Iterator[Evaluation]:
+    """Evaluations without padding: samples 0 to n-1 in order, at most `batch` at a time."""
+    for begin in range(0, n, batch):
+        samples = list(range(begin, min(begin + batch, n)))
+        yield Evaluation(samples, list(range(len(samples))), len(samples))

@@ -1,0 +1,21 @@
+"""The exceptions that msd_ray raises on purpose. Each message is one line that a user can act on."""
+
+
+class MsdRayError(Exception):
+    """Something went wrong that the user should read about; the CLI prints it and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UserError(MsdRayError):
+    """The input is wrong: a recipe, an argument, a path, too few resources."""
+
+    exit_code = 2
+
+
+class CorruptError(MsdRayError):
+    """Stored bytes are not the bytes that were written."""
+
+
+class TrainingError(MsdRayError):
+    """A student or a teacher cannot go on training, and trying again would not help."""

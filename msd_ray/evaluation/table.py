@@ -1,0 +1,116 @@
+"""The table of scores and costs: its rows, as records for a file and as text for people."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from msd_ray.evaluation.scores import Scores
+
+Record = dict[str, str | int | float | None]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a sampler cost to make and to run; None where unknown.
+
+    parameters: of all its networks. nfe: network evaluations per sample. images: trained on. wall_seconds, cpu_seconds:
+    of its training.
+    """
+
+    parameters: int | None = None
+    nfe: int | None = None
+    images: int | None = None
+    wall_seconds: float | None = None
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: the costs are those of `Costs`; ms_per_image is the wall time to generate one sample."""
+
+    name: str
+    scores: Scores
+    parameters: int | None = None
+    nfe: int | None = None
+    images: int | None = None
+    wall_seconds: float | None = None
+    cpu_seconds: float | None = None
+    ms_per_image: float | None = None
+
+
+def to_records(rows: list[Row]) -> list[Record]:
+    """One flat dict per row, fit for JSON: undefined scores are None."""
+    records = []
+    for row in rows:
+        flat = asdict(row)
+        scores = flat.pop("scores")
+        records.append({"name": flat.pop("name")} | {k: _number(v) for k, v in (scores | flat).items()})
+    return records
+
+
+def from_records(records: list[Record]) -> list[Row]:
+    """The rows that `to_records` made `records` of. Raises KeyError where a column is missing."""
+    return [_row(record) for record in records]
+
+
+def headers() -> list[str]:
+    """Column titles, in the order of `cells`."""
+    costs = ["parameters", "NFE", "images", "wall", "CPU", "ms/image"]
+    return ["sampler", "FID@n", "KID x 1000", "precision", "recall", "agreement", *costs]
+
+
+def cells(row: Row) -> list[str]:
+    """The row as text; "-" where nothing is known."""
+    s = row.scores
+    return [
+        row.name,
+        _text(s.fid, f"{_decimal(s.fid)}@{s.n}"),
+        _text(s.kid, _decimal(1000 * s.kid)),
+        *(_text(share, f"{share:.3f}") if share is not None else "-" for share in (s.precision, s.recall, s.agreement)),
+        _count(row.parameters),
+        "-" if row.nfe is None else str(row.nfe),
+        _count(row.images),
+        _duration(row.wall_seconds),
+        _duration(row.cpu_seconds),
+        "-" if row.ms_per_image is None else f"{row.ms_per_image:.3g}",
+    ]
+
+
+def _row(record: Record) -> Row:
+    values: dict[str, Any] = dict(record)
+    scores = {f.name: values.pop(f.name) for f in fields(Scores)}
+    undefined = {name: math.nan for name in ("fid", "kid", "precision", "recall") if scores[name] is None}
+    return Row(scores=Scores(**scores | undefined), **values)
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None
+
+
+def _text(value: float, text: str) -> str:
+    return text if math.isfinite(value) else "-"
+
+
+def _decimal(value: float) -> str:
+    """Two decimals, or three significant digits where that is more: distances between points are small."""
+    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+
+
+def _count(n: int | None) -> str:
+    if n is None:
+        return "-"
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if n >= size:
+            return f"{n / size:.3g}{unit}" if n < 999.5 * size else f"{n / size:.0f}{unit}"
+    return str(n)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds // 60)
+    if seconds < 3600:
+        return f"{minutes} min {int(seconds % 60):02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

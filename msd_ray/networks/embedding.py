@@ -1,0 +1,36 @@
+"""How noise level and condition enter a network."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def fourier(c_noise: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoidal features of c_noise [B] at `width` / 2 frequencies from 1 to 1 / max_period: [B, width]."""
+    half = width // 2
+    rates = torch.exp(-math.log(max_period) * torch.arange(half, device=c_noise.device, dtype=torch.float32) / half)
+    angles = c_noise.float()[:, None] * rates
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class ConditionEmbedding(nn.Module):
+    """Noise level and condition -> one vector [B, width_out]; the condition's part starts at unit variance."""
+
+    def __init__(self, width: int, width_out: int, classes: int) -> None:
+        super().__init__()
+        self.width, self.classes = width, classes
+        self.noise_in = nn.Linear(width, width_out)
+        self.noise_out = nn.Linear(width_out, width_out)
+        self.label = nn.Linear(classes, width_out, bias=False) if classes else None
+        if self.label is not None:
+            nn.init.normal_(self.label.weight)
+
+    def forward(self, c_noise: Tensor, condition: Tensor) -> Tensor:
+        h = fourier(c_noise, self.width).to(self.noise_in.weight.dtype)
+        h = self.noise_out(F.silu(self.noise_in(h)))
+        if self.label is not None:
+            one_hot = condition if condition.ndim > 1 else F.one_hot(condition, self.classes)
+            h = h + self.label(one_hot.to(h.dtype))
+        return F.silu(h)

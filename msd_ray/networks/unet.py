@@ -1,0 +1,172 @@
+"""The ADM UNet (arXiv 2105.05233) in the form that EDM trains it in (arXiv 2206.00364, appendix F.2)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from msd_ray.diffusion import Network
+from msd_ray.networks.embedding import ConditionEmbedding
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of a UNet; what the data decides (resolution, image channels, classes) is not part of it.
+
+    channels: width at full resolution. multipliers: width factor of each resolution level, finest first.
+    blocks: residual blocks per level (one more on the way up). attention: resolutions in pixels with self-attention.
+    head_channels: channels per attention head. dropout: probability, in training mode only.
+    """
+
+    kind: Literal["unet"] = "unet"
+    channels: int = 192
+    multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    blocks: int = 3
+    attention: tuple[int, ...] = (32, 16, 8)
+    head_channels: int = 64
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.channels < 4 or self.channels % 4:
+            raise ValueError("channels must be a positive multiple of 4")
+        if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1:
+            raise ValueError("multipliers and blocks must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError("dropout must be in [0, 1)")
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation with at most 32 groups of at least 4 channels."""
+    groups = next(g for g in range(min(32, channels // 4), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """Residual branches start as zero, so that every block starts as the identity."""
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the pixels of [B, C, H, W], with its residual connection."""
+
+    def __init__(self, channels: int, head_channels: int) -> None:
+        super().__init__()
+        most = max(1, channels // head_channels)
+        self.heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = _zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2)
+        q, k, v = qkv.unbind(1)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
+        out: Tensor = x + self.proj(mixed)
+        return out
+
+
+class Block(nn.Module):
+    """Residual block with adaptive scale and shift from the embedding; optionally resamples by 2 and attends."""
+
+    def __init__(
+        self, c_in: int, c_out: int, emb: int, config: UNetConfig, *, attend: bool = False, resample: str = ""
+    ) -> None:
+        super().__init__()
+        self.resample, self.dropout = resample, config.dropout
+        self.norm0 = group_norm(c_in)
+        self.conv0 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.affine = nn.Linear(emb, 2 * c_out)
+        self.norm1 = group_norm(c_out)
+        self.conv1 = _zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.attention = Attention(c_out, config.head_channels) if attend else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv0(self._resampled(F.silu(self.norm0(x))))
+        scale, shift = self.affine(emb)[:, :, None, None].chunk(2, dim=1)
+        h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+        h = self.conv1(F.dropout(h, self.dropout, self.training))
+        out: Tensor = self.attention(self.skip(self._resampled(x)) + h)
+        return out
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        if self.resample == "down":
+            return F.avg_pool2d(x, 2)
+        if self.resample == "up":
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return x
+
+
+class UNet(Network):
+    """F(x [B, C, H, W], c_noise [B], condition) -> [B, C, H, W].
+
+    Raises ValueError where the resolution cannot be halved once per level below the first.
+    """
+
+    def __init__(self, config: UNetConfig, image_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        image_channels, resolution, _ = image_shape
+        levels = len(config.multipliers)
+        if resolution % 2 ** (levels - 1):
+            raise ValueError(f"{levels} levels need a resolution divisible by {2 ** (levels - 1)}, not {resolution}")
+        emb = 4 * config.channels
+        self.embedding = ConditionEmbedding(config.channels, emb, classes)
+        widths = [config.channels * m for m in config.multipliers]
+        sizes = [resolution >> level for level in range(levels)]
+        self.bottleneck_shape = (widths[-1], sizes[-1], sizes[-1])
+
+        def block(c_in: int, c_out: int, size: int, resample: str = "", attend: bool | None = None) -> Block:
+            attends = size in config.attention and not resample if attend is None else attend
+            return Block(c_in, c_out, emb, config, attend=attends, resample=resample)
+
+        self.conv_in = nn.Conv2d(image_channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        skips, c = [widths[0]], widths[0]
+        for level, (width, size) in enumerate(zip(widths, sizes, strict=True)):
+            if level:
+                self.down.append(block(c, c, size, "down"))
+                skips.append(c)
+            for _ in range(config.blocks):
+                self.down.append(block(c, width, size))
+                c = width
+                skips.append(c)
+
+        self.middle = nn.ModuleList([block(c, c, sizes[-1], attend=True), block(c, c, sizes[-1], attend=False)])
+
+        self.up = nn.ModuleList()
+        for level in reversed(range(levels)):
+            if level < levels - 1:
+                self.up.append(block(c, c, sizes[level], "up"))
+            for _ in range(config.blocks + 1):
+                self.up.append(block(c + skips.pop(), widths[level], sizes[level]))
+                c = widths[level]
+
+        self.norm_out = group_norm(c)
+        self.conv_out = _zeroed(nn.Conv2d(c, image_channels, 3, padding=1))
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+        emb = self.embedding(c_noise, condition)
+        skips = self._encode(x, emb)
+        h = skips[-1]
+        for block in self.middle:
+            h = block(h, emb)
+        for block in self.up:
+            h = block(h if block.resample else torch.cat([h, skips.pop()], dim=1), emb)
+        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return out
+
+    def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+        """The encoder's last feature map, [B, *bottleneck_shape]."""
+        return self._encode(x, self.embedding(c_noise, condition))[-1]
+
+    def _encode(self, x: Tensor, emb: Tensor) -> list[Tensor]:
+        features = [self.conv_in(x)]
+        for block in self.down:
+            features.append(block(features[-1], emb))
+        return features

@@ -1,0 +1,55 @@
+"""ADM: adversarial distribution matching, DM plus a GAN on noised samples (MSD, arXiv 2410.23274, section 3.2, in the
+form of DMD2, arXiv 2405.14867, section 4.3: the discriminator is a head on the fake score's bottleneck)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from msd_ray.diffusion import Noise, add_noise, one_step
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.objectives.dm import DM, score_loss
+
+
+@dataclass(frozen=True)
+class ADM:
+    """generator_weight, head_weight: of the GAN's losses beside DM's and the fake score's. first, last: as in DM."""
+
+    noise: Noise = Noise()
+    first: float = 0.02
+    last: float = 0.98
+    generator_weight: float = 3e-3
+    head_weight: float = 1e-2
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(teacher="output", real_data=True, head=True)
+
+    @property
+    def _dm(self) -> DM:
+        return DM(self.noise, self.first, self.last)
+
+    def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
+        return self._dm.draft(nets, batch, rng)
+
+    def generator_loss(
+        self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
+    ) -> Loss:
+        dm = self._dm.generator_loss(nets, draft, batch, teacher_x0, rng)
+        gan = F.softplus(-self._logits(nets, draft.x, draft.condition, rng)).mean()
+        return Loss(dm.total + self.generator_weight * gan, {**dm.parts, "gan": gan.detach()})
+
+    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+        assert batch.real is not None and batch.real_condition is not None
+        with torch.no_grad():
+            x = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
+        score = score_loss(nets.fake, x, batch.condition, self.noise, rng)
+        on_fake = F.softplus(self._logits(nets, x, batch.condition, rng)).mean()
+        on_real = F.softplus(-self._logits(nets, batch.real, batch.real_condition, rng)).mean()
+        head = on_fake + on_real
+        return Loss(score + self.head_weight * head, {"fake_score": score.detach(), "head": head.detach()})
+
+    def _logits(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> Tensor:
+        sigma = self.noise.draw(len(x), 0, self.noise.levels - 1, rng).to(x.dtype)
+        return nets.logits(add_noise(x, sigma, rng), sigma, condition)

@@ -1,0 +1,65 @@
+"""DM: distribution matching with two time scales (DMD2, arXiv 2405.14867, equations 1 and 2, section 4.2)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from msd_ray.diffusion import Denoiser, Noise, add_noise, one_step, per_sample
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+
+
+@dataclass(frozen=True)
+class DM:
+    """first, last: range of the noise grid on which teacher and fake score are compared, as shares of its length."""
+
+    noise: Noise = Noise()
+    first: float = 0.02
+    last: float = 0.98
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(teacher="output")
+
+    def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
+        n = self.noise
+        x = one_step(nets.generator, batch.z, batch.condition, n.sigma_init)
+        first, last = int(self.first * n.levels), min(int(self.last * n.levels), n.levels - 1)
+        sigma = n.draw(len(x), first, last, rng).to(x.dtype)
+        return Draft(x, add_noise(x.detach(), sigma, rng), sigma, batch.condition)
+
+    def generator_loss(
+        self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
+    ) -> Loss:
+        assert teacher_x0 is not None
+        with torch.no_grad():
+            fake_x0 = nets.fake(draft.x_t, draft.sigma, draft.condition)
+        loss = matching_loss(draft.x, teacher_x0, fake_x0)
+        return Loss(loss, {"dm": loss.detach()})
+
+    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+        with torch.no_grad():
+            x = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
+        loss = score_loss(nets.fake, x, batch.condition, self.noise, rng)
+        return Loss(loss, {"fake_score": loss.detach()})
+
+
+def matching_loss(x: Tensor, teacher_x0: Tensor, fake_x0: Tensor) -> Tensor:
+    """Scalar whose gradient in x is (fake_x0 - teacher_x0) / mean|x - teacher_x0| / x.numel(), all [B, ...].
+
+    The difference is sigma^2 times the difference of the scores; the mean is over each sample's own elements.
+    """
+    with torch.no_grad():
+        p_real, p_fake = x - teacher_x0, x - fake_x0
+        size = p_real.abs().flatten(1).mean(dim=1).clamp_min(1e-8)
+        gradient = (p_real - p_fake) / per_sample(size, x)
+        target = x - gradient
+    return 0.5 * F.mse_loss(x, target)
+
+
+def score_loss(fake: Denoiser, x: Tensor, condition: Tensor, noise: Noise, rng: torch.Generator) -> Tensor:
+    """Denoising error on generated x [B, ...] over the whole grid, weighted 1/sigma^2 + 1/sigma_data^2."""
+    sigma = noise.draw(len(x), 0, noise.levels - 1, rng).to(x.dtype)
+    weight = per_sample(sigma**-2 + noise.sigma_data**-2, x)
+    return (weight * (fake(add_noise(x, sigma, rng), sigma, condition) - x) ** 2).mean()

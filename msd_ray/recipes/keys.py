@@ -1,0 +1,61 @@
+"""Which keys a recipe may have, so that a misspelt one is refused by name rather than ignored."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from msd_ray.errors import UserError
+from msd_ray.networks.spec import type_of_kind
+from msd_ray.objectives import OBJECTIVES
+from msd_ray.recipes.schema import Recipe
+from msd_ray.training.config import StageConfig
+
+
+def check_keys(raw: dict[str, Any]) -> None:
+    """Raises UserError for the first key that no recipe has, naming the nearest that it could have."""
+    known = set(_known(Recipe, raw, ""))
+    for path in _present(raw, ""):
+        if path not in known:
+            raise UserError(f"unknown key {path}{_suggestion(path, known)}")
+
+
+def _suggestion(path: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(path, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _present(raw: dict[str, Any], prefix: str) -> Iterator[str]:
+    """All dotted paths, the longest first, since a full path is what tells best which key was meant."""
+    for key, value in raw.items():
+        if isinstance(value, dict):
+            yield from _present(value, f"{prefix}{key}.")
+        yield f"{prefix}{key}"
+
+
+def _known(cls: Any, raw: dict[str, Any], prefix: str) -> Iterator[str]:
+    """The dotted paths of a dataclass; `raw` tells which stages there are and of which kind a network is."""
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        path, value = f"{prefix}{f.name}", raw.get(f.name)
+        inner: dict[str, Any] = value if isinstance(value, dict) else {}
+        yield path
+        hint = hints[f.name]
+        if dataclasses.is_dataclass(hint):
+            yield from _known(hint, inner, f"{path}.")
+        elif f.name == "network":
+            yield from _known(type_of_kind.get(str(inner.get("kind")), type_of_kind["unet"]), inner, f"{path}.")
+        elif f.name == "stages":
+            yield from _known_stages(inner, f"{path}.")
+
+
+def _known_stages(stages: dict[str, Any], prefix: str) -> Iterator[str]:
+    for name, stage in stages.items():
+        yield f"{prefix}{name}"
+        inner: dict[str, Any] = stage if isinstance(stage, dict) else {}
+        yield from _known(StageConfig, inner, f"{prefix}{name}.")
+        objective = OBJECTIVES.get(str(inner.get("objective")))
+        for f in dataclasses.fields(objective) if objective else ():
+            if f.name != "noise":
+                yield f"{prefix}{name}.options.{f.name}"

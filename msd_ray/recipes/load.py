@@ -1,0 +1,110 @@
+"""Reading recipes: shipped ones by name, others by path, with overrides from the command line."""
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from msd_ray.errors import UserError
+from msd_ray.objectives import OBJECTIVES
+from msd_ray.recipes.keys import check_keys
+from msd_ray.recipes.schema import Recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as a string; people who write it mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
+    """The recipe of that shipped name or YAML file, with `key=value` overrides applied in order.
+
+    Raises UserError, in one line, where there is no such recipe, a key is unknown or a value is of the wrong type.
+    """
+    return parse_recipe(with_overrides(_read(name_or_path), overrides or []))
+
+
+def with_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """`raw`, changed in place by each `key=value`. Raises UserError where one cannot be applied."""
+    for override in overrides:
+        _apply(raw, override)
+    return raw
+
+
+def parse_recipe(raw: dict[str, Any]) -> Recipe:
+    """A recipe from plain data. Raises UserError as `load_recipe` does."""
+    check_keys(raw)
+    try:
+        recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        raise UserError(_one_line(error)) from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the recipe holds a value that is not plain data: {error}") from None
+    _check_objectives(recipe)
+    return recipe
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(p.name[:-5] for p in resources.files(__package__).iterdir() if p.name.endswith(".yaml"))
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    if name_or_path in shipped():
+        text = resources.files(__package__).joinpath(f"{name_or_path}.yaml").read_text()
+    elif Path(name_or_path).is_file():
+        text = Path(name_or_path).read_text()
+    else:
+        raise UserError(f"no recipe {name_or_path}: give a YAML file or one of {', '.join(shipped())}")
+    try:
+        raw = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{name_or_path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{name_or_path} must hold a mapping of keys to values")
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise UserError(f"{override!r} is not of the form key=value")
+    *parents, last = path.split(".")
+    if parents[:1] == ["stages"] and parents[1:2] and parents[1] not in raw.get("stages", {}):
+        raise UserError(f"unknown key {path}; the recipe's stages are {', '.join(raw.get('stages', {}))}")
+    here = raw
+    for key in parents:
+        here = here.setdefault(key, {})
+        if not isinstance(here, dict):
+            raise UserError(f"unknown key {path}; {key} holds a single value")
+    try:
+        here[last] = yaml.load(value, _Loader)
+    except yaml.YAMLError:
+        raise UserError(f"{path}: {value!r} is not a YAML value") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"] if part not in ("unet", "mlp"))
+    message = first["msg"].removeprefix("Value error, ")
+    given = first["input"]
+    shown = f", not {given!r}" if isinstance(given, str | int | float | bool) or given is None else ""
+    return f"{path}: {message[:1].lower()}{message[1:]}{shown}" if path else message
+
+
+def _check_objectives(recipe: Recipe) -> None:
+    for name, stage in recipe.stages.items():
+        if stage.objective not in OBJECTIVES:
+            known = ", ".join(OBJECTIVES)
+            raise UserError(f"stages.{name}.objective: there is no objective {stage.objective!r}, only {known}")
+        for option, value in stage.options.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(f"stages.{name}.options.{option}: a number is needed, not {value!r}")

@@ -1,0 +1,108 @@
+"""A bundle: files in one directory and a manifest, written last, that vouches for every byte of them."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from msd_ray.errors import CorruptError
+from msd_ray.storage.store import Store
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """bytes: size of the file. sha256: of its content, in hexadecimal."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """body: what the writer had to say, JSON-able. files: what belongs to the bundle."""
+
+    body: dict[str, Any]
+    files: dict[str, FileEntry]
+
+
+def write_bundle(store: Store, body: dict[str, Any], files: Iterable[tuple[str, bytes]]) -> None:
+    """Writes the (name, content) pairs, then the manifest. `files` is consumed lazily: one content at a time in memory.
+
+    A bundle already there loses its manifest first, so at no moment does a manifest stand beside files it does not
+    describe; files it had that the new one has not are removed last. Raises UserError where the store cannot be
+    written to, ValueError or TypeError for a body that is not JSON, ValueError for a name given twice.
+    """
+    body = json.loads(_canonical(body))  # as it will be read: string keys, lists for tuples
+    store.delete(MANIFEST)
+    entries: dict[str, FileEntry] = {}
+    for name, content in files:
+        if name in entries or name == MANIFEST:
+            raise ValueError(f"a bundle has one file of each name: {name}")
+        store.write(name, content)
+        entries[name] = FileEntry(len(content), _sha256(content))
+    store.write(MANIFEST, _serialised(Manifest(body, entries)))
+    for name in set(store.names()) - {*entries, MANIFEST}:
+        store.delete(name)
+
+
+def read_manifest(store: Store) -> Manifest:
+    """The manifest of the bundle in `store`.
+
+    Raises FileNotFoundError if there is none (no bundle, or one whose writing was cut short) and CorruptError if any
+    byte of it changed since it was written.
+    """
+    data = store.read(MANIFEST)
+    try:
+        manifest = _parsed(data)
+        intact = _serialised(manifest) == data
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _damaged(store, MANIFEST, "it cannot be read") from error
+    if not intact:
+        raise _damaged(store, MANIFEST, "its content is not what was written")
+    return manifest
+
+
+def read_file(store: Store, manifest: Manifest, name: str) -> bytes:
+    """A file of the bundle, its size and sha256 verified. Raises CorruptError if it is missing or changed."""
+    entry = manifest.files.get(name)
+    if entry is None:
+        raise _damaged(store, name, "the manifest does not list it")
+    try:
+        data = store.read(name)
+    except FileNotFoundError as error:
+        raise _damaged(store, name, "it is missing") from error
+    if len(data) != entry.bytes:
+        raise _damaged(store, name, f"it has {len(data)} bytes instead of {entry.bytes}")
+    if _sha256(data) != entry.sha256:
+        raise _damaged(store, name, "its sha256 is not the one in the manifest")
+    return data
+
+
+def _canonical(value: Any) -> bytes:
+    """The one way in which a value is written, so that any other bytes are known to be damaged."""
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode()
+
+
+def _serialised(manifest: Manifest) -> bytes:
+    content = {"body": manifest.body, "files": {name: asdict(entry) for name, entry in manifest.files.items()}}
+    return _canonical({**content, "sha256": _sha256(_canonical(content))}) + b"\n"
+
+
+def _parsed(data: bytes) -> Manifest:
+    raw = json.loads(data.decode())
+    if not isinstance(raw["body"], dict):
+        raise TypeError("the body of a manifest is an object")
+    return Manifest(raw["body"], {name: FileEntry(**entry) for name, entry in raw["files"].items()})
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _damaged(store: Store, name: str, why: str) -> CorruptError:
+    return CorruptError(
+        f"{store.uri}/{name} is damaged: {why}; restore this directory from a copy, or delete it and create it again"
+    )

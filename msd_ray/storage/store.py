@@ -1,0 +1,127 @@
+"""A directory on a local disk or in an object store, with atomic writes."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow as pa
+from pyarrow import fs
+
+from msd_ray.errors import UserError
+from msd_ray.storage.local import TEMPORARY, delete_durably, write_atomically
+
+
+class Store:
+    """One directory, which need not exist yet. Pickles by uri (and by `filesystem` where one was given)."""
+
+    def __init__(self, uri: str, filesystem: fs.FileSystem | None = None) -> None:
+        """uri: a local path (relative ones and ~ are resolved now) or s3://, gs://, file:// and the like.
+
+        With `filesystem`, uri is a path on it. Raises UserError for a uri that no filesystem can be made of.
+        """
+        self._given = filesystem
+        self._filesystem, self._path = _resolve(uri) if filesystem is None else (filesystem, uri)
+        self.uri = uri if _is_uri(uri) else self._path
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str, fs.FileSystem | None]]:
+        return Store, (self.uri, self._given)
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
+    def child(self, name: str) -> "Store":
+        """The directory `name` in this one. Raises ValueError for a name that would lead elsewhere."""
+        child = Store.__new__(Store)  # not Store(uri), which would connect once more
+        child._given, child._filesystem = self._given, self._filesystem
+        child._path = self._at(name)
+        # the uri of an object store may end in ?region=...
+        base, mark, query = self.uri.partition("?") if _is_uri(self.uri) else (self.uri, "", "")
+        child.uri = _joined(base, quote(name)) + mark + query if _is_uri(self.uri) else child._path
+        return child
+
+    def read(self, name: str) -> bytes:
+        """The content of a file; raises FileNotFoundError if there is none, UserError if it cannot be read."""
+        path = self._at(name)
+        with self._told("read", path):
+            if self._filesystem.get_file_info(path).type == fs.FileType.File:
+                with self._filesystem.open_input_stream(path) as stream:
+                    return bytes(stream.read())
+        raise FileNotFoundError(f"no file {path}")
+
+    def write(self, name: str, data: bytes) -> None:
+        """Puts a file in place whole or not at all, over an old one if need be; creates missing directories.
+
+        Raises UserError where the place cannot be written to (read-only, full, no permission).
+        """
+        path = self._at(name)
+        with self._told("write", path):
+            if isinstance(self._filesystem, fs.LocalFileSystem):
+                write_atomically(Path(path), data)
+                return
+            self._filesystem.create_dir(self._path, recursive=True)
+            # one put: an object store shows the object only once the stream was closed
+            with self._filesystem.open_output_stream(path) as stream:
+                stream.write(data)
+
+    def names(self) -> list[str]:
+        """Sorted names of the files and directories in here; none where this directory is missing."""
+        with self._told("list", self._path):
+            found = self._filesystem.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
+        return sorted(info.base_name for info in found if not info.base_name.startswith(TEMPORARY))
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file or directory `name`."""
+        return bool(self._filesystem.get_file_info(self._at(name)).type != fs.FileType.NotFound)
+
+    def delete(self, name: str) -> None:
+        """Removes a file, or a directory with all in it; one that is missing is fine. Raises UserError as `write`."""
+        path = self._at(name)
+        with self._told("delete", path):
+            kind = self._filesystem.get_file_info(path).type
+            if isinstance(self._filesystem, fs.LocalFileSystem):
+                delete_durably(Path(path))
+            elif kind == fs.FileType.Directory:
+                self._filesystem.delete_dir(path)
+            elif kind == fs.FileType.File:
+                self._filesystem.delete_file(path)
+
+    def _at(self, name: str) -> str:
+        if not name or name in {".", ".."} or "/" in name or "\0" in name or name.startswith(TEMPORARY):
+            raise ValueError(f"not a name for a stored file: {name!r}")
+        return _joined(self._path, name)
+
+    @contextmanager
+    def _told(self, action: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"cannot {action} {path}: {_one_line(error)}") from error
+
+
+def _joined(directory: str, name: str) -> str:
+    return directory + name if directory.endswith("/") or not directory else f"{directory}/{name}"
+
+
+def _is_uri(uri: str) -> bool:
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", uri) is not None
+
+
+def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    if not uri or "\0" in uri:
+        raise UserError(f"not a path or URI: {uri!r}")
+    if not _is_uri(uri):
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"cannot use {uri} as a place to store files: {_one_line(error)}") from error
+    if not path:
+        raise UserError(f"cannot use {uri} as a place to store files: it names no bucket or directory")
+    return filesystem, path
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,1 @@
+"""Training one student, or one teacher, in one process and without Ray."""

@@ -1,0 +1,55 @@
+"""What a recipe says of training."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from msd_ray.training.ema import EMAConfig
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of a student's training.
+
+    objective: which method (msd_ray.objectives). images: generator images of the stage, the clock of everything.
+    batch: images per update. fake_steps: fake-score updates per generator update (DMD2's two time scales).
+    warmup: images over which the learning rates rise from 0. clip: largest gradient norm. options: fields of the
+    objective, such as its loss weights.
+    """
+
+    objective: str = "dm"
+    images: int = 1_000_000
+    batch: int = 64
+    generator_lr: float = 2e-6
+    fake_lr: float = 2e-6
+    fake_steps: int = 5
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    warmup: int = 32_000
+    clip: float = 10.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.fake_steps < 0:
+            raise ValueError("batch must be at least 1 and fake_steps at least 0")
+        if self.images < self.batch or self.images % self.batch:
+            raise ValueError(f"images ({self.images}) must be a positive multiple of batch ({self.batch})")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """precision: bf16 runs the networks under autocast. threads: torch threads per student on a CPU.
+
+    log_every, checkpoint_every: in images; a student's segment between two reports to the driver is the latter.
+    keep: newest checkpoints kept per student.
+    """
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int = 1
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    log_every: int = 10_000
+    checkpoint_every: int = 100_000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.threads, self.log_every, self.checkpoint_every, self.keep) < 1:
+            raise ValueError("threads, log_every, checkpoint_every and keep must be at least 1")

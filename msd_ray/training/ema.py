@@ -1,0 +1,27 @@
+"""Exponential moving average of weights, its half-life counted in images."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """halflife: images after which a weight's share has halved. rampup: the half-life is at most this share of the
+    images seen so far, so that the first weights are forgotten soon (EDM: 0.05)."""
+
+    halflife: int = 500_000
+    rampup: float = 0.05
+
+    def decay(self, nimg: int, batch: int) -> float:
+        """The factor that the average keeps over one step of `batch` images, `nimg` images into training."""
+        halflife = min(self.halflife, nimg * self.rampup)
+        return float(0.5 ** (batch / max(halflife, 1e-8)))
+
+
+@torch.no_grad()
+def update(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * module, in place."""
+    for mean, value in zip(average.parameters(), module.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)

@@ -1,0 +1,115 @@
+import os
+import signal
+import time
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
+from msd_ray.objectives import DM, Batch, Nets
+from msd_ray.teachers import LocalTeacher
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
+SPEC = DenoiserSpec(UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
+
+
+def shaken(spec: DenoiserSpec) -> Any:
+    """A denoiser none of whose layers is zero."""
+    torch.manual_seed(0)
+    denoiser = spec.build().eval().requires_grad_(False)
+    for p in denoiser.parameters():
+        p.copy_(torch.randn_like(p) * 0.1)
+    return denoiser
+
+
+def pool_of(denoiser: Any, spec: DenoiserSpec, size: int = 1) -> Any:
+    import ray
+
+    from msd_ray.cluster.pool import TeacherPool, start_pool
+
+    weights = ray.put({name: value.numpy() for name, value in denoiser.state_dict().items()})
+    actors = start_pool(size, 0.1, 0.0, spec, weights, "fp32")
+    return TeacherPool(actors), actors, weights
+
+
+def question(n: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    x_t = torch.randn(n, 1, 8, 8, generator=rng)
+    return x_t, torch.rand(n, generator=rng) * 5 + 0.01, torch.arange(n) % 10
+
+
+def test_output_and_gradient_equal_the_local_teachers() -> None:
+    teacher = shaken(SPEC)
+    pool, _, _ = pool_of(teacher, SPEC, size=2)
+    x_t, sigma, condition = question()
+    cotangent = torch.randn_like(x_t)
+    results = []
+    for ask in (LocalTeacher(teacher), pool, pool):  # the second time another replica answers
+        x = x_t.clone().requires_grad_()
+        x0 = ask.submit(x, sigma, condition).result()
+        (x0 * cotangent).sum().backward()
+        results.append((x0.detach(), x.grad))
+    (x0, gradient), *others = results
+    assert gradient.abs().max() > 1e-3
+    for remote_x0, remote_gradient in others:
+        torch.testing.assert_close(remote_x0, x0, rtol=0, atol=1e-6)
+        torch.testing.assert_close(remote_gradient, gradient, rtol=0, atol=1e-6)
+    assert pool.cpu_seconds > 0
+
+
+def test_gradient_flows_through_a_chain_of_which_the_teacher_is_one_link() -> None:
+    spec = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 3)
+    teacher = shaken(spec)
+    pool, _, _ = pool_of(teacher, spec)
+    theta = torch.randn(5, 2, requires_grad=True)
+    sigma, condition = torch.full((5,), 0.7), torch.tensor([0, 1, 2, 0, 1])
+    gradients = []
+    for denoise in (teacher, pool):
+        theta.grad = None
+        denoise(theta.sin() * 2, sigma, condition).pow(2).sum().backward()
+        gradients.append(theta.grad.clone())  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=1e-6)
+
+
+def test_no_gradient_is_asked_for_where_none_is_needed() -> None:
+    pool, _, _ = pool_of(shaken(SPEC), SPEC)
+    assert not pool(*question()).requires_grad
+
+
+def test_distribution_matching_cannot_tell_pool_from_local_teacher() -> None:
+    teacher = shaken(SPEC)
+    pool, _, _ = pool_of(teacher, SPEC)
+    generator, fake = shaken(SPEC).requires_grad_(True), shaken(SPEC)
+    z, condition = torch.randn(4, 1, 8, 8), torch.arange(4)
+    gradients = []
+    for ask in (LocalTeacher(teacher), pool):
+        generator.zero_grad()
+        nets, batch, rng = Nets(generator, fake), Batch(z, condition), torch.Generator().manual_seed(3)
+        draft = DM().draft(nets, batch, rng)
+        x0 = ask.submit(draft.x_t, draft.sigma, draft.condition).result()
+        DM().generator_loss(nets, draft, batch, x0, rng).total.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in generator.parameters()]))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.timeout(120)
+def test_a_killed_replica_is_replaced_and_its_request_answered() -> None:
+    pool, _, _weights = pool_of(shaken(SPEC), SPEC)
+    expected = pool(*question())
+    for _ in range(3):
+        before = {p.pid for p in _teacher_processes()}
+        assert before
+        answer = pool.submit(*question())
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        assert torch.equal(answer.result(), expected)
+        deadline = time.monotonic() + 30
+        while not {p.pid for p in _teacher_processes()} - before:
+            assert time.monotonic() < deadline, "no new teacher process came"
+            time.sleep(0.2)
+
+
+def _teacher_processes() -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if "ray::TeacherActor" in " ".join(p.info["cmdline"] or [])]

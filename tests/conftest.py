@@ -1,0 +1,31 @@
+"""What all tests share: a cache of their own, one thread, one Ray cluster on loopback."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before anything imports ray: it stays on 127.0.0.1
+os.environ.pop("RAY_ADDRESS", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or fills the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["MSD_RAY_CACHE"] = str(folder)
+    yield folder
+    del os.environ["MSD_RAY_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def cluster(cache: Path) -> Iterator[None]:
+    """A local Ray cluster with four virtual CPUs."""
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR")
+    yield
+    ray.shutdown()

@@ -1,0 +1,123 @@
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from msd_ray.errors import UserError
+from msd_ray.storage import Store
+
+
+@pytest.fixture(params=["local", "object store"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "run")) if request.param == "local" else Store("bucket/run", fs._MockFileSystem())
+
+
+def test_what_is_written_is_read_back_and_the_last_write_wins(store: Store) -> None:
+    child = store.child("a").child("b")
+    child.write("x", b"old")
+    child.write("x", b"new")
+    child.write("empty", b"")
+    assert (child.read("x"), child.read("empty")) == (b"new", b"")
+    assert child.names() == ["empty", "x"]
+    assert store.names() == ["a"]
+
+
+def test_missing_things(store: Store) -> None:
+    assert store.names() == []
+    assert not store.exists("x")
+    store.delete("x")
+    with pytest.raises(FileNotFoundError):
+        store.read("x")
+    store.child("d").write("x", b"")
+    with pytest.raises(FileNotFoundError):
+        store.read("d")
+
+
+def test_deletes_files_and_whole_directories(store: Store) -> None:
+    store.child("d").write("x", b"1")
+    store.write("y", b"2")
+    store.delete("d")
+    assert store.names() == ["y"]
+    store.delete("y")
+    assert store.names() == []
+    assert not store.exists("y")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "a\0"])
+def test_no_name_leads_out_of_the_directory(store: Store, name: str) -> None:
+    for use in (store.read, store.exists, store.delete, store.child):
+        with pytest.raises(ValueError, match="not a name"):
+            use(name)
+
+
+def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert Store("runs/a/").uri == str(tmp_path / "runs/a")
+    assert Store("~/a").uri == str(tmp_path / "home/a")
+    assert Store("/").child("x").uri == "/x"
+
+
+def test_file_uris_and_their_children_name_the_same_place(tmp_path: Path) -> None:
+    child = Store(f"file://{tmp_path}").child("50% of it")
+    child.write("x", b"1")
+    assert (tmp_path / "50% of it" / "x").read_bytes() == b"1"
+    assert Store(child.uri).read("x") == b"1"
+
+
+def test_travels_by_uri(tmp_path: Path) -> None:
+    child = Store(str(tmp_path)).child("a")
+    child.write("x", b"1")
+    assert pickle.loads(pickle.dumps(child)).read("x") == b"1"
+    assert pickle.loads(pickle.dumps(child)).uri == child.uri
+
+
+def test_a_child_of_an_object_store_keeps_the_query() -> None:
+    store = Store("s3://bucket/run?region=eu-west-1&endpoint_override=localhost:1").child("ckpt")
+    assert store.uri == "s3://bucket/run/ckpt?region=eu-west-1&endpoint_override=localhost:1"
+    assert Store(store.uri).uri == store.uri
+
+
+@pytest.mark.parametrize("uri", ["", "nonsense://x/y", "s3://", "file://host/x", "a\0b"])
+def test_an_unusable_uri_is_told_in_one_line(uri: str) -> None:
+    with pytest.raises(UserError) as told:
+        Store(uri)
+    assert "\n" not in str(told.value)
+
+
+def test_a_write_where_a_file_stands_in_the_way_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot write") as told:
+        Store(str(tmp_path / "file")).write("x", b"1")
+    assert "\n" not in str(told.value)
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    store.write("x", b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        store.write("x", b"new")
+    assert store.read("x") == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_process_killed_in_a_write_leaves_the_old_file(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("x", b"old")
+    child = os.fork()
+    if child == 0:
+        os.replace = lambda *_: os._exit(9)
+        store.write("x", b"new")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 9
+    assert store.read("x") == b"old"
+    assert len(os.listdir(tmp_path)) == 2
+    assert store.names() == ["x"]

@@ -1,0 +1,117 @@
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import optim
+
+from msd_ray.data import DataConfig, Samples, load_data
+from msd_ray.diffusion import Noise, heun
+from msd_ray.errors import TrainingError
+from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
+from msd_ray.training.ema import EMAConfig
+from msd_ray.training.teacher import TeacherConfig, TeacherTrainer
+
+SPEC = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 4)
+DATA = load_data(DataConfig("toy2d", classes=4, samples=512)).train
+CONFIG = TeacherConfig(images=640, batch=64, lr=5e-3, warmup=128, ema=EMAConfig(halflife=200, rampup=0.5))
+
+
+def trainer(config: TeacherConfig = CONFIG, spec: DenoiserSpec = SPEC, data: Samples = DATA) -> TeacherTrainer:
+    return TeacherTrainer(config, spec, Noise(), data)
+
+
+def weights(t: TeacherTrainer) -> list[torch.Tensor]:
+    return [*t.denoiser.state_dict().values(), *t.ema.state_dict().values()]
+
+
+def same(a: TeacherTrainer, b: TeacherTrainer) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("spec", "data"),
+    [
+        (SPEC, DATA),
+        (
+            DenoiserSpec(UNetConfig(channels=4, multipliers=(1,), blocks=1, attention=(), dropout=0.3), (1, 4, 4), 4),
+            Samples(torch.rand(32, 1, 4, 4) * 2 - 1, torch.arange(32) % 4),
+        ),
+    ],
+    ids=["mlp", "unet with dropout"],
+)
+def test_training_is_the_same_however_it_is_cut(spec: DenoiserSpec, data: Samples) -> None:
+    whole = trainer(spec=spec, data=data)
+    whole.advance(CONFIG.images)
+    parts = trainer(spec=spec, data=data)
+    for images in (64, 1, 256, 10_000):
+        parts.advance(images)
+        state = copy.deepcopy(parts.state_dict())
+        torch.manual_seed(images)
+        torch.randn(images)
+        parts = trainer(spec=spec, data=data)
+        parts.load_state_dict(state)
+    assert parts.done
+    assert parts.nimg == whole.nimg == 640
+    assert same(parts, whole)
+
+
+def test_the_seed_decides() -> None:
+    one, two, other = trainer(), trainer(), trainer(replace(CONFIG, seed=1))
+    for t in (one, two, other):
+        t.advance(128)
+    assert same(one, two)
+    assert not same(one, other)
+
+
+def test_advance_counts_images_and_stops_at_the_end() -> None:
+    t = trainer()
+    t.advance(65)
+    assert t.nimg == 128
+    (row,) = t.advance(10**9)
+    assert (row.stage, row.name, row.nimg) == ("teacher", "edm", 640)
+    assert t.done
+    assert t.advance(64) == []
+    assert t.nimg == 640
+
+
+def test_the_loss_falls_and_the_samples_find_their_classes() -> None:
+    config = TeacherConfig(images=32_000, batch=128, lr=5e-3, warmup=1000, ema=EMAConfig(halflife=2000))
+    t = trainer(config)
+    first, last = t.advance(2560)[0].value, None
+    while not t.done:
+        last = t.advance(2560)[0].value
+    assert last is not None
+    assert last < 0.7 * first
+    condition = torch.arange(200) % 4
+    z = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    x = heun(t.ema, z, condition, Noise(), 18)
+    angle = 2 * math.pi * condition / 4
+    assert (x - 0.5 * torch.stack([angle.cos(), angle.sin()], dim=1)).norm(dim=1).mean() < 0.2
+
+
+def test_the_rate_warms_up_and_falls_as_a_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = optim.Adam.step
+
+    def spy(self: optim.Adam) -> None:
+        rates.append(self.param_groups[0]["lr"])
+        step(self)
+
+    monkeypatch.setattr(optim.Adam, "step", spy)
+    trainer().advance(640)
+    expected = [5e-3 * min(1, (i + 1) / 2) * (1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)]
+    assert rates == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_is_named() -> None:
+    data = Samples(torch.full((8, 2), torch.nan), torch.zeros(8).long())
+    with pytest.raises(TrainingError, match="not finite at 0 images"):
+        trainer(data=data).advance(64)
+
+
+@pytest.mark.parametrize("bad", [{"batch": 0}, {"images": 100}, {"images": 0}, {"steps": 0}, {"threads": 0}])
+def test_bad_configs_are_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        replace(CONFIG, **bad)  # type: ignore[arg-type]
