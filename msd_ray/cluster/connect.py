@@ -24,8 +24,8 @@ def listen_on_loopback(address: str | None) -> None:
 def connected(address: str | None = None) -> Iterator[str]:
     """A connection to the cluster at `address` or RAY_ADDRESS, or to a local one started for this block alone.
 
-    Yields a line that says which. A local cluster listens on the loopback interface only. Raises UserError where no
-    cluster answers.
+    Yields a line that says which. A local cluster listens on the loopback interface only. A process that is connected
+    already stays so. Raises UserError where no cluster answers.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     listen_on_loopback(address)
@@ -33,6 +33,9 @@ def connected(address: str | None = None) -> Iterator[str]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    if ray.is_initialized():
+        yield "the Ray cluster that this process is connected to"
+        return
     try:
         ray.init(address=address or "local", include_dashboard=None if address else False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -51,12 +51,16 @@ class Driver:
     def run(self) -> list[Status]:
         """The final statuses, each done or failed."""
         waiting = list(range(len(self._work)))
-        while waiting or self._running:
-            while waiting and len(self._running) < self._slots:
-                self._begin(waiting.pop(0), "starting")
-            self._watch(list(self._status))
-            finished, _ = ray.wait(list(self._running), num_returns=1)
-            self._settle(self._running.pop(finished[0]), finished[0])
+        try:
+            while waiting or self._running:
+                while waiting and len(self._running) < self._slots:
+                    self._begin(waiting.pop(0), "starting")
+                self._watch(list(self._status))
+                finished, _ = ray.wait(list(self._running), num_returns=1)
+                self._settle(self._running.pop(finished[0]), finished[0])
+        finally:
+            for actor in self._actors.values():
+                ray.kill(actor)
         self._watch(list(self._status))
         return self._status
 

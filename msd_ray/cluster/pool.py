@@ -64,6 +64,12 @@ def start_pool(size: int, cpus: float, gpus: float, teacher: Store, precision: s
     return [actor.remote(teacher, precision, gpus) for _ in range(size)]
 
 
+def stop_pool(actors: list[ActorHandle[Any]]) -> None:
+    """Ends the actors and frees what they hold."""
+    for actor in actors:
+        ray.kill(actor)
+
+
 class TeacherPool:
     """A denoiser whose calls run in a pool. Where x_t requires a gradient, backward asks the pool for the
     vector-Jacobian product of the same call, so an objective cannot tell it from a local teacher.

@@ -8,7 +8,7 @@ import ray
 from msd_ray.cluster.actors import StudentActor, Surroundings, TeacherTrainingActor
 from msd_ray.cluster.connect import connected, slots_for
 from msd_ray.cluster.driver import Driver, Status, Work
-from msd_ray.cluster.pool import start_pool
+from msd_ray.cluster.pool import start_pool, stop_pool
 from msd_ray.errors import TrainingError
 from msd_ray.runs.directory import assemble, checkpoint_of, folder, has_ensemble, keep_recipe, refuse_other_recipe
 from msd_ray.runs.plan import Job, Plan
@@ -84,7 +84,10 @@ def _train_students(plan: Plan, jobs: list[Job], slots: int, store: Store, cache
 
     segment = recipe.training.checkpoint_every
     work = [Work(job.name, job.spec.images, segment, starter(job)) for job in jobs]
-    _complete(work, slots, plan, listener.watch)
+    try:
+        _complete(work, slots, plan, listener.watch)
+    finally:
+        stop_pool(pool or [])
 
 
 def _trained(store: Store, job: Job) -> bool:

@@ -161,7 +161,7 @@ class StudentTrainer:
 
     def _optimizer(self, parameters: list[nn.Parameter], lr: float) -> optim.Optimizer:
         c = self._config
-        return optim.AdamW(parameters, lr=lr, betas=c.betas, weight_decay=c.weight_decay)
+        return optim.AdamW(parameters, lr=lr, betas=c.betas, weight_decay=c.weight_decay, fused=True)
 
     def _fake_parameters(self) -> list[nn.Parameter]:
         head = self.nets.head
@@ -174,6 +174,7 @@ class StudentTrainer:
         """
         stage, begin = self.spec.stage_at(self.nimg)
         if stage != self._stage:
+            self.metrics += self._averages.take(self._stage, self.nimg)
             self._enter(stage)
         c, objective = self._config, self._objective
         warm = min(1.0, (self.nimg - begin + c.batch) / max(c.warmup, 1))

@@ -51,7 +51,7 @@ class TeacherTrainer:
         torch.manual_seed(derived_seed(config.seed, "teacher weights"))
         self.denoiser = spec.build().to(self.device)
         self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
-        self.optimizer = optim.Adam(self.denoiser.parameters(), lr=config.lr)
+        self.optimizer = optim.Adam(self.denoiser.parameters(), lr=config.lr, fused=True)
         self.nimg = 0
         self.wall_seconds = self.cpu_seconds = 0.0
 

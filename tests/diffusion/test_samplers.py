@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def error(sampler: Sampler, steps: int) -> float:
 @pytest.mark.parametrize(("sampler", "order"), [(heun, 2), (ddim, 1)])
 def test_samplers_converge_to_the_ode_at_their_order(sampler: Sampler, order: int) -> None:
     errors = [error(sampler, steps) for steps in (64, 128, 256, 512)]
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+    for coarse, fine in pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
 
 

@@ -115,6 +115,18 @@ def test_a_fresh_unet_answers_zero_and_an_untrained_denoiser_c_skip_x() -> None:
     assert torch.allclose(denoiser(x, sigma, torch.tensor([0, 1])), expected)
 
 
+def test_the_embedding_scales_around_one_and_shifts_around_zero() -> None:
+    """A block whose affine layer answers zero is a plain residual block and not a dead one."""
+    network, (x, c_noise, condition) = built(SPECS["unet"]), inputs(SPECS["unet"])
+    block = network.down[0]
+    nn.init.zeros_(block.affine.weight)
+    nn.init.zeros_(block.affine.bias)
+    h = network.conv_in(x)
+    inner = F.silu(block.norm1(block.conv0(F.silu(block.norm0(h)))))
+    expected = h + block.conv1(inner)
+    assert torch.allclose(block(h, network.embedding(c_noise, condition)), block.attention(expected), atol=1e-12)
+
+
 def test_attention_is_where_it_was_asked_for() -> None:
     def attending(config: UNetConfig) -> int:
         return sum(type(m).__name__ == "Attention" for m in UNet(config, (1, 8, 8), 0).modules())

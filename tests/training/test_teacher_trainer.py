@@ -76,6 +76,13 @@ def test_advance_counts_images_and_stops_at_the_end() -> None:
     assert t.nimg == 640
 
 
+def test_images_need_not_be_a_multiple_of_the_batch() -> None:
+    t = trainer(replace(CONFIG, images=100))
+    t.advance(100)
+    assert (t.nimg, t.done) == (128, True)
+    assert torch.isfinite(torch.cat([w.flatten() for w in weights(t)])).all()
+
+
 def test_the_loss_falls_and_the_samples_find_their_classes() -> None:
     config = TeacherConfig(images=32_000, batch=128, lr=5e-3, warmup=1000, ema=EMAConfig(halflife=2000))
     t = trainer(config)
@@ -111,7 +118,7 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
         trainer(data=data).advance(64)
 
 
-@pytest.mark.parametrize("bad", [{"batch": 0}, {"images": 100}, {"images": 0}, {"steps": 0}, {"threads": 0}])
+@pytest.mark.parametrize("bad", [{"batch": 0}, {"images": 0}, {"steps": 0}, {"threads": 0}])
 def test_bad_configs_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         replace(CONFIG, **bad)  # type: ignore[arg-type]

@@ -1,0 +1,273 @@
+"""What running as a service on Ray costs: CPU seconds per training image of 5 students and a teacher pool through Ray,
+over those of a plain single-process PyTorch loop with the same maths (plain_loop.py).
+
+Each round runs the plain loop alone, the students through Ray (StudentActor, TeacherActor, TeacherPool, Driver, with
+their checkpoints and FID probes), and as many plain loops at once as there are CPUs: the last says how much of the
+ratio is owed to processes sharing the CPUs, which is no doing of Ray's. Every second round runs them in the opposite
+order. The teacher is random. Every process has one torch thread. A student's first segment, the pool's first answers
+and the plain loop's first images are not counted. CPU seconds are those of whole processes, user and system.
+
+    python benchmarks/overhead.py [--quick] [--rounds 3] [--images 3200]
+
+The last line of standard output is one JSON object; all costs in it are CPU milliseconds per image, unless named
+otherwise. `ratio` is (students + pool) / plain; `ratio_projected` the same with checkpoints and probes as often as the
+recipe has them, for runs with other segments.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import psutil
+import torch
+from common import cpus, finish, say, spread
+from plain_loop import dm_stage, random_teacher
+
+from msd_ray.cluster.connect import connected, listen_on_loopback, slots_for
+
+listen_on_loopback(None)  # before anything imports ray
+
+import ray  # noqa: E402
+from measured import MeasuredProgress, MeasuredStudent  # noqa: E402
+
+from msd_ray.cluster.actors import Surroundings  # noqa: E402
+from msd_ray.cluster.driver import Driver, Status, Work  # noqa: E402
+from msd_ray.cluster.pool import TeacherPool, start_pool  # noqa: E402
+from msd_ray.runs.directory import folder  # noqa: E402
+from msd_ray.runs.plan import Job  # noqa: E402
+from msd_ray.runs.setting import Setting  # noqa: E402
+from msd_ray.runs.teacher import keep_teacher  # noqa: E402
+from msd_ray.storage import Store  # noqa: E402
+from msd_ray.training.state import State, tensors_of  # noqa: E402
+
+Figures = dict[str, float]
+PARTS = ("submit", "collect", "probe", "checkpoint")
+
+
+@dataclass
+class Observer:
+    """Follows a run of the Driver. seen: each student's progress after each segment. Ray's own processes are looked at
+    when all students are past their first segment, and last before any is done."""
+
+    seen: dict[str, list[MeasuredProgress]] = field(default_factory=dict)
+    sweeps: list[tuple[int, Figures]] = field(default_factory=list)
+
+    def watch(self, statuses: list[Status]) -> None:
+        for s in statuses:
+            known = self.seen.setdefault(s.name, [])
+            if isinstance(s.progress, MeasuredProgress) and (not known or s.progress.nimg > known[-1].nimg):
+                known.append(s.progress)
+                say(f"  {s.name}: {s.progress.nimg}/{s.images} images, {s.progress.images_per_second:.0f} img/s")
+        if all(self.seen.values()) and not any(s.state == "done" for s in statuses):
+            self.sweeps.append((sum(known[-1].nimg for known in self.seen.values()), own_processes()))
+
+    def daemons(self) -> Figures:
+        """CPU milliseconds per image of Ray's daemons and of the driver, between the first look and the last."""
+        (begin, before), (end, after) = self.sweeps[0], self.sweeps[-1]
+        if end == begin:
+            return {}
+        return {name: 1000 * (after[name] - before.get(name, 0.0)) / (end - begin) for name in sorted(after)}
+
+
+def own_processes() -> Figures:
+    """CPU seconds so far of this process and of its descendants that are neither student nor teacher."""
+    used = {"driver": time.process_time()}
+    for process in psutil.Process().children(recursive=True):
+        kind = kind_of(process)
+        if kind:
+            used[kind] = used.get(kind, 0.0) + cpu_of(process)
+    return used
+
+
+def kind_of(process: psutil.Process) -> str:
+    """raylet, gcs_server or other; empty for actors."""
+    try:
+        command = process.cmdline()
+    except psutil.Error:
+        return ""
+    name = Path(command[0]).name if command else ""
+    if name.startswith("ray::") and "IDLE" not in name:
+        return ""
+    return name if name in ("raylet", "gcs_server") else "other"
+
+
+def cpu_of(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def teacher_processes() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [p for p in children if "ray::TeacherActor" in " ".join(p.cmdline())]
+
+
+def ray_round(setting: Setting, jobs: list[Job], store: Store) -> Figures:
+    """One run of all jobs through Ray, as msd_ray.cluster.run does it, but with clocks."""
+    recipe, cluster = setting.recipe, setting.recipe.cluster
+    teacher = store.child("teacher")
+    pool = start_pool(cluster.pool_size, cluster.pool_cpus, 0.0, teacher, recipe.training.precision)
+    around = Surroundings(recipe.data, recipe.evaluation, setting.cache, teacher, pool, 0.0)
+    actor = ray.remote(MeasuredStudent).options(num_cpus=cluster.cpus_per_student)
+
+    def work(job: Job) -> Work:
+        start = partial(actor.remote, job.spec, folder(store, job.directory), around)
+        return Work(job.name, job.spec.images, job.spec.training.checkpoint_every, start)
+
+    warm_up(TeacherPool(pool), setting, dm_stage(recipe).batch)
+    processes, observer = teacher_processes(), Observer()
+    before = sum(cpu_of(p) for p in processes)
+    slots = slots_for(len(jobs), cluster, ray.cluster_resources())
+    statuses = Driver([work(job) for job in jobs], slots, max_failures=0, watch=observer.watch).run()
+    pool_seconds = sum(cpu_of(p) for p in processes) - before
+    for replica in pool:
+        ray.kill(replica)
+    if failed := [s.error for s in statuses if s.state != "done"]:
+        raise SystemExit(f"a student failed: {failed[0]}")
+    return costs(observer, pool_seconds)
+
+
+def warm_up(pool: TeacherPool, setting: Setting, batch: int) -> None:
+    for _ in range(5):
+        pool(torch.randn(batch, *setting.data.shape), torch.ones(batch), torch.zeros(batch, dtype=torch.long))
+
+
+def costs(observer: Observer, pool_seconds: float) -> Figures:
+    """CPU milliseconds per image by where they went, of all students after their first segments."""
+    first, last = ([known[i] for known in observer.seen.values()] for i in (0, -1))
+    images = sum(p.nimg for p in last) - sum(p.nimg for p in first)
+    everything = sum(p.nimg for p in last)
+
+    def per_image(value: Callable[[MeasuredProgress], float]) -> float:
+        return 1000 * (sum(map(value, last)) - sum(map(value, first))) / images
+
+    def part(name: str, clock: str = "cpu") -> float:
+        return per_image(lambda p: (getattr(p, clock) or {}).get(name, 0.0))
+
+    students, pool, segment = per_image(lambda p: p.process), 1000 * pool_seconds / everything, part("segment")
+    pool_maths = 1000 * sum(p.teacher for p in last) / everything
+    segments = sum(len(known) - 1 for known in observer.seen.values())
+    return {
+        "students": students,
+        "pool": pool,
+        "student_training": segment - sum(part(name) for name in PARTS),
+        "student_requests": part("submit") + part("collect"),
+        "student_other_threads": students - segment,
+        "student_probe": part("probe"),
+        "student_checkpoint": part("checkpoint"),
+        "pool_maths": pool_maths,
+        "pool_handling": pool - pool_maths,
+        "probe_ms_per_segment": part("probe") * images / segments,
+        "checkpoint_ms_per_segment": part("checkpoint") * images / segments,
+        "waiting_share_of_wall": part("collect", "wall") / part("segment", "wall"),
+        **{f"daemons_{name}": value for name, value in observer.daemons().items()},
+    }
+
+
+def plain_round(args: argparse.Namespace, processes: int, seed: int) -> float:
+    """CPU milliseconds per image of `processes` plain loops at once."""
+    script = Path(__file__).with_name("plain_loop.py")
+    options = [f"--recipe={args.recipe}", f"--images={args.plain_images}", f"--seed={seed}"]
+    command = [sys.executable, str(script), *options]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    results = [json.loads(process.communicate()[0]) for process in running]
+    return 1000 * sum(r["cpu_seconds"] for r in results) / sum(r["images"] for r in results)
+
+
+def jobs_of(setting: Setting, args: argparse.Namespace, seed: int) -> list[Job]:
+    """The recipe's students, but DM alone, `args.images` long."""
+    stages = {"dm": replace(dm_stage(setting.recipe), images=args.images)}
+    jobs = setting.plan.groups[0].jobs
+    training = replace(
+        setting.recipe.training, checkpoint_every=args.segment or setting.recipe.training.checkpoint_every
+    )
+    return [replace(job, spec=replace(job.spec, stages=stages, seed=seed, training=training)) for job in jobs]
+
+
+def one_round(setting: Setting, args: argparse.Namespace, store: Store, seed: int) -> Figures:
+    """Everything once, in the opposite order every second time."""
+    figures: Figures = {}
+
+    def through_ray() -> None:
+        teacher = random_teacher(setting.plan.teacher)
+        facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
+        keep_teacher(store.child("teacher"), setting.plan.teacher, State({"ema": tensors_of(teacher)}, facts))
+        figures.update(ray_round(setting, jobs_of(setting, args, seed), store))
+
+    def plainly(name: str, processes: int) -> None:
+        figures[name] = plain_round(args, processes, seed)
+        say(f"  {name}: {figures[name]:.2f} ms/image")
+
+    phases = [partial(plainly, "plain", 1), through_ray, partial(plainly, "plain_on_all_cpus", cpus())]
+    for phase in phases[:: -1 if seed % 2 else 1]:
+        phase()
+    return with_ratios(figures, setting.recipe.training.checkpoint_every)
+
+
+def with_ratios(figures: Figures, every: int) -> Figures:
+    total = figures["students"] + figures["pool"]
+    occasional = figures["student_probe"] + figures["student_checkpoint"]
+    projected = (figures["probe_ms_per_segment"] + figures["checkpoint_ms_per_segment"]) / every
+    return {
+        "ratio": total / figures["plain"],
+        "ratio_projected": (total - occasional + projected) / figures["plain"],
+        "ratio_to_plain_on_all_cpus": total / figures["plain_on_all_cpus"],
+        **figures,
+    }
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="digits")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=3200, help="images per student, its first segment included")
+    parser.add_argument("--plain-images", type=int, default=3200)
+    parser.add_argument("--segment", type=int, help="images between checkpoints, if other than the recipe's")
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    args = parser.parse_args()
+    if args.quick:
+        args.rounds, args.images, args.plain_images, args.segment = 1, 288, 320, 96
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(1)
+    rounds = []
+    with tempfile.TemporaryDirectory() as temporary:
+        setting = Setting.of(args.recipe, None, f"{temporary}/run")
+        with connected() as where:
+            say(where)
+            for seed in range(args.rounds):
+                say(f"round {seed + 1} of {args.rounds}")
+                rounds.append(one_round(setting, args, Store(f"{temporary}/round-{seed}"), seed))
+                say(f"  ratio {rounds[-1]['ratio']:.3f}")
+    names = sorted(set.intersection(*(set(r) for r in rounds)), key=list(rounds[0]).index)
+    finish(
+        "overhead",
+        {
+            "device": "cpu",
+            "recipe": args.recipe,
+            "students": len(setting.plan.groups[0].jobs),
+            "batch": dm_stage(setting.recipe).batch,
+            "images_per_student": args.images,
+            "images_plain": args.plain_images,
+            "checkpoint_every": args.segment or setting.recipe.training.checkpoint_every,
+            "rounds": args.rounds,
+            "seeds": list(range(args.rounds)),
+            "figures": {name: spread([r[name] for r in rounds]) for name in names},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The loop that Ray's overhead is measured against: one student trained with DM in one process, in plain PyTorch.
+
+The maths is that of `StudentTrainer` with a teacher beside it; all that makes it a service is left out: random streams
+by name, checkpoints, FID probes, curves, actors. Prints one JSON object: CPU seconds of this process and wall seconds
+for `--images` images, counted after a warm-up.
+
+    python benchmarks/plain_loop.py --recipe digits --images 6400
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from msd_ray.data import load_data
+from msd_ray.diffusion import EDMDenoiser, Noise, one_step, per_sample
+from msd_ray.networks import DenoiserSpec
+from msd_ray.recipes import Recipe, load_recipe
+from msd_ray.training.config import StageConfig
+from msd_ray.training.ema import EMAConfig, update
+
+
+def dm_stage(recipe: Recipe) -> StageConfig:
+    """The recipe's first stage of distribution matching."""
+    for stage in recipe.stages.values():
+        if stage.objective == "dm":
+            return stage
+    raise SystemExit(f"recipe {recipe.name} has no stage with the objective dm")
+
+
+def teacher_spec(recipe: Recipe) -> DenoiserSpec:
+    data = load_data(recipe.data)
+    return DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
+
+
+def random_teacher(spec: DenoiserSpec) -> EDMDenoiser:
+    """A teacher that nobody trained, none of whose layers is zero; the same one every time."""
+    torch.manual_seed(0)
+    teacher = spec.build().eval().requires_grad_(False)
+    for p in teacher.parameters():
+        p.add_(torch.randn_like(p), alpha=0.02)
+    return teacher
+
+
+def steps(
+    teacher: EDMDenoiser,
+    shape: tuple[int, ...],
+    stage: StageConfig,
+    noise: Noise,
+    ema: EMAConfig,
+    conditions: Tensor,
+) -> Iterator[int]:
+    """One generator update per item; yields the images seen so far."""
+    generator = copy.deepcopy(teacher).requires_grad_(True)
+    fake, average = copy.deepcopy(generator), copy.deepcopy(teacher)
+    settings = {"betas": stage.betas, "weight_decay": stage.weight_decay}
+    generator_optimizer = torch.optim.AdamW(generator.parameters(), lr=stage.generator_lr, **settings)
+    fake_optimizer = torch.optim.AdamW(fake.parameters(), lr=stage.fake_lr, **settings)
+    grid, levels, batch = noise.grid(), noise.levels, stage.batch
+
+    def drawn() -> tuple[Tensor, Tensor]:
+        return torch.randn(batch, *shape), conditions[torch.randint(len(conditions), (batch,))]
+
+    def noised(x: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        sigma = grid[torch.randint(first, last, (batch,))]
+        return x + per_sample(sigma, x) * torch.randn_like(x), sigma
+
+    def stepped(network: EDMDenoiser, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
+        optimizer.step()
+
+    nimg = 0
+    while True:
+        z, condition = drawn()
+        x = one_step(generator, z, condition, noise.sigma_init)
+        x_t, sigma = noised(x.detach(), int(0.02 * levels), int(0.98 * levels) + 1)
+        with torch.no_grad():
+            teacher_x0 = teacher(x_t, sigma, condition)
+        for _ in range(stage.fake_steps):
+            fake_z, fake_condition = drawn()
+            with torch.no_grad():
+                fake_x = one_step(generator, fake_z, fake_condition, noise.sigma_init)
+            fake_x_t, fake_sigma = noised(fake_x, 0, levels)
+            weight = per_sample(fake_sigma**-2 + noise.sigma_data**-2, fake_x)
+            error = fake(fake_x_t, fake_sigma, fake_condition) - fake_x
+            stepped(fake, fake_optimizer, (weight * error**2).mean())
+        with torch.no_grad():
+            fake_x0 = fake(x_t, sigma, condition)
+            size = (x - teacher_x0).abs().flatten(1).mean(dim=1).clamp_min(1e-8)
+            target = x - (fake_x0 - teacher_x0) / per_sample(size, x)
+        stepped(generator, generator_optimizer, 0.5 * F.mse_loss(x, target))
+        nimg += batch
+        update(average, generator, ema.decay(nimg, batch))
+        yield nimg
+
+
+def run(recipe: Recipe, images: int, warmup: int, seed: int) -> dict[str, float]:
+    """CPU and wall seconds for `images` images after `warmup` others."""
+    torch.set_num_threads(recipe.training.threads)
+    spec = teacher_spec(recipe)
+    teacher = random_teacher(spec)
+    torch.manual_seed(seed)
+    seen = steps(teacher, spec.sample_shape, dm_stage(recipe), recipe.noise, recipe.training.ema, torch.tensor([0, 1]))
+    begin = next(n for n in seen if n >= warmup)
+    wall, cpu = time.perf_counter(), time.process_time()
+    end = next(n for n in seen if n >= begin + images)
+    return {
+        "images": end - begin,
+        "cpu_seconds": time.process_time() - cpu,
+        "wall_seconds": time.perf_counter() - wall,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="digits")
+    parser.add_argument("--images", type=int, default=6400)
+    parser.add_argument("--warmup", type=int, default=160, help="images before the clock starts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="320 images")
+    args = parser.parse_args()
+    images = 320 if args.quick else args.images
+    print(json.dumps(run(load_recipe(args.recipe), images, args.warmup, args.seed)))
+
+
+if __name__ == "__main__":
+    main()

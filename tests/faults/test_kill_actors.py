@@ -1,0 +1,46 @@
+"""kill -9 of student and teacher actors: the run completes, and nobody can tell from its weights."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Run, Undisturbed, processes, weights_in
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("moment", range(3))
+@pytest.mark.parametrize("title", ["ray::StudentActor", "ray::TeacherActor"])
+def test_weights_are_those_of_an_undisturbed_run(
+    title: str, moment: int, train: Run, undisturbed: Undisturbed, killer: Any, tmp_path: Path
+) -> None:
+    delay = random.Random(f"{title} {moment}").uniform(0.2, 0.5 * undisturbed.seconds)
+    assassin = killer(title, delay)
+    ear = train(tmp_path)
+    assassin.join(30)
+    assert [s.state for s in ear.statuses] == ["done", "done"]
+    assert weights_in(tmp_path) == undisturbed.weights
+
+
+def test_a_death_is_counted_and_the_student_resumes(
+    train: Run, undisturbed: Undisturbed, killer: Any, tmp_path: Path
+) -> None:
+    killer("ray::StudentActor.advance", 1.0)  # once it trains, so that there is something to lose
+    ear = train(tmp_path)
+    assert sum(s.restarts for s in ear.statuses) == 1
+    assert weights_in(tmp_path) == undisturbed.weights
+
+
+def test_two_runs_are_equal_and_other_seeds_are_not(train: Run, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    train(tmp_path / "same", "cluster.teacher=local")
+    assert weights_in(tmp_path / "same") == undisturbed.weights
+    train(tmp_path / "other", "seed=1", "stages.dm.images=160", "stages.adm.images=160")
+    assert not set(weights_in(tmp_path / "other").values()) & set(undisturbed.weights.values())
+
+
+def test_no_actor_outlives_its_run(train: Run, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    train(tmp_path, "stages.dm.images=160", "stages.adm.images=160")
+    assert not processes("ray::StudentActor")
+    assert not processes("ray::TeacherActor")

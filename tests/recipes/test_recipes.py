@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from msd_ray.errors import UserError
+from msd_ray.networks import MLPConfig, UNetConfig
+from msd_ray.recipes import load_recipe, parse_recipe
+from msd_ray.recipes.load import shipped
+
+
+def test_shipped_recipes_are_valid_and_survive_a_round_trip() -> None:
+    assert shipped() == ["digits", "toy2d"]
+    for name in shipped():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert parse_recipe(recipe.to_json()) == recipe
+
+
+def test_the_main_job_is_five_students_dm_then_adm() -> None:
+    recipe = load_recipe("digits")
+    assert recipe.partition.k == 5
+    assert [stage.objective for stage in recipe.stages.values()] == ["dm", "adm"]
+    assert isinstance(recipe.network, UNetConfig)
+    assert isinstance(load_recipe("toy2d").network, MLPConfig)
+
+
+def test_overrides_replace_values_in_order() -> None:
+    recipe = load_recipe("digits", ["partition.k=2", "partition.k=3", "stages.dm.generator_lr=1e-3", "seed=7"])
+    assert (recipe.partition.k, recipe.stages["dm"].generator_lr, recipe.seed) == (3, 1e-3, 7)
+    assert load_recipe("digits", ["network.multipliers=[1, 2, 2]"]).network.multipliers == (1, 2, 2)
+    assert load_recipe("digits", ["stages.adm.options.head_weight=0.5"]).stages["adm"].options == {"head_weight": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("partiton.k=3", "unknown key partiton.k; did you mean partition.k?"),
+        ("partition.kk=3", "unknown key partition.kk; did you mean partition.k?"),
+        ("stages.dmm.images=64", "unknown key stages.dmm.images; the recipe's stages are dm, adm"),
+        ("stages.dm.imges=64", "did you mean stages.dm.images?"),
+        ("stages.adm.options.hed_weight=1", "did you mean stages.adm.options.head_weight?"),
+        ("network.width=3", "unknown key network.width"),
+        ("partition.k=abc", "partition.k: input should be a valid integer, not 'abc'"),
+        ("partition.k=2.5", "partition.k"),
+        ("partition.k=true", "partition.k"),
+        ("partition.k=0", "partition"),
+        ("partition.kind=diagonal", "partition.kind"),
+        ("stages.dm.objective=magic", "there is no objective 'magic', only dm, adm"),
+        ("stages.dm.images=33", "images (33) must be a positive multiple of batch (32)"),
+        ("stages.adm.options.head_weight=x", "a number is needed, not 'x'"),
+        ("noise.sigma_min=100", "sigma_min must be above 0 and below sigma_max"),
+        ("seed.x=1", "unknown key seed.x"),
+        ("partition", "'partition' is not of the form key=value"),
+        ("seed=[", "is not a YAML value"),
+        ("network.kind=cnn", "network"),
+    ],
+)
+def test_wrong_overrides_are_refused_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_recipe("digits", [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no recipe nowhere: give a YAML file or one of digits, toy2d"):
+        load_recipe("nowhere")
+    for text, message in [("- 1", "must hold a mapping"), ("a: [", "is not YAML"), ("name: x", "network")]:
+        file = tmp_path / "r.yaml"
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_recipe(str(file))
