@@ -2,9 +2,10 @@
 over those of a plain single-process PyTorch loop with the same maths (plain_loop.py).
 
 Each round runs the plain loop alone, the students through Ray (StudentActor, TeacherActor, TeacherPool, Driver, with
-their checkpoints and FID probes), and as many plain loops at once as there are CPUs: the last says how much of the
-ratio is owed to processes sharing the CPUs, which is no doing of Ray's. Every second round runs them in the opposite
-order. The teacher is random. Every process has one torch thread. A student's first segment, the pool's first answers
+their checkpoints and FID probes), and as many plain loops side by side as there are students: the last says how much
+of the ratio is owed to processes sharing the CPUs, which is no doing of Ray's. Every second round runs them in the
+opposite order. The teacher is random. Every process has one torch thread. A student's first segment, the pool's first
+answers
 and the plain loop's first images are not counted. CPU seconds are those of whole processes, user and system.
 
     python benchmarks/overhead.py [--quick] [--rounds 3] [--images 3200]
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import psutil
 import torch
-from common import cpus, finish, say, spread
+from common import finish, say, spread
 from plain_loop import dm_stage, random_teacher
 
 from msd_ray.cluster.connect import connected, listen_on_loopback, slots_for
@@ -174,9 +175,10 @@ def costs(observer: Observer, pool_seconds: float) -> Figures:
 
 
 def plain_round(args: argparse.Namespace, processes: int, seed: int) -> float:
-    """CPU milliseconds per image of `processes` plain loops at once."""
+    """CPU milliseconds per image of `processes` plain loops side by side, which share the images."""
+    images = args.plain_images // processes
     script = Path(__file__).with_name("plain_loop.py")
-    options = [f"--recipe={args.recipe}", f"--images={args.plain_images}", f"--seed={seed}"]
+    options = [f"--recipe={args.recipe}", f"--images={images}", f"--seed={seed}"]
     command = [sys.executable, str(script), *options]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     results = [json.loads(process.communicate()[0]) for process in running]
@@ -207,7 +209,11 @@ def one_round(setting: Setting, args: argparse.Namespace, store: Store, seed: in
         figures[name] = plain_round(args, processes, seed)
         say(f"  {name}: {figures[name]:.2f} ms/image")
 
-    phases = [partial(plainly, "plain", 1), through_ray, partial(plainly, "plain_on_all_cpus", cpus())]
+    phases = [
+        partial(plainly, "plain", 1),
+        through_ray,
+        partial(plainly, "plain_side_by_side", len(setting.plan.groups[0].jobs)),
+    ]
     for phase in phases[:: -1 if seed % 2 else 1]:
         phase()
     return with_ratios(figures, setting.recipe.training.checkpoint_every)
@@ -220,7 +226,7 @@ def with_ratios(figures: Figures, every: int) -> Figures:
     return {
         "ratio": total / figures["plain"],
         "ratio_projected": (total - occasional + projected) / figures["plain"],
-        "ratio_to_plain_on_all_cpus": total / figures["plain_on_all_cpus"],
+        "ratio_to_plain_side_by_side": total / figures["plain_side_by_side"],
         **figures,
     }
 

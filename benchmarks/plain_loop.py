@@ -58,9 +58,9 @@ def steps(
     """One generator update per item; yields the images seen so far."""
     generator = copy.deepcopy(teacher).requires_grad_(True)
     fake, average = copy.deepcopy(generator), copy.deepcopy(teacher)
-    settings = {"betas": stage.betas, "weight_decay": stage.weight_decay}
-    generator_optimizer = torch.optim.AdamW(generator.parameters(), lr=stage.generator_lr, **settings)
-    fake_optimizer = torch.optim.AdamW(fake.parameters(), lr=stage.fake_lr, **settings)
+    settings = {"betas": stage.betas, "weight_decay": stage.weight_decay, "fused": True}
+    generator_optimizer = torch.optim.AdamW(generator.parameters(), **settings)
+    fake_optimizer = torch.optim.AdamW(fake.parameters(), **settings)
     grid, levels, batch = noise.grid(), noise.levels, stage.batch
 
     def drawn() -> tuple[Tensor, Tensor]:
@@ -70,10 +70,11 @@ def steps(
         sigma = grid[torch.randint(first, last, (batch,))]
         return x + per_sample(sigma, x) * torch.randn_like(x), sigma
 
-    def stepped(network: EDMDenoiser, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    def stepped(network: EDMDenoiser, optimizer: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
+        optimizer.param_groups[0]["lr"] = lr * min(1.0, (nimg + batch) / max(stage.warmup, 1))
         optimizer.step()
 
     nimg = 0
@@ -90,12 +91,12 @@ def steps(
             fake_x_t, fake_sigma = noised(fake_x, 0, levels)
             weight = per_sample(fake_sigma**-2 + noise.sigma_data**-2, fake_x)
             error = fake(fake_x_t, fake_sigma, fake_condition) - fake_x
-            stepped(fake, fake_optimizer, (weight * error**2).mean())
+            stepped(fake, fake_optimizer, (weight * error**2).mean(), stage.fake_lr)
         with torch.no_grad():
             fake_x0 = fake(x_t, sigma, condition)
             size = (x - teacher_x0).abs().flatten(1).mean(dim=1).clamp_min(1e-8)
             target = x - (fake_x0 - teacher_x0) / per_sample(size, x)
-        stepped(generator, generator_optimizer, 0.5 * F.mse_loss(x, target))
+        stepped(generator, generator_optimizer, 0.5 * F.mse_loss(x, target), stage.generator_lr)
         nimg += batch
         update(average, generator, ema.decay(nimg, batch))
         yield nimg

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from msd_ray import __version__
 from msd_ray.errors import MsdRayError, UserError
 from msd_ray.terminal import Watcher, err, out, table, wide
 
 app = typer.Typer(
-    help="Distil one diffusion teacher into an ensemble of one-step students, on Ray.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,6 +35,21 @@ Address = Annotated[
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"msd-ray {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Distil one diffusion teacher into an ensemble of one-step students, on Ray."""
+
+
 @app.command()
 def train(
     recipe: RecipeName,
@@ -51,15 +66,15 @@ def train(
     if dry_run:
         _print_plan(setting, as_json)
         return
+    from msd_ray.cluster.connect import listen_on_loopback
     from msd_ray.runs.results import evaluate_once
 
+    listen_on_loopback(address)
+    from msd_ray.cluster.run import train as train_plan
+
+    plan = setting.plan
     with Watcher() as watcher:
-        from msd_ray.cluster.connect import listen_on_loopback
-
-        listen_on_loopback(address)
-        from msd_ray.cluster.run import train as train_plan
-
-        train_plan(setting.plan, setting.store, setting.cache, address, watcher)
+        train_plan(plan, setting.store, setting.cache, address, watcher)
         rows = evaluate_once(setting, watcher.note)
     _print_rows(rows, as_json)
     if not as_json:
@@ -171,6 +186,8 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for wrong usage has one
             raise
+        if not error.format_message():  # no arguments: the help was shown
+            sys.exit(UserError.exit_code)
         _fail(error.format_message(), UserError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -66,7 +66,7 @@ def _line(status: "Status") -> list[str]:
     p = status.progress
     cells = [status.name, status.state]
     if p is None:
-        cells += ["", f"0/{status.images / 1000:g}", "", ""]
+        cells += ["", f"0/{status.images / 1000:g} kimg", "", ""]
     else:
         quality = f"fid@{p.fid_samples} {p.fid:.3g}" if p.fid is not None else f"loss {p.loss:.3f}"
         kimg = f"{p.nimg / 1000:.1f}/{status.images / 1000:g} kimg"

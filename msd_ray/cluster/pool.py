@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ray.actor import ActorHandle
 from torch import Tensor
 
 from msd_ray.cluster.device import prepare_device
+from msd_ray.diffusion import EDMDenoiser
 from msd_ray.runs.teacher import load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import Answer
@@ -35,8 +37,16 @@ class TeacherActor:
 
     def __init__(self, teacher: Store, precision: str, gpus: float) -> None:
         """teacher: the folder it is kept in, on storage that all nodes share."""
-        self.device = prepare_device(gpus, threads=1)
-        self.denoiser = load_teacher(teacher, precision).to(self.device)
+        self._teacher, self._precision, self._gpus = teacher, precision, gpus
+
+    @cached_property
+    def device(self) -> torch.device:
+        return prepare_device(self._gpus, threads=1)
+
+    @cached_property
+    def denoiser(self) -> EDMDenoiser:
+        # Loaded by the first request, so that an error reaches the student that asked; one in __init__ would not.
+        return load_teacher(self._teacher, self._precision).to(self.device)
 
     def denoise(self, x_t: Array, sigma: Array, condition: Array) -> Reply:
         """x0 [B, ...] for x_t [B, ...] at sigma [B] under condition [B] or [B, D]."""

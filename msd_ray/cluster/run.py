@@ -9,7 +9,9 @@ from msd_ray.cluster.actors import StudentActor, Surroundings, TeacherTrainingAc
 from msd_ray.cluster.connect import connected, slots_for
 from msd_ray.cluster.driver import Driver, Status, Work
 from msd_ray.cluster.pool import start_pool, stop_pool
+from msd_ray.data import load_data
 from msd_ray.errors import TrainingError
+from msd_ray.evaluation import load_features
 from msd_ray.runs.directory import assemble, checkpoint_of, folder, has_ensemble, keep_recipe, refuse_other_recipe
 from msd_ray.runs.plan import Job, Plan
 from msd_ray.runs.teacher import REPORTS, cached_in, copy_teacher, has_teacher, keep_teacher
@@ -76,6 +78,7 @@ def _train_students(plan: Plan, jobs: list[Job], slots: int, store: Store, cache
     teacher, pool = store.child("teacher"), None
     if cluster.teacher == "pool":
         pool = start_pool(cluster.pool_size, cluster.pool_cpus, cluster.pool_gpus, teacher, recipe.training.precision)
+    load_features(recipe.evaluation.features, load_data(recipe.data), cache)  # once, before every actor looks for them
     around = Surroundings(recipe.data, recipe.evaluation, cache, teacher, pool, cluster.gpus_per_student)
     actor = ray.remote(StudentActor).options(num_cpus=cluster.cpus_per_student, num_gpus=cluster.gpus_per_student)
 

@@ -18,7 +18,7 @@ def curve_charts(curves: pd.DataFrame) -> dict[str, bytes]:
 
     curves: columns student, stage, nimg (images seen over all stages), name (of the metric), value.
     """
-    names = sorted(curves["name"].unique(), key=lambda name: (name != "fid", name))
+    names = sorted(curves["name"].unique(), key=lambda name: (not str(name).startswith("fid"), str(name)))
     return {str(name): to_svg(_chart(curves[curves["name"] == name], curves, str(name))) for name in names}
 
 
@@ -36,7 +36,7 @@ def _chart(rows: pd.DataFrame, every_row: pd.DataFrame, name: str) -> Figure:
     axes = figure.subplots()
     for student, line in rows.sort_values("nimg").groupby("student"):
         marker = "o" if len(line) < 30 else None
-        axes.plot(line["nimg"], line["value"], label=f"student {student}", linewidth=1.3, marker=marker, markersize=3)
+        axes.plot(line["nimg"], line["value"], label=str(student), linewidth=1.3, marker=marker, markersize=3)
     if rows["value"].min() > 0 and rows["value"].max() > 20 * rows["value"].min():
         axes.set_yscale("log")
     _mark_stages(axes, every_row)

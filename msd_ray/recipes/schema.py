@@ -17,7 +17,7 @@ from msd_ray.training.teacher import TeacherConfig
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Where things run; nothing here changes a single weight.
+    """Where things run; on one kind of device nothing here changes a single weight.
 
     teacher: "pool" serves teacher scores from pool_size actors of their own, "local" loads the teacher into every
     student. cpus and gpus are Ray resources per actor, fractions allowed. max_failures: deaths in a row without

@@ -1,0 +1,1 @@
+"""One run: its plan, its directory, its results. No Ray here: a finished run is evaluated and reported without it."""

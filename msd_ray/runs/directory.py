@@ -1,0 +1,107 @@
+"""A run's directory: what lies where, and whose it is."""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from msd_ray.ensemble import Member, save_ensemble
+from msd_ray.errors import CorruptError, UserError
+from msd_ray.recipes import Recipe, parse_recipe
+from msd_ray.runs.plan import Group, Job, Plan
+from msd_ray.storage import Store, read_manifest
+from msd_ray.training.checkpoints import Checkpoints
+from msd_ray.training.state import State
+
+_WITHOUT_EFFECT_ON_WEIGHTS = ("cluster", "evaluation")
+
+
+def folder(store: Store, path: str) -> Store:
+    """The directory at `path`, such as students/0003, in a run's."""
+    for name in path.split("/"):
+        store = store.child(name)
+    return store
+
+
+def refuse_other_recipe(store: Store, recipe: Recipe) -> None:
+    """Raises UserError where the directory holds a run whose weights depend on anything that `recipe` has otherwise."""
+    if store.exists("recipe.json"):
+        difference = _first_difference(_weights_part(recipe_of(store)), _weights_part(recipe), "")
+        if difference:
+            raise UserError(f"{store.uri} holds a run with another {difference}; choose another --run-dir")
+
+
+def keep_recipe(store: Store, recipe: Recipe) -> None:
+    store.write("recipe.json", json.dumps(recipe.to_json(), indent=1).encode())
+
+
+def recipe_of(store: Store) -> Recipe:
+    """The recipe of a run directory. Raises UserError where there is none."""
+    try:
+        return parse_recipe(json.loads(store.read("recipe.json")))
+    except FileNotFoundError:
+        raise UserError(f"{store.uri} is not a run directory: it has no recipe.json") from None
+    except ValueError:
+        raise CorruptError(f"{store.uri}/recipe.json is damaged; delete it and run the same command again") from None
+
+
+def has_ensemble(store: Store, group: Group) -> bool:
+    """Whether the group's ensemble is complete, and made of students trained as far as the plan asks."""
+    try:
+        students = read_manifest(folder(store, group.directory)).body["students"]
+    except (FileNotFoundError, CorruptError, KeyError):
+        return False
+    return [s["nimg"] for s in students] == [job.spec.images for job in group.jobs]
+
+
+def checkpoint_of(store: Store, job: Job) -> State | None:
+    return Checkpoints(folder(store, job.directory), job.spec.training.keep).latest()
+
+
+def assemble(store: Store, plan: Plan, group: Group) -> None:
+    """Makes the group's ensemble of its students' averaged weights. Raises UserError where one is not trained."""
+    members = []
+    for job in group.jobs:
+        state = checkpoint_of(store, job)
+        if state is None or state.meta["nimg"] < job.spec.images:
+            raise UserError(f"{job.name} has not finished training; run the same command again")
+        members.append(
+            Member(
+                index=job.spec.index,
+                conditions=job.spec.conditions,
+                spec=job.spec.denoiser,
+                sigma_init=job.spec.noise.sigma_init,
+                nimg=state.meta["nimg"],
+                weights=state.parts["ema"],
+            )
+        )
+    save_ensemble(folder(store, group.directory), plan.recipe.to_json(), group.partition, plan.labels, members)
+
+
+def curves(store: Store, plan: Plan) -> pd.DataFrame:
+    """What all students logged so far, in long format: student, stage, nimg, name, value."""
+    rows: list[Any] = []
+    for job in plan.jobs:
+        state = checkpoint_of(store, job)
+        rows += [(job.name, *row) for row in (state.meta["metrics"] if state else [])]
+    return pd.DataFrame(rows, columns=["student", "stage", "nimg", "name", "value"])
+
+
+def _weights_part(recipe: Recipe) -> dict[str, Any]:
+    said = recipe.to_json()
+    part = {key: value for key, value in said.items() if key not in _WITHOUT_EFFECT_ON_WEIGHTS}
+    if recipe.partition.kind == "kmeans":  # which groups the classes by their features
+        part["evaluation"] = {"features": said["evaluation"]["features"]}
+    return part
+
+
+def _first_difference(before: Any, now: Any, path: str) -> str:
+    """`key (there A, here B)` of the first value in which two recipes differ; empty where they agree."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(k for k in now if k not in before)]:
+            found = _first_difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return ""
+    before, now = (list(v) if isinstance(v, tuple) else v for v in (before, now))
+    return "" if before == now else f"{path} (there {before}, here {now})"

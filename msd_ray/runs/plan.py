@@ -1,0 +1,125 @@
+"""What a recipe amounts to: who trains on what, for how long, of what size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from msd_ray.data import DataSet
+from msd_ray.diffusion import EDMDenoiser
+from msd_ray.errors import UserError
+from msd_ray.evaluation import FeatureNet, Judge
+from msd_ray.networks import DenoiserSpec, discriminator_head, resize
+from msd_ray.objectives import OBJECTIVES
+from msd_ray.partition import Partition, PartitionConfig, fit
+from msd_ray.recipes import Recipe
+from msd_ray.training.student import StudentSpec
+
+
+@dataclass(frozen=True)
+class Job:
+    """One student to train. directory: of its checkpoints, inside the run's."""
+
+    name: str
+    directory: str
+    spec: StudentSpec
+
+
+@dataclass(frozen=True)
+class Group:
+    """Students that make up one ensemble. directory: of the ensemble, inside the run's."""
+
+    name: str
+    directory: str
+    partition: Partition
+    jobs: tuple[Job, ...]
+
+    @property
+    def images(self) -> int:
+        """Generator images that all its students train on together."""
+        return sum(job.spec.images for job in self.jobs)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """groups: the ensemble first, then the baselines it is compared with."""
+
+    recipe: Recipe
+    teacher: DenoiserSpec
+    student: DenoiserSpec
+    labels: tuple[str, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for group in self.groups for job in group.jobs]
+
+
+def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) -> Plan:
+    """features: asked for only where the partition depends on them.
+
+    Raises UserError where the recipe's parts do not fit each other or the data.
+    """
+    try:
+        teacher = DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
+        student = replace(teacher, network=resize(recipe.network, recipe.student))
+        teacher.parameters()
+        _check_heads(recipe, student)
+    except ValueError as error:
+        raise UserError(f"the recipe's network does not fit its data: {error}") from None
+    partition = fit(recipe.partition, data.classes, _means(recipe, data, features))
+    groups = [_group(recipe, student, "ensemble", "", partition)]
+    if recipe.evaluation.baselines:
+        groups += _baselines(recipe, student, data.classes)
+    return Plan(recipe, teacher, student, data.labels, tuple(groups))
+
+
+def _means(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) -> NDArray[np.float64] | None:
+    """What k-means groups the classes by."""
+    if recipe.partition.kind != "kmeans":
+        return None
+    return Judge(features(), data.train, recipe.evaluation).class_means(data.classes)
+
+
+def _baselines(recipe: Recipe, student: DenoiserSpec, classes: int) -> list[Group]:
+    """One student for everything: once with the images of one student of the ensemble, once with those of all."""
+    alone = fit(PartitionConfig(k=1), classes, None)
+    k = recipe.partition.k
+    longer = {name: replace(stage, images=stage.images * k) for name, stage in recipe.stages.items()}
+    return [
+        _group(recipe, student, "one student, same images each", "baselines/same-each", alone),
+        _group(
+            replace(recipe, stages=longer), student, "one student, same total images", "baselines/same-total", alone
+        ),
+    ]
+
+
+def _group(recipe: Recipe, student: DenoiserSpec, name: str, directory: str, partition: Partition) -> Group:
+    prefix = f"{directory}/" if directory else ""
+    jobs = tuple(
+        Job(
+            name=f"student {i}" if not directory else name,
+            directory=f"{prefix}students/{i:04d}",
+            spec=StudentSpec(
+                index=i,
+                seed=recipe.seed,
+                conditions=partition.conditions_of(i),
+                denoiser=student,
+                stages=recipe.stages,
+                training=recipe.training,
+                noise=recipe.noise,
+            ),
+        )
+        for i in range(partition.k)
+    )
+    return Group(name, f"{prefix}ensemble", partition, jobs)
+
+
+def _check_heads(recipe: Recipe, student: DenoiserSpec) -> None:
+    with torch.device("meta"):
+        denoiser: EDMDenoiser = student.build()
+        for stage in recipe.stages.values():
+            if OBJECTIVES[stage.objective](**stage.options).needs.head:
+                discriminator_head(denoiser.network.bottleneck_shape)

@@ -1,0 +1,50 @@
+"""Everything that the commands on one run need to know."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from msd_ray.data import DataSet, load_data
+from msd_ray.evaluation import FeatureNet, load_features
+from msd_ray.recipes import Recipe, load_recipe, parse_recipe
+from msd_ray.recipes.load import with_overrides
+from msd_ray.runs.directory import recipe_of
+from msd_ray.runs.plan import Plan, make_plan
+from msd_ray.runs.teacher import default_cache
+from msd_ray.storage import Store
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A recipe and where its run is. What follows from them is made when it is first asked for."""
+
+    recipe: Recipe
+    store: Store
+
+    @staticmethod
+    def of(recipe: str, overrides: list[str] | None, run_dir: str | None) -> "Setting":
+        """From what a user typed. Raises UserError where any of it is wrong."""
+        loaded = load_recipe(recipe, overrides)
+        return Setting(loaded, Store(run_dir or f"runs/{loaded.name}"))
+
+    @staticmethod
+    def of_run(store: Store, overrides: list[str]) -> "Setting":
+        """Of a run directory, its recipe changed by `overrides`. Raises UserError where it is none."""
+        return Setting(parse_recipe(with_overrides(recipe_of(store).to_json(), overrides)), store)
+
+    @cached_property
+    def cache(self) -> Store:
+        return default_cache()
+
+    @cached_property
+    def data(self) -> DataSet:
+        return load_data(self.recipe.data)
+
+    @cached_property
+    def features(self) -> FeatureNet:
+        """Trained now, if it is one that has to be and the cache has it not."""
+        return load_features(self.recipe.evaluation.features, self.data, self.cache)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Raises UserError where the recipe's parts do not fit each other."""
+        return make_plan(self.recipe, self.data, lambda: self.features)

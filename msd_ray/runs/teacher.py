@@ -1,0 +1,96 @@
+"""Where a trained teacher is kept: in a cache, by the hash of what determines it, and in each run that used it."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+
+import torch
+
+from msd_ray.data import load_data
+from msd_ray.diffusion import EDMDenoiser
+from msd_ray.errors import CorruptError
+from msd_ray.networks import DenoiserSpec
+from msd_ray.networks.weights import from_bytes, to_bytes
+from msd_ray.recipes import Recipe
+from msd_ray.runs.plan import Plan
+from msd_ray.storage import Store, read_file, read_manifest, write_bundle
+from msd_ray.training.state import State
+from msd_ray.training.teacher import TeacherTrainer
+
+REPORTS = 20  # while a teacher trains
+_FILE = "denoiser.safetensors"
+_TRAINER_VERSION = 1  # to be raised when TeacherTrainer makes something else of the same recipe
+log = logging.getLogger(__name__)
+
+
+def default_cache() -> Store:
+    """MSD_RAY_CACHE (any URI), else the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Store(os.environ.get("MSD_RAY_CACHE") or f"{home}/msd_ray")
+
+
+def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
+    """The folder of this teacher; its name is the hash of everything that its weights depend on."""
+    said = recipe.to_json()
+    training = {key: value for key, value in said["teacher"].items() if key != "steps"}  # which only sampling needs
+    determinants = [_TRAINER_VERSION, spec.to_json(), said["data"], said["noise"], training]
+    digest = hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()
+    return cache.child(f"teacher-{digest[:16]}")
+
+
+def has_teacher(store: Store) -> bool:
+    """Whether a folder holds a whole teacher; a damaged one counts as none, with a warning."""
+    try:
+        load_teacher(store)
+    except FileNotFoundError:
+        return False
+    except CorruptError as error:
+        log.warning("%s; the teacher is made anew", error)
+        return False
+    return True
+
+
+def load_teacher(store: Store, precision: str = "fp32") -> EDMDenoiser:
+    """The teacher kept in a folder, frozen. Raises FileNotFoundError or CorruptError where there is none."""
+    manifest = read_manifest(store)
+    denoiser = spec_of(store).build(precision).eval().requires_grad_(False)
+    denoiser.load_state_dict(from_bytes(read_file(store, manifest, _FILE), _FILE))
+    return denoiser
+
+
+def spec_of(store: Store) -> DenoiserSpec:
+    """The shape of the teacher kept in a folder."""
+    return DenoiserSpec.from_json(read_manifest(store).body["spec"])
+
+
+def kept_facts(store: Store) -> dict[str, float]:
+    """What the training of the teacher kept in a folder cost: wall_seconds and cpu_seconds."""
+    facts: dict[str, float] = read_manifest(store).body["facts"]
+    return facts
+
+
+def keep_teacher(store: Store, spec: DenoiserSpec, state: State) -> None:
+    """Keeps the averaged weights of a trained teacher, given the state of its trainer."""
+    facts = {name: state.meta[name] for name in ("nimg", "wall_seconds", "cpu_seconds")}
+    write_bundle(store, {"spec": spec.to_json(), "facts": facts}, [(_FILE, to_bytes(state.parts["ema"]))])
+
+
+def copy_teacher(source: Store, target: Store) -> None:
+    """From a cache into a run."""
+    manifest = read_manifest(source)
+    write_bundle(target, manifest.body, ((name, read_file(source, manifest, name)) for name in manifest.files))
+
+
+def train_here(plan: Plan, cache: Store, say: Callable[[str], None]) -> Store:
+    """Trains the plan's teacher in this process, unless the cache has it; returns its folder in the cache."""
+    recipe, folder = plan.recipe, cached_in(cache, plan.recipe, plan.teacher)
+    if not has_teacher(folder):
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        trainer = TeacherTrainer(recipe.teacher, plan.teacher, recipe.noise, load_data(recipe.data).train, device)
+        while not trainer.done:
+            (loss,) = trainer.advance(recipe.teacher.images // REPORTS + 1)
+            say(f"teacher  {trainer.nimg / 1000:.1f}/{recipe.teacher.images / 1000:g} kimg  loss {loss.value:.3f}")
+        keep_teacher(folder, plan.teacher, trainer.state_dict())
+    return folder
