@@ -73,10 +73,7 @@ def _known(value: Any) -> bool:
 def markdown(table: Table, recipe: str, command: str, seeds: Sequence[int], facts: Mapping[str, Any]) -> str:
     """The table as a page of its own, with all that is needed to make it again."""
     lines = [f"# Results: {recipe}", ""]
-    lines += [
-        f"Mean ± standard deviation, {len(seeds)} seeds ({', '.join(map(str, seeds))}); n samples per row. Made with",
-        "",
-    ]
+    lines += [f"Mean ± standard deviation; seeds: {', '.join(map(str, seeds))}; n: samples in the row. Made with", ""]
     lines += [f"    {command}", ""]
     lines += [f"on {facts['date']}: {facts['cpu']}, {facts['cpus']} logical CPUs; {_versions(facts['versions'])}.", ""]
     lines += ["FID, KID, precision and recall are measured in the recipe's features, against the training split."]

@@ -3,16 +3,17 @@ over those of a plain single-process PyTorch loop with the same maths (plain_loo
 
 Each round runs the plain loop alone, the students through Ray (StudentActor, TeacherActor, TeacherPool, Driver, with
 their checkpoints and FID probes), and as many plain loops side by side as there are students: the last says how much
-of the ratio is owed to processes sharing the CPUs, which is no doing of Ray's. Every second round runs them in the
-opposite order. The teacher is random. Every process has one torch thread. A student's first segment, the pool's first
-answers
-and the plain loop's first images are not counted. CPU seconds are those of whole processes, user and system.
+of the ratio is owed to processes sharing CPUs and caches, which is no doing of Ray's. Every second round runs them in
+the opposite order. The teacher is random. Every process has one torch thread. A student's first segment, the pool's
+first answers and the plain loop's first images are not counted. CPU seconds are those of whole processes, user and
+system. The students train with DM alone.
 
     python benchmarks/overhead.py [--quick] [--rounds 3] [--images 3200]
 
 The last line of standard output is one JSON object; all costs in it are CPU milliseconds per image, unless named
-otherwise. `ratio` is (students + pool) / plain; `ratio_projected` the same with checkpoints and probes as often as the
-recipe has them, for runs with other segments.
+otherwise. `ratio` is (students + pool) / plain, `ratio_side_by_side` the same over the plain loops side by side. In the
+`projected` ones checkpoints and probes are as rare as the recipe has them, for runs with other segments (--quick).
+The daemons (raylet, gcs_server, other) and the driver are no part of any ratio.
 """
 
 import argparse
@@ -70,7 +71,10 @@ class Observer:
             self.sweeps.append((sum(known[-1].nimg for known in self.seen.values()), own_processes()))
 
     def daemons(self) -> Figures:
-        """CPU milliseconds per image of Ray's daemons and of the driver, between the first look and the last."""
+        """CPU milliseconds per image of Ray's daemons and of the driver, between the first look and the last; nothing
+        where a student was done before all had begun."""
+        if not self.sweeps:
+            return {}
         (begin, before), (end, after) = self.sweeps[0], self.sweeps[-1]
         if end == begin:
             return {}
@@ -127,7 +131,7 @@ def ray_round(setting: Setting, jobs: list[Job], store: Store) -> Figures:
     warm_up(TeacherPool(pool), setting, dm_stage(recipe).batch)
     processes, observer = teacher_processes(), Observer()
     before = sum(cpu_of(p) for p in processes)
-    slots = slots_for(len(jobs), cluster, ray.cluster_resources())
+    slots = slots_for(len(jobs), cluster, ray.cluster_resources())  # type: ignore[no-untyped-call]
     statuses = Driver([work(job) for job in jobs], slots, max_failures=0, watch=observer.watch).run()
     pool_seconds = sum(cpu_of(p) for p in processes) - before
     for replica in pool:
@@ -178,11 +182,11 @@ def plain_round(args: argparse.Namespace, processes: int, seed: int) -> float:
     """CPU milliseconds per image of `processes` plain loops side by side, which share the images."""
     images = args.plain_images // processes
     script = Path(__file__).with_name("plain_loop.py")
-    options = [f"--recipe={args.recipe}", f"--images={images}", f"--seed={seed}"]
+    options = [f"--recipe={args.recipe}", f"--images={images}", f"--warmup={args.plain_warmup}", f"--seed={seed}"]
     command = [sys.executable, str(script), *options]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     results = [json.loads(process.communicate()[0]) for process in running]
-    return 1000 * sum(r["cpu_seconds"] for r in results) / sum(r["images"] for r in results)
+    return float(1000 * sum(r["cpu_seconds"] for r in results) / sum(r["images"] for r in results))
 
 
 def jobs_of(setting: Setting, args: argparse.Namespace, seed: int) -> list[Job]:
@@ -222,11 +226,12 @@ def one_round(setting: Setting, args: argparse.Namespace, store: Store, seed: in
 def with_ratios(figures: Figures, every: int) -> Figures:
     total = figures["students"] + figures["pool"]
     occasional = figures["student_probe"] + figures["student_checkpoint"]
-    projected = (figures["probe_ms_per_segment"] + figures["checkpoint_ms_per_segment"]) / every
+    projected = total - occasional + (figures["probe_ms_per_segment"] + figures["checkpoint_ms_per_segment"]) / every
     return {
         "ratio": total / figures["plain"],
-        "ratio_projected": (total - occasional + projected) / figures["plain"],
-        "ratio_to_plain_side_by_side": total / figures["plain_side_by_side"],
+        "ratio_projected": projected / figures["plain"],
+        "ratio_side_by_side": total / figures["plain_side_by_side"],
+        "ratio_side_by_side_projected": projected / figures["plain_side_by_side"],
         **figures,
     }
 
@@ -237,11 +242,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=3200, help="images per student, its first segment included")
     parser.add_argument("--plain-images", type=int, default=3200)
+    parser.add_argument("--plain-warmup", type=int, default=160)
     parser.add_argument("--segment", type=int, help="images between checkpoints, if other than the recipe's")
     parser.add_argument("--quick", action="store_true", help="one short round")
     args = parser.parse_args()
     if args.quick:
-        args.rounds, args.images, args.plain_images, args.segment = 1, 288, 320, 96
+        args.rounds, args.images, args.segment, args.plain_images, args.plain_warmup = 1, 192, 96, 320, 64
     return args
 
 
@@ -256,7 +262,7 @@ def main() -> None:
             for seed in range(args.rounds):
                 say(f"round {seed + 1} of {args.rounds}")
                 rounds.append(one_round(setting, args, Store(f"{temporary}/round-{seed}"), seed))
-                say(f"  ratio {rounds[-1]['ratio']:.3f}")
+                say(f"  ratio {rounds[-1]['ratio']:.3f}, side by side {rounds[-1]['ratio_side_by_side']:.3f}")
     names = sorted(set.intersection(*(set(r) for r in rounds)), key=list(rounds[0]).index)
     finish(
         "overhead",

@@ -12,6 +12,7 @@ import copy
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def steps(
     """One generator update per item; yields the images seen so far."""
     generator = copy.deepcopy(teacher).requires_grad_(True)
     fake, average = copy.deepcopy(generator), copy.deepcopy(teacher)
-    settings = {"betas": stage.betas, "weight_decay": stage.weight_decay, "fused": True}
+    settings: dict[str, Any] = {"betas": stage.betas, "weight_decay": stage.weight_decay, "fused": True}
     generator_optimizer = torch.optim.AdamW(generator.parameters(), **settings)
     fake_optimizer = torch.optim.AdamW(fake.parameters(), **settings)
     grid, levels, batch = noise.grid(), noise.levels, stage.batch
@@ -72,7 +73,7 @@ def steps(
 
     def stepped(network: EDMDenoiser, optimizer: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (nimg + batch) / max(stage.warmup, 1))
         optimizer.step()

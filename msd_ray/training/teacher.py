@@ -31,7 +31,7 @@ class TeacherConfig:
     p_std: float = 1.2
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(halflife=20_000))
     steps: int = 18
-    threads: int = 2
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if min(self.images, self.batch) < 1:

@@ -45,7 +45,7 @@ def test_a_row_that_one_seed_lacks_is_kept() -> None:
 
 def test_the_page_says_how_it_was_made() -> None:
     page = markdown(aggregate(runs()), "digits", COMMAND, [0, 1, 2], FACTS)
-    for fact in (COMMAND, "2026-01-02", "Some CPU", "2 logical CPUs", "torch 2.13.0", "3 seeds (0, 1, 2)", "FID@n"):
+    for fact in (COMMAND, "2026-01-02", "Some CPU", "2 logical CPUs", "torch 2.13.0", "seeds: 0, 1, 2", "FID@n"):
         assert fact in page
 
 
