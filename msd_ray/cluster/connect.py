@@ -30,7 +30,7 @@ def connected(address: str | None = None) -> Iterator[str]:
     address = address or os.environ.get("RAY_ADDRESS")
     listen_on_loopback(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; says so at every start else
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; it warns otherwise
     import ray
 
     if ray.is_initialized():

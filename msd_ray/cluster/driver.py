@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from msd_ray.cluster.actors import Progress
 from msd_ray.errors import MsdRayError
@@ -80,6 +80,8 @@ class Driver:
             self._died(i)
         except RayTaskError as error:
             self._end(i, "failed", error=_reason(error))
+        except RayError:  # a result lost with its node
+            self._died(i)
         else:
             self._set(i, state="training", progress=progress, failures=0)
             if progress.done:
@@ -93,6 +95,7 @@ class Driver:
         if failures > self._max_failures:
             self._end(i, "failed", error=f"its process died {failures} times in a row without progress")
         else:
+            ray.kill(self._actors[i])  # it may be unreachable rather than dead
             self._begin(i, "restarting")
 
     def _end(self, i: int, state: State, error: str = "") -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.evaluation.pictures import sheet
-from msd_ray.runs.results import device_here
+from msd_ray.runs.samplers import device_here
 from msd_ray.storage import Store
 
 

@@ -1,6 +1,7 @@
 """The digits recipe, cut short, as a Ray job on a cluster of real processes on loopback."""
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -30,30 +31,45 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def ray(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def ray(*arguments: str, env: dict[str, str], check: bool = True) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("ray")), *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=300)
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=check, timeout=300)
 
 
 @pytest.fixture
-def head(cache: Path, tmp_path: Path) -> Iterator[tuple[str, dict[str, str], psutil.Process]]:
+def head(cache: Path) -> Iterator[tuple[str, dict[str, str], psutil.Process]]:
     """Address of the dashboard of a `ray start --head` cluster, the environment for its clients, its raylet."""
     env = os.environ | {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(PROJECT),
     }
-    port, dashboard = free_port(), free_port()
+    dashboard = free_port()
+    ports = {"": free_port(), "dashboard-": dashboard, "dashboard-agent-listen-": free_port()}
+    ports["ray-client-server-"] = free_port()
     before = {p.pid for p in psutil.process_iter()}
-    ports = [f"--port={port}", f"--dashboard-port={dashboard}", "--ray-client-server-port=0"]
-    ray("start", "--head", "--num-cpus=4", "--node-ip-address=127.0.0.1", *ports, env=env)
+    given = [f"--{name}port={port}" for name, port in ports.items()]
+    ray("start", "--head", "--num-cpus=4", "--node-ip-address=127.0.0.1", *given, env=env)
     new = [p for p in psutil.process_iter(["name"]) if p.pid not in before]
-    raylet = next(p for p in new if p.info["name"] == "raylet")
-    yield f"http://127.0.0.1:{dashboard}", env, raylet
-    for process in [raylet, *new]:
+    yield f"http://127.0.0.1:{dashboard}", env, next(p for p in new if p.info["name"] == "raylet")
+    for process in new:
         if process.is_running():
             process.kill()
+
+
+def submitted(address: str, command: list[str], env: dict[str, str]) -> str:
+    """What `ray job submit` prints; tried again while the head's job agent is still coming up."""
+    job = ["job", "submit", f"--address={address}", "--working-dir", str(PROJECT / "examples"), "--", *command]
+    for _ in range(20):
+        done = ray(*job, env=env, check=False)
+        if "No available agent" not in done.stdout + done.stderr:
+            break
+        time.sleep(3)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_a_submitted_job_completes_and_leaves_no_actor(
