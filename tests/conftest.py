@@ -26,6 +26,6 @@ def cluster(cache: Path) -> Iterator[None]:
     """A local Ray cluster with four virtual CPUs."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR")
+    ray.init("local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
     yield
     ray.shutdown()
