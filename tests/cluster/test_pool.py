@@ -1,6 +1,8 @@
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -9,7 +11,10 @@ import torch
 
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.objectives import DM, Batch, Nets
+from msd_ray.runs.teacher import keep_teacher
+from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher
+from msd_ray.training.state import State
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 SPEC = DenoiserSpec(UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
@@ -24,14 +29,26 @@ def shaken(spec: DenoiserSpec) -> Any:
     return denoiser
 
 
-def pool_of(denoiser: Any, spec: DenoiserSpec, size: int = 1) -> Any:
-    import ray
+PoolOf = Callable[..., Any]
 
-    from msd_ray.cluster.pool import TeacherPool, start_pool
 
-    weights = ray.put({name: value.numpy() for name, value in denoiser.state_dict().items()})
-    actors = start_pool(size, 0.1, 0.0, spec, weights, "fp32")
-    return TeacherPool(actors), actors, weights
+@pytest.fixture
+def pool_of(tmp_path: Path) -> Iterator[PoolOf]:
+    """pool_of(denoiser, spec, size) starts a pool that holds this teacher."""
+    from msd_ray.cluster.pool import TeacherPool, start_pool, stop_pool
+
+    started: list[Any] = []
+
+    def start(denoiser: Any, spec: DenoiserSpec, size: int = 1) -> Any:
+        store = Store(str(tmp_path / "teacher"))
+        facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
+        keep_teacher(store, spec, State({"ema": denoiser.state_dict()}, facts))
+        actors = start_pool(size, 0.1, 0.0, store, "fp32")
+        started.extend(actors)
+        return TeacherPool(actors)
+
+    yield start
+    stop_pool(started)
 
 
 def question(n: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -40,9 +57,9 @@ def question(n: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return x_t, torch.rand(n, generator=rng) * 5 + 0.01, torch.arange(n) % 10
 
 
-def test_output_and_gradient_equal_the_local_teachers() -> None:
+def test_output_and_gradient_equal_the_local_teachers(pool_of: PoolOf) -> None:
     teacher = shaken(SPEC)
-    pool, _, _ = pool_of(teacher, SPEC, size=2)
+    pool = pool_of(teacher, SPEC, size=2)
     x_t, sigma, condition = question()
     cotangent = torch.randn_like(x_t)
     results = []
@@ -59,10 +76,10 @@ def test_output_and_gradient_equal_the_local_teachers() -> None:
     assert pool.cpu_seconds > 0
 
 
-def test_gradient_flows_through_a_chain_of_which_the_teacher_is_one_link() -> None:
+def test_gradient_flows_through_a_chain_of_which_the_teacher_is_one_link(pool_of: PoolOf) -> None:
     spec = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 3)
     teacher = shaken(spec)
-    pool, _, _ = pool_of(teacher, spec)
+    pool = pool_of(teacher, spec)
     theta = torch.randn(5, 2, requires_grad=True)
     sigma, condition = torch.full((5,), 0.7), torch.tensor([0, 1, 2, 0, 1])
     gradients = []
@@ -73,14 +90,14 @@ def test_gradient_flows_through_a_chain_of_which_the_teacher_is_one_link() -> No
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=1e-6)
 
 
-def test_no_gradient_is_asked_for_where_none_is_needed() -> None:
-    pool, _, _ = pool_of(shaken(SPEC), SPEC)
+def test_no_gradient_is_asked_for_where_none_is_needed(pool_of: PoolOf) -> None:
+    pool = pool_of(shaken(SPEC), SPEC)
     assert not pool(*question()).requires_grad
 
 
-def test_distribution_matching_cannot_tell_pool_from_local_teacher() -> None:
+def test_distribution_matching_cannot_tell_pool_from_local_teacher(pool_of: PoolOf) -> None:
     teacher = shaken(SPEC)
-    pool, _, _ = pool_of(teacher, SPEC)
+    pool = pool_of(teacher, SPEC)
     generator, fake = shaken(SPEC).requires_grad_(True), shaken(SPEC)
     z, condition = torch.randn(4, 1, 8, 8), torch.arange(4)
     gradients = []
@@ -95,8 +112,8 @@ def test_distribution_matching_cannot_tell_pool_from_local_teacher() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_killed_replica_is_replaced_and_its_request_answered() -> None:
-    pool, _, _weights = pool_of(shaken(SPEC), SPEC)
+def test_a_killed_replica_is_replaced_and_its_request_answered(pool_of: PoolOf) -> None:
+    pool = pool_of(shaken(SPEC), SPEC)
     expected = pool(*question())
     for _ in range(3):
         before = {p.pid for p in _teacher_processes()}
