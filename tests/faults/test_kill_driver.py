@@ -1,4 +1,4 @@
-"""kill -9 of the driver: no worker or server of Ray is left but its agents, and the same command again ends where an undisturbed one does."""
+"""kill -9 of the driver: only agents of Ray outlive it, and the same command again ends as if undisturbed."""
 
 import json
 import os
