@@ -108,9 +108,10 @@ def generate(
     ensemble: Annotated[str, typer.Argument(metavar="ENSEMBLE", help="An ensemble, or the directory of its run.")],
     conditions: Annotated[str, typer.Option(help="Conditions, such as 0-9 or 3,3,7; one of 0-9 by default all.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds, such as 0-7; every condition is made with each.")] = "0-7",
-    output: Annotated[Path, typer.Option("--output", "-o", help=".png for a sheet, .npy for the array.")] = Path(
-        "samples.png"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help=".png for a sheet, .npy for the array; by default samples.png or .npy."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Generate samples, one network evaluation each."""
@@ -120,7 +121,9 @@ def generate(
     if as_json:
         out.print_json(json.dumps(made))
     else:
-        out.print(f"{made['samples']} samples in {output} ({made['ms_per_sample']:.2f} ms each)", soft_wrap=True)
+        out.print(
+            f"{made['samples']} samples in {made['output']} ({made['ms_per_sample']:.2f} ms each)", soft_wrap=True
+        )
 
 
 @app.command()

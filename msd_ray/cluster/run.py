@@ -37,19 +37,22 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
     missing = [group for group in plan.groups if not has_ensemble(store, group)]
     jobs = [job for group in missing for job in group.jobs if not _trained(store, job)]
     own, cached = store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher)
-    if not has_teacher(own) and has_teacher(cached):
+    taught = has_teacher(own)
+    if not taught and has_teacher(cached):
         copy_teacher(cached, own)
-    if jobs or not has_teacher(own):
+        taught = True
+    if jobs or not taught:
         with connected(address) as where:
             slots = slots_for(max(1, len(jobs)), plan.recipe.cluster, ray.cluster_resources())  # type: ignore[no-untyped-call]
             keep_recipe(store, plan.recipe)  # not before it is certain that something will run
             listener.note(f"{where}: {min(slots, len(jobs))} of {len(jobs)} students at a time")
-            if not has_teacher(own):
+            if not taught:
                 _train_teacher(plan, store, listener)
                 copy_teacher(own, cached)
             if jobs:
                 _train_students(plan, jobs, slots, store, cache, listener)
-    keep_recipe(store, plan.recipe)
+    else:
+        keep_recipe(store, plan.recipe)
     for group in missing:
         assemble(store, plan, group)
 

@@ -86,9 +86,12 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(here, dict):
             raise UserError(f"unknown key {path}; {key} holds a single value")
     try:
-        here[last] = yaml.load(value, _Loader)
+        given = yaml.load(value, _Loader)
     except yaml.YAMLError:
         raise UserError(f"{path}: {value!r} is not a YAML value") from None
+    if path == "network.kind" and here.get(last) != given:
+        here.clear()  # the numbers of another kind of network mean nothing in this one
+    here[last] = given
 
 
 def _one_line(error: ValidationError) -> str:

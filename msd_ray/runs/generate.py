@@ -14,18 +14,20 @@ from msd_ray.runs.samplers import device_here
 from msd_ray.storage import Store
 
 
-def generate_file(uri: str, conditions: str, seeds: str, output: Path) -> dict[str, Any]:
+def generate_file(uri: str, conditions: str, seeds: str, output: Path | None) -> dict[str, Any]:
     """Every condition with every seed, as a .png sheet (a row per condition) or a .npy array [conditions, seeds, ...].
 
-    Returns facts about what was made. Raises UserError where an argument is wrong; then nothing is written.
+    output: samples.png, or samples.npy for points, where not given. Returns facts about what was made. Raises UserError where an argument is wrong; then nothing is written.
     """
-    if output.suffix not in (".png", ".npy"):
+    if output and output.suffix not in (".png", ".npy"):
         raise UserError(f"{output}: samples are written as .png or .npy")
     store = Store(uri)
     ensemble = Ensemble.load(store.child("ensemble") if store.exists("ensemble") else store, device_here())
     wanted = numbers(conditions, "conditions") if conditions else list(range(len(ensemble.labels)))
     chosen = numbers(seeds, "seeds")
-    if output.suffix == ".png" and len(ensemble.sample_shape) == 1:
+    of_points = len(ensemble.sample_shape) == 1
+    output = output or Path("samples.npy" if of_points else "samples.png")
+    if of_points and output.suffix == ".png":
         raise UserError("these samples are points, not images: write them as .npy")
     start = time.perf_counter()
     x = ensemble.generate([c for c in wanted for _ in chosen], chosen * len(wanted))

@@ -5,7 +5,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,19 @@ TINY = str(Path(__file__).with_name("tiny.yaml"))
 
 @dataclass
 class Ear:
-    """A Listener that remembers. segments: how many segments were reported so far."""
+    """A Listener that remembers. began: when the first students did."""
 
     notes: list[str] = field(default_factory=list)
     statuses: list[Any] = field(default_factory=list)
+    began: float = 0.0
 
     def note(self, line: str) -> None:
         self.notes.append(line)
 
     def watch(self, statuses: list[Any]) -> None:
         self.statuses = statuses
+        if not self.began and statuses[0].name.startswith("student"):
+            self.began = time.monotonic()
 
 
 Run = Callable[..., Ear]
@@ -62,10 +65,9 @@ def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Undi
     from msd_ray.cluster.run import train as train_plan
 
     folder = tmp_path_factory.mktemp("undisturbed")
-    setting = Setting.of(TINY, [], str(folder))
-    start = time.monotonic()
-    train_plan(setting.plan, setting.store, setting.cache, None, Ear())
-    return Undisturbed(weights_in(folder), time.monotonic() - start)
+    setting, ear = Setting.of(TINY, [], str(folder)), Ear()
+    train_plan(setting.plan, setting.store, setting.cache, None, ear)
+    return Undisturbed(weights_in(folder), time.monotonic() - ear.began)
 
 
 def weights_in(run_dir: Path) -> dict[str, str]:
@@ -80,32 +82,22 @@ def processes(title: str, of: int | None = None) -> list[psutil.Process]:
     return [p for p in root.children(recursive=True) if title in _title(p)]
 
 
-@pytest.fixture
-def killer() -> Iterator[Callable[[str, float], threading.Thread]]:
-    """killer(title, delay): kills -9 one process of that title, `delay` seconds after the first one is seen."""
-    threads: list[threading.Thread] = []
+class Killer(threading.Thread):
+    """Kills -9 one process of that title, `delay` seconds after the first one is seen. victim: its pid, 0 for none."""
 
-    def start(title: str, delay: float) -> threading.Thread:
-        thread = threading.Thread(target=_kill_one, args=(title, delay), daemon=True)
-        thread.start()
-        threads.append(thread)
-        return thread
+    def __init__(self, title: str, delay: float) -> None:
+        super().__init__(daemon=True)
+        self.title, self.delay, self.victim = title, delay, 0
+        self.start()
 
-    yield start
-    for thread in threads:
-        thread.join(30)
-
-
-def _kill_one(title: str, delay: float) -> None:
-    deadline = time.monotonic() + 60
-    while not processes(title):
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.05)
-    time.sleep(delay)
-    victims = processes(title)
-    if victims:
-        os.kill(random.Random(delay).choice(victims).pid, signal.SIGKILL)
+    def run(self) -> None:
+        deadline = time.monotonic() + 60
+        while not processes(self.title) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(self.delay)
+        if victims := processes(self.title):
+            self.victim = random.Random(self.delay).choice(victims).pid
+            os.kill(self.victim, signal.SIGKILL)
 
 
 def _title(process: psutil.Process) -> str:

@@ -78,10 +78,7 @@ def test_a_submitted_job_completes_and_leaves_no_actor(
     address, env, raylet = head
     run_dir = tmp_path / "run"
     command = ["python", "-m", "msd_ray", "train", "digits", *SHORT, "--run-dir", str(run_dir)]
-    submitted = ray(
-        "job", "submit", f"--address={address}", "--working-dir", str(PROJECT / "examples"), "--", *command, env=env
-    )
-    assert "succeeded" in submitted.stdout
+    assert "succeeded" in submitted(address, command, env)
     for name in ("metrics.parquet", "report.html", "samples.png", "ensemble/manifest.json"):
         assert (run_dir / name).stat().st_size > 0
     deadline = time.monotonic() + 30

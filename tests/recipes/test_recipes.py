@@ -62,6 +62,12 @@ def test_wrong_overrides_are_refused_in_one_line(override: str, message: str) ->
     assert "\n" not in str(caught.value)
 
 
+def test_another_kind_of_network_takes_nothing_from_the_recipes_own() -> None:
+    assert load_recipe("digits", ["network.kind=mlp"]).network == MLPConfig()
+    assert load_recipe("digits", ["network.kind=mlp", "network.width=32"]).network == MLPConfig(width=32)
+    assert load_recipe("digits", ["network.kind=unet"]).network == load_recipe("digits").network
+
+
 def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no recipe nowhere: give a YAML file or one of digits, toy2d"):
         load_recipe("nowhere")

@@ -149,6 +149,14 @@ def test_generate_writes_what_the_ensemble_makes(run_dir: Path, tmp_path: Path) 
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["samples.npy"]
 
 
+def test_points_go_into_an_array_unless_said_otherwise(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert generate_file(str(run_dir), "0", "0", None)["output"] == "samples.npy"
+    assert np.load("samples.npy").shape == (1, 1, 2)
+
+
 def test_numbers_are_lists_and_ranges() -> None:
     assert numbers("0-2,5", "seeds") == [0, 1, 2, 5]
     for wrong in ("", "a", "1-", "3-1", "1,,2"):
