@@ -25,10 +25,10 @@ from torch import Tensor
 from msd_ray.data import Samples
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, UNetConfig
-from msd_ray.objectives import OBJECTIVES
+from msd_ray.objectives import OBJECTIVES, Pairs
 from msd_ray.teachers import LocalTeacher
 from msd_ray.training.config import StageConfig, TrainingConfig
-from msd_ray.training.student import StudentSpec, StudentTrainer
+from msd_ray.training.student import Extras, StudentSpec, StudentTrainer
 
 DIGITS = DenoiserSpec(UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
 IMAGENET64 = DenoiserSpec(UNetConfig(channels=128, multipliers=(1, 2, 2, 4), blocks=2, dropout=0.0), (3, 64, 64), 1000)
@@ -64,7 +64,9 @@ def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings
     stage = StageConfig(objective, images=images, batch=s.batch, generator_lr=s.lr, fake_lr=s.lr, warmup=0)
     training = TrainingConfig(precision=precision, log_every=images)  # type: ignore[arg-type]
     spec = StudentSpec(0, s.seed, classes, size, {"stage": stage}, training)
-    return StudentTrainer(spec, LocalTeacher(teacher), teacher.state_dict(), real, s.device)
+    pairs = Pairs(torch.randn(REAL, *size.sample_shape, generator=rng), real.x, real.condition).to(s.device)
+    extras = Extras(encoder=teacher, pairs=pairs)
+    return StudentTrainer(spec, LocalTeacher(teacher), teacher.state_dict(), real, s.device, extras)
 
 
 def shaken(size: DenoiserSpec, precision: str, device: torch.device) -> Any:

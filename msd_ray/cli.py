@@ -112,12 +112,16 @@ def generate(
         Path | None,
         typer.Option("--output", "-o", help=".png for a sheet, .npy for the array; by default samples.png or .npy."),
     ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="heun|ddim", help="Another sampler, for students of several steps.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Another number of its steps.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Generate samples, one network evaluation each."""
+    """Generate samples: one network evaluation each, or 5 to 35 where the students were trained for several steps."""
     from msd_ray.runs.generate import generate_file
 
-    made = generate_file(ensemble, conditions, seeds, output)
+    made = generate_file(ensemble, conditions, seeds, output, sampler, steps)
     if as_json:
         out.print_json(json.dumps(made))
     else:
@@ -150,6 +154,46 @@ def report(run: Run) -> None:
     with Watcher() as watcher:
         for uri in report_uri(run, watcher.note):
             out.print(uri, soft_wrap=True)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An experiment; without one they are listed.")] = "",
+    seeds: Annotated[
+        list[int] | None, typer.Option(help="A seed; several may be given, 0, 1 and 2 by default.")
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="URI", help="Where the page and the plot go.")
+    ] = "runs/reproduce",
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a published experiment and print our figures beside the paper's claim; its runs stay in runs/reproduce."""
+    from msd_ray.cluster.connect import listen_on_loopback
+
+    listen_on_loopback(address)
+    from msd_ray import reproduce as experiments
+    from msd_ray.reproduce.page import grid, write_page
+    from msd_ray.storage import Store
+
+    if name not in experiments.EXPERIMENTS:
+        known = ", ".join(experiments.EXPERIMENTS)
+        raise UserError(f"no experiment {name!r}: give one of {known}" if name else f"name an experiment: {known}")
+    experiment, chosen = experiments.EXPERIMENTS[name], seeds or [0, 1, 2]
+    with Watcher() as watcher:
+        found, findings = experiments.reproduce(experiment, chosen, f"runs/reproduce/{name}", address, watcher)
+    written = write_page(Store(output), experiment, chosen, found, findings)
+    if as_json:
+        rows = {arm: {column: list(s.values) for column, s in row.items()} for arm, row in found.items()}
+        out.print_json(json.dumps({"seeds": chosen, "rows": rows, "claims": [vars(f) for f in findings]}))
+        return
+    headers, cells = grid(experiment, found)
+    wide.print(table(headers, cells))
+    for finding in findings:
+        verdict = "holds" if finding.holds else "does not hold"
+        out.print(f"{verdict}: {finding.claim}\n  ours: {finding.figures}", soft_wrap=True, markup=False)
+    for uri in written:
+        out.print(uri, soft_wrap=True)
 
 
 def _print_rows(rows: Any, as_json: bool) -> None:

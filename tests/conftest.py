@@ -1,6 +1,7 @@
 """What all tests share: a cache of their own, one thread, one Ray cluster on loopback."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import torch
 torch.set_num_threads(1)
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before anything imports ray: it stays on 127.0.0.1
 os.environ.pop("RAY_ADDRESS", None)
+PLUGINS = str(Path(__file__).with_name("plugins"))  # a user's own modules, which Ray's workers must find as well
+sys.path.insert(0, PLUGINS)
+os.environ["PYTHONPATH"] = os.pathsep.join([PLUGINS, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(":")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,14 +11,18 @@ from msd_ray.cluster.pool import TeacherPool
 from msd_ray.data import DataConfig, load_data
 from msd_ray.diffusion import Noise, one_step
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
+from msd_ray.evaluation.pictures import sheet
 from msd_ray.networks import DenoiserSpec
 from msd_ray.random import stream
-from msd_ray.runs.teacher import load_teacher, spec_of
+from msd_ray.runs.pairs import load_pairs
+from msd_ray.runs.start import starting_weights
+from msd_ray.runs.teacher import load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher, Teacher
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.metrics import Metric
-from msd_ray.training.student import StudentSpec, StudentTrainer
+from msd_ray.training.preview import PREVIEWS, can_preview, preview
+from msd_ray.training.student import Extras, StudentSpec, StudentTrainer
 from msd_ray.training.teacher import TeacherConfig, TeacherTrainer
 
 
@@ -38,7 +42,9 @@ class Progress:
 @dataclass(frozen=True)
 class Surroundings:
     """What all students of a run share. teacher: the folder it is kept in, on storage that all nodes share.
-    pool: the teacher actors, or None for a teacher in each student. cache: where the feature network lies."""
+    pool: the teacher actors, or None for a teacher in each student. cache: where the feature network lies. pairs: the
+    folder of the teacher's pairs and how many parts of it to use, where an objective needs them. init: the ensemble to
+    start from, if any."""
 
     data: DataConfig
     evaluation: EvaluationConfig
@@ -46,6 +52,8 @@ class Surroundings:
     teacher: Store
     pool: list[Any] | None
     gpus: float
+    pairs: tuple[Store, list[int]] | None = None
+    init: str = ""
 
 
 class StudentActor:
@@ -62,16 +70,19 @@ class StudentActor:
         trainer = self._trainer = self._trainer or self._restored()
         begin, start = trainer.nimg, time.perf_counter()
         asked_before = self._pool.cpu_seconds if self._pool else 0.0
-        trainer.advance(images)
+        logged = trainer.advance(images)
         rate = (trainer.nimg - begin) / (time.perf_counter() - start)
-        fid = self._fid(trainer)
-        samples = self._around.evaluation.curve_samples
-        self._log(f"fid@{samples}", fid)
+        samples, fid = self._around.evaluation.curve_samples, None
+        if trainer.makes_samples:
+            fid = self._fid(trainer)
+            self._log(f"fid@{samples}", fid)
+        self._preview(trainer, begin)
         if self._pool:
             self._log("teacher_cpu_seconds", self._pool.cpu_seconds - asked_before)
         if trainer.nimg > begin:
             self._checkpoints.save(trainer.state_dict())
-        return Progress(trainer.nimg, trainer.stage, rate, trainer.done, fid=fid, fid_samples=samples)
+        loss = logged[0].value if logged else float("nan")
+        return Progress(trainer.nimg, trainer.stage, rate, trainer.done, loss=loss, fid=fid, fid_samples=samples)
 
     def _log(self, name: str, value: float) -> None:
         assert self._trainer
@@ -84,14 +95,27 @@ class StudentActor:
         real = data.train.only(list(spec.conditions))
         features = load_features(around.evaluation.features, data, around.cache)
         self._judge = Judge(features, real, around.evaluation)
-        original = load_teacher(around.teacher, spec.training.precision)
-        initial = original.state_dict() if spec.denoiser == spec_of(around.teacher) else None
+        initial, fake = starting_weights(spec, around.teacher, around.init)
+        needs = [spec.objective(stage).needs for stage in spec.stages]
+        original = pairs = None
+        if not around.pool or any(n.encoder for n in needs):
+            original = load_teacher(around.teacher, spec.training.precision).to(device)
+        if around.pairs and any(n.pairs for n in needs):
+            pairs = load_pairs(*around.pairs, spec.denoiser.sample_shape).to(device)
         self._pool = TeacherPool(around.pool, first=spec.index) if around.pool else None
-        teacher: Teacher = self._pool or LocalTeacher(original.to(device))
-        trainer = StudentTrainer(spec, teacher, initial, real, device)
+        teacher: Teacher | None = self._pool or (LocalTeacher(original) if original else None)
+        assert teacher
+        trainer = StudentTrainer(spec, teacher, initial, real, device, Extras(fake, original, pairs))
         if state := self._checkpoints.latest():
             trainer.load_state_dict(state)
         return trainer
+
+    def _preview(self, trainer: StudentTrainer, begin: int) -> None:
+        """Keeps a picture of what the networks make of the same noise, where this segment passed a due image."""
+        every = self._around.evaluation.preview_every
+        if can_preview(self._spec) and begin // every < trainer.nimg // every:
+            name = f"{trainer.nimg:012d}.png"
+            self._checkpoints.store.child(PREVIEWS).write(name, sheet(preview(trainer)))
 
     def _fid(self, trainer: StudentTrainer) -> float:
         n, device = self._around.evaluation.curve_samples, trainer.device

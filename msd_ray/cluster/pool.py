@@ -14,6 +14,8 @@ from torch import Tensor
 
 from msd_ray.cluster.device import prepare_device
 from msd_ray.diffusion import EDMDenoiser
+from msd_ray.runs.pairs import make_part
+from msd_ray.runs.plan import Plan
 from msd_ray.runs.teacher import load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import Answer
@@ -63,6 +65,10 @@ class TeacherActor:
             x0 = self.denoiser(x, self._tensor(sigma), self._tensor(condition))
             (gradient,) = torch.autograd.grad(x0, x, self._tensor(cotangent))
         return Reply(gradient.cpu().numpy(), time.process_time() - start)
+
+    def make_pairs(self, folder: Store, part: int, plan: Plan) -> None:
+        """Samples and writes one part of the pairs that `plan` asks for."""
+        make_part(folder, part, self.denoiser, self.device, plan)
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self.device)  # a copy: arrays that Ray hands over are read-only

@@ -12,8 +12,11 @@ from msd_ray.cluster.pool import start_pool, stop_pool
 from msd_ray.data import load_data
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
+from msd_ray.recipes import Recipe
 from msd_ray.runs.directory import assemble, checkpoint_of, folder, has_ensemble, keep_recipe, refuse_other_recipe
+from msd_ray.runs.pairs import PART, has_part, pairs_folder, parts_of
 from msd_ray.runs.plan import Job, Plan
+from msd_ray.runs.start import check_init
 from msd_ray.runs.teacher import REPORTS, cached_in, copy_teacher, has_teacher, keep_teacher
 from msd_ray.storage import Store
 from msd_ray.training.checkpoints import Checkpoints
@@ -34,6 +37,7 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
     failed (the others finish first).
     """
     refuse_other_recipe(store, plan.recipe)
+    check_init(plan)
     missing = [group for group in plan.groups if not has_ensemble(store, group)]
     jobs = [job for group in missing for job in group.jobs if not _trained(store, job)]
     own, cached = store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher)
@@ -78,11 +82,13 @@ def _train_teacher(plan: Plan, store: Store, listener: Listener) -> None:
 
 def _train_students(plan: Plan, jobs: list[Job], slots: int, store: Store, cache: Store, listener: Listener) -> None:
     recipe, cluster = plan.recipe, plan.recipe.cluster
-    teacher, pool = store.child("teacher"), None
-    if cluster.teacher == "pool":
-        pool = start_pool(cluster.pool_size, cluster.pool_cpus, cluster.pool_gpus, teacher, recipe.training.precision)
+    teacher = store.child("teacher")
+    pool = _start_pool(recipe, teacher) if cluster.teacher == "pool" else None
     load_features(recipe.evaluation.features, load_data(recipe.data), cache)  # once, before every actor looks for them
-    around = Surroundings(recipe.data, recipe.evaluation, cache, teacher, pool, cluster.gpus_per_student)
+    pairs = _pairs(plan, jobs, pool, teacher, cache, listener)
+    around = Surroundings(
+        recipe.data, recipe.evaluation, cache, teacher, pool, cluster.gpus_per_student, pairs, recipe.init
+    )
     actor = ray.remote(StudentActor).options(num_cpus=cluster.cpus_per_student, num_gpus=cluster.gpus_per_student)
 
     def starter(job: Job) -> Callable[[], Any]:
@@ -94,6 +100,30 @@ def _train_students(plan: Plan, jobs: list[Job], slots: int, store: Store, cache
         _complete(work, slots, plan, listener.watch)
     finally:
         stop_pool(pool or [])
+
+
+def _start_pool(recipe: Recipe, teacher: Store) -> list[Any]:
+    c = recipe.cluster
+    return start_pool(c.pool_size, c.pool_cpus, c.pool_gpus, teacher, recipe.training.precision)
+
+
+def _pairs(
+    plan: Plan, jobs: list[Job], pool: list[Any] | None, teacher: Store, cache: Store, listener: Listener
+) -> tuple[Store, list[int]] | None:
+    """Makes those of the teacher's pairs that are missing, where an objective needs any, and says where they are."""
+    if not any(job.spec.objective(stage).needs.pairs for job in jobs for stage in job.spec.stages):
+        return None
+    store, parts = pairs_folder(cache, plan), parts_of(plan)
+    missing = [part for part in parts if not has_part(store, part)]
+    makers = pool or (_start_pool(plan.recipe, teacher) if missing else [])
+    waiting = [makers[i % len(makers)].make_pairs.remote(store, part, plan) for i, part in enumerate(missing)]
+    while waiting:
+        (done,), waiting = ray.wait(waiting)
+        ray.get(done)
+        listener.note(f"teacher's pairs: {(len(parts) - len(waiting)) * PART} of {len(parts) * PART}")
+    if not pool:
+        stop_pool(makers)
+    return store, parts
 
 
 def _trained(store: Store, job: Job) -> bool:

@@ -4,7 +4,7 @@ A `Denoiser` maps a noised sample to an estimate of the clean one. Teacher, fake
 """
 
 from msd_ray.diffusion.denoiser import Denoiser, EDMDenoiser, Network, one_step
-from msd_ray.diffusion.loss import edm_loss
+from msd_ray.diffusion.loss import edm_loss, edm_weight, lognormal_sigma
 from msd_ray.diffusion.noise import Noise, add_noise, per_sample
 from msd_ray.diffusion.samplers import ddim, heun, nfe_of_heun
 
@@ -16,7 +16,9 @@ __all__ = [
     "add_noise",
     "ddim",
     "edm_loss",
+    "edm_weight",
     "heun",
+    "lognormal_sigma",
     "nfe_of_heun",
     "one_step",
     "per_sample",

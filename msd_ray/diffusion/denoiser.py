@@ -17,29 +17,38 @@ class Denoiser(Protocol):
 class Network(nn.Module):
     """A raw network F(x, c_noise, condition); `encode` is its first half, up to its narrowest point."""
 
-    bottleneck_shape: tuple[int, ...]
+    feature_shapes: list[tuple[int, ...]]
 
-    def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
-        """Features [B, *bottleneck_shape]."""
+    @property
+    def bottleneck_shape(self) -> tuple[int, ...]:
+        return self.feature_shapes[-1]
+
+    def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> list[Tensor]:
+        """Features at every resolution on the way to the narrowest point, [B, *feature_shapes[i]]."""
         raise NotImplementedError
 
 
 class EDMDenoiser(nn.Module):
     """D(x_t; sigma, c) = c_skip x_t + c_out F(c_in x_t; log(sigma) / 4, c), for a raw network F.
 
-    With precision "bf16" F runs under autocast; the preconditioning stays in the precision of the input.
+    sigma_min: noise level at which D is the identity, 0 as in EDM; consistency models have it above 0
+    (arXiv 2303.01469, appendix C). With precision "bf16" F runs under autocast; the preconditioning stays in the
+    precision of the input.
     """
 
-    def __init__(self, network: Network, sigma_data: float = 0.5, precision: str = "fp32") -> None:
+    def __init__(
+        self, network: Network, sigma_data: float = 0.5, precision: str = "fp32", sigma_min: float = 0.0
+    ) -> None:
         super().__init__()
         self.network = network
         self.sigma_data = sigma_data
+        self.sigma_min = sigma_min
         self.precision = precision
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         s, d = per_sample(sigma, x_t), self.sigma_data
-        c_skip = d**2 / (s**2 + d**2)
-        c_out = s * d / (s**2 + d**2).sqrt()
+        c_skip = d**2 / ((s - self.sigma_min) ** 2 + d**2)
+        c_out = (s - self.sigma_min) * d / (s**2 + d**2).sqrt()
         with self._autocast(x_t):
             f = self.network(self._scaled(x_t, s), sigma.log() / 4, condition)
         x0: Tensor = c_skip * x_t + c_out * f.to(x_t.dtype)
@@ -47,9 +56,13 @@ class EDMDenoiser(nn.Module):
 
     def bottleneck(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """The network's features at its narrowest point, [B, *network.bottleneck_shape], for discriminator heads."""
+        return self.features(x_t, sigma, condition)[-1]
+
+    def features(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> list[Tensor]:
+        """The network's features at every resolution, [B, *network.feature_shapes[i]], the bottleneck last."""
         with self._autocast(x_t):
-            h = self.network.encode(self._scaled(x_t, per_sample(sigma, x_t)), sigma.log() / 4, condition)
-        return h.to(x_t.dtype)
+            maps = self.network.encode(self._scaled(x_t, per_sample(sigma, x_t)), sigma.log() / 4, condition)
+        return [h.to(x_t.dtype) for h in maps]
 
     def _scaled(self, x_t: Tensor, s: Tensor) -> Tensor:
         return x_t / (s**2 + self.sigma_data**2).sqrt()

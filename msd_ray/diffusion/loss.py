@@ -21,8 +21,16 @@ def edm_loss(
 
     ln sigma ~ N(p_mean, p_std^2); weight (sigma^2 + sigma_data^2) / (sigma sigma_data)^2.
     """
-    log_sigma = p_mean + p_std * torch.randn(len(x), generator=rng, device=rng.device, dtype=x.dtype)
-    sigma = log_sigma.exp()
-    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+    sigma = lognormal_sigma(x, rng, p_mean, p_std)
     error = denoiser(add_noise(x, sigma, rng), sigma, condition) - x
-    return (per_sample(weight, x) * error**2).mean()
+    return (per_sample(edm_weight(sigma, sigma_data), x) * error**2).mean()
+
+
+def lognormal_sigma(like: Tensor, rng: torch.Generator, p_mean: float, p_std: float) -> Tensor:
+    """Noise levels [B] for samples `like` [B, ...], with ln sigma ~ N(p_mean, p_std^2)."""
+    return (p_mean + p_std * torch.randn(len(like), generator=rng, device=rng.device, dtype=like.dtype)).exp()
+
+
+def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """The weight [B] under which EDM's loss starts equally large at all noise levels [B]."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2

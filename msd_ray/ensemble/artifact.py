@@ -1,7 +1,10 @@
 """The ensemble on disk: a bundle of one safetensors file per student, described in the manifest's body.
 
-body = {format_version, recipe, partition, labels, students: [{index, conditions, file, spec, sigma_init, nimg,
-parameters}]}
+body = {format_version, recipe, partition, labels, sampling, students: [{index, conditions, file, spec, sigma_init,
+nimg, parameters}]}
+
+Format 2 is format 1 with students that the first programs would ask wrongly: in one step instead of several, or with
+another preconditioning. Those wrote neither `sampling` nor a spec's `sigma_min`.
 """
 
 from collections.abc import Sequence
@@ -9,42 +12,51 @@ from dataclasses import dataclass
 from typing import Any
 
 from msd_ray.ensemble.member import Member
+from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.weights import from_bytes, to_bytes
 from msd_ray.partition import Partition
 from msd_ray.storage import Manifest, Store, read_file, read_manifest, write_bundle
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Description:
-    """An ensemble without its weights. labels: name of each condition. recipe: what it was trained by."""
+    """An ensemble without its weights. labels: name of each condition. recipe: what it was trained by. sampling: how
+    its students make a sample."""
 
     store: Store
     manifest: Manifest
     recipe: dict[str, Any]
     partition: Partition
     labels: tuple[str, ...]
+    sampling: Sampling
 
 
 def save_ensemble(
-    store: Store, recipe: dict[str, Any], partition: Partition, labels: tuple[str, ...], members: Sequence[Member]
+    store: Store,
+    recipe: dict[str, Any],
+    partition: Partition,
+    labels: tuple[str, ...],
+    members: Sequence[Member],
+    sampling: Sampling = ONE_STEP,
 ) -> None:
     """Writes an ensemble into the directory `store`, atomically.
 
     recipe: JSON-able. members: one per student, in order. Raises ValueError where these contradict each other,
     UserError where the store cannot be written to.
     """
-    problem = contradiction(partition, labels, members)
+    problem = contradiction(partition, labels, members, sampling)
     if problem:
         raise ValueError(problem)
     body = {
-        "format_version": FORMAT_VERSION,
+        "format_version": 1 if sampling == ONE_STEP and not any(m.spec.sigma_min for m in members) else 2,
         "recipe": recipe,
         "partition": partition.to_json(),
         "labels": labels,
+        "sampling": sampling.to_json(),
         "students": [_described(member) for member in members],
     }
     write_bundle(store, body, ((_file(member.index), to_bytes(member.weights)) for member in members))
@@ -68,8 +80,11 @@ def read_description(store: Store) -> Description:
         )
     try:
         body = manifest.body
-        labels = tuple(str(label) for label in body["labels"])
-        return Description(store, manifest, dict(body["recipe"]), Partition.from_json(body["partition"]), labels)
+        labels, recipe = tuple(str(label) for label in body["labels"]), dict(body["recipe"])
+        partition, sampling = Partition.from_json(body["partition"]), ONE_STEP
+        if "sampling" in body:
+            sampling = Sampling.from_json(body["sampling"])
+        return Description(store, manifest, recipe, partition, labels, sampling)
     except (KeyError, TypeError, ValueError) as error:
         raise _nonsense(store, error) from error
 
@@ -86,7 +101,9 @@ def read_member(description: Description, index: int) -> Member:
     return Member(*facts, from_bytes(read_file(store, manifest, file), f"{store.uri}/{file}"))
 
 
-def contradiction(partition: Partition, labels: tuple[str, ...], members: Sequence[Member]) -> str | None:
+def contradiction(
+    partition: Partition, labels: tuple[str, ...], members: Sequence[Member], sampling: Sampling
+) -> str | None:
     """What is wrong with the parts of an ensemble, in one line; None if they fit together."""
     if len(labels) != len(partition.owners):
         return f"{len(labels)} labels for {len(partition.owners)} conditions"
@@ -99,15 +116,20 @@ def contradiction(partition: Partition, labels: tuple[str, ...], members: Sequen
             return f"student {member.index} knows {member.spec.classes} conditions instead of {len(labels)}"
         if member.spec.sample_shape != members[0].spec.sample_shape:
             return f"student {member.index} makes samples of another shape than student 0"
-    return None
+    if partition.borders and sampling == ONE_STEP:
+        return "students that share the noise levels cannot make a sample in a single step"
+    return sampling.problem()
 
 
 def _described(member: Member) -> dict[str, Any]:
+    spec = member.spec.to_json()
+    if not member.spec.sigma_min:
+        del spec["sigma_min"]  # so that the first programs can read it
     return {
         "index": member.index,
         "conditions": member.conditions,
         "file": _file(member.index),
-        "spec": member.spec.to_json(),
+        "spec": spec,
         "sigma_init": member.sigma_init,
         "nimg": member.nimg,
         "parameters": member.spec.parameters(),

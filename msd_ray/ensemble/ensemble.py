@@ -1,7 +1,6 @@
 """An ensemble ready to generate."""
 
 import math
-import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,19 +10,21 @@ from torch import Tensor
 from msd_ray.diffusion import one_step
 from msd_ray.ensemble.artifact import contradiction, read_description, read_member
 from msd_ray.ensemble.member import Member
+from msd_ray.ensemble.requests import as_tensor, integers, seeded_noise
+from msd_ray.ensemble.sampling import ONE_STEP, Relay, Sampling
 from msd_ray.ensemble.slots import Evaluation, in_order, in_slots, slot_of, slots_for
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import count_parameters
 from msd_ray.partition import Partition
-from msd_ray.random import stream
 from msd_ray.storage import Store
 
 
 class Ensemble:
-    """K students that make one sample per network evaluation.
+    """K students that make samples together.
 
-    partition: who owns which condition. labels: name of each condition. recipe: what the students were trained by.
-    members: the students in order. parameters: of all of them together.
+    partition: who owns which conditions and noise levels. labels: name of each condition. recipe: what the students
+    were trained by. members: the students in order. sampling: how they make a sample, unless asked otherwise.
+    parameters: of all of them together.
     """
 
     def __init__(
@@ -33,13 +34,14 @@ class Ensemble:
         labels: tuple[str, ...],
         members: Sequence[Member],
         device: torch.device | str = "cpu",
+        sampling: Sampling = ONE_STEP,
     ) -> None:
         """Raises CorruptError where the parts contradict each other or weights do not fit their network."""
-        problem = contradiction(partition, labels, members)
+        problem = contradiction(partition, labels, members, sampling)
         if problem:
             raise CorruptError(f"this is not one ensemble: {problem}")
         self.recipe, self.partition, self.labels = recipe, partition, labels
-        self.members, self.device = tuple(members), torch.device(device)
+        self.members, self.device, self.sampling = tuple(members), torch.device(device), sampling
         self._students = [member.build(device) for member in members]
         self.parameters = sum(count_parameters(student) for student in self._students)
 
@@ -51,69 +53,73 @@ class Ensemble:
         """
         known = read_description(where if isinstance(where, Store) else Store(where))
         members = [read_member(known, index) for index in range(known.partition.k)]
-        return cls(known.recipe, known.partition, known.labels, members, device)
+        return cls(known.recipe, known.partition, known.labels, members, device, known.sampling)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """[C, H, W] or [D]."""
         return self.members[0].spec.sample_shape
 
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per sample."""
+        return self.sampling.nfe
+
     @torch.no_grad()
-    def generate(self, conditions: Sequence[int] | Tensor, seeds: Sequence[int] | Tensor, batch: int = 0) -> Tensor:
+    def generate(
+        self,
+        conditions: Sequence[int] | Tensor,
+        seeds: Sequence[int] | Tensor,
+        batch: int = 0,
+        sampler: str | None = None,
+        steps: int | None = None,
+    ) -> Tensor:
         """One sample for each pair of condition and seed: [N, *sample_shape], float32, on the CPU.
 
         The noise of a sample follows from its seed alone. By default so does every bit of the sample, whatever it is
         generated together with: on one machine, device and number of threads, the same seed and condition give the
         same sample (see `msd_ray.ensemble.slots` for how). With `batch` > 0, up to that many samples are evaluated
         together instead, which suits an accelerator better and changes a sample by rounding errors (about 1e-6).
+        sampler ("heun" or "ddim") and steps replace those of an ensemble that takes several.
 
-        Raises UserError for conditions that no student owns, for what is not an integer, and for different lengths.
+        Raises UserError for conditions that no student owns, for what is not an integer, for different lengths, and for
+        a sampler or steps that these students cannot be asked with.
         """
-        wanted, seed_list = _integers(conditions, "conditions"), _integers(seeds, "seeds")
+        sampling = self.sampling.changed(sampler, steps)
+        wanted, seed_list = integers(conditions, "conditions"), integers(seeds, "seeds")
         if len(wanted) != len(seed_list):
             raise UserError(f"{len(wanted)} conditions but {len(seed_list)} seeds: give one seed per condition")
-        owners = self.partition.route(_as_tensor(wanted)).tolist()
+        parts = self.partition.part_of(as_tensor(wanted)).tolist()
         out = torch.empty(len(wanted), *self.sample_shape)
-        for student in range(self.partition.k):
-            mine = [i for i, owner in enumerate(owners) if owner == student]
+        for part in range(self.partition.parts):
+            mine = [i for i, of in enumerate(parts) if of == part]
             pairs = [(wanted[i], seed_list[i]) for i in mine]
-            for evaluation in self._evaluations(student, pairs, batch):
-                out[[mine[sample] for sample in evaluation.samples]] = self._evaluate(student, pairs, evaluation)
+            for evaluation in self._evaluations(part, pairs, batch):
+                made = self._evaluate(part, pairs, evaluation, sampling)
+                out[[mine[sample] for sample in evaluation.samples]] = made
         return out
 
-    def _evaluations(self, student: int, pairs: list[tuple[int, int]], batch: int) -> Iterator[Evaluation]:
+    def _evaluations(self, part: int, pairs: list[tuple[int, int]], batch: int) -> Iterator[Evaluation]:
         if batch > 0:
             return in_order(len(pairs), batch)
-        size = slots_for(count_parameters(self._students[student]), math.prod(self.sample_shape[1:]))
+        largest = max(count_parameters(self._students[i]) for i in self.partition.students_of(part))
+        size = slots_for(largest, math.prod(self.sample_shape[1:]))
         return in_slots([slot_of(seed, condition, size) for condition, seed in pairs], size)
 
-    def _evaluate(self, student: int, pairs: list[tuple[int, int]], evaluation: Evaluation) -> Tensor:
-        """The samples of one evaluation; pairs: condition and seed of all samples of the student."""
+    def _evaluate(self, part: int, pairs: list[tuple[int, int]], evaluation: Evaluation, sampling: Sampling) -> Tensor:
+        """The samples of one evaluation; pairs: condition and seed of all samples of the part."""
         chosen, positions = [pairs[sample] for sample in evaluation.samples], evaluation.positions
-        noise = [torch.randn(self.sample_shape, generator=stream("sample", seed)) for _, seed in chosen]
         z = torch.zeros(evaluation.size, *self.sample_shape)
-        z[positions] = torch.stack(noise)
+        z[positions] = seeded_noise([seed for _, seed in chosen], self.sample_shape)
         condition = torch.zeros(evaluation.size, dtype=torch.long)
         condition[positions] = torch.tensor([condition for condition, _ in chosen])
-        sigma_init = self.members[student].sigma_init
-        samples = one_step(self._students[student], z.to(self.device), condition.to(self.device), sigma_init)
+        samples = self._sampled(part, z.to(self.device), condition.to(self.device), sampling)
         return samples.cpu()[positions]
 
-
-def seeded_noise(seeds: Sequence[int], sample_shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise, each sample's drawn from its own seed: [N, *sample_shape]."""
-    return torch.stack([torch.randn(sample_shape, generator=stream("sample", seed)) for seed in seeds])
-
-
-def _integers(values: Sequence[int] | Tensor, what: str) -> list[int]:
-    try:
-        return [operator.index(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]
-    except TypeError as error:
-        raise UserError(f"{what} must be a list of integers: {error}") from error
-
-
-def _as_tensor(conditions: list[int]) -> Tensor:
-    try:
-        return torch.tensor(conditions, dtype=torch.long)
-    except (RuntimeError, ValueError, OverflowError) as error:
-        raise UserError(f"no such condition: {max(conditions, key=abs)}") from error
+    def _sampled(self, part: int, z: Tensor, condition: Tensor, sampling: Sampling) -> Tensor:
+        """What the students of one part of the conditions make of the noise z [B, ...]."""
+        students = self.partition.students_of(part)
+        if sampling == ONE_STEP:
+            (alone,) = students
+            return one_step(self._students[alone], z, condition, self.members[alone].sigma_init)
+        return sampling.integrate(Relay(self.partition, [self._students[i] for i in students]), z, condition)

@@ -14,7 +14,8 @@ from msd_ray.networks import DenoiserSpec
 class Member:
     """index: the student's number. conditions: the classes it owns, rising. spec: how its network is built.
 
-    sigma_init: noise level that its one step starts from. nimg: images it was trained on. weights: its state dict.
+    sigma_init: noise level that its step starts from, if it makes samples in a single one. nimg: images it was trained
+    on. weights: its state dict.
     """
 
     index: int

@@ -43,7 +43,7 @@ def _chart(rows: pd.DataFrame, every_row: pd.DataFrame, name: str) -> Figure:
     axes.set_xlabel("images seen")
     axes.set_ylabel(name, parse_math=False)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    _in_grey(axes)
+    in_grey(axes)
     axes.legend(frameon=False, labelcolor=INK, fontsize=8, ncols=2)
     return figure
 
@@ -65,7 +65,8 @@ def _mark_stages(axes: Axes, rows: pd.DataFrame) -> None:
         )
 
 
-def _in_grey(axes: Axes) -> None:
+def in_grey(axes: Axes) -> None:
+    """Frame, ticks and labels in `INK`."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(INK)
     axes.tick_params(which="both", colors=INK)

@@ -1,8 +1,8 @@
 """The report: one HTML file with everything in it, which opens without a network."""
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,8 @@ class ReportContent:
     """What a report shows.
 
     recipe: resolved, of plain values. curves: columns student, stage, nimg, name, value. grids: None where there are no
-    samples to show. notes: paragraphs of plain text.
+    samples to show. notes: paragraphs of plain text. previews: of each student, images seen and a PNG whose rows are
+    `preview_rows`.
     """
 
     title: str
@@ -31,6 +32,8 @@ class ReportContent:
     curves: pd.DataFrame
     grids: SampleGrids | None = None
     notes: Sequence[str] = ()
+    previews: Mapping[str, Sequence[tuple[int, bytes]]] = field(default_factory=dict)
+    preview_rows: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ def render(content: ReportContent) -> str:
         classes=_strips(grids) if grids and not grids.of_points else [],
         scatter=_data_uri("image/png", to_png(scatter(grids))) if grids and grids.of_points else "",
         charts={name: _data_uri("image/svg+xml", svg) for name, svg in curve_charts(content.curves).items()},
+        previews={
+            student: [(f"{nimg:,} images", _data_uri("image/png", png)) for nimg, png in pictures]
+            for student, pictures in content.previews.items()
+        },
+        preview_rows=", ".join(content.preview_rows),
         recipe=yaml.safe_dump(content.recipe, sort_keys=False, allow_unicode=True),
     )
 

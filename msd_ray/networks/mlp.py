@@ -45,7 +45,7 @@ class MLP(Network):
     def __init__(self, config: MLPConfig, sample_shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
         (dim,) = sample_shape
-        self.bottleneck_shape = (config.width,)
+        self.feature_shapes = [(config.width,)]
         self.embedding = ConditionEmbedding(config.width, config.width, classes)
         self.first = nn.Linear(dim, config.width)
         half = config.blocks // 2
@@ -61,9 +61,9 @@ class MLP(Network):
         out: Tensor = self.last(h)
         return out
 
-    def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+    def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> list[Tensor]:
         """The hidden features halfway, [B, width]."""
-        return self._encode(x, self.embedding(c_noise, condition))
+        return [self._encode(x, self.embedding(c_noise, condition))]
 
     def _encode(self, x: Tensor, emb: Tensor) -> Tensor:
         h: Tensor = self.first(x)

@@ -17,17 +17,22 @@ NetworkConfig = UNetConfig | MLPConfig
 
 @dataclass(frozen=True)
 class DenoiserSpec:
-    """network: its shape. sample_shape: [C, H, W] or [D]. classes: number of conditions, 0 for none."""
+    """network: its shape. sample_shape: [C, H, W] or [D]. classes: number of conditions, 0 for none.
+
+    sigma_min: noise level at which the denoiser is the identity.
+    """
 
     network: NetworkConfig
     sample_shape: tuple[int, ...]
     classes: int
     sigma_data: float = 0.5
+    sigma_min: float = 0.0
 
     def build(self, precision: str = "fp32") -> EDMDenoiser:
         """A denoiser with fresh weights, drawn from torch's global random state."""
         make = UNet if isinstance(self.network, UNetConfig) else MLP
-        return EDMDenoiser(make(self.network, self.sample_shape, self.classes), self.sigma_data, precision)  # type: ignore[arg-type]
+        network = make(self.network, self.sample_shape, self.classes)  # type: ignore[arg-type]
+        return EDMDenoiser(network, self.sigma_data, precision, self.sigma_min)
 
     def parameters(self) -> int:
         """Number of parameters, counted without allocating them."""

@@ -119,7 +119,9 @@ class UNet(Network):
         self.embedding = ConditionEmbedding(config.channels, emb, classes)
         widths = [config.channels * m for m in config.multipliers]
         sizes = [resolution >> level for level in range(levels)]
-        self.bottleneck_shape = (widths[-1], sizes[-1], sizes[-1])
+        self.feature_shapes = [(width, size, size) for width, size in zip(widths, sizes, strict=True)]
+        per_level = config.blocks + 1  # features of a level: its first convolution or halving, then its blocks
+        self.last_of_level = [per_level * (level + 1) - 1 for level in range(levels)]
 
         def block(c_in: int, c_out: int, size: int, resample: str = "", attend: bool | None = None) -> Block:
             attends = size in config.attention and not resample if attend is None else attend
@@ -161,9 +163,10 @@ class UNet(Network):
         out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
         return out
 
-    def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
-        """The encoder's last feature map, [B, *bottleneck_shape]."""
-        return self._encode(x, self.embedding(c_noise, condition))[-1]
+    def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> list[Tensor]:
+        """The encoder's last feature map of each level, [B, *feature_shapes[level]]."""
+        features = self._encode(x, self.embedding(c_noise, condition))
+        return [features[i] for i in self.last_of_level]
 
     def _encode(self, x: Tensor, emb: Tensor) -> list[Tensor]:
         features = [self.conv_in(x)]

@@ -1,14 +1,74 @@
 """Distillation objectives: one file per method. Pure functions of networks and a batch; no optimizer, no Ray.
 
-To add a method: write its file, then name its class in `OBJECTIVES`.
+To add a method: write its file, then name its class in `OBJECTIVES`; or leave this package alone and name the class in
+the recipe as `module:Class`.
 """
 
+from importlib import import_module
 from typing import Any
 
+from msd_ray.errors import UserError
 from msd_ray.objectives.adm import ADM
-from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Objective
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Objective, Pairs
+from msd_ray.objectives.consistency import Consistency
 from msd_ray.objectives.dm import DM
+from msd_ray.objectives.dmd import DMD
+from msd_ray.objectives.fdistill import FDistill
+from msd_ray.objectives.gdd import GDD
+from msd_ray.objectives.o2mkd import O2MKD
+from msd_ray.objectives.sid import SiD
+from msd_ray.objectives.sida import SiDA
+from msd_ray.objectives.tsm import TSM
 
-OBJECTIVES: dict[str, type[Any]] = {"dm": DM, "adm": ADM}
+OBJECTIVES: dict[str, type[Any]] = {
+    "dm": DM,
+    "adm": ADM,
+    "tsm": TSM,
+    "dmd": DMD,
+    "sid": SiD,
+    "sida": SiDA,
+    "gdd": GDD,
+    "consistency": Consistency,
+    "f-distill": FDistill,
+    "o2mkd": O2MKD,
+}
 
-__all__ = ["ADM", "DM", "OBJECTIVES", "Batch", "Draft", "Loss", "Needs", "Nets", "Objective"]
+
+def objective_class(name: str) -> type[Any]:
+    """The class of a method: one of `OBJECTIVES`, or `module:Class` for one of the user's own.
+
+    Raises UserError where there is none.
+    """
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UserError(f"there is no objective {name!r}, only {', '.join(OBJECTIVES)}, or module:Class for your own")
+    try:
+        found: type[Any] = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"there is no objective {name!r}: {error}") from None
+    return found
+
+
+__all__ = [
+    "ADM",
+    "DM",
+    "DMD",
+    "GDD",
+    "O2MKD",
+    "OBJECTIVES",
+    "TSM",
+    "Batch",
+    "Consistency",
+    "Draft",
+    "FDistill",
+    "Loss",
+    "Needs",
+    "Nets",
+    "Objective",
+    "Pairs",
+    "SiD",
+    "SiDA",
+    "objective_class",
+]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from msd_ray.diffusion import Noise, add_noise, one_step
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
 from msd_ray.objectives.dm import DM, score_loss
+from msd_ray.objectives.heads import bottleneck_head, discriminator_gan, generator_gan
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ADM:
 
     @property
     def needs(self) -> Needs:
-        return Needs(teacher="output", real_data=True, head=True)
+        return Needs(real_data=True, head=bottleneck_head)
 
     @property
     def _dm(self) -> DM:
@@ -37,7 +37,7 @@ class ADM:
         self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
     ) -> Loss:
         dm = self._dm.generator_loss(nets, draft, batch, teacher_x0, rng)
-        gan = F.softplus(-self._logits(nets, draft.x, draft.condition, rng)).mean()
+        gan = generator_gan(self.logits(nets, draft.x, draft.condition, rng))
         return Loss(dm.total + self.generator_weight * gan, {**dm.parts, "gan": gan.detach()})
 
     def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
@@ -45,11 +45,11 @@ class ADM:
         with torch.no_grad():
             x = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
         score = score_loss(nets.fake, x, batch.condition, self.noise, rng)
-        on_fake = F.softplus(self._logits(nets, x, batch.condition, rng)).mean()
-        on_real = F.softplus(-self._logits(nets, batch.real, batch.real_condition, rng)).mean()
-        head = on_fake + on_real
+        on_fake = self.logits(nets, x, batch.condition, rng)
+        head = discriminator_gan(on_fake, self.logits(nets, batch.real, batch.real_condition, rng))
         return Loss(score + self.head_weight * head, {"fake_score": score.detach(), "head": head.detach()})
 
-    def _logits(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> Tensor:
+    def logits(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> Tensor:
+        """The discriminator's [B, 1] on clean samples x [B, ...], noised at any level of the grid."""
         sigma = self.noise.draw(len(x), 0, self.noise.levels - 1, rng).to(x.dtype)
         return nets.logits(add_noise(x, sigma, rng), sigma, condition)

@@ -1,5 +1,6 @@
 """What every objective takes and gives."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -10,44 +11,90 @@ from msd_ray.diffusion import EDMDenoiser, Noise
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What the trainer must provide. teacher: nothing, its output, or also the gradient through it."""
-
-    teacher: Literal["none", "output", "gradient"] = "output"
-    real_data: bool = False
-    head: bool = False
-
-
-@dataclass(frozen=True)
 class Nets:
-    """The networks of one student. head: discriminator on the fake score's bottleneck, where the objective needs it."""
+    """The networks of one student.
+
+    fake: the fake score. head: the discriminator's own layers, where the objective has one. ema: average of the
+    generator's weights over time. encoder: the frozen teacher, for what lies inside it. memory: tensors that the
+    objective keeps from one update to the next.
+    """
 
     generator: EDMDenoiser
     fake: EDMDenoiser
     head: nn.Module | None = None
+    ema: EDMDenoiser | None = None
+    encoder: EDMDenoiser | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     def logits(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        """The discriminator's logits [B, 1] for noised samples; large means real."""
+        """Logits [B, 1] of the discriminator on the fake score's bottleneck for noised samples; large means real."""
         assert self.head is not None
         logits: Tensor = self.head(self.fake.bottleneck(x_t, sigma, condition))
         return logits
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What the trainer must provide, and what it gets.
+
+    teacher: nothing, its output, or also the gradient through it. real_data, pairs: samples beside the noise. fake:
+    whether a fake score trains beside the generator. head: makes the discriminator's layers. encoder: the frozen
+    teacher beside the student. memory: name and shape of what is kept between updates, all ones at first. boundary:
+    the generator must be the identity at sigma_min. frozen: regular expressions; generator weights whose names hold
+    one of them stay as they are.
+
+    makes: a one-step generator, or a denoiser at every noise level, which the next stage's fake score then starts from.
+    """
+
+    teacher: Literal["none", "output", "gradient"] = "output"
+    real_data: bool = False
+    pairs: bool = False
+    fake: bool = True
+    head: Callable[[Nets], nn.Module] | None = None
+    encoder: bool = False
+    memory: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    boundary: bool = False
+    frozen: tuple[str, ...] = ()
+    makes: Literal["generator", "denoiser"] = "generator"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What the teacher's ODE makes of noise: z [N, ...] ~ N(0, I), x [N, ...], condition [N]."""
+
+    z: Tensor
+    x: Tensor
+    condition: Tensor
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def at(self, index: Tensor) -> "Pairs":
+        return Pairs(self.z[index], self.x[index], self.condition[index])
+
+    def to(self, device: torch.device) -> "Pairs":
+        return Pairs(self.z.to(device), self.x.to(device), self.condition.to(device))
+
+
+@dataclass(frozen=True)
 class Batch:
     """z: [B, ...] noise for the generator. condition: [B] classes of the student. real: [B, ...] real samples of the
-    student's classes and real_condition [B] theirs, where the objective needs them."""
+    student's classes and real_condition [B] theirs, pairs: [B] of the teacher's, of any class, where the objective
+    needs them. step: updates of the stage so far, those in which the generator rests included."""
 
     z: Tensor
     condition: Tensor
     real: Tensor | None = None
     real_condition: Tensor | None = None
+    pairs: Pairs | None = None
+    step: int = 0
 
 
 @dataclass(frozen=True)
 class Draft:
-    """One generator update begun: x = G(z) [B, ...] with its graph, and the question put to the teacher about it,
-    x_t [B, ...] at sigma [B]. The teacher can answer while the fake score trains, since G does not change meanwhile."""
+    """One generator update begun: x [B, ...], for most methods G(z) with its graph, and the question put to the teacher
+    about it, x_t [B, ...] at sigma [B]. The teacher can answer while the fake score trains, since G does not change
+    meanwhile."""
 
     x: Tensor
     x_t: Tensor
@@ -65,7 +112,7 @@ class Loss:
 
 class Objective(Protocol):
     """One method. A generator update is `draft`, the teacher's answer, `generator_loss`; between the first and the last
-    the fake score takes its steps with `fake_loss`, each on its own batch."""
+    the fake score and the discriminator take their steps with `fake_loss`, each on its own batch."""
 
     @property
     def noise(self) -> Noise: ...
@@ -79,4 +126,6 @@ class Objective(Protocol):
         self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
     ) -> Loss: ...
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss: ...
+    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+        """Not called where the objective has neither a fake score nor a discriminator."""
+        ...

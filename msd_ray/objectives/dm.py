@@ -20,7 +20,7 @@ class DM:
 
     @property
     def needs(self) -> Needs:
-        return Needs(teacher="output")
+        return Needs()
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
         n = self.noise
@@ -45,15 +45,18 @@ class DM:
         return Loss(loss, {"fake_score": loss.detach()})
 
 
-def matching_loss(x: Tensor, teacher_x0: Tensor, fake_x0: Tensor) -> Tensor:
+def matching_loss(x: Tensor, teacher_x0: Tensor, fake_x0: Tensor, weight: Tensor | None = None) -> Tensor:
     """Scalar whose gradient in x is (fake_x0 - teacher_x0) / mean|x - teacher_x0| / x.numel(), all [B, ...].
 
-    The difference is sigma^2 times the difference of the scores; the mean is over each sample's own elements.
+    The difference is sigma^2 times the difference of the scores; the mean is over each sample's own elements. weight:
+    factor [B] of each sample's gradient, if any.
     """
     with torch.no_grad():
         p_real, p_fake = x - teacher_x0, x - fake_x0
         size = p_real.abs().flatten(1).mean(dim=1).clamp_min(1e-8)
         gradient = (p_real - p_fake) / per_sample(size, x)
+        if weight is not None:
+            gradient = per_sample(weight, x) * gradient
         target = x - gradient
     return 0.5 * F.mse_loss(x, target)
 

@@ -1,7 +1,7 @@
-"""Which student owns which condition.
+"""Which student owns which conditions and noise levels.
 
 Multi-Student Distillation (MSD, arXiv 2410.23274) gives each student a part of the conditions; the paper tries
-consecutive classes, k-means clusters and random parts.
+consecutive classes, k-means clusters and random parts. O2MKD (arXiv 2410.04191) gives each a part of the timesteps.
 """
 
 from msd_ray.partition.fit import PartitionConfig, fit

@@ -1,4 +1,5 @@
-"""Fitting a partition: the ways of dividing conditions among students that MSD tried (arXiv 2410.23274)."""
+"""Fitting a partition: the ways of dividing conditions among students that MSD tried (arXiv 2410.23274), and O2MKD's
+division of the timesteps (arXiv 2410.04191)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError
 from msd_ray.partition.kmeans import balanced_kmeans
 from msd_ray.partition.partition import Partition
@@ -15,25 +17,28 @@ from msd_ray.random import derived_seed, stream
 
 @dataclass(frozen=True)
 class PartitionConfig:
-    """k: number of students. kind: consecutive classes, a random division, or classes with similar features together.
-
-    seed: of random and kmeans.
+    """k: parts of the conditions. kind: consecutive classes, a random division, or classes with similar features
+    together. seed: of random and kmeans. timesteps: intervals of the noise levels. There are k * timesteps students.
     """
 
     k: int = 1
     kind: Literal["sequential", "random", "kmeans"] = "sequential"
     seed: int = 0
+    timesteps: int = 1
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError("k must be at least 1")
+        if min(self.k, self.timesteps) < 1:
+            raise ValueError("k and timesteps must be at least 1")
 
 
-def fit(config: PartitionConfig, classes: int, class_means: NDArray[Any] | None = None) -> Partition:
+def fit(
+    config: PartitionConfig, classes: int, class_means: NDArray[Any] | None = None, noise: Noise | None = None
+) -> Partition:
     """Divides conditions 0..classes-1 into config.k parts whose sizes differ by at most one; same input, same result.
 
-    class_means: [classes, d] mean features of each class, for kmeans. Students are numbered by the lowest condition
-    that they own. Raises UserError for more students than classes, and for kmeans without finite class means.
+    class_means: [classes, d] mean features of each class, for kmeans. Parts are numbered by the lowest condition that
+    they hold. noise: schedule that the timesteps are taken from. Raises UserError for more parts than classes, and for
+    kmeans without finite class means.
     """
     if config.k > classes:
         raise UserError(f"{config.k} students cannot share {classes} classes: set k to at most {classes}")
@@ -46,7 +51,15 @@ def fit(config: PartitionConfig, classes: int, class_means: NDArray[Any] | None 
         owners = blocks[order.numpy()]
     else:
         owners = balanced_kmeans(_usable(class_means, classes), config.k, derived_seed("partition", config.seed))
-    return Partition(config.kind, _renumbered(owners.tolist()))
+    return Partition(config.kind, _renumbered(owners.tolist()), _borders(config.timesteps, noise or Noise()))
+
+
+def _borders(timesteps: int, noise: Noise) -> tuple[float, ...]:
+    """Evenly spaced in sigma^(1/rho), as the levels of a sampler are, so that every student gets a like share of them.
+
+    As float32 has them, which samplers count in: a level meant to lie on a border does.
+    """
+    return tuple(noise.grid(timesteps + 1)[1:-1].tolist())
 
 
 def _usable(class_means: NDArray[Any] | None, classes: int) -> NDArray[np.float64]:

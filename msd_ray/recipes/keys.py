@@ -8,7 +8,7 @@ from typing import Any
 
 from msd_ray.errors import UserError
 from msd_ray.networks.spec import type_of_kind
-from msd_ray.objectives import OBJECTIVES
+from msd_ray.objectives import objective_class
 from msd_ray.recipes.schema import Recipe
 from msd_ray.training.config import StageConfig
 
@@ -55,7 +55,13 @@ def _known_stages(stages: dict[str, Any], prefix: str) -> Iterator[str]:
         yield f"{prefix}{name}"
         inner: dict[str, Any] = stage if isinstance(stage, dict) else {}
         yield from _known(StageConfig, inner, f"{prefix}{name}.")
-        objective = OBJECTIVES.get(str(inner.get("objective")))
-        for f in dataclasses.fields(objective) if objective else ():
-            if f.name != "noise":
-                yield f"{prefix}{name}.options.{f.name}"
+        yield from (f"{prefix}{name}.options.{option}" for option in _options(str(inner.get("objective", "dm"))))
+
+
+def _options(objective: str) -> list[str]:
+    """The fields of an objective; none where there is no such objective, which is refused later."""
+    try:
+        found = objective_class(objective)
+    except UserError:
+        return []
+    return [f.name for f in dataclasses.fields(found) if f.name != "noise"]

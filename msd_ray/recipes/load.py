@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from msd_ray.errors import UserError
-from msd_ray.objectives import OBJECTIVES
+from msd_ray.objectives import objective_class
 from msd_ray.recipes.keys import check_keys
 from msd_ray.recipes.schema import Recipe
 
@@ -70,7 +70,19 @@ def _read(name_or_path: str) -> dict[str, Any]:
         raise UserError(f"{name_or_path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{name_or_path} must hold a mapping of keys to values")
-    return raw
+    base = raw.pop("base", None)
+    return raw if base is None else _merged(_read(str(base)), raw)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `changes`, key by key; stages are replaced as a whole, for their order matters."""
+    merged = dict(base)
+    for key, value in changes.items():
+        known = merged.get(key)
+        if isinstance(known, dict) and isinstance(value, dict) and key != "stages":
+            value = _merged(known, value)
+        merged[key] = value
+    return merged
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -105,9 +117,9 @@ def _one_line(error: ValidationError) -> str:
 
 def _check_objectives(recipe: Recipe) -> None:
     for name, stage in recipe.stages.items():
-        if stage.objective not in OBJECTIVES:
-            known = ", ".join(OBJECTIVES)
-            raise UserError(f"stages.{name}.objective: there is no objective {stage.objective!r}, only {known}")
-        for option, value in stage.options.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise UserError(f"stages.{name}.options.{option}: a number is needed, not {value!r}")
+        try:
+            TypeAdapter(objective_class(stage.objective)).validate_json(json.dumps(stage.options), strict=True)
+        except ValidationError as error:
+            raise UserError(f"stages.{name}.options.{_one_line(error)}") from None
+        except UserError as error:
+            raise UserError(f"stages.{name}.objective: {error}") from None

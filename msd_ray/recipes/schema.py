@@ -41,12 +41,18 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run. network: the teacher's shape. student: how its students' shape is cut from it. stages: in order."""
+    """One run. network: the teacher's shape. student: how its students' shape is cut from it. stages: in order.
+
+    pairs: how many pairs of noise and teacher sample are made, where an objective needs them. init: an ensemble, or a
+    run that has one, of the same student shape: each student starts as the one there that owns most of its conditions.
+    """
 
     name: str
     network: Annotated[UNetConfig | MLPConfig, Field(discriminator="kind")]
     stages: dict[str, StageConfig]
     seed: int = 0
+    pairs: int = 2048
+    init: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     noise: Noise = field(default_factory=Noise)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -59,6 +65,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("stages must name at least one stage")
+        if self.pairs < 1:
+            raise ValueError("pairs must be at least 1")
 
     def to_json(self) -> dict[str, Any]:
         """Every value spelled out; `parse_recipe` reads it back."""

@@ -2,19 +2,19 @@
 
 import pandas as pd
 
-from msd_ray.diffusion import nfe_of_heun
-from msd_ray.ensemble import Ensemble
+from msd_ray.ensemble import Ensemble, Sampling
 from msd_ray.evaluation import Costs
 from msd_ray.runs.plan import Group
 from msd_ray.runs.setting import Setting
 from msd_ray.runs.teacher import kept_facts
 
 
-def teacher_costs(setting: Setting) -> Costs:
+def teacher_costs(setting: Setting, sampling: Sampling) -> Costs:
+    """Of the teacher where it is asked as `sampling` says."""
     config, facts = setting.recipe.teacher, kept_facts(setting.store.child("teacher"))
     return Costs(
         parameters=setting.plan.teacher.parameters(),
-        nfe=nfe_of_heun(config.steps),
+        nfe=sampling.nfe,
         images=config.images,
         wall_seconds=facts["wall_seconds"],
         cpu_seconds=facts["cpu_seconds"],
@@ -26,7 +26,7 @@ def ensemble_costs(group: Group, ensemble: Ensemble, logged: pd.DataFrame) -> Co
     each = [student_costs(ensemble, job.name, job.spec.index, logged) for job in group.jobs]
     return Costs(
         parameters=ensemble.parameters,
-        nfe=1,
+        nfe=ensemble.nfe,
         images=group.images,
         wall_seconds=max(c.wall_seconds or 0.0 for c in each),
         cpu_seconds=sum(c.cpu_seconds or 0.0 for c in each),
@@ -39,7 +39,7 @@ def student_costs(ensemble: Ensemble, name: str, index: int, logged: pd.DataFram
     seconds = mine.groupby("name")["value"].sum()
     return Costs(
         parameters=member.spec.parameters(),
-        nfe=1,
+        nfe=ensemble.nfe,
         images=member.nimg,
         wall_seconds=float(seconds.get("wall_seconds", 0.0)),
         cpu_seconds=float(seconds.get("cpu_seconds", 0.0) + seconds.get("teacher_cpu_seconds", 0.0)),

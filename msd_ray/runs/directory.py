@@ -75,7 +75,8 @@ def assemble(store: Store, plan: Plan, group: Group) -> None:
                 weights=state.parts["ema"],
             )
         )
-    save_ensemble(folder(store, group.directory), plan.recipe.to_json(), group.partition, plan.labels, members)
+    where, recipe = folder(store, group.directory), plan.recipe.to_json()
+    save_ensemble(where, recipe, group.partition, plan.labels, members, plan.sampling)
 
 
 def curves(store: Store, plan: Plan) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
@@ -14,10 +15,18 @@ from msd_ray.runs.samplers import device_here
 from msd_ray.storage import Store
 
 
-def generate_file(uri: str, conditions: str, seeds: str, output: Path | None) -> dict[str, Any]:
+def generate_file(
+    uri: str,
+    conditions: str,
+    seeds: str,
+    output: Path | None,
+    sampler: str | None = None,
+    steps: int | None = None,
+) -> dict[str, Any]:
     """Every condition with every seed, as a .png sheet (a row per condition) or a .npy array [conditions, seeds, ...].
 
-    output: samples.png, or samples.npy for points, where not given. Returns facts about what was made. Raises UserError where an argument is wrong; then nothing is written.
+    output: samples.png, or samples.npy for points, where not given. sampler, steps: other than the ensemble's own.
+    Returns facts about what was made. Raises UserError where an argument is wrong; then nothing is written.
     """
     if output and output.suffix not in (".png", ".npy"):
         raise UserError(f"{output}: samples are written as .png or .npy")
@@ -30,18 +39,24 @@ def generate_file(uri: str, conditions: str, seeds: str, output: Path | None) ->
     if of_points and output.suffix == ".png":
         raise UserError("these samples are points, not images: write them as .npy")
     start = time.perf_counter()
-    x = ensemble.generate([c for c in wanted for _ in chosen], chosen * len(wanted))
+    x = ensemble.generate([c for c in wanted for _ in chosen], chosen * len(wanted), sampler=sampler, steps=steps)
     seconds = time.perf_counter() - start
     x = x.reshape(len(wanted), len(chosen), *ensemble.sample_shape)
-    if output.suffix == ".npy":
-        buffer = io.BytesIO()
-        np.save(buffer, x.numpy())
-        data = buffer.getvalue()
-    else:
-        data = sheet(x)
-    Store(str(output.parent)).write(output.name, data)
-    n = len(wanted) * len(chosen)
-    return {"output": str(output), "samples": n, "shape": list(x.shape), "ms_per_sample": 1000 * seconds / n}
+    Store(str(output.parent)).write(output.name, sheet(x) if output.suffix == ".png" else _npy(x))
+    n, nfe = len(wanted) * len(chosen), ensemble.sampling.changed(sampler, steps).nfe
+    return {
+        "output": str(output),
+        "samples": n,
+        "shape": list(x.shape),
+        "nfe": nfe,
+        "ms_per_sample": 1000 * seconds / n,
+    }
+
+
+def _npy(x: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, x.numpy())
+    return buffer.getvalue()
 
 
 def numbers(text: str, what: str) -> list[int]:

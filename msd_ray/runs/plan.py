@@ -4,17 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from msd_ray.data import DataSet
-from msd_ray.diffusion import EDMDenoiser
-from msd_ray.errors import UserError
+from msd_ray.diffusion import Noise
+from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.evaluation import FeatureNet, Judge
-from msd_ray.networks import DenoiserSpec, discriminator_head, resize
-from msd_ray.objectives import OBJECTIVES
+from msd_ray.networks import DenoiserSpec
 from msd_ray.partition import Partition, PartitionConfig, fit
 from msd_ray.recipes import Recipe
+from msd_ray.runs.fitting import needs_of, networks_of, sampling_of
 from msd_ray.training.student import StudentSpec
 
 
@@ -44,13 +43,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """groups: the ensemble first, then the baselines it is compared with."""
+    """groups: the ensemble first, then the baselines it is compared with. sampling: how all of them make samples."""
 
     recipe: Recipe
     teacher: DenoiserSpec
     student: DenoiserSpec
     labels: tuple[str, ...]
     groups: tuple[Group, ...]
+    sampling: Sampling = ONE_STEP
 
     @property
     def jobs(self) -> list[Job]:
@@ -62,18 +62,14 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
 
     Raises UserError where the recipe's parts do not fit each other or the data.
     """
-    try:
-        teacher = DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
-        student = replace(teacher, network=resize(recipe.network, recipe.student))
-        teacher.parameters()
-        _check_heads(recipe, student)
-    except ValueError as error:
-        raise UserError(f"the recipe's network does not fit its data: {error}") from None
-    partition = fit(recipe.partition, data.classes, _means(recipe, data, features))
+    needs = {name: needs_of(recipe, name) for name in recipe.stages}
+    sampling = sampling_of(recipe, needs)
+    teacher, student = networks_of(recipe, data, needs.values())
+    partition = fit(recipe.partition, data.classes, _means(recipe, data, features), recipe.noise)
     groups = [_group(recipe, student, "ensemble", "", partition)]
     if recipe.evaluation.baselines:
-        groups += _baselines(recipe, student, data.classes)
-    return Plan(recipe, teacher, student, data.labels, tuple(groups))
+        groups += _baselines(recipe, student, data.classes, partition.k)
+    return Plan(recipe, teacher, student, data.labels, tuple(groups), sampling)
 
 
 def _means(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) -> NDArray[np.float64] | None:
@@ -83,11 +79,10 @@ def _means(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) ->
     return Judge(features(), data.train, recipe.evaluation).class_means(data.classes)
 
 
-def _baselines(recipe: Recipe, student: DenoiserSpec, classes: int) -> list[Group]:
+def _baselines(recipe: Recipe, student: DenoiserSpec, classes: int, students: int) -> list[Group]:
     """One student for everything: once with the images of one student of the ensemble, once with those of all."""
-    alone = fit(PartitionConfig(k=1), classes, None)
-    k = recipe.partition.k
-    longer = {name: replace(stage, images=stage.images * k) for name, stage in recipe.stages.items()}
+    alone = fit(PartitionConfig(k=1), classes)
+    longer = {name: replace(stage, images=stage.images * students) for name, stage in recipe.stages.items()}
     return [
         _group(recipe, student, "one student, same images each", "baselines/same-each", alone),
         _group(
@@ -109,7 +104,7 @@ def _group(recipe: Recipe, student: DenoiserSpec, name: str, directory: str, par
                 denoiser=student,
                 stages=recipe.stages,
                 training=recipe.training,
-                noise=recipe.noise,
+                noise=_narrowed(recipe.noise, partition.interval_of(i)),
             ),
         )
         for i in range(partition.k)
@@ -117,9 +112,6 @@ def _group(recipe: Recipe, student: DenoiserSpec, name: str, directory: str, par
     return Group(name, f"{prefix}ensemble", partition, jobs)
 
 
-def _check_heads(recipe: Recipe, student: DenoiserSpec) -> None:
-    with torch.device("meta"):
-        denoiser: EDMDenoiser = student.build()
-        for stage in recipe.stages.values():
-            if OBJECTIVES[stage.objective](**stage.options).needs.head:
-                discriminator_head(denoiser.network.bottleneck_shape)
+def _narrowed(noise: Noise, interval: tuple[float, float]) -> Noise:
+    low, high = interval
+    return replace(noise, sigma_min=max(noise.sigma_min, low), sigma_max=min(noise.sigma_max, high))

@@ -1,6 +1,7 @@
 """A run's report, sample sheet and curves."""
 
 import io
+from itertools import pairwise
 
 import pandas as pd
 import torch
@@ -8,12 +9,17 @@ from torch import Tensor
 
 from msd_ray.evaluation import Row, Sampler
 from msd_ray.evaluation.report import ReportContent, SampleGrids, write_report, write_samples
-from msd_ray.runs.directory import curves, has_ensemble
-from msd_ray.runs.plan import Group
+from msd_ray.partition import Partition
+from msd_ray.runs.directory import curves, folder, has_ensemble
+from msd_ray.runs.fitting import teachers_sampling
+from msd_ray.runs.plan import Group, Job
 from msd_ray.runs.samplers import ensemble_of, ensemble_sampler, teacher_sampler
 from msd_ray.runs.setting import Setting
+from msd_ray.storage import Store
+from msd_ray.training.preview import PREVIEWS, ROWS
 
 SHOWN_PER_CLASS = 12
+PREVIEWS_SHOWN = 5
 
 
 def write_all(setting: Setting, rows: list[Row]) -> list[str]:
@@ -40,13 +46,39 @@ def _content(setting: Setting, rows: list[Row], logged: pd.DataFrame) -> ReportC
         rows=rows,
         curves=logged,
         grids=_grids(setting, group) if has_ensemble(setting.store, group) else None,
-        notes=[f"FID and its kin use the features of: {setting.features.name}. Reference: the training split."],
+        notes=[
+            f"FID and its kin use the features of: {setting.features.name}. Reference: the training split.",
+            *_relay_notes(setting, group.partition),
+        ],
+        previews={job.name: pictures for job in group.jobs if (pictures := _previews(setting.store, job))},
+        preview_rows=ROWS,
     )
+
+
+def _previews(store: Store, job: Job) -> list[tuple[int, bytes]]:
+    """The first picture of a student and the newest few: images seen, PNG."""
+    kept = folder(store, f"{job.directory}/{PREVIEWS}")
+    names = sorted(name for name in kept.names() if name.endswith(".png"))
+    shown = [*names[:1], *names[1:][-PREVIEWS_SHOWN:]]
+    return [(int(name.removesuffix(".png")), kept.read(name)) for name in shown]
+
+
+def _relay_notes(setting: Setting, partition: Partition) -> list[str]:
+    """Who makes what where several students make a sample together."""
+    if not partition.borders:
+        return []
+    noise, n = setting.recipe.noise, partition.intervals
+    ends = [f"{sigma:.3g}" for sigma in (noise.sigma_min, *partition.borders, noise.sigma_max)]
+    ranges = ", ".join(f"{low} to {high}" for low, high in pairwise(ends))
+    return [
+        f"{n} students make each sample in turn, in {setting.plan.sampling.nfe} network evaluations. They divide the "
+        f"noise levels: {ranges}. Where a class is said to be student i's, these are students {n} i to {n} i + {n - 1}."
+    ]
 
 
 def _grids(setting: Setting, group: Group) -> SampleGrids:
     return SampleGrids(
-        teacher=_grid(setting, teacher_sampler(setting)),
+        teacher=_grid(setting, teacher_sampler(setting, teachers_sampling(setting.recipe))),
         students=_grid(setting, ensemble_sampler(ensemble_of(setting, group))),
         labels=setting.data.labels,
         owners=group.partition.owners,

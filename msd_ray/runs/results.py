@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable
 
+import pandas as pd
+
 from msd_ray.data import load_data
-from msd_ray.ensemble import Ensemble
+from msd_ray.ensemble import ONE_STEP, Ensemble, Sampling, read_description
 from msd_ray.errors import UserError
 from msd_ray.evaluation import (
     Costs,
@@ -21,6 +23,8 @@ from msd_ray.recipes import parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.costs import ensemble_costs, student_costs, teacher_costs
 from msd_ray.runs.directory import curves, folder, has_ensemble
+from msd_ray.runs.fitting import teachers_sampling
+from msd_ray.runs.plan import Group
 from msd_ray.runs.report import write_all
 from msd_ray.runs.samplers import device_here, ensemble_of, ensemble_sampler, teacher_sampler
 from msd_ray.runs.setting import Setting
@@ -56,21 +60,40 @@ def measure(setting: Setting, note: Note) -> list[Row]:
     recipe, plan, data = setting.recipe, setting.plan, setting.data
     judge = Judge(setting.features, data.train, recipe.evaluation)
     note(f"evaluating on {recipe.evaluation.samples} samples each ({setting.features.name} features)")
-    classes, logged = range(data.classes), curves(setting.store, plan)
-    rows = [held_out_row(judge, data)]
-    row, _ = sampler_row("teacher", judge, teacher_sampler(setting), classes, teacher_costs(setting))
-    rows.append(row)
+    logged = curves(setting.store, plan)
+    rows = [held_out_row(judge, data), *_teacher_rows(setting, judge)]
     for group in plan.groups:
-        ensemble = ensemble_of(setting, group)
-        row, samples = sampler_row(
-            group.name, judge, ensemble_sampler(ensemble), classes, ensemble_costs(group, ensemble, logged)
-        )
-        rows.append(row)
-        if group.partition.k > 1:
-            each = {job.spec.index: student_costs(ensemble, job.name, job.spec.index, logged) for job in group.jobs}
-            rows += student_rows(judge, samples, group.partition.owners, data.labels, each)
-        note(f"{row.name}: fid@{row.scores.n} {row.scores.fid:.3g}")
+        made = _group_rows(setting, judge, group, logged)
+        note(f"{group.name}: fid@{made[0].scores.n} {made[0].scores.fid:.3g}")
+        rows += made
     return rows
+
+
+def _teacher_rows(setting: Setting, judge: Judge) -> list[Row]:
+    """The teacher as the recipe has it, and as an ensemble of several steps is asked where that is something else."""
+    ways = {"teacher": teachers_sampling(setting.recipe)}
+    for group in setting.plan.groups:
+        way = read_description(folder(setting.store, group.directory)).sampling
+        if way not in (ONE_STEP, *ways.values()):
+            ways[f"teacher, {way.steps} steps of {way.kind}"] = way
+    return [_teacher_row(setting, judge, name, way) for name, way in ways.items()]
+
+
+def _teacher_row(setting: Setting, judge: Judge, name: str, sampling: Sampling) -> Row:
+    sample, costs = teacher_sampler(setting, sampling), teacher_costs(setting, sampling)
+    row, _ = sampler_row(name, judge, sample, range(setting.data.classes), costs)
+    return row
+
+
+def _group_rows(setting: Setting, judge: Judge, group: Group, logged: pd.DataFrame) -> list[Row]:
+    """The ensemble's row; its students' too, where it is the conditions alone that tell them apart."""
+    ensemble, data = ensemble_of(setting, group), setting.data
+    sample, costs = ensemble_sampler(ensemble), ensemble_costs(group, ensemble, logged)
+    row, samples = sampler_row(group.name, judge, sample, range(data.classes), costs)
+    if group.partition.k == 1 or group.partition.borders:
+        return [row]
+    each = {job.spec.index: student_costs(ensemble, job.name, job.spec.index, logged) for job in group.jobs}
+    return [row, *student_rows(judge, samples, group.partition.owners, data.labels, each)]
 
 
 def evaluate_uri(uri: str, overrides: list[str], note: Note) -> list[Row]:
@@ -91,9 +114,8 @@ def evaluate_uri(uri: str, overrides: list[str], note: Note) -> list[Row]:
     recipe = parse_recipe(with_overrides(dict(ensemble.recipe), overrides))
     data = load_data(recipe.data)
     judge = Judge(load_features(recipe.evaluation.features, data, default_cache()), data.train, recipe.evaluation)
-    row, _ = sampler_row(
-        "ensemble", judge, ensemble_sampler(ensemble), range(data.classes), Costs(ensemble.parameters, 1)
-    )
+    costs = Costs(ensemble.parameters, ensemble.nfe)
+    row, _ = sampler_row("ensemble", judge, ensemble_sampler(ensemble), range(data.classes), costs)
     return [held_out_row(judge, data), row]
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from msd_ray.diffusion import EDMDenoiser, heun
-from msd_ray.ensemble import Ensemble, seeded_noise
+from msd_ray.diffusion import EDMDenoiser
+from msd_ray.ensemble import Ensemble, Sampling, seeded_noise
 from msd_ray.errors import UserError
 from msd_ray.evaluation import Sampler
 from msd_ray.runs.directory import folder
@@ -21,12 +21,13 @@ def device_here() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def teacher_sampler(setting: Setting) -> Sampler:
+def teacher_sampler(setting: Setting, sampling: Sampling) -> Sampler:
+    """The teacher, asked as `sampling` says. Raises UserError where the run has none."""
     denoiser = _teacher(setting).to(device_here())
 
     def sample(condition: Tensor, seeds: list[int]) -> Tensor:
         z = seeded_noise(seeds, setting.data.shape).to(device_here())
-        return heun(denoiser, z, condition.to(device_here()), setting.recipe.noise, setting.recipe.teacher.steps)
+        return sampling.integrate(denoiser, z, condition.to(device_here()))
 
     return sample
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -35,9 +36,12 @@ def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
     """The folder of this teacher; its name is the hash of everything that its weights depend on."""
     said = recipe.to_json()
     training = {key: value for key, value in said["teacher"].items() if key != "steps"}  # which only sampling needs
-    determinants = [_TRAINER_VERSION, spec.to_json(), said["data"], said["noise"], training]
-    digest = hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()
-    return cache.child(f"teacher-{digest[:16]}")
+    return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), said['data'], training])}")
+
+
+def digest(determinants: list[Any]) -> str:
+    """A short name for whatever follows from these plain values."""
+    return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def has_teacher(store: Store) -> bool:

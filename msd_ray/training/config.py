@@ -12,8 +12,9 @@ class StageConfig:
 
     objective: which method (msd_ray.objectives). images: generator images of the stage, the clock of everything.
     batch: images per update. fake_steps: fake-score updates per generator update (DMD2's two time scales).
-    warmup: images over which the learning rates rise from 0. clip: largest gradient norm. options: fields of the
-    objective, such as its loss weights.
+    warmup: images over which the learning rates rise from 0. fake_first: images at the beginning in which only fake
+    score and discriminator train. clip: largest gradient norm. options: fields of the objective, such as its loss
+    weights.
     """
 
     objective: str = "dm"
@@ -25,12 +26,15 @@ class StageConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     warmup: int = 32_000
+    fake_first: int = 0
     clip: float = 10.0
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.fake_steps < 0:
             raise ValueError("batch must be at least 1 and fake_steps at least 0")
+        if not 0 <= self.fake_first < self.images:
+            raise ValueError(f"fake_first ({self.fake_first}) must be at least 0 and below images ({self.images})")
         if self.images < self.batch or self.images % self.batch:
             raise ValueError(f"images ({self.images}) must be a positive multiple of batch ({self.batch})")
 
@@ -40,7 +44,8 @@ class TrainingConfig:
     """precision: bf16 runs the networks under autocast. threads: torch threads per student on a CPU.
 
     log_every, checkpoint_every: in images; a student's segment between two reports to the driver is the latter.
-    keep: newest checkpoints kept per student.
+    keep: newest checkpoints kept per student. max_skipped: updates in a row that may be skipped because a gradient is
+    not finite; one more, and the student has failed.
     """
 
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -49,7 +54,10 @@ class TrainingConfig:
     log_every: int = 10_000
     checkpoint_every: int = 100_000
     keep: int = 2
+    max_skipped: int = 10
 
     def __post_init__(self) -> None:
         if min(self.threads, self.log_every, self.checkpoint_every, self.keep) < 1:
             raise ValueError("threads, log_every, checkpoint_every and keep must be at least 1")
+        if self.max_skipped < 0:
+            raise ValueError("max_skipped must be at least 0")

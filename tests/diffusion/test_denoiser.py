@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from msd_ray.diffusion import EDMDenoiser, one_step
-from msd_ray.networks import DenoiserSpec, MLPConfig
+from msd_ray.diffusion import EDMDenoiser, Noise, one_step
+from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 
 SIGMA_DATA = 0.5
 SIGMAS = [0.002, 0.1, 0.5, 3.0, 80.0]
@@ -22,7 +22,8 @@ class Probe(nn.Module):
         self.x, self.c_noise, self.condition = x, c_noise, condition
         return torch.full_like(x, self.value)
 
-    encode = forward
+    def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> list[Tensor]:
+        return [self(x, c_noise, condition)]
 
 
 def test_with_f_zero_the_output_is_c_skip_x() -> None:
@@ -70,6 +71,45 @@ def test_without_noise_the_denoiser_is_the_identity() -> None:
     errors = [(denoiser(x, torch.full((3,), s), condition) - x).abs().max().item() for s in (1e-1, 1e-3, 1e-5)]
     assert errors[2] < 1e-4
     assert errors[0] > 10 * errors[1] > 100 * errors[2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_at_sigma_min_the_boundary_corrected_denoiser_is_exactly_the_identity(dtype: torch.dtype) -> None:
+    """The condition that makes it a consistency function (arXiv 2303.01469, equation 5)."""
+    torch.manual_seed(0)
+    denoiser = DenoiserSpec(MLPConfig(width=8, blocks=2), (2,), 3, sigma_min=0.002).build().to(dtype)
+    x, condition = torch.randn(3, 2, dtype=dtype), torch.arange(3)
+    assert torch.equal(denoiser(x, torch.full((3,), 0.002, dtype=dtype), condition), x)
+    assert not torch.allclose(denoiser(x, torch.full((3,), 0.1, dtype=dtype), condition), x, atol=1e-4)
+
+
+def test_on_the_training_grid_it_is_the_identity_at_the_lowest_level() -> None:
+    noise, spec = Noise(sigma_min=0.013), DenoiserSpec(MLPConfig(width=8, blocks=2), (2,), 3, sigma_min=0.013)
+    torch.manual_seed(0)
+    x = torch.randn(3, 2)
+    assert torch.allclose(spec.build()(x, noise.grid(18)[0].expand(3), torch.arange(3)), x, atol=1e-7)
+
+
+@pytest.mark.parametrize("low", [0.0, 0.002, 0.3])
+def test_its_preconditioning_is_gdds_and_the_boundary_0_is_edms(low: float) -> None:
+    """c_skip = 0.25 / ((sigma - low)^2 + 0.25), c_out = (sigma - low) 0.5 / sqrt(sigma^2 + 0.25), c_in as ever."""
+    x, sigma, condition = torch.randn(5, 2), torch.tensor(SIGMAS), torch.zeros(5).long()
+    probe = Probe(1.0)
+    out = EDMDenoiser(probe, sigma_min=low)(x, sigma, condition)
+    for i, s in enumerate(SIGMAS):
+        c_skip, c_out = 0.25 / ((s - low) ** 2 + 0.25), (s - low) * 0.5 / math.sqrt(s**2 + 0.25)
+        assert torch.allclose(out[i], c_skip * x[i] + c_out, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(probe.x[i], x[i] / math.sqrt(s**2 + 0.25), rtol=1e-5)
+    if low == 0:
+        assert torch.equal(out, EDMDenoiser(Probe(1.0))(x, sigma, condition))
+
+
+def test_the_bottleneck_is_the_last_of_the_features() -> None:
+    spec = DenoiserSpec(UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=()), (1, 4, 4), 3)
+    denoiser, x, sigma = spec.build(), torch.randn(2, 1, 4, 4), torch.tensor([0.1, 2.0])
+    features = denoiser.features(x, sigma, torch.tensor([0, 1]))
+    assert [tuple(f.shape[1:]) for f in features] == denoiser.network.feature_shapes
+    assert torch.equal(denoiser.bottleneck(x, sigma, torch.tensor([0, 1])), features[-1])
 
 
 def test_the_bottleneck_sees_the_same_scaled_input() -> None:

@@ -172,8 +172,8 @@ def test_another_bundle_is_no_ensemble(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(saved: Store) -> None:
-    write_bundle(saved, {"format_version": 2, "other": 1}, [])
-    with pytest.raises(UserError, match=r"written by a newer msd_ray \(format 2, this one reads 1\): upgrade"):
+    write_bundle(saved, {"format_version": 3, "other": 1}, [])
+    with pytest.raises(UserError, match=r"written by a newer msd_ray \(format 3, this one reads 2\): upgrade"):
         Ensemble.load(saved)
 
 
@@ -211,6 +211,18 @@ EDITS: list[tuple[list[Any], Any]] = [
     (["labels"], ["one"]),
     (["labels"], 1),
     (["recipe"], 1),
+    (["sampling"], None),
+    (["sampling"], "heun"),
+    (["sampling"], {"kind": "heun"}),
+    (["sampling"], {"kind": "heun", "steps": 18, "noise": {"sigma_min": "low"}}),
+    (["sampling"], {"kind": "heun", "steps": "18", "noise": {}}),
+    (["sampling"], {"kind": "heun", "steps": 2, "noise": {}}),
+    (["sampling"], {"kind": "euler", "steps": 18, "noise": {}}),
+    (["sampling"], {"kind": [], "steps": 18, "noise": {}}),
+    (["sampling"], {"kind": "heun", "steps": 18, "noise": {"sigma_min": 90.0}}),
+    (["sampling"], {"kind": "heun", "steps": 18, "noise": {"sigma_data": None}}),
+    (["sampling"], {"kind": "heun", "steps": 18, "noise": {}, "speed": 1}),
+    (["partition", "borders"], [1.0]),
     (["students"], []),
     (["students"], {}),
     (["students", 0, "index"], 1),

@@ -109,3 +109,13 @@ def test_samples_png_opens(tmp_path: Path) -> None:
         with Image.open(tmp_path / "samples.png") as picture:
             picture.load()
             assert picture.width == 1500
+
+
+def test_previews_are_in_the_page_with_what_their_rows_are(tmp_path: Path) -> None:
+    png = b"any picture"
+    content = ReportContent("t", {}, [], curves(), previews={EVIL: [(960, png), (1_920, png)]}, preview_rows=["a", "b"])
+    write_report(Store(str(tmp_path)), content)
+    found = Page((tmp_path / "report.html").read_text())
+    assert "1,920 images" in found.text
+    assert "Rows from the top: a, b." in found.text
+    assert sum(a == f"data:image/png;base64,{base64.b64encode(png).decode()}" for a in found.addresses) == 2

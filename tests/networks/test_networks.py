@@ -37,15 +37,36 @@ def spec(request: pytest.FixtureRequest) -> DenoiserSpec:
     return SPECS[request.param]
 
 
-def test_shapes_of_output_and_bottleneck(spec: DenoiserSpec) -> None:
+def test_shapes_of_output_and_features(spec: DenoiserSpec) -> None:
     network, (x, c_noise, condition) = built(spec), inputs(spec)
     assert network(x, c_noise, condition).shape == x.shape
-    assert network.encode(x, c_noise, condition).shape == (3, *network.bottleneck_shape)
+    shapes = [tuple(f.shape) for f in network.encode(x, c_noise, condition)]
+    assert shapes == [(3, *shape) for shape in network.feature_shapes]
+    assert network.bottleneck_shape == network.feature_shapes[-1]
+
+
+def test_there_are_features_of_every_resolution() -> None:
+    network = built(SPECS["three levels"])
+    assert network.feature_shapes == [(4, 8, 8), (8, 4, 4), (12, 2, 2)]
+    assert built(SPECS["mlp"]).feature_shapes == [(8,)]
+
+
+@pytest.mark.parametrize("name", ["unet", "three levels"])
+def test_a_resolutions_features_are_the_last_before_the_next_one(name: str) -> None:
+    network, (x, c_noise, condition) = built(SPECS[name]), inputs(SPECS[name])
+    embedding, h, last = network.embedding(c_noise, condition), network.conv_in(x), []
+    for block in network.down:
+        if block.resample:
+            last.append(h)
+        h = block(h, embedding)
+    features = network.encode(x, c_noise, condition)
+    assert all(torch.equal(a, b) for a, b in zip(features, [*last, h], strict=True))
 
 
 def test_noise_level_condition_and_input_all_matter(spec: DenoiserSpec) -> None:
     network, (x, c_noise, condition) = built(spec), inputs(spec)
-    for ask in (network, network.encode):
+    resolutions = range(len(network.feature_shapes))
+    for ask in (network, *(lambda *question, i=i: network.encode(*question)[i] for i in resolutions)):
         out = ask(x, c_noise, condition)
         for changed in (ask(x + 0.5, c_noise, condition), ask(x, c_noise + 0.5, condition)):
             assert ((out - changed).flatten(1).abs().amax(dim=1) > 1e-3).all()

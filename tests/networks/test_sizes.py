@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,6 +34,20 @@ def test_the_digits_network_is_small() -> None:
     spec = DenoiserSpec(UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,)), (1, 8, 8), 10)
     assert 100_000 < spec.parameters() < 300_000
     assert spec.parameters() == count_parameters(spec.build())  # counted without allocating, yet the same
+
+
+@pytest.mark.parametrize("network", [UNetConfig(channels=16, multipliers=(1, 2), blocks=1), MLPConfig(width=8)])
+def test_a_spec_survives_json(network: UNetConfig | MLPConfig) -> None:
+    spec = DenoiserSpec(network, (1, 8, 8), 10, sigma_data=0.7, sigma_min=0.002)
+    raw = json.loads(json.dumps(spec.to_json()))
+    assert DenoiserSpec.from_json(raw) == spec
+    del raw["sigma_min"]  # as before there were denoisers that are the identity above 0
+    assert DenoiserSpec.from_json(raw) == replace(spec, sigma_min=0.0)
+
+
+def test_sigma_min_reaches_the_denoiser() -> None:
+    assert DenoiserSpec(MLPConfig(width=8), (2,), 0, sigma_min=0.01).build().sigma_min == 0.01
+    assert DenoiserSpec(MLPConfig(width=8), (2,), 0).build().sigma_min == 0.0
 
 
 def test_a_default_size_is_the_teachers_own() -> None:

@@ -79,9 +79,11 @@ def test_kmeans_needs_finite_features_of_every_class() -> None:
         fit(PartitionConfig(2, "kmeans"), 10, means(9))
 
 
-def test_k_is_at_least_one() -> None:
-    with pytest.raises(ValueError, match="k must"):
+def test_k_and_timesteps_are_at_least_one() -> None:
+    with pytest.raises(ValueError, match="k and timesteps must"):
         PartitionConfig(0)
+    with pytest.raises(ValueError, match="k and timesteps must"):
+        PartitionConfig(timesteps=0)
 
 
 def test_routes_by_condition() -> None:

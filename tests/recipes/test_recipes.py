@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from msd_ray.errors import UserError
-from msd_ray.networks import MLPConfig, UNetConfig
+from msd_ray.networks import DenoiserSpec, MLPConfig, StudentSize, UNetConfig, resize
 from msd_ray.recipes import load_recipe, parse_recipe
 from msd_ray.recipes.load import shipped
 
 
 def test_shipped_recipes_are_valid_and_survive_a_round_trip() -> None:
-    assert shipped() == ["digits", "toy2d"]
+    assert {"digits", "digits-small", "toy2d"} <= set(shipped())
     for name in shipped():
         recipe = load_recipe(name)
         assert recipe.name == name
@@ -47,7 +47,9 @@ def test_overrides_replace_values_in_order() -> None:
         ("partition.kind=diagonal", "partition.kind"),
         ("stages.dm.objective=magic", "there is no objective 'magic', only dm, adm"),
         ("stages.dm.images=33", "images (33) must be a positive multiple of batch (32)"),
-        ("stages.adm.options.head_weight=x", "a number is needed, not 'x'"),
+        ("stages.adm.options.head_weight=x", "stages.adm.options.head_weight: input should be a valid number, not 'x'"),
+        ("stages.adm.options.head_weight=true", "stages.adm.options.head_weight"),
+        ("stages.dm.objective=nowhere:Mine", "there is no objective 'nowhere:Mine'"),
         ("noise.sigma_min=100", "sigma_min must be above 0 and below sigma_max"),
         ("seed.x=1", "unknown key seed.x"),
         ("partition", "'partition' is not of the form key=value"),
@@ -62,6 +64,27 @@ def test_wrong_overrides_are_refused_in_one_line(override: str, message: str) ->
     assert "\n" not in str(caught.value)
 
 
+def test_a_recipe_can_be_based_on_another(tmp_path: Path) -> None:
+    """Values are merged key by key, stages replaced as a whole."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: digits\nname: mine\nteacher: {images: 640}\nstages: {only: {images: 64, batch: 64}}\n")
+    recipe, base = load_recipe(str(path), ["teacher.lr=1e-4"]), load_recipe("digits")
+    assert (recipe.name, recipe.network, recipe.partition) == ("mine", base.network, base.partition)
+    assert (recipe.teacher.images, recipe.teacher.lr, recipe.teacher.warmup) == (640, 1e-4, base.teacher.warmup)
+    assert list(recipe.stages) == ["only"]
+    path.write_text("base: nowhere\n")
+    with pytest.raises(UserError, match="no recipe nowhere"):
+        load_recipe(str(path))
+
+
+def test_the_sizes_of_the_small_recipes_students() -> None:
+    recipe = load_recipe("digits-small")
+    teacher = DenoiserSpec(recipe.network, (1, 8, 8), 10).parameters()
+    for factor, fewer in ((recipe.student.channel_factor, 0.43), (0.5, 0.74)):
+        student = DenoiserSpec(resize(recipe.network, StudentSize(factor)), (1, 8, 8), 10).parameters()
+        assert 1 - student / teacher == pytest.approx(fewer, abs=0.01)
+
+
 def test_another_kind_of_network_takes_nothing_from_the_recipes_own() -> None:
     assert load_recipe("digits", ["network.kind=mlp"]).network == MLPConfig()
     assert load_recipe("digits", ["network.kind=mlp", "network.width=32"]).network == MLPConfig(width=32)
@@ -69,7 +92,7 @@ def test_another_kind_of_network_takes_nothing_from_the_recipes_own() -> None:
 
 
 def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no recipe nowhere: give a YAML file or one of digits, toy2d"):
+    with pytest.raises(UserError, match="no recipe nowhere: give a YAML file or one of digits, "):
         load_recipe("nowhere")
     for text, message in [("- 1", "must hold a mapping"), ("a: [", "is not YAML"), ("name: x", "network")]:
         file = tmp_path / "r.yaml"

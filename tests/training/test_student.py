@@ -1,20 +1,23 @@
 import copy
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 
 from msd_ray.data import Samples
-from msd_ray.diffusion import Noise, one_step, per_sample
+from msd_ray.diffusion import EDMDenoiser, Noise, one_step, per_sample
 from msd_ray.errors import TrainingError
-from msd_ray.networks import DenoiserSpec, MLPConfig
+from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
+from msd_ray.objectives import OBJECTIVES, Pairs
+from msd_ray.objectives.gdd import INNATE
 from msd_ray.teachers import Answer
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.ema import EMAConfig
 from msd_ray.training.state import Tensors, load_optimizer, tensors_of_optimizer
-from msd_ray.training.student import StudentSpec, StudentTrainer
+from msd_ray.training.student import Extras, StudentSpec, StudentTrainer
 
 BATCH = 8
 DM = StageConfig("dm", images=40, batch=BATCH, generator_lr=1e-3, fake_lr=2e-3, fake_steps=2, warmup=16)
@@ -57,8 +60,19 @@ class SpyAnswer:
         return self.x0
 
 
+def original(spec: StudentSpec = SPEC) -> EDMDenoiser:
+    """A frozen teacher, the same each time."""
+    torch.manual_seed(11)
+    network = spec.denoiser.build().eval().requires_grad_(False)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return network
+
+
 def trainer(spec: StudentSpec = SPEC, teacher: Any = None, **more: Any) -> StudentTrainer:
-    return StudentTrainer(spec, teacher or Spy(), real=REAL, **more)
+    z, x = torch.randn(2, 12, *spec.denoiser.sample_shape, generator=torch.Generator().manual_seed(3))
+    extras = Extras(encoder=original(spec), pairs=Pairs(z, x, torch.arange(12) % 4))
+    return StudentTrainer(spec, teacher or Spy(), **{"real": REAL, "extras": extras, **more})
 
 
 def trained(spec: StudentSpec = SPEC) -> StudentTrainer:
@@ -117,10 +131,10 @@ def test_the_cut_at_the_border_of_two_stages_is_the_old_stages_state() -> None:
     t.advance(40)
     state = t.state_dict()
     assert (state.meta["nimg"], state.meta["stage"], t.stage) == (40, "dm", "dm")
-    assert "head" not in state.parts
+    assert "head.adm" not in state.parts
     t.advance(1)
     assert t.stage == "adm"
-    assert "head" in t.state_dict().parts
+    assert "head.adm" in t.state_dict().parts
 
 
 def test_a_state_from_before_the_first_image_can_be_resumed() -> None:
@@ -139,6 +153,108 @@ def test_the_discriminator_outlives_a_stage_that_does_not_use_it() -> None:
         t.advance(8)
         t = resumed(t)
     assert_same(t, trained(spec))
+
+
+OPTIONS: dict[str, dict[str, Any]] = {"consistency": {"levels": 6}, "gdd": {"r1_every": 2}, "sida": {"gan_from": 1}}
+SEQUENCES = [
+    *([name] for name in OBJECTIVES),
+    ["tsm", "dm", "adm"],
+    ["sid", "sida"],
+    ["o2mkd", "f-distill", "adm", "f-distill"],
+    ["gdd", "consistency", "dmd"],
+]
+
+
+def staged(objectives: list[str], images: int = 24, **changes: Any) -> StudentSpec:
+    stages = {
+        f"{i}-{name}": replace(DM, objective=name, images=images, options=OPTIONS.get(name, {}), **changes)
+        for i, name in enumerate(objectives)
+    }
+    return replace(SPEC, stages=stages)
+
+
+@pytest.mark.parametrize("objectives", SEQUENCES, ids="-".join)
+@pytest.mark.parametrize("segment", [8, 20])
+def test_so_it_is_for_every_objective_and_through_their_stages(objectives: list[str], segment: int) -> None:
+    spec = staged(objectives)
+    whole, t = trained(spec), trainer(spec)
+    while not t.done:
+        t.advance(segment)
+        t = resumed(t)
+    assert_same(t, whole)
+    assert all(torch.isfinite(value).all() for values in parts(t).values() for value in values.values())
+    needs = [spec.objective(stage).needs for stage in spec.stages]
+    assert {part for part in parts(t) if part.startswith("head.")} == {
+        f"head.{name}" for name, n in zip(objectives, needs, strict=True) if n.head
+    }
+    assert ("memory" in parts(t)) == bool(needs[-1].memory)
+    assert ("fake_optimizer" in parts(t)) == bool(needs[-1].fake or needs[-1].head)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_trains_the_generator_and_what_it_needs_beside_it(name: str) -> None:
+    t = trainer(staged([name]))
+    before = copy.deepcopy(parts(t))
+    t.advance(24)
+    needs = t.spec.objective(f"0-{name}").needs
+    for part, trains in [("generator", True), ("ema", True), ("fake", needs.fake)]:
+        moved = [not torch.equal(before[part][key], value) for key, value in parts(t)[part].items()]
+        assert any(moved) == trains
+    assert t.makes_samples == (needs.makes == "generator")
+
+
+def test_a_memory_is_kept_within_its_stage_and_begins_anew_in_the_next() -> None:
+    t = trainer(staged(["f-distill", "f-distill"]))
+    t.advance(24)
+    first = parts(t)["memory"]["ratio"].clone()
+    assert not torch.equal(first, torch.ones(10))
+    assert torch.equal(resumed(t).nets.memory["ratio"], first)
+    t._enter("1-f-distill")
+    assert torch.equal(t.nets.memory["ratio"], torch.ones(10))
+
+
+def test_after_a_stage_that_makes_a_denoiser_the_fake_score_begins_as_the_generator() -> None:
+    for first, expected in [("tsm", True), ("o2mkd", True), ("consistency", False)]:
+        t = trainer(staged([first, "dm"], fake_steps=0))
+        t.advance(24)
+        generator, fake = copy.deepcopy(parts(t)["generator"]), copy.deepcopy(parts(t)["fake"])
+        t = resumed(t)
+        t.advance(8)
+        begins = generator if expected else fake
+        assert all(torch.equal(begins[name], value) for name, value in parts(t)["fake"].items())
+        assert any(not torch.equal(generator[name], fake[name]) for name in fake)
+
+
+def test_the_fake_score_can_begin_from_weights_of_its_own() -> None:
+    generator, fake = original().state_dict(), SPEC.denoiser.build().state_dict()
+    t = trainer(initial=generator, extras=Extras(fake=fake))
+    assert all(torch.equal(fake[name], value) for name, value in parts(t)["fake"].items())
+    for part in ("generator", "ema"):
+        assert all(torch.equal(generator[name], value) for name, value in parts(t)[part].items())
+
+
+def triples(pairs: Pairs) -> set[tuple[float, ...]]:
+    rows = zip(pairs.z.tolist(), pairs.x.tolist(), pairs.condition.tolist(), strict=True)
+    return {(*z, *x, c) for z, x, c in rows}
+
+
+def test_pairs_are_of_all_classes_and_belong_together() -> None:
+    t = trainer(staged(["dmd"]))
+    t._enter("0-dmd")
+    assert t.extras.pairs is not None
+    drawn = [t._batch(torch.Generator().manual_seed(i), 0).pairs for i in range(30)]
+    seen = set().union(*(triples(pairs) for pairs in drawn if pairs))
+    assert seen == triples(t.extras.pairs)
+    assert {c for *_, c in seen} == {0, 1, 2, 3}  # the student owns 1 and 3
+
+
+def test_the_objective_is_told_the_updates_that_the_stage_has_seen() -> None:
+    t = trainer(staged(["gdd", "gdd"], images=32, fake_steps=1))
+    rows = t.advance(64)
+    steps = [t._batch(torch.Generator(), seen).step for seen in (0, 8, 24)]
+    assert steps == [0, 1, 3]
+    regular = {(r.stage, r.nimg) for r in rows if r.name == "r1"}  # every second update of each stage
+    assert regular == {("0-gdd", 16), ("0-gdd", 32), ("1-gdd", 48), ("1-gdd", 64)}
 
 
 def test_an_earlier_state_can_be_loaded_into_a_later_trainer() -> None:
@@ -256,19 +372,159 @@ def test_only_its_own_conditions_and_real_samples_are_used(monkeypatch: pytest.M
     assert z.std().item() == pytest.approx(1, abs=0.1)
 
 
-def test_a_gradient_that_is_not_finite_ends_training_and_names_place_and_remedy() -> None:
-    t = trainer(teacher=Spy(mean=torch.tensor([torch.nan, 0.0])))
-    with pytest.raises(TrainingError, match=r"student 0: .* at 0 images in stage dm; lower the learning rates"):
-        t.advance(8)
-    assert all(torch.isfinite(value).all() for value in parts(t)["generator"].values())  # the step was not taken
-
-
 def test_gradients_are_clipped() -> None:
     """Adam's first step does not show the size of a gradient, its first moment does: (1 - 0.9) g."""
     t = trainer(replace(SPEC, stages={"dm": replace(DM, clip=1e-3)}))
     t.advance(8)
     moments = [value for name, value in parts(t)["generator_optimizer"].items() if name.endswith("exp_avg")]
     assert torch.cat([m.flatten() for m in moments]).norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+# Gradients that are not finite.
+
+
+@dataclass
+class Shaky(Spy):
+    """A teacher that answers with nan in some of its calls."""
+
+    bad: tuple[int, ...] = tuple(range(100))
+
+    def submit(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Answer:
+        answer = super().submit(x_t, sigma, condition)
+        nan = len(self.conditions) - 1 in self.bad
+        return SpyAnswer(self, torch.full_like(x_t, torch.nan)) if nan else answer
+
+
+PATIENT = replace(SPEC, training=replace(SPEC.training, max_skipped=2))
+
+
+def skips(t: StudentTrainer) -> list[int]:
+    rows = [m for m in t.metrics if m.name == "skipped"]
+    assert all(m.value == 1 for m in rows)
+    return [m.nimg for m in rows]
+
+
+def test_an_update_whose_gradient_is_not_finite_is_left_out_and_counted() -> None:
+    t = trainer(PATIENT, Shaky())
+    before = copy.deepcopy(parts(t))
+    t.advance(16)
+    assert (t.nimg, skips(t)) == (16, [0, 8])
+    for part in ("generator", "ema"):
+        assert all(torch.equal(before[part][name], value) for name, value in parts(t)[part].items())
+    assert not parts(t)["generator_optimizer"]
+    assert any(not torch.equal(before["fake"][name], value) for name, value in parts(t)["fake"].items())
+    assert "dm" not in {m.name for m in t.metrics}  # no loss of an update that was left out
+
+
+def test_too_many_in_a_row_end_training_and_the_error_names_place_and_remedy() -> None:
+    t = trainer(PATIENT, Shaky())
+    with pytest.raises(TrainingError, match=r"student 0: .* 3 times in a row, at 16 images in stage dm; lower"):
+        t.advance(1000)
+    assert skips(t) == [0, 8, 16]
+    assert all(torch.isfinite(value).all() for values in parts(t).values() for value in values.values())
+
+
+def test_the_default_allows_ten() -> None:
+    t = trainer(replace(SPEC, stages={"dm": replace(DM, images=400)}), Shaky())
+    with pytest.raises(TrainingError, match="11 times in a row"):
+        t.advance(400)
+
+
+def test_one_good_update_begins_the_count_anew() -> None:
+    t = trainer(PATIENT, Shaky(bad=(0, 1, 3, 4, 6, 7)))
+    t.advance(SPEC.images)
+    assert t.done
+    assert skips(t) == [0, 8, 24, 32, 48, 56]
+
+
+def test_the_count_survives_a_resume() -> None:
+    t = trainer(PATIENT, Shaky())
+    t.advance(16)
+    state = copy.deepcopy(t.state_dict())
+    fresh = trainer(PATIENT, Shaky())
+    fresh.load_state_dict(state)
+    with pytest.raises(TrainingError, match="3 times in a row, at 16 images"):
+        fresh.advance(8)
+    forgiven = trainer(PATIENT, Spy())
+    forgiven.load_state_dict(state)
+    forgiven.advance(8)
+    assert forgiven.state_dict().meta["skipped"] == 0
+
+
+def test_a_fake_score_whose_gradient_is_not_finite_stays_as_it_is() -> None:
+    """All steps of one update count once."""
+    bad = Samples(torch.full_like(REAL.x, torch.nan), REAL.condition)
+    t = trainer(replace(PATIENT, stages={"adm": replace(ADM, fake_steps=3)}), real=bad)
+    before = copy.deepcopy(parts(t))
+    t.advance(16)
+    assert skips(t) == [0, 8]
+    assert all(torch.equal(before["fake"][name], value) for name, value in parts(t)["fake"].items())
+    with pytest.raises(TrainingError):
+        t.advance(8)
+
+
+# Stages in which only the fake score trains at first.
+
+
+@pytest.mark.parametrize("name", ["dm", "adm", "sida", "f-distill", "gdd"])
+def test_at_first_only_fake_score_and_discriminator_train(name: str) -> None:
+    spy = Spy()
+    t = trainer(staged([name], images=40, fake_first=16), spy)
+    before = copy.deepcopy(parts(t))
+    t.advance(16)
+    assert (t.nimg, spy.events) == (16, [])
+    for part in ("generator", "ema"):
+        assert all(torch.equal(before[part][key], value) for key, value in parts(t)[part].items())
+    assert not parts(t)["generator_optimizer"]
+    first = next(iter(t._fake_parameters)).detach().clone()
+    assert parts(t)["fake_optimizer"]
+    t.advance(8)
+    assert spy.events == ([] if name == "gdd" else ["asked", "read"])
+    assert any(not torch.equal(before["generator"][key], value) for key, value in parts(t)["generator"].items())
+    assert not torch.equal(first, next(iter(t._fake_parameters)))
+
+
+def test_a_cut_while_only_the_fake_score_trains_changes_nothing() -> None:
+    spec = staged(["sid", "sida"], fake_first=16)
+    t = trainer(spec)
+    while not t.done:
+        t.advance(8)
+        t = resumed(t)
+    assert_same(t, trained(spec))
+
+
+# GDD-I.
+
+DIGITS = DenoiserSpec(UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(2,), dropout=0.0), (1, 4, 4), 4)
+IMAGES = Samples(torch.randn(10, 1, 4, 4, generator=torch.Generator().manual_seed(4)), REAL.condition)
+
+
+@pytest.mark.parametrize("denoiser", [SPEC.denoiser, DIGITS], ids=["mlp", "unet"])
+def test_gdd_i_leaves_frozen_weights_bit_for_bit_as_the_teacher_has_them(denoiser: DenoiserSpec) -> None:
+    stage = replace(DM, objective="gdd", options={"innate": True, "r1_every": 2}, weight_decay=0.5)
+    spec = replace(SPEC, denoiser=replace(denoiser, sigma_min=0.002), stages={"gdd": stage})
+    initial, encoder = original(spec).state_dict(), original(spec)
+    real = REAL if denoiser is SPEC.denoiser else IMAGES
+    t = trainer(spec, initial=initial, real=real, extras=Extras(encoder=encoder))
+    t.advance(spec.images)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, initial[name])
+    assert all(p.grad is None for p in encoder.parameters())
+    for part in ("generator", "ema"):
+        kept = {name for name, value in parts(t)[part].items() if torch.equal(initial[name], value)}
+        assert kept == {name for name in initial if any(re.search(pattern, name) for pattern in INNATE)}
+
+
+def test_a_stage_after_gdd_i_trains_everything_again() -> None:
+    spec = staged(["gdd", "dm"])
+    spec.stages["0-gdd"].options["innate"] = True
+    t = trainer(spec, initial=original().state_dict())
+    t.advance(24)
+    after = copy.deepcopy(parts(t)["generator"])
+    t.advance(24)
+    assert all(p.requires_grad for p in t.nets.generator.parameters())
+    hidden = [name for name in after if ".hidden." in name]
+    assert hidden and all(not torch.equal(after[name], parts(t)["generator"][name]) for name in hidden)
 
 
 # The clock, the stages, the curves.

@@ -1,0 +1,31 @@
+"""What a caller of `generate` asks for: conditions and seeds, and the noise that follows from the seeds."""
+
+import operator
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from msd_ray.errors import UserError
+from msd_ray.random import stream
+
+
+def seeded_noise(seeds: Sequence[int], sample_shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise, each sample's drawn from its own seed: [N, *sample_shape]."""
+    return torch.stack([torch.randn(sample_shape, generator=stream("sample", seed)) for seed in seeds])
+
+
+def integers(values: Sequence[int] | Tensor, what: str) -> list[int]:
+    """`values` as integers; `what` they are is for the message. Raises UserError where one is none."""
+    try:
+        return [operator.index(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]
+    except TypeError as error:
+        raise UserError(f"{what} must be a list of integers: {error}") from error
+
+
+def as_tensor(conditions: list[int]) -> Tensor:
+    """[N] int64. Raises UserError for what no condition can be."""
+    try:
+        return torch.tensor(conditions, dtype=torch.long)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise UserError(f"no such condition: {max(conditions, key=abs)}") from error

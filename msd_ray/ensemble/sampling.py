@@ -1,0 +1,95 @@
+"""How the students of an ensemble are asked for a sample: once, or at one noise level after the other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from torch import Tensor
+
+from msd_ray.diffusion import Denoiser, Noise, ddim, heun, nfe_of_heun
+from msd_ray.errors import CorruptError, UserError
+from msd_ray.partition import Partition
+
+SAMPLERS: dict[str, Callable[[Denoiser, Tensor, Tensor, Noise, int], Tensor]] = {"heun": heun, "ddim": ddim}
+FEWEST, MOST = 5, 35
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """kind: "one_step", or which of `SAMPLERS`. steps, noise: of the sampler; a single step needs neither."""
+
+    kind: str = "one_step"
+    steps: int = 1
+    noise: Noise = Noise()
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per sample."""
+        return nfe_of_heun(self.steps) if self.kind == "heun" else self.steps
+
+    def integrate(self, denoiser: Denoiser, z: Tensor, condition: Tensor) -> Tensor:
+        """What the sampler makes of z ~ N(0, I) [B, ...]."""
+        return SAMPLERS[self.kind](denoiser, z, condition, self.noise, self.steps)
+
+    def changed(self, kind: str | None, steps: int | None) -> "Sampling":
+        """With another sampler or number of steps; None keeps what it has. Raises UserError where that cannot be."""
+        if kind is None and steps is None:
+            return self
+        if self == ONE_STEP:
+            raise UserError("these students make a sample in a single step: there is no sampler or steps to choose")
+        other = replace(self, kind=kind or self.kind, steps=self.steps if steps is None else steps)
+        problem = other.problem()
+        if problem:
+            raise UserError(problem)
+        return other
+
+    def problem(self) -> str | None:
+        """Why no ensemble can sample like this, in one line; None if it can."""
+        if self == ONE_STEP:
+            return None
+        if self.kind not in SAMPLERS:
+            return f"there is no sampler {self.kind!r}, only {' and '.join(SAMPLERS)}"
+        if not FEWEST <= self.nfe <= MOST:
+            fewest, most = ((FEWEST + 1) // 2, (MOST + 1) // 2) if self.kind == "heun" else (FEWEST, MOST)
+            return f"{self.kind} takes {fewest} to {most} steps ({FEWEST} to {MOST} evaluations), not {self.steps}"
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind} if self == ONE_STEP else asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Any) -> "Sampling":
+        """The inverse of `to_json`; raises CorruptError for anything else."""
+        try:
+            if raw == {"kind": "one_step"}:
+                return ONE_STEP
+            made = cls(**{**raw, "noise": Noise(**raw["noise"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptError(f"not a way of sampling: {error}") from error
+        if not (_like(made, ONE_STEP) and _like(made.noise, ONE_STEP.noise)):
+            raise CorruptError("not a way of sampling: a value is of the wrong type")
+        return made
+
+
+ONE_STEP = Sampling()
+
+
+def _like(value: Sampling | Noise, example: Sampling | Noise) -> bool:
+    """Whether all fields have the types of the example's; an integer will do as a number."""
+    types = [(type(getattr(value, f.name)), type(getattr(example, f.name))) for f in fields(example)]
+    return all(given is wanted or (given is int and wanted is float) for given, wanted in types)
+
+
+class Relay:
+    """The denoiser that the students of one part of the conditions are together: each answers at its own noise levels.
+
+    All samples of a batch must be at one level, as they are in the samplers.
+    """
+
+    def __init__(self, partition: Partition, students: Sequence[Denoiser]) -> None:
+        """students: those of the part, lowest levels first."""
+        self._partition, self._students = partition, students
+
+    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        interval = int(self._partition.interval_at(sigma[:1]))
+        return self._students[interval](x_t, sigma, condition)

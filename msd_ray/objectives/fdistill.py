@@ -1,0 +1,87 @@
+"""f-distill: DM with each sample weighted by a function of the density ratio (arXiv 2502.15681)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from msd_ray.diffusion import Noise
+from msd_ray.objectives.adm import ADM
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.objectives.dm import matching_loss
+from msd_ray.objectives.heads import bottleneck_head, generator_gan
+
+Divergence = Literal["reverse-kl", "forward-kl", "js", "hellinger", "jeffreys"]
+BINS = 10
+
+
+@dataclass(frozen=True)
+class FDistill:
+    """divergence: what is minimised between generator and teacher; reverse-kl is ADM. memory: how much of the ratio's
+    average per noise level an update keeps. Other fields as in ADM, whose GAN supplies the ratio."""
+
+    noise: Noise = Noise()
+    first: float = 0.02
+    last: float = 0.98
+    generator_weight: float = 3e-3
+    head_weight: float = 1e-2
+    divergence: Divergence = "js"
+    memory: float = 0.99
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(real_data=True, head=bottleneck_head, memory={"ratio": (BINS,)})
+
+    @property
+    def _adm(self) -> ADM:
+        return ADM(self.noise, self.first, self.last, self.generator_weight, self.head_weight)
+
+    def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
+        return self._adm.draft(nets, batch, rng)
+
+    def generator_loss(
+        self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
+    ) -> Loss:
+        assert teacher_x0 is not None
+        with torch.no_grad():
+            fake_x0 = nets.fake(draft.x_t, draft.sigma, draft.condition)
+            logits = nets.logits(draft.x_t, draft.sigma, draft.condition)[:, 0]
+            average = self._average(nets.memory["ratio"], density_ratio(logits), draft.sigma)
+            weight = density_weight(logits, self.divergence, average)
+        matching = matching_loss(draft.x, teacher_x0, fake_x0, weight)
+        gan = generator_gan(self._adm.logits(nets, draft.x, draft.condition, rng))
+        parts = {"f_distill": matching.detach(), "gan": gan.detach(), "spread_of_weights": weight.std()}
+        return Loss(matching + self.generator_weight * gan, parts)
+
+    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+        return self._adm.fake_loss(nets, batch, rng)
+
+    def _average(self, averages: Tensor, ratio: Tensor, sigma: Tensor) -> Tensor:
+        """Each sample's average ratio [B], by part of the noise grid; first takes the batch into `averages` [BINS]."""
+        grid = self.noise.grid(device=sigma.device)
+        part = torch.searchsorted(grid, sigma.to(grid.dtype)).clamp_max(len(grid) - 1) * BINS // len(grid)
+        counts = torch.bincount(part, minlength=BINS)
+        means = torch.bincount(part, ratio.to(averages.dtype), minlength=BINS) / counts.clamp_min(1)
+        hit = (counts > 0) & means.isfinite()
+        averages.copy_(torch.where(hit, averages.lerp(means, 1 - self.memory), averages))
+        return averages[part]
+
+
+def density_ratio(logits: Tensor) -> Tensor:
+    """p_real / p_generated [B] as the discriminator's logits [B] have it, without gradient, within 0.1 and 20."""
+    return logits.detach().clamp(-10, 10).exp().clamp(0.1, 20)
+
+
+def density_weight(logits: Tensor, divergence: Divergence, average: Tensor | float = 1.0) -> Tensor:
+    """The weight h(r) [B] of each sample under a divergence, of mean 1, for r the density ratio over its `average`
+    (f-distill, table 1)."""
+    r = density_ratio(logits) / average
+    h = {
+        "reverse-kl": torch.ones_like(r),
+        "forward-kl": r,
+        "js": 1 - 1 / (1 + r),
+        "hellinger": r.sqrt(),
+        "jeffreys": 1 + r,
+    }[divergence]
+    return h / h.mean()

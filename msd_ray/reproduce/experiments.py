@@ -1,0 +1,144 @@
+"""The experiments, and what their papers claim. Figures of MSD marked second-hand come from secondary sources."""
+
+from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below, every, falls
+
+COUNTS = (1, 2, 4, 8)
+STUDENT_IMAGES = {"dm": 4_160, "adm": 1_600}
+"""The digits recipe's, for one student."""
+
+_TOY = (
+    "evaluation.samples=2048",
+    "training.checkpoint_every=32_000",
+    "cluster.teacher=local",
+    "teacher.images=768_000",
+)
+
+TOY2D = Experiment(
+    name="toy2d",
+    title="2-D mixture: distance to the teacher by number of students",
+    arms=tuple(
+        Arm(f"{label}, K = {k}", recipe, (f"partition.k={k}", f"stages.{stage}.images=32_000", *_TOY), k, label)
+        for label, recipe, stage in (("DM", "toy2d", "dm"), ("consistency", "toy2d-consistency", "consistency"))
+        for k in COUNTS
+    ),
+    claims=tuple(
+        Claim(
+            f"{label}: the l1 distance between what students and teacher make of the same input falls as K grows "
+            "(MSD, arXiv 2410.23274, toy experiment; no figures published)",
+            falls("l1", [f"{label}, K = {k}" for k in COUNTS]),
+        )
+        for label in ("DM", "consistency")
+    ),
+    columns=("l1", "fid", "precision", "recall", "images", "cpu_seconds"),
+    x="students K",
+)
+
+
+def _shorter(k: int) -> tuple[str, ...]:
+    """The stages' lengths where K students share what five have together."""
+    return tuple(f"stages.{stage}.images={_rounded(5 * n / k)}" for stage, n in STUDENT_IMAGES.items())
+
+
+def _rounded(images: float) -> int:
+    return round(images / 32) * 32
+
+
+ABLATION_K = Experiment(
+    name="ablation-k",
+    title="Digits: FID by number of students",
+    arms=(
+        *(Arm(f"same images each, K = {k}", "digits", (f"partition.k={k}",), k, "each") for k in (1, 2, 5, 10)),
+        *(
+            Arm(f"same total images, K = {k}", "digits", (f"partition.k={k}", *_shorter(k)), k, "total")
+            for k in (1, 2, 10)
+        ),
+    ),
+    claims=(
+        Claim(
+            "at equal images per student FID falls with K: 2.60 / 2.49 / 2.37 / 2.32 for K = 1 / 2 / 4 / 8 on "
+            "ImageNet-64 (MSD, second-hand)",
+            falls("fid", [f"same images each, K = {k}" for k in (1, 2, 5, 10)]),
+        ),
+        Claim(
+            "at equal total images several students beat one: 2.53 for K = 4 against 2.60 (MSD, second-hand)",
+            below("fid", "same images each, K = 5", "same total images, K = 1"),
+        ),
+    ),
+    x="students K",
+)
+
+ABLATION_PARTITION = Experiment(
+    name="ablation-partition",
+    title="Digits: FID by kind of partition",
+    arms=tuple(Arm(kind, "digits", (f"partition.kind={kind}",)) for kind in ("sequential", "kmeans", "random")),
+    claims=(
+        Claim(
+            "consecutive classes 2.37, k-means 2.39, random 2.45 with K = 4 on ImageNet-64 (MSD, second-hand)",
+            below("fid", "sequential", "random"),
+        ),
+    ),
+)
+
+SMALL_STUDENTS = Experiment(
+    name="small-students",
+    title="Digits: smaller students, with and without TSM",
+    arms=tuple(
+        Arm(
+            f"{share} fewer parameters, {'with' if tsm else 'without'} TSM",
+            "digits-small" if tsm else "digits",
+            (f"student.channel_factor={factor}",),
+        )
+        for share, factor in (("43%", 0.75), ("74%", 0.5))
+        for tsm in (True, False)
+    ),
+    claims=(
+        Claim(
+            "TSM makes a smaller student's distillation work (MSD, arXiv 2410.23274); here at equal DM and ADM images",
+            below("fid", "43% fewer parameters, with TSM", "43% fewer parameters, without TSM"),
+        ),
+    ),
+    columns=("fid", "kid", "precision", "recall", "agreement", "parameters", "images", "cpu_seconds", "ms_per_image"),
+)
+
+_METHODS = {
+    "DM": ("digits", ("stages={dm: {objective: dm, images: 5760, batch: 32, fake_steps: 3, generator_lr: 5e-4, "
+                      "fake_lr: 2e-3, warmup: 320}}",)),
+    "DM, ADM": ("digits", ()),
+    "DMD": ("digits-dmd", ()),
+    "DM, f-distill (JS)": ("digits-fdistill", ()),
+    "SiD": ("digits-sid", ()),
+    "SiDA": ("digits-sida", ()),
+    "GDD": ("digits-gdd", ()),
+    "GDD-I": ("digits-gddi", ()),
+    "consistency": ("digits-consistency", ()),
+}  # fmt: skip
+
+OBJECTIVES = Experiment(
+    name="objectives",
+    title="Digits: all methods, two students of 5,760 images each",
+    arms=tuple(Arm(name, recipe, ("partition.k=2", *overrides)) for name, (recipe, overrides) in _METHODS.items()),
+    claims=(
+        Claim(
+            "our own aim: every method reaches at most 4 times the teacher's FID",
+            every("fid", list(_METHODS), "teacher", 4.0),
+        ),
+    ),
+)
+
+TIMESTEPS = Experiment(
+    name="timesteps",
+    title="Digits: students for parts of the noise levels (O2MKD)",
+    arms=tuple(Arm(f"{n} students", "digits-o2mkd", (f"partition.timesteps={n}",), n) for n in (1, 2, 4)),
+    claims=(
+        Claim(
+            "several small students, each for a part of the noise levels, keep the teacher's quality at a lower cost "
+            "per step (O2MKD, arXiv 2410.04191); ours: at most 1.5 times the teacher's FID at the same evaluations",
+            every("fid", ["4 students"], "teacher", 1.5),
+        ),
+        Claim("and they are faster", below("ms_per_image", "4 students", "teacher")),
+    ),
+    columns=("fid", "kid", "precision", "recall", "nfe", "parameters", "images", "cpu_seconds", "ms_per_image"),
+    x="students",
+)
+
+EXPERIMENTS = {e.name: e for e in (TOY2D, ABLATION_K, ABLATION_PARTITION, SMALL_STUDENTS, OBJECTIVES, TIMESTEPS)}

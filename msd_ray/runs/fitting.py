@@ -1,0 +1,69 @@
+"""Whether the parts of a recipe fit each other and the data, and what follows from them together."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import torch
+
+from msd_ray.data import DataSet
+from msd_ray.ensemble import ONE_STEP, Sampling
+from msd_ray.errors import UserError
+from msd_ray.networks import DenoiserSpec, resize
+from msd_ray.objectives import Needs, Nets, objective_class
+from msd_ray.recipes import Recipe
+
+
+def teachers_sampling(recipe: Recipe) -> Sampling:
+    """How the teacher makes samples, and students that are denoisers as it is."""
+    return Sampling("heun", recipe.teacher.steps, recipe.noise)
+
+
+def needs_of(recipe: Recipe, name: str) -> Needs:
+    """Of the objective of stage `name`. Raises UserError where its options are not the objective's."""
+    stage = recipe.stages[name]
+    try:
+        needs: Needs = objective_class(stage.objective)(noise=recipe.noise, **stage.options).needs
+    except (TypeError, ValueError) as error:
+        raise UserError(f"stages.{name}.options do not fit {stage.objective}: {error}") from None
+    return needs
+
+
+def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
+    """Follows from what the last stage makes. Raises UserError where the recipe asks for something else."""
+    name, last = list(needs.items())[-1]
+    objective, timesteps = recipe.stages[name].objective, recipe.partition.timesteps
+    if last.makes == "generator":
+        if timesteps > 1:
+            raise UserError(
+                f"partition.timesteps: {objective} makes one-step students, which cannot share the timesteps"
+            )
+        return ONE_STEP
+    if objective == "tsm" and timesteps == 1:
+        raise UserError(
+            f"stages.{name}: tsm alone makes no one-step generator; let a stage such as dm follow, or take o2mkd"
+        )
+    sampling = teachers_sampling(recipe)
+    if problem := sampling.problem():
+        raise UserError(f"teacher.steps, which these students share: {problem}")
+    if timesteps > sampling.steps:
+        raise UserError(
+            f"partition.timesteps ({timesteps}) above teacher.steps ({sampling.steps}): some are never asked"
+        )
+    return sampling
+
+
+def networks_of(recipe: Recipe, data: DataSet, needs: Collection[Needs]) -> tuple[DenoiserSpec, DenoiserSpec]:
+    """The teacher's and the students'. Raises UserError where they, or a discriminator on them, do not fit the data."""
+    try:
+        teacher = DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
+        student = replace(teacher, network=resize(recipe.network, recipe.student))
+        if any(n.boundary for n in needs):
+            student = replace(student, sigma_min=recipe.noise.sigma_min)
+        with torch.device("meta"):
+            nets = Nets(student.build(), student.build(), encoder=teacher.build())
+            for make in (n.head for n in needs):
+                if make is not None:
+                    make(nets)
+    except ValueError as error:
+        raise UserError(f"the recipe's network does not fit its data: {error}") from None
+    return teacher, student

@@ -1,0 +1,72 @@
+"""Pairs of noise and what the teacher's ODE makes of it, for objectives that regress onto them.
+
+They lie in the cache as numbered parts, each a bundle with one Parquet file, so that making them can go on where it
+was cut short. Seeds and conditions count up, hence so does nothing else: a longer set begins with the shorter one.
+"""
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from msd_ray.diffusion import Denoiser, heun
+from msd_ray.ensemble import seeded_noise
+from msd_ray.errors import CorruptError
+from msd_ray.objectives import Pairs
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.teacher import cached_in, digest
+from msd_ray.storage import Store, read_file, read_manifest, write_bundle
+
+PART = 256
+_FILE = "pairs.parquet"
+
+
+def pairs_folder(cache: Store, plan: Plan) -> Store:
+    """Where the pairs of a plan's teacher are; named by the hash of everything that they depend on."""
+    teacher = cached_in(cache, plan.recipe, plan.teacher).uri.rsplit("/", 1)[-1]
+    noise = plan.recipe.to_json()["noise"]
+    grid = [noise[key] for key in ("sigma_min", "sigma_max", "rho")]
+    return cache.child(f"pairs-{digest([teacher, plan.recipe.teacher.steps, grid, PART])}")
+
+
+def parts_of(plan: Plan) -> list[int]:
+    """The parts that hold at least as many pairs as the recipe asks for."""
+    return list(range(-(-plan.recipe.pairs // PART)))
+
+
+def has_part(store: Store, part: int) -> bool:
+    try:
+        read_manifest(_folder(store, part))
+    except (FileNotFoundError, CorruptError):
+        return False
+    return True
+
+
+def make_part(store: Store, part: int, denoiser: Denoiser, device: torch.device, plan: Plan) -> None:
+    """Samples one part with the teacher's own sampler and writes it."""
+    seeds = list(range(part * PART, (part + 1) * PART))
+    condition = torch.tensor(seeds) % len(plan.labels)
+    z = seeded_noise(seeds, plan.teacher.sample_shape).to(device)
+    x = heun(denoiser, z, condition.to(device), plan.recipe.noise, plan.recipe.teacher.steps).cpu()
+    table = pa.table({"seed": seeds, "condition": condition.numpy(), "x": list(x.flatten(1).numpy())})
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    write_bundle(_folder(store, part), {"pairs": PART}, [(_FILE, file.getvalue())])
+
+
+def load_pairs(store: Store, parts: list[int], sample_shape: tuple[int, ...]) -> Pairs:
+    """All pairs of these parts, their noise drawn again from the seeds. Raises CorruptError where one is damaged."""
+    table = pa.concat_tables([_table(_folder(store, part)) for part in parts])
+    z = seeded_noise(table["seed"].to_pylist(), sample_shape)
+    values = table["x"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    x = torch.tensor(values, dtype=torch.float32).reshape(z.shape)
+    return Pairs(z, x, torch.tensor(table["condition"].to_pylist()))
+
+
+def _table(store: Store) -> pa.Table:
+    return pq.read_table(io.BytesIO(read_file(store, read_manifest(store), _FILE)))
+
+
+def _folder(store: Store, part: int) -> Store:
+    return store.child(f"part-{part:06d}")

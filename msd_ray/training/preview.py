@@ -1,0 +1,41 @@
+"""What a student's networks make of the same noise: the loss curves of these methods say little."""
+
+import torch
+from torch import Tensor
+
+from msd_ray.diffusion import add_noise, one_step
+from msd_ray.random import stream
+from msd_ray.training.student import StudentSpec, StudentTrainer
+
+PREVIEWS = "previews"
+SAMPLES, SIGMAS = 8, (0.5, 3.0)
+ROWS = ("student", *(f"{who} at sigma {sigma:g}" for sigma in SIGMAS for who in ("teacher", "fake score")))
+"""What the rows of a preview are. Where a stage makes a denoiser, "fake score" is the student itself."""
+
+
+def can_preview(spec: StudentSpec) -> bool:
+    """Whether there is a picture to make: of images, by a student that knows all noise levels shown."""
+    n = spec.noise
+    return len(spec.denoiser.sample_shape) == 3 and n.sigma_min <= min(SIGMAS) and max(SIGMAS) <= n.sigma_max
+
+
+@torch.no_grad()
+def preview(trainer: StudentTrainer) -> Tensor:
+    """[rows, SAMPLES, C, H, W] as `ROWS` says: samples, and how teacher and fake score denoise them when noised.
+
+    The same noise and conditions every time.
+    """
+    spec, device = trainer.spec, trainer.device
+    rng = stream("preview", spec.index, device=device)
+    z = torch.randn(SAMPLES, *spec.denoiser.sample_shape, generator=rng, device=device)
+    condition = torch.tensor(spec.conditions, device=device)[
+        torch.arange(SAMPLES, device=device) % len(spec.conditions)
+    ]
+    follower = trainer.nets.fake if trainer.makes_samples else trainer.ema
+    x = one_step(trainer.ema, z, condition, spec.noise.sigma_init)
+    rows = [x]
+    for level in SIGMAS:
+        sigma = torch.full((SAMPLES,), level, device=device)
+        x_t = add_noise(x, sigma, rng)
+        rows += [trainer.teacher.submit(x_t, sigma, condition).result(), follower(x_t, sigma, condition)]
+    return torch.stack(rows)

@@ -1,0 +1,100 @@
+"""Each objective, a user's own included, trains through the driver and survives kill -9 bit for bit."""
+
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from msd_ray.ensemble import read_description, read_member
+from msd_ray.objectives import OBJECTIVES
+from msd_ray.runs.pairs import load_pairs, pairs_folder, parts_of
+from msd_ray.runs.setting import Setting
+from msd_ray.runs.start import starting_weights
+from msd_ray.runs.teacher import load_teacher
+from msd_ray.storage import Store
+from msd_ray.teachers import LocalTeacher
+from msd_ray.training.state import Tensors
+from msd_ray.training.student import Extras, StudentTrainer
+
+from .conftest import TINY, Ear, processes
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+OWN = "a_users_objective:Bootstrap"
+BY_OUTPUT = ("tsm", "dm", "adm", "dmd", "f-distill", "gdd", "consistency", OWN)
+BY_GRADIENT = ("sid", "sida")
+BY_TIMESTEPS = ("o2mkd",)
+
+
+class KillerInEachStage(Ear):
+    """A Listener that kills -9 a student's process whenever a student is first heard from in a new stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages: set[str] = set()
+        self.victims = 0
+
+    def watch(self, statuses: list[Any]) -> None:
+        super().watch(statuses)
+        new = {s.progress.stage for s in statuses if s.progress and not s.progress.done} - self.stages - {"teacher"}
+        students = processes("ray::StudentActor.advance")
+        if new and students:
+            self.stages |= new
+            os.kill(random.Random(str(new)).choice(students).pid, signal.SIGKILL)
+            self.victims += 1
+
+
+def setting_of(objectives: tuple[str, ...], run_dir: Path) -> Setting:
+    """Two students that go through a short stage of each objective."""
+    stages = ", ".join(
+        f"s{i}: {{objective: '{name}', images: 640, batch: 16, fake_steps: 1, generator_lr: 1e-3, fake_lr: 1e-3}}"
+        for i, name in enumerate(objectives)
+    )
+    parts = "{k: 1, timesteps: 2}" if objectives == BY_TIMESTEPS else "{k: 2, kind: sequential}"
+    overrides = [f"stages={{{stages}}}", f"partition={parts}", "pairs=64", "teacher.steps=4", "seed=3"]
+    return Setting.of(TINY, overrides, str(run_dir))
+
+
+def train(setting: Setting, ear: Ear) -> list[Tensors]:
+    """The weights of the ensemble's students."""
+    from msd_ray.cluster.run import train as train_plan
+
+    train_plan(setting.plan, setting.store, setting.cache, None, ear)
+    known = read_description(setting.store.child("ensemble"))
+    return [read_member(known, i).weights for i in range(known.partition.k)]
+
+
+def train_here(setting: Setting) -> list[Tensors]:
+    """The same weights from the run's teacher in this process, where nobody disturbs them."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    plan, store = setting.plan, setting.store.child("teacher")
+    teacher, weights, pairs = load_teacher(store), [], None
+    if "dmd" in {stage.objective for stage in setting.recipe.stages.values()}:
+        pairs = load_pairs(pairs_folder(setting.cache, plan), parts_of(plan), plan.teacher.sample_shape)
+    for job in plan.jobs:
+        initial, fake = starting_weights(job.spec, store, "")
+        real = setting.data.train.only(list(job.spec.conditions))
+        trainer = StudentTrainer(job.spec, LocalTeacher(teacher), initial, real, "cpu", Extras(fake, teacher, pairs))
+        trainer.advance(job.spec.images)
+        weights.append(trainer.state_dict().parts["ema"])
+    return weights
+
+
+def test_every_objective_is_tried() -> None:
+    assert {*BY_OUTPUT, *BY_GRADIENT, *BY_TIMESTEPS} == {*OBJECTIVES, OWN}
+
+
+@pytest.mark.parametrize("objectives", [BY_OUTPUT, BY_GRADIENT, BY_TIMESTEPS], ids=" ".join)
+def test_students_killed_in_every_stage_end_as_if_undisturbed(objectives: tuple[str, ...], tmp_path: Path) -> None:
+    killer, disturbed = KillerInEachStage(), setting_of(objectives, tmp_path / "disturbed")
+    weights = train(disturbed, killer)
+    assert killer.victims == len(objectives)
+    assert sum(s.restarts for s in killer.statuses) == killer.victims
+    # A remote teacher's gradient joins the sum in another order than a local one's: equal to 1e-6, not in the last bit.
+    apart = Store(str(tmp_path / "apart"))
+    expected = train(Setting(disturbed.recipe, apart), Ear()) if objectives == BY_GRADIENT else train_here(disturbed)
+    for ours, theirs in zip(weights, expected, strict=True):
+        assert all(torch.equal(ours[name], value) for name, value in theirs.items())

@@ -1,0 +1,101 @@
+"""The experiments are valid, and their verdicts follow from the figures."""
+
+import math
+
+import pytest
+
+from msd_ray.objectives import OBJECTIVES
+from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below, every, falls
+from msd_ray.reproduce.experiments import EXPERIMENTS
+from msd_ray.reproduce.page import grid, page, plot
+from msd_ray.reproduce.run import Finding, slug
+from msd_ray.reproduce.summary import Summary, summary
+from msd_ray.runs.setting import Setting
+
+FOUND = {
+    name: {"fid": summary(values), "n": summary([64, 64])}
+    for name, values in {"teacher": [1.0, 1.0], "a": [3.0, 5.0], "b": [2.0, 2.0], "c": [4.5, 4.5]}.items()
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_arm_is_a_valid_recipe_with_a_run_of_its_own(name: str) -> None:
+    arms = EXPERIMENTS[name].arms
+    plans = [Setting.of(arm.recipe, list(arm.overrides), None).plan for arm in arms]
+    assert len({str(plan.recipe.to_json()) for plan in plans}) == len(arms)
+    assert len({slug(arm.name) for arm in arms}) == len(arms)
+
+
+def test_arms_of_an_ablation_differ_in_what_they_say() -> None:
+    plans = {a.name: Setting.of(a.recipe, list(a.overrides), None).plan for a in EXPERIMENTS["ablation-k"].arms}
+    assert [plans[f"same images each, K = {k}"].groups[0].images for k in (1, 2, 5, 10)] == [
+        5_760 * k for k in (1, 2, 5, 10)
+    ]
+    totals = [plans[f"same total images, K = {k}"].groups[0].images for k in (1, 2, 10)]
+    assert totals == pytest.approx([28_800] * 3, rel=0.01)
+
+
+def test_small_students_differ_in_tsm_and_size_alone() -> None:
+    plans = {a.name: Setting.of(a.recipe, list(a.overrides), None).plan for a in EXPERIMENTS["small-students"].arms}
+    for share, low, high in (("43%", 0.35, 0.45), ("74%", 0.65, 0.75)):
+        with_tsm, without = (plans[f"{share} fewer parameters, {w} TSM"] for w in ("with", "without"))
+        assert low < 1 - with_tsm.student.parameters() / with_tsm.teacher.parameters() < high
+        assert with_tsm.student == without.student
+        stages = dict(with_tsm.recipe.stages)
+        assert stages.pop("tsm").objective == "tsm"
+        assert stages == without.recipe.stages
+
+
+def test_the_table_of_methods_has_every_method_for_conditions() -> None:
+    arms = EXPERIMENTS["objectives"].arms
+    used = {s.objective for a in arms for s in Setting.of(a.recipe, list(a.overrides), None).recipe.stages.values()}
+    assert used == set(OBJECTIVES) - {"tsm", "o2mkd"}
+    for arm in arms:
+        assert Setting.of(arm.recipe, list(arm.overrides), None).plan.groups[0].jobs[0].spec.images == 5_760
+
+
+@pytest.mark.parametrize(
+    ("check", "holds"),
+    [
+        (falls("fid", ["a", "b"]), True),
+        (falls("fid", ["b", "a"]), False),
+        (below("fid", "b", "a"), True),
+        (below("fid", "a", "b"), False),
+        (below("fid", "a", "b", 2.1), True),
+        (every("fid", ["a", "b"], "teacher", 4.0), True),
+        (every("fid", ["a", "c"], "teacher", 4.0), False),
+    ],
+)
+def test_verdicts_compare_means(check: object, holds: bool) -> None:
+    verdict, figures = check(FOUND)  # type: ignore[operator]
+    assert verdict is holds
+    assert "fid" in figures
+
+
+def test_a_claim_about_figures_that_are_missing_does_not_hold() -> None:
+    found = {**FOUND, "b": {"fid": summary([None])}}
+    assert not below("fid", "b", "a")(found)[0]
+    assert not every("fid", ["b"], "teacher", 4.0)(found)[0]
+    assert not falls("fid", ["a", "b"])(found)[0]
+
+
+def test_summaries_are_mean_and_spread_of_what_is_known() -> None:
+    s = summary([1.0, None, 3.0, math.nan])
+    assert (s.mean, s.sd) == (2.0, pytest.approx(2**0.5))
+    assert str(s) == "2 ± 1.4"
+    assert str(Summary((2.5,))) == "2.5"
+    assert str(Summary(())) == "-"
+
+
+@pytest.mark.parametrize("x", ["", "students"])
+def test_the_page_holds_table_claims_and_the_command(x: str) -> None:
+    claim = Claim("b is better than a (a paper)", below("fid", "b", "a"))
+    arms = tuple(Arm(name, "digits", x=i) for i, name in enumerate("abc"))
+    experiment = Experiment("mine", "Mine", arms, (claim,), ("fid",), x)
+    findings = [Finding(claim.text, *claim.holds(FOUND))]
+    text = page(experiment, [0, 1], FOUND, findings)
+    assert "msd-ray reproduce mine --seeds 0 --seeds 1" in text
+    assert "| a | 4 ± 1.4 |" in text
+    assert "**Holds**: b is better than a (a paper). Ours: fid: 2 (b) against 4 (a)." in text
+    assert grid(experiment, FOUND)[0] == ["", "fid@64"]
+    assert plot(experiment, FOUND).startswith(b"<?xml")

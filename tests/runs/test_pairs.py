@@ -1,0 +1,60 @@
+"""The teacher's pairs: made in parts, the same ones however they are asked for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from msd_ray.diffusion import heun
+from msd_ray.ensemble import seeded_noise
+from msd_ray.errors import CorruptError
+from msd_ray.runs import pairs
+from msd_ray.runs.setting import Setting
+from msd_ray.storage import Store
+
+TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def plan() -> object:
+    return Setting.of(TINY, ["teacher.steps=3", "pairs=300"], None).plan
+
+
+def test_pairs_are_what_the_teachers_sampler_makes(plan, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    denoiser = plan.teacher.build().eval().requires_grad_(False)
+    store = Store(str(tmp_path))
+    parts = pairs.parts_of(plan)
+    assert parts == [0, 1]
+    for part in parts:
+        assert not pairs.has_part(store, part)
+        pairs.make_part(store, part, denoiser, CPU, plan)
+        assert pairs.has_part(store, part)
+    made = pairs.load_pairs(store, parts, plan.teacher.sample_shape)
+    assert len(made) == 2 * pairs.PART
+    assert torch.equal(made.condition, torch.arange(512) % 4)
+    assert torch.equal(made.z, seeded_noise(list(range(512)), (2,)))
+    first = slice(0, pairs.PART)
+    expected = heun(denoiser, made.z[first], made.condition[first], plan.recipe.noise, 3)
+    assert torch.equal(made.x[first], expected)
+
+
+def test_damage_is_found(plan, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    store = Store(str(tmp_path))
+    pairs.make_part(store, 0, plan.teacher.build().eval().requires_grad_(False), CPU, plan)
+    file = tmp_path / "part-000000" / "pairs.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CorruptError):
+        pairs.load_pairs(store, [0], plan.teacher.sample_shape)
+
+
+def test_another_teacher_or_sampler_has_other_pairs(plan, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    cache = Store(str(tmp_path))
+
+    def folder(*overrides: str) -> str:
+        return pairs.pairs_folder(cache, Setting.of(TINY, ["teacher.steps=3", *overrides], None).plan).uri
+
+    assert folder() == folder("pairs=1000", "seed=3", "partition.k=1", "noise.sigma_init=2.5")
+    for override in ("teacher.steps=4", "teacher.seed=1", "network.width=8", "noise.sigma_max=40.0", "data.seed=1"):
+        assert folder(override) != folder()

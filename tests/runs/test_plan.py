@@ -1,0 +1,136 @@
+"""What a recipe amounts to: students, what each learns from, and how the ensemble will be sampled. No Ray."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from msd_ray.diffusion import Noise
+from msd_ray.ensemble import ONE_STEP, Sampling
+from msd_ray.errors import UserError
+from msd_ray.objectives import DM, Needs
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.setting import Setting
+
+TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
+DENOISER = ["stages={kd: {objective: o2mkd, images: 160, batch: 16}}", "partition.kind=sequential"]
+
+
+def plan(*overrides: str) -> Plan:
+    return Setting.of(TINY, list(overrides), None).plan
+
+
+def stages(**objectives: str) -> str:
+    each = ", ".join(f"{name}: {{objective: {o}, images: 160, batch: 16}}" for name, o in objectives.items())
+    return f"stages={{{each}}}"
+
+
+def sequential(*overrides: str) -> Plan:
+    return plan("partition.kind=sequential", *overrides)
+
+
+def test_one_step_students_know_all_noise_levels() -> None:
+    made = sequential()
+    assert made.sampling == ONE_STEP
+    assert [job.spec.conditions for job in made.jobs] == [(0, 1), (2, 3)]
+    assert {job.spec.noise for job in made.jobs} == {Noise()}
+
+
+def test_students_of_a_grid_own_conditions_and_levels() -> None:
+    made = plan(*DENOISER, "partition.timesteps=3", "noise.sigma_max=50.0", "teacher.steps=7")
+    noise, borders = made.recipe.noise, made.groups[0].partition.borders
+    assert made.sampling == Sampling("heun", 7, noise)
+    assert list(borders) == noise.grid(4)[1:-1].tolist()
+    assert [job.spec.index for job in made.jobs] == list(range(6))
+    assert [job.spec.conditions for job in made.jobs] == [(0, 1)] * 3 + [(2, 3)] * 3
+    ends = [noise.sigma_min, *borders, noise.sigma_max]
+    for job in made.jobs:
+        own, interval = job.spec.noise, job.spec.index % 3
+        assert (own.sigma_min, own.sigma_max) == (ends[interval], ends[interval + 1])
+        assert (own.rho, own.sigma_data, own.levels) == (noise.rho, noise.sigma_data, noise.levels)
+
+
+def test_a_student_draws_only_levels_of_its_own() -> None:
+    made = plan(*DENOISER, "partition.k=1", "partition.timesteps=4")
+    partition, rng = made.groups[0].partition, torch.Generator().manual_seed(0)
+    assert partition.k == 4
+    for job in made.jobs:
+        noise = job.spec.objective("kd").noise
+        drawn = noise.draw(2000, 0, noise.levels - 1, rng)
+        # the lowest grid point is the border itself, which belongs to the student below
+        others = drawn[partition.interval_at(drawn) != job.spec.index]
+        assert all(math.isclose(sigma, noise.sigma_min, rel_tol=1e-6) for sigma in others.tolist())
+        assert len(others) < 20
+
+
+def test_baselines_are_one_student_for_everything() -> None:
+    made = plan(*DENOISER, "partition.timesteps=2", "evaluation.baselines=true")
+    for group, images in zip(made.groups[1:], (160, 640), strict=True):
+        assert (group.partition.k, group.partition.borders, group.images) == (1, (), images)
+        assert group.jobs[0].spec.noise == made.recipe.noise
+    assert made.groups[0].images == 4 * 160
+
+
+@pytest.mark.parametrize("timesteps", [1, 2])
+def test_kd_students_take_as_many_steps_as_the_teacher(timesteps: int) -> None:
+    made = plan(*DENOISER, f"partition.timesteps={timesteps}", "teacher.steps=9")
+    assert made.sampling == Sampling("heun", 9, Noise())
+
+
+def test_a_denoiser_before_the_last_stage_changes_nothing() -> None:
+    assert sequential(stages(tsm="tsm", dm="dm")).sampling == ONE_STEP
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (["partition.timesteps=2"], "adm makes one-step students, which cannot share the timesteps"),
+        ([stages(kd="o2mkd", dm="dm"), "partition.timesteps=2"], "dm makes one-step students"),
+        ([stages(tsm="tsm")], "tsm alone makes no one-step generator"),
+        ([*DENOISER, "teacher.steps=20"], "teacher.steps, .* heun takes 3 to 18 steps"),
+        ([*DENOISER, "teacher.steps=2"], "teacher.steps, .* heun takes 3 to 18 steps"),
+        ([*DENOISER, "teacher.steps=5", "partition.timesteps=6"], r"timesteps \(6\) above teacher.steps \(5\)"),
+        ([*DENOISER, "partition.k=5"], "5 students cannot share 4 classes"),
+        ([*DENOISER, "partition.timesteps=0"], "timesteps must be at least 1"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_line(overrides: list[str], why: str) -> None:
+    with pytest.raises(UserError, match=why) as told:
+        plan("partition.kind=sequential", *overrides)
+    assert "\n" not in str(told.value)
+
+
+def test_tsm_is_enough_for_students_that_share_the_timesteps() -> None:
+    assert sequential(stages(tsm="tsm"), "partition.timesteps=2").sampling.kind == "heun"
+
+
+@pytest.mark.parametrize("objective", ["consistency", "gdd"])
+def test_only_students_are_the_identity_at_the_lowest_level(objective: str) -> None:
+    made = sequential(stages(first="dm", second=objective), "noise.sigma_min=0.01", "evaluation.baselines=true")
+    assert made.teacher.sigma_min == 0.0
+    assert made.student.sigma_min == 0.01
+    assert {job.spec.denoiser.sigma_min for job in made.jobs} == {0.01}
+    assert sequential().student == sequential().teacher
+
+
+@dataclass(frozen=True)
+class Picky(DM):
+    """A method of a user's own, whose discriminator does not fit."""
+
+    @property
+    def needs(self) -> Needs:
+        def refuse(nets: Any) -> Any:
+            assert {p.device.type for net in (nets.generator, nets.fake, nets.encoder) for p in net.parameters()} == {
+                "meta"
+            }
+            raise ValueError("no head for this")
+
+        return Needs(head=refuse)
+
+
+def test_a_discriminator_that_does_not_fit_is_told() -> None:
+    with pytest.raises(UserError, match="the recipe's network does not fit its data: no head for this"):
+        sequential(stages(own=f"'{__name__}:Picky'"))
