@@ -11,7 +11,7 @@ from msd_ray.cluster.pool import TeacherPool
 from msd_ray.data import DataConfig, load_data
 from msd_ray.diffusion import Noise, one_step
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
-from msd_ray.evaluation.pictures import sheet
+from msd_ray.evaluation.tiles import sheet
 from msd_ray.networks import DenoiserSpec
 from msd_ray.random import stream
 from msd_ray.runs.pairs import load_pairs

@@ -8,18 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from msd_ray.evaluation.features import to_bytes
+from msd_ray.evaluation.tiles import GAP, PAPER, side_by_side
 from msd_ray.storage import Store
-
-Pixels = NDArray[np.uint8]
-
-SMALLEST_TILE = 48
-GAP = 1
-PAPER = 255
 
 
 @dataclass(frozen=True)
@@ -45,22 +37,6 @@ def write_samples(store: Store, grids: SampleGrids) -> None:
     store.write("samples.png", to_png(scatter(grids) if grids.of_points else _overview(grids)))
 
 
-def strip(images: Tensor) -> bytes:
-    """PNG of images [n, C, H, W] in [-1, 1] side by side, small ones enlarged pixel by pixel."""
-    return sheet(images[None])
-
-
-def sheet(images: Tensor) -> bytes:
-    """PNG of images [rows, n, C, H, W] in [-1, 1], a row below the other, small ones enlarged pixel by pixel."""
-    rows = [np.pad(_side_by_side(row), ((0, GAP), (0, 0), (0, 0)), constant_values=PAPER) for row in images]
-    tiled = np.vstack(rows)[:-GAP]
-    scale = -(-SMALLEST_TILE // images.shape[-1])
-    enlarged = np.kron(tiled, np.ones((scale, scale, 1), np.uint8))
-    file = io.BytesIO()
-    Image.fromarray(enlarged).save(file, "PNG", optimize=True)
-    return file.getvalue()
-
-
 def scatter(grids: SampleGrids) -> Figure:
     """Points of the teacher beside those of the students, coloured by class: first against last coordinate."""
     figure = Figure(figsize=(10, 5), layout="constrained")
@@ -84,7 +60,7 @@ def to_png(figure: Figure) -> bytes:
 def _overview(grids: SampleGrids) -> Figure:
     rows = [
         np.hstack([teacher, np.full((len(teacher), 6 * GAP, 3), PAPER, np.uint8), student])
-        for teacher, student in zip(map(_side_by_side, grids.teacher), map(_side_by_side, grids.students), strict=True)
+        for teacher, student in zip(map(side_by_side, grids.teacher), map(side_by_side, grids.students), strict=True)
     ]
     canvas = np.vstack([np.pad(row, ((0, GAP), (0, 0), (0, 0)), constant_values=PAPER) for row in rows])
     height, width = canvas.shape[:2]
@@ -97,13 +73,6 @@ def _overview(grids: SampleGrids) -> Figure:
     names = [f"{label} (student {owner})" for label, owner in zip(grids.labels, grids.owners, strict=True)]
     axes.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows) - 0.5, names, parse_math=False)
     return figure
-
-
-def _side_by_side(images: Tensor) -> Pixels:
-    """[n, C, H, W] in [-1, 1] -> [H, n (W + GAP) - GAP, 3]."""
-    rgb: Pixels = to_bytes(images.detach()).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
-    gapped = np.pad(rgb, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=PAPER)
-    return np.hstack(list(gapped))[:, :-GAP]
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

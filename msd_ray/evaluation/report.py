@@ -10,8 +10,9 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from msd_ray.evaluation.charts import curve_charts
-from msd_ray.evaluation.pictures import SampleGrids, scatter, strip, to_png, write_samples
+from msd_ray.evaluation.pictures import SampleGrids, scatter, to_png, write_samples
 from msd_ray.evaluation.table import Row, cells, headers
+from msd_ray.evaluation.tiles import strip
 from msd_ray.storage import Store
 
 __all__ = ["ReportContent", "SampleGrids", "render", "write_report", "write_samples"]

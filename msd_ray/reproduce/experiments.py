@@ -6,19 +6,24 @@ COUNTS = (1, 2, 4, 8)
 STUDENT_IMAGES = {"dm": 4_160, "adm": 1_600}
 """The digits recipe's, for one student."""
 
-_TOY = (
-    "evaluation.samples=2048",
-    "training.checkpoint_every=32_000",
+_TSM = "tsm: {objective: tsm, images: 49_152, batch: 512, generator_lr: 4e-3, warmup: 4_096}"
+_TOY = {
+    "DM": "dm: {objective: dm, images: 16_384, fake_steps: 4, generator_lr: 2e-4, fake_lr: 1e-3, batch: 256, warmup: 0}",
+    "consistency": "cd: {objective: consistency, images: 32_768, generator_lr: 1e-3, batch: 256, warmup: 0}",
+}
+_TOY_REST = (
+    "student.channel_factor=0.25",  # K students have room for what one has not
+    "training.checkpoint_every=65_536",
     "cluster.teacher=local",
     "teacher.images=768_000",
 )
 
 TOY2D = Experiment(
     name="toy2d",
-    title="2-D mixture: distance to the teacher by number of students",
+    title="2-D mixture: distance of small students to the teacher by their number",
     arms=tuple(
-        Arm(f"{label}, K = {k}", recipe, (f"partition.k={k}", f"stages.{stage}.images=32_000", *_TOY), k, label)
-        for label, recipe, stage in (("DM", "toy2d", "dm"), ("consistency", "toy2d-consistency", "consistency"))
+        Arm(f"{label}, K = {k}", "toy2d", (f"partition.k={k}", f"stages={{{_TSM}, {stage}}}", *_TOY_REST), k, label)
+        for label, stage in _TOY.items()
         for k in COUNTS
     ),
     claims=tuple(
@@ -27,7 +32,7 @@ TOY2D = Experiment(
             "(MSD, arXiv 2410.23274, toy experiment; no figures published)",
             falls("l1", [f"{label}, K = {k}" for k in COUNTS]),
         )
-        for label in ("DM", "consistency")
+        for label in _TOY
     ),
     columns=("l1", "fid", "precision", "recall", "images", "cpu_seconds"),
     x="students K",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
-from msd_ray.evaluation.pictures import sheet
+from msd_ray.evaluation.tiles import sheet
 from msd_ray.runs.samplers import device_here
 from msd_ray.storage import Store
 

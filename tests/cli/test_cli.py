@@ -31,6 +31,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (["evaluate", "nowhere"], "nowhere"),
         (["report", "nowhere"], "is not a run directory"),
         (["generate", "nowhere"], "no ensemble at"),
+        (["reproduce"], "name an experiment: toy2d, ablation-k"),
+        (["reproduce", "cold-fusion"], "no experiment 'cold-fusion': give one of toy2d"),
         (["generate", "nowhere", "-o", "x.gif"], "samples are written as .png or .npy"),
         (["frobnicate"], "No such command"),
         (["train"], "Missing argument"),

@@ -1,0 +1,42 @@
+"""A small experiment through the same driver as `msd-ray train`; again, it only reads what it knows."""
+
+from pathlib import Path
+
+import pytest
+
+from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
+SHORT = ("stages={dm: {objective: dm, images: 64, batch: 16, fake_steps: 1}}", "cluster.teacher=local")
+ARMS = tuple(Arm(f"K = {k}", TINY, (f"partition.k={k}", *SHORT), k) for k in (1, 2))
+MINE = Experiment(
+    "mine", "Mine", ARMS, (Claim("two", below("l1", "K = 2", "K = 1", 10)),), ("l1", "fid", "images"), "K"
+)
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.trained: set[str] = set()
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+    def watch(self, statuses: list[object]) -> None:
+        self.trained |= {s.name for s in statuses}  # type: ignore[attr-defined]
+
+
+def test_arms_are_trained_once_and_measured(cluster: None, tmp_path: Path) -> None:
+    from msd_ray.reproduce.run import reproduce
+
+    first, again = Notes(), Notes()
+    found, findings = reproduce(MINE, [0], str(tmp_path), None, first)
+    assert first.trained >= {"student 0", "student 1"}
+    assert found["K = 1"]["images"].values == (64.0,)
+    assert found["K = 2"]["images"].values == (128.0,)
+    assert found["teacher"]["fid"].mean >= 0
+    assert all(found[arm.name]["l1"].mean > 0 for arm in ARMS)
+    assert [f.claim for f in findings] == ["two"]
+    assert reproduce(MINE, [0], str(tmp_path), None, again) == (found, findings)
+    assert not again.trained
