@@ -8,7 +8,7 @@ STUDENT_IMAGES = {"dm": 4_160, "adm": 1_600}
 
 _TSM = "tsm: {objective: tsm, images: 49_152, batch: 512, generator_lr: 4e-3, warmup: 4_096}"
 _TOY = {
-    "DM": "dm: {objective: dm, images: 16_384, fake_steps: 4, generator_lr: 2e-4, fake_lr: 1e-3, batch: 256, warmup: 0}",
+    "DM": "dm: {objective: dm, images: 16384, fake_steps: 4, batch: 256, generator_lr: 2e-4, fake_lr: 1e-3, warmup: 0}",
     "consistency": "cd: {objective: consistency, images: 32_768, generator_lr: 1e-3, batch: 256, warmup: 0}",
 }
 _TOY_REST = (
