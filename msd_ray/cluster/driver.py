@@ -79,7 +79,7 @@ class Driver:
         except RayActorError:
             self._died(i)
         except RayTaskError as error:
-            self._end(i, "failed", error=_reason(error))
+            self._end(i, "failed", error=reason_of(error))
         except RayError:  # a result lost with its node
             self._died(i)
         else:
@@ -106,7 +106,7 @@ class Driver:
         self._status[i] = replace(self._status[i], **changes)
 
 
-def _reason(error: RayTaskError) -> str:
+def reason_of(error: RayTaskError) -> str:
     """One line that says what went wrong in an actor."""
     cause = error.cause
     if isinstance(cause, MsdRayError):

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import ray
+from ray.exceptions import RayTaskError
 
 from msd_ray.cluster.actors import StudentActor, Surroundings, TeacherTrainingActor
 from msd_ray.cluster.connect import connected, slots_for
-from msd_ray.cluster.driver import Driver, Status, Work
+from msd_ray.cluster.driver import Driver, Status, Work, reason_of
 from msd_ray.cluster.pool import start_pool, stop_pool
 from msd_ray.data import load_data
 from msd_ray.errors import TrainingError
@@ -119,7 +120,10 @@ def _pairs(
     waiting = [makers[i % len(makers)].make_pairs.remote(store, part, plan) for i, part in enumerate(missing)]
     while waiting:
         (done,), waiting = ray.wait(waiting)
-        ray.get(done)
+        try:
+            ray.get(done)
+        except RayTaskError as error:
+            raise TrainingError(f"the teacher's pairs could not be made: {reason_of(error)}") from None
         listener.note(f"teacher's pairs: {(len(parts) - len(waiting)) * PART} of {len(parts) * PART}")
     if not pool:
         stop_pool(makers)

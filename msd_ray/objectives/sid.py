@@ -44,16 +44,13 @@ class SiD:
     def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
         with torch.no_grad():
             x = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
-        loss = edm_loss(
-            nets.fake,
-            x,
-            batch.condition,
-            rng,
-            sigma_data=self.noise.sigma_data,
-            p_mean=self.p_mean,
-            p_std=self.p_std,
-        )
+        loss = self.score_loss(nets, x, batch.condition, rng)
         return Loss(loss, {"fake_score": loss.detach()})
+
+    def score_loss(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> Tensor:
+        """EDM's loss of the fake score on generated x [B, ...]."""
+        sigma_data = self.noise.sigma_data
+        return edm_loss(nets.fake, x, condition, rng, sigma_data=sigma_data, p_mean=self.p_mean, p_std=self.p_std)
 
 
 def identity_loss(x: Tensor, teacher_x0: Tensor, fake_x0: Tensor, alpha: float) -> Tensor:

@@ -58,13 +58,13 @@ class SiDA:
 
     def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
         assert batch.real is not None and batch.real_condition is not None
-        score = self._sid.fake_loss(nets, batch, rng)
         with torch.no_grad():
             x = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
+        score = self._sid.score_loss(nets, x, batch.condition, rng)
         on_fake = self._noised_logits(nets, x, batch.condition, rng)
         on_real = self._noised_logits(nets, batch.real, batch.real_condition, rng)
         head = discriminator_gan(on_fake, on_real)
-        return Loss(score.total + self.head_weight * head, {**score.parts, "head": head.detach()})
+        return Loss(score + self.head_weight * head, {"fake_score": score.detach(), "head": head.detach()})
 
     def _noised_logits(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> Tensor:
         n = self.noise

@@ -1,7 +1,7 @@
 """Pairs of noise and what the teacher's ODE makes of it, for objectives that regress onto them.
 
 They lie in the cache as numbered parts, each a bundle with one Parquet file, so that making them can go on where it
-was cut short. Seeds and conditions count up, hence so does nothing else: a longer set begins with the shorter one.
+was cut short. Seeds count up and decide the conditions, so that a longer set begins with the shorter one.
 """
 
 import io

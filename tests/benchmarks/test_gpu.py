@@ -38,7 +38,7 @@ def test_both_precisions_start_from_the_same_weights(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", HERE)
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "tsm"])  # it begins at its goal
 def test_bf16_goes_the_way_of_fp32(objective: str, device: str) -> None:
     found = compare(DIGITS, objective, settings(device))
     assert found["cosine"] > 0.7

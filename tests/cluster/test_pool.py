@@ -2,6 +2,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
-from msd_ray.objectives import DM, Batch, Nets
+from msd_ray.objectives import ADM, DM, O2MKD, TSM, Batch, Consistency, FDistill, Nets, SiD, SiDA
 from msd_ray.runs.teacher import keep_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher
@@ -20,12 +21,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 SPEC = DenoiserSpec(UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
 
 
-def shaken(spec: DenoiserSpec) -> Any:
+def shaken(spec: DenoiserSpec, scale: float = 0.1) -> Any:
     """A denoiser none of whose layers is zero."""
     torch.manual_seed(0)
     denoiser = spec.build().eval().requires_grad_(False)
     for p in denoiser.parameters():
-        p.copy_(torch.randn_like(p) * 0.1)
+        p.copy_(torch.randn_like(p) * scale)
     return denoiser
 
 
@@ -95,20 +96,31 @@ def test_no_gradient_is_asked_for_where_none_is_needed(pool_of: PoolOf) -> None:
     assert not pool(*question()).requires_grad
 
 
-def test_distribution_matching_cannot_tell_pool_from_local_teacher(pool_of: PoolOf) -> None:
+def test_no_objective_can_tell_the_pool_from_a_local_teacher(pool_of: PoolOf) -> None:
     teacher = shaken(SPEC)
     pool = pool_of(teacher, SPEC)
-    generator, fake = shaken(SPEC).requires_grad_(True), shaken(SPEC)
-    z, condition = torch.randn(4, 1, 8, 8), torch.arange(4)
-    gradients = []
-    for ask in (LocalTeacher(teacher), pool):
-        generator.zero_grad()
-        nets, batch, rng = Nets(generator, fake), Batch(z, condition), torch.Generator().manual_seed(3)
-        draft = DM().draft(nets, batch, rng)
-        x0 = ask.submit(draft.x_t, draft.sigma, draft.condition).result()
-        DM().generator_loss(nets, draft, batch, x0, rng).total.backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in generator.parameters()]))
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-7)
+    for objective in [DM(), ADM(), SiD(), SiDA(), FDistill(), TSM(), Consistency(), O2MKD()]:
+        near, far = (generator_gradient(objective, teacher, ask) for ask in (LocalTeacher(teacher), pool))
+        assert near.abs().max() > 0, objective
+        # SiD divides by |x - teacher's x0|, which is small at little noise, so rounding errors grow.
+        torch.testing.assert_close(far / near.abs().max(), near / near.abs().max(), rtol=0, atol=5e-4)
+
+
+def generator_gradient(objective: Any, teacher: Any, ask: Any) -> torch.Tensor:
+    """Of a generator and a fake score that are both not quite the teacher."""
+    generator, fake = shaken(SPEC, 0.09).requires_grad_(True), shaken(SPEC, 0.11)
+    rng, condition = torch.Generator().manual_seed(3), torch.arange(4)
+    z, real = torch.randn(2, 4, 1, 8, 8, generator=rng)
+    batch = Batch(z, condition, real, condition)
+    nets = Nets(
+        generator, fake, None, generator, teacher, {name: torch.ones(n) for name, n in objective.needs.memory.items()}
+    )
+    if make := objective.needs.head:
+        nets = replace(nets, head=make(nets))
+    draft = objective.draft(nets, batch, rng)
+    x0 = ask.submit(draft.x_t, draft.sigma, draft.condition).result()
+    objective.generator_loss(nets, draft, batch, x0, rng).total.backward()
+    return torch.cat([p.grad.flatten() for p in generator.parameters() if p.grad is not None])
 
 
 @pytest.mark.timeout(120)
