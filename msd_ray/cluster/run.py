@@ -48,7 +48,7 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
         taught = True
     if jobs or not taught:
         with connected(address) as where:
-            slots = slots_for(max(1, len(jobs)), plan.recipe.cluster, ray.cluster_resources())  # type: ignore[no-untyped-call]
+            slots = slots_for(max(1, len(jobs)), plan.cluster, ray.cluster_resources())  # type: ignore[no-untyped-call]
             keep_recipe(store, plan.recipe)  # not before it is certain that something will run
             listener.note(f"{where}: {min(slots, len(jobs))} of {len(jobs)} students at a time")
             if not taught:
@@ -82,7 +82,7 @@ def _train_teacher(plan: Plan, store: Store, listener: Listener) -> None:
 
 
 def _train_students(plan: Plan, jobs: list[Job], slots: int, store: Store, cache: Store, listener: Listener) -> None:
-    recipe, cluster = plan.recipe, plan.recipe.cluster
+    recipe, cluster = plan.recipe, plan.cluster
     teacher = store.child("teacher")
     pool = _start_pool(recipe, teacher) if cluster.teacher == "pool" else None
     load_features(recipe.evaluation.features, load_data(recipe.data), cache)  # once, before every actor looks for them

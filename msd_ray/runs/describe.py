@@ -18,7 +18,7 @@ TOO_SLOW_TO_TRY = 20_000_000  # parameters, on a CPU
 
 def describe(plan: Plan) -> dict[str, Any]:
     """JSON-able facts: what trains where, and about how long."""
-    recipe, cluster = plan.recipe, plan.recipe.cluster
+    recipe, cluster = plan.recipe, plan.cluster
     seconds = _seconds_per_student(plan)
     return {
         "recipe": recipe.name,

@@ -12,7 +12,7 @@ from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
 from msd_ray.partition import Partition, PartitionConfig, fit
-from msd_ray.recipes import Recipe
+from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.fitting import needs_of, networks_of, sampling_of
 from msd_ray.training.student import StudentSpec
 
@@ -55,6 +55,13 @@ class Plan:
     @property
     def jobs(self) -> list[Job]:
         return [job for group in self.groups for job in group.jobs]
+
+    @property
+    def cluster(self) -> ClusterConfig:
+        """The recipe's, without a pool where no stage asks the teacher anything."""
+        spec = self.jobs[0].spec
+        asks = any(spec.objective(stage).needs.teacher != "none" for stage in spec.stages)
+        return self.recipe.cluster if asks else replace(self.recipe.cluster, teacher="local")
 
 
 def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) -> Plan:

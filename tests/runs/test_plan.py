@@ -134,3 +134,10 @@ class Picky(DM):
 def test_a_discriminator_that_does_not_fit_is_told() -> None:
     with pytest.raises(UserError, match="the recipe's network does not fit its data: no head for this"):
         sequential(stages(own=f"'{__name__}:Picky'"))
+
+
+def test_no_pool_is_started_for_a_method_that_asks_the_teacher_nothing() -> None:
+    assert Setting.of("digits", [], None).plan.cluster.teacher == "pool"
+    assert Setting.of("digits-gdd", [], None).plan.cluster.teacher == "local"
+    mixed = "stages={gdd: {objective: gdd, images: 64}, dm: {objective: dm, images: 64}}"
+    assert Setting.of("digits-gdd", [mixed], None).plan.cluster.teacher == "pool"
