@@ -6,16 +6,18 @@ COUNTS = (1, 2, 4, 8)
 STUDENT_IMAGES = {"dm": 4_160, "adm": 1_600}
 """The digits recipe's, for one student."""
 
-_TSM = "tsm: {objective: tsm, images: 49_152, batch: 512, generator_lr: 4e-3, warmup: 4_096}"
+_TSM = "tsm: {objective: tsm, images: 32_768, batch: 512, generator_lr: 4e-3, warmup: 4_096}"
 _TOY = {
-    "DM": "dm: {objective: dm, images: 16384, fake_steps: 4, batch: 256, generator_lr: 2e-4, fake_lr: 1e-3, warmup: 0}",
-    "consistency": "cd: {objective: consistency, images: 32_768, generator_lr: 1e-3, batch: 256, warmup: 0}",
+    "DM": "dm: {objective: dm, images: 12288, fake_steps: 4, batch: 256, generator_lr: 2e-4, fake_lr: 1e-3, warmup: 0}",
+    "consistency": "cd: {objective: consistency, images: 16384, generator_lr: 1e-3, batch: 256, warmup: 0}",
 }
 _TOY_REST = (
     "student.channel_factor=0.25",  # K students have room for what one has not
     "training.checkpoint_every=65_536",
     "cluster.teacher=local",
-    "teacher.images=768_000",
+    "teacher.images=512_000",
+    "data.samples=2048",
+    "evaluation.samples=1024",
 )
 
 TOY2D = Experiment(
