@@ -153,6 +153,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--warmup", type=int, default=3, help="generator updates before the first timing")
     parser.add_argument("--updates", type=int, default=20, help="generator updates per timing")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compared", type=int, default=20, help="updates after which bf16 is compared with fp32")
@@ -161,7 +162,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two short timings each")
     args = parser.parse_args()
     if args.quick:
-        args.updates, args.repeats, args.compared = 2, 2, 2
+        args.batch, args.warmup, args.updates, args.repeats, args.compared = 4, 1, 1, 2, 1
     return args
 
 
@@ -171,7 +172,7 @@ def main() -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         say("no CUDA device here; --device cpu tries the script with the small network")
         raise SystemExit(2)
-    settings = Settings(device, args.batch, 3, args.updates, args.repeats, args.compared, args.lr, args.seed)
+    settings = Settings(device, args.batch, args.warmup, args.updates, args.repeats, args.compared, args.lr, args.seed)
     sizes = ["digits"] if device.type == "cpu" else list(SIZES)
     rows = [measure(size, objective, settings) for size in sizes for objective in OBJECTIVES]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

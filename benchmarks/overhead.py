@@ -247,7 +247,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round")
     args = parser.parse_args()
     if args.quick:
-        args.rounds, args.images, args.segment, args.plain_images, args.plain_warmup = 1, 192, 96, 320, 64
+        args.rounds, args.images, args.segment, args.plain_images, args.plain_warmup = 1, 128, 64, 160, 32
     return args
 
 
