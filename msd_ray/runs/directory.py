@@ -23,6 +23,12 @@ def folder(store: Store, path: str) -> Store:
     return store
 
 
+def ensemble_folder(uri: str) -> Store:
+    """Where the ensemble is that `uri` names: itself, or the one of a run directory."""
+    store = Store(uri)
+    return store.child("ensemble") if store.exists("ensemble") else store
+
+
 def refuse_other_recipe(store: Store, recipe: Recipe) -> None:
     """Raises UserError where the directory holds a run whose weights depend on anything that `recipe` has otherwise."""
     if store.exists("recipe.json"):

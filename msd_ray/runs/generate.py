@@ -11,6 +11,7 @@ from torch import Tensor
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.evaluation.tiles import sheet
+from msd_ray.runs.directory import ensemble_folder
 from msd_ray.runs.samplers import device_here
 from msd_ray.storage import Store
 
@@ -30,8 +31,7 @@ def generate_file(
     """
     if output and output.suffix not in (".png", ".npy"):
         raise UserError(f"{output}: samples are written as .png or .npy")
-    store = Store(uri)
-    ensemble = Ensemble.load(store.child("ensemble") if store.exists("ensemble") else store, device_here())
+    ensemble = Ensemble.load(ensemble_folder(uri), device_here())
     wanted = numbers(conditions, "conditions") if conditions else list(range(len(ensemble.labels)))
     chosen = numbers(seeds, "seeds")
     of_points = len(ensemble.sample_shape) == 1

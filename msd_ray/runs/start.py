@@ -4,6 +4,7 @@ from collections import Counter
 
 from msd_ray.ensemble import Description, read_description, read_member
 from msd_ray.errors import UserError
+from msd_ray.runs.directory import ensemble_folder
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.teacher import load_teacher, spec_of
 from msd_ray.storage import Store
@@ -18,7 +19,7 @@ def starting_weights(spec: StudentSpec, teacher: Store, init: str) -> tuple[Tens
     taught = load_teacher(teacher).state_dict() if fits else None
     if not init:
         return taught, taught
-    known = ensemble_at(init)
+    known = read_description(ensemble_folder(init))
     return read_member(known, _nearest(known, spec)).weights, taught
 
 
@@ -26,7 +27,7 @@ def check_init(plan: Plan) -> None:
     """Raises UserError where the recipe's `init` names no ensemble of students like those of the plan."""
     if not plan.recipe.init:
         return
-    known = ensemble_at(plan.recipe.init)
+    known = read_description(ensemble_folder(plan.recipe.init))
     if list(known.labels) != list(plan.labels):
         raise UserError(f"init: the ensemble at {known.store.uri} is of other conditions")
     if known.partition.borders:
@@ -35,11 +36,6 @@ def check_init(plan: Plan) -> None:
         there = read_member(known, _nearest(known, job.spec)).spec
         if there.network != job.spec.denoiser.network:
             raise UserError(f"init: the students at {known.store.uri} have another shape than {job.name}")
-
-
-def ensemble_at(uri: str) -> Description:
-    store = Store(uri)
-    return read_description(store.child("ensemble") if store.exists("ensemble") else store)
 
 
 def _nearest(known: Description, spec: StudentSpec) -> int:
