@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from msd_ray.errors import CorruptError
+from msd_ray.errors import CorruptError, UserError
 from msd_ray.storage.store import Store
 
 MANIFEST = "manifest.json"
@@ -33,17 +34,17 @@ def write_bundle(store: Store, body: dict[str, Any], files: Iterable[tuple[str, 
 
     A bundle already there loses its manifest first, so at no moment does a manifest stand beside files it does not
     describe; files it had that the new one has not are removed last. Raises UserError where the store cannot be
-    written to, ValueError or TypeError for a body that is not JSON, ValueError for a name given twice.
+    written to (the directory is then emptied), ValueError or TypeError for a body that is not JSON, ValueError for a
+    name given twice.
     """
     body = json.loads(_canonical(body))  # as it will be read: string keys, lists for tuples
     store.delete(MANIFEST)
-    entries: dict[str, FileEntry] = {}
-    for name, content in files:
-        if name in entries or name == MANIFEST:
-            raise ValueError(f"a bundle has one file of each name: {name}")
-        store.write(name, content)
-        entries[name] = FileEntry(len(content), _sha256(content))
-    store.write(MANIFEST, _serialised(Manifest(body, entries)))
+    try:
+        entries = _write_files(store, files)
+        store.write(MANIFEST, _serialised(Manifest(body, entries)))
+    except UserError:
+        _make_room(store)
+        raise
     for name in set(store.names()) - {*entries, MANIFEST}:
         store.delete(name)
 
@@ -79,6 +80,23 @@ def read_file(store: Store, manifest: Manifest, name: str) -> bytes:
     if _sha256(data) != entry.sha256:
         raise _damaged(store, name, "its sha256 is not the one in the manifest")
     return data
+
+
+def _write_files(store: Store, files: Iterable[tuple[str, bytes]]) -> dict[str, FileEntry]:
+    entries: dict[str, FileEntry] = {}
+    for name, content in files:
+        if name in entries or name == MANIFEST:
+            raise ValueError(f"a bundle has one file of each name: {name}")
+        store.write(name, content)
+        entries[name] = FileEntry(len(content), _sha256(content))
+    return entries
+
+
+def _make_room(store: Store) -> None:
+    """Removes files that no manifest will vouch for: where the disk is full they only make it fuller."""
+    with suppress(UserError):
+        for name in store.names():
+            store.delete(name)
 
 
 def _canonical(value: Any) -> bytes:

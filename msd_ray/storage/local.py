@@ -1,11 +1,17 @@
 """Changes to a local disk that a crash or a power cut cannot leave half done."""
 
+import errno
+import fcntl
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 TEMPORARY = ".tmp-"
+Change = Callable[[bytes | None], bytes | None]
+_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
 def write_atomically(target: Path, data: bytes) -> None:
@@ -32,6 +38,55 @@ def delete_durably(target: Path) -> None:
         target.unlink(missing_ok=True)
     if target.parent.is_dir():
         _sync(target.parent)
+
+
+def update_locked(target: Path, change: Change) -> bool:
+    """Replaces a small file by change(its content), None standing for no file, while others that do so wait.
+
+    Written in place, since a lock belongs to the file and not to its name; so a crash may leave it half written.
+    Returns whether the file system has locks; without, others may come in between. Raises OSError where it cannot
+    write, and what `change` raises.
+    """
+    _make_directory(target.parent)
+    while True:
+        with os.fdopen(os.open(target, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+            locked = _locked(file)
+            if _is_at(target, file):
+                _change_in_place(target, file, change)
+                return locked
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Waits for the file's lock; closing the file, or dying, gives it back."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno in _NO_LOCKS_HERE:
+            return False
+        raise
+    return True
+
+
+def _is_at(target: Path, file: BinaryIO) -> bool:
+    """False where whoever had the lock before removed the file."""
+    try:
+        return os.path.samestat(os.stat(target), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _change_in_place(target: Path, file: BinaryIO, change: Change) -> None:
+    """An empty file stands for none: it was made just now, by opening it."""
+    try:
+        new = change(file.read() or None) or b""
+        file.seek(0)
+        file.write(new)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    finally:
+        if os.fstat(file.fileno()).st_size == 0:
+            target.unlink()
 
 
 def _make_directory(directory: Path) -> None:

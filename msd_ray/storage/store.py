@@ -2,16 +2,16 @@
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 from pyarrow import fs
 
 from msd_ray.errors import UserError
-from msd_ray.storage.local import TEMPORARY, delete_durably, write_atomically
+from msd_ray.storage.local import TEMPORARY, Change, delete_durably, update_locked, write_atomically
+from msd_ray.storage.patience import one_line, patiently
 
 
 class Store:
@@ -45,60 +45,88 @@ class Store:
     def read(self, name: str) -> bytes:
         """The content of a file; raises FileNotFoundError if there is none, UserError if it cannot be read."""
         path = self._at(name)
-        with self._told("read", path):
-            if self._filesystem.get_file_info(path).type == fs.FileType.File:
-                with self._filesystem.open_input_stream(path) as stream:
-                    return bytes(stream.read())
-        raise FileNotFoundError(f"no file {path}")
+        content = patiently("read", path, lambda: self._content(path))
+        if content is None:
+            raise FileNotFoundError(f"no file {path}")
+        return content
 
     def write(self, name: str, data: bytes) -> None:
         """Puts a file in place whole or not at all, over an old one if need be; creates missing directories.
 
-        Raises UserError where the place cannot be written to (read-only, full, no permission).
+        Raises UserError where the place cannot be written to (read-only, full, no permission, failing for long).
         """
         path = self._at(name)
-        with self._told("write", path):
-            if isinstance(self._filesystem, fs.LocalFileSystem):
-                write_atomically(Path(path), data)
-                return
-            self._filesystem.create_dir(self._path, recursive=True)
-            # one put: an object store shows the object only once the stream was closed
-            with self._filesystem.open_output_stream(path) as stream:
-                stream.write(data)
+        patiently("write", path, lambda: self._put(path, data))
+
+    def update(self, name: str, change: Change) -> bool:
+        """Replaces a small file by change(its content), None standing for no file; creates missing directories.
+
+        Returns whether it was made sure that no other process updated the file between reading and writing. It is on
+        local disks and network file systems with locks, not on object stores. `change` may be called more than once;
+        what it raises is passed on, and the file is left as it is. Raises UserError as `write`.
+        """
+        path = self._at(name)
+        if isinstance(self._filesystem, fs.LocalFileSystem):
+            return patiently("write", path, lambda: update_locked(Path(path), change))
+        patiently("write", path, lambda: self._put_changed(path, change))
+        return False
 
     def names(self) -> list[str]:
         """Sorted names of the files and directories in here; none where this directory is missing."""
-        with self._told("list", self._path):
-            found = self._filesystem.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
+        selector = fs.FileSelector(self._path, allow_not_found=True)
+        found = patiently("list", self._path, lambda: self._filesystem.get_file_info(selector))
         return sorted(info.base_name for info in found if not info.base_name.startswith(TEMPORARY))
 
     def exists(self, name: str) -> bool:
         """Whether there is a file or directory `name`."""
-        return bool(self._filesystem.get_file_info(self._at(name)).type != fs.FileType.NotFound)
+        path = self._at(name)
+        return bool(patiently("read", path, lambda: self._kind(path)) != fs.FileType.NotFound)
 
     def delete(self, name: str) -> None:
         """Removes a file, or a directory with all in it; one that is missing is fine. Raises UserError as `write`."""
         path = self._at(name)
-        with self._told("delete", path):
-            kind = self._filesystem.get_file_info(path).type
-            if isinstance(self._filesystem, fs.LocalFileSystem):
-                delete_durably(Path(path))
-            elif kind == fs.FileType.Directory:
-                self._filesystem.delete_dir(path)
-            elif kind == fs.FileType.File:
-                self._filesystem.delete_file(path)
+        patiently("delete", path, lambda: self._remove(path))
+
+    def _kind(self, path: str) -> Any:
+        return self._filesystem.get_file_info(path).type
+
+    def _content(self, path: str) -> bytes | None:
+        if self._kind(path) != fs.FileType.File:
+            return None
+        with self._filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
+    def _put(self, path: str, data: bytes) -> None:
+        if isinstance(self._filesystem, fs.LocalFileSystem):
+            write_atomically(Path(path), data)
+            return
+        self._filesystem.create_dir(self._path, recursive=True)
+        # one put: an object store shows the object only once the stream was closed
+        with self._filesystem.open_output_stream(path) as stream:
+            stream.write(data)
+
+    def _put_changed(self, path: str, change: Change) -> None:
+        old = self._content(path)
+        new = change(old)
+        if new is not None:
+            self._put(path, new)
+        elif old is not None:
+            self._remove(path)
+
+    def _remove(self, path: str) -> None:
+        if isinstance(self._filesystem, fs.LocalFileSystem):
+            delete_durably(Path(path))
+            return
+        kind = self._kind(path)
+        if kind == fs.FileType.Directory:
+            self._filesystem.delete_dir(path)
+        elif kind == fs.FileType.File:
+            self._filesystem.delete_file(path)
 
     def _at(self, name: str) -> str:
         if not name or name in {".", ".."} or "/" in name or "\0" in name or name.startswith(TEMPORARY):
             raise ValueError(f"not a name for a stored file: {name!r}")
         return _joined(self._path, name)
-
-    @contextmanager
-    def _told(self, action: str, path: str) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"cannot {action} {path}: {_one_line(error)}") from error
 
 
 def _joined(directory: str, name: str) -> str:
@@ -117,11 +145,7 @@ def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"cannot use {uri} as a place to store files: {_one_line(error)}") from error
+        raise UserError(f"cannot use {uri} as a place to store files: {one_line(error)}") from error
     if not path:
         raise UserError(f"cannot use {uri} as a place to store files: it names no bucket or directory")
     return filesystem, path
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

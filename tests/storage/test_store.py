@@ -1,12 +1,18 @@
+import errno
+import fcntl
 import os
 import pickle
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
 from msd_ray.errors import UserError
-from msd_ray.storage import Store
+from msd_ray.storage import Change, Store
+
+ROOM = "free some space and run the same command again: what was whole before still is"
 
 
 @pytest.fixture(params=["local", "object store"])
@@ -102,10 +108,85 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="No space left on device"):
+    with pytest.raises(UserError) as told:
         store.write("x", b"new")
+    assert str(told.value) == f"cannot write {tmp_path}/x: No space left on device; {ROOM}"
     assert store.read("x") == b"old"
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_an_update_reads_changes_and_removes(store: Store) -> None:
+    seen: list[bytes | None] = []
+
+    def to(new: bytes | None) -> Change:
+        def change(old: bytes | None) -> bytes | None:
+            seen.append(old)
+            return new
+
+        return change
+
+    where = store.child("d")
+    for new in (b"long content", b"short", None, None):
+        where.update("x", to(new))
+        assert where.names() == ([] if new is None else ["x"])
+        assert new is None or where.read("x") == new
+    assert seen == [None, b"long content", b"short", None]
+
+
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_an_update_that_is_refused_changes_nothing(store: Store, old: bytes | None) -> None:
+    def refuse(_: bytes | None) -> bytes:
+        raise UserError("no")
+
+    if old:
+        store.write("x", old)
+    with pytest.raises(UserError, match=r"^no$"):
+        store.update("x", refuse)
+    assert store.names() == (["x"] if old else [])
+    assert not old or store.read("x") == old
+
+
+def test_updates_of_a_local_file_wait_for_each_other_even_where_it_is_removed(tmp_path: Path) -> None:
+    store, began = Store(str(tmp_path)), threading.Event()
+
+    def slowly(end: bytes | None) -> Change:
+        def change(old: bytes | None) -> bytes | None:
+            began.set()
+            time.sleep(0.1)
+            return end if end is None else (old or b"") + end
+
+        return change
+
+    def meanwhile(end: bytes) -> threading.Thread:
+        assert began.wait(60)
+        thread = threading.Thread(target=store.update, args=("x", slowly(end)))
+        thread.start()
+        return thread
+
+    began.set()
+    threads = [meanwhile(b"a"), meanwhile(b"b")]
+    for thread in threads:
+        thread.join()
+    assert sorted(store.read("x")) == sorted(b"ab")
+
+    began.clear()
+    removal = threading.Thread(target=store.update, args=("x", slowly(None)))
+    removal.start()
+    meanwhile(b"c").join()
+    removal.join()
+    assert store.read("x") == b"c"
+
+
+def test_an_update_says_whether_it_shut_others_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = "bucket" not in store.uri
+    assert store.update("x", lambda _: b"1") is local
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert store.update("x", lambda old: (old or b"") + b"2") is False
+    assert store.read("x") == b"12"
 
 
 def test_a_process_killed_in_a_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""A run directory is driven by one process at a time: the one whose lease lies in it and has not expired."""
+
+import logging
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pydantic import BaseModel, FiniteFloat, ValidationError
+
+from msd_ray.errors import TrainingError, UserError
+from msd_ray.runs.process import Process
+from msd_ray.storage import Change, Store
+
+LOG = logging.getLogger(__name__)
+NAME = "lease.json"
+DURATION = 45.0  # seconds: two renewals may fail, and whoever waits for the lease of a lost host does not wait long
+RENEWAL = DURATION / 3
+SKEW = 10.0  # seconds by which two hosts' clocks may differ: a lease is another's only so long after it expired
+SETTLING = 2.0  # seconds in which whoever read the old lease has written its own, where storage has no locks
+
+
+class Claim(BaseModel, frozen=True):
+    """The content of the file. expires: unix seconds by the owner's clock."""
+
+    id: str
+    owner: Process
+    expires: FiniteFloat
+
+    def __str__(self) -> str:
+        return f"{self.owner.host}, process {self.owner.pid}"
+
+
+@contextmanager
+def held(store: Store, clock: Callable[[], float] = time.time) -> Iterator["Lease"]:
+    """Holds the lease of the run directory `store`, renewed by a thread of its own.
+
+    Raises UserError where another process holds it, or the directory cannot be written to. A lease that expired, or
+    whose process has certainly ended, is taken over.
+    """
+    lease, ended = Lease(store, clock), threading.Event()
+    lease.take()
+    thread = threading.Thread(target=_keep, args=(lease, ended), name="lease", daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        ended.set()
+        thread.join()
+        lease.release()
+
+
+def refuse_if_held(store: Store) -> None:
+    """Raises UserError where another process holds the lease of `store`; takes and writes nothing."""
+    if store.exists(NAME):
+        Lease(store).refuse_other(store.read(NAME))
+
+
+class Lease:
+    """lost: whether another process was seen to have taken it, or removed it; once lost it stays so.
+
+    With clocks less than SKEW apart, two processes never both hold it on storage with locks. Without (object stores)
+    the last of two that take it within the same moment keeps it, and the other finds out after SETTLING seconds, at
+    the latest by `check`. With clocks further apart a live lease may be taken over; its owner finds out by `check`.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store, self._clock = store, clock
+        self._id, self._owner, self._until = uuid.uuid4().hex, Process.this(), 0.0
+        self.lost = False
+
+    def take(self) -> None:
+        """Raises UserError where another process holds it, or the directory cannot be written to."""
+        if not self._update(self._taken):
+            time.sleep(SETTLING)
+            self._update(self._taken)  # refused where another wrote later
+
+    def check(self) -> None:
+        """Renews it. Raises TrainingError where it was lost, UserError where the storage fails."""
+        try:
+            self._update(self._renewed)
+        except TrainingError:
+            self.lost = True
+            raise
+
+    def refuse_if_lost(self) -> None:
+        """As `check`, but asks the storage only where the thread has seen it lost or did not renew it in time (this
+        host was asleep, the storage failed): cheap enough to be called every second."""
+        if self.lost or self._clock() > self._until:
+            self.check()
+
+    def release(self) -> None:
+        """Removes it if it is still ours. A storage that fails now is only warned of: the lease will expire."""
+        try:
+            self._store.update(NAME, self._released)
+        except UserError as error:
+            LOG.warning("%s", error)
+
+    def _update(self, change: Change) -> bool:
+        until = self._clock() + DURATION
+        exclusive = self._store.update(NAME, change)
+        self._until = until
+        return exclusive
+
+    def refuse_other(self, old: bytes | None) -> None:
+        """Raises UserError where `old` is the lease of another process that may still be at work."""
+        found = self._read(old)
+        if found and found.id != self._id and not found.owner.is_gone() and self._seconds_left(found) > 0:
+            raise self._refusal(found)
+
+    def _taken(self, old: bytes | None) -> bytes:
+        self.refuse_other(old)
+        return self._claim()
+
+    def _renewed(self, old: bytes | None) -> bytes:
+        found = self._read(old)
+        if old is None or (found and found.id != self._id):
+            taken = f"{found} has taken over" if found else f"somebody removed {NAME} from"
+            raise TrainingError(f"{taken} {self._store.uri}: this process ends and leaves the run as it is")
+        return self._claim()
+
+    def _released(self, old: bytes | None) -> bytes | None:
+        found = self._read(old)
+        return None if found and found.id == self._id else old
+
+    def _claim(self) -> bytes:
+        claim = Claim(id=self._id, owner=self._owner, expires=self._clock() + DURATION)
+        return claim.model_dump_json(indent=1).encode()
+
+    def _read(self, data: bytes | None) -> Claim | None:
+        """None where there is none, or none that can be read: it says nothing of who might still be at work."""
+        try:
+            return Claim.model_validate_json(data) if data is not None else None
+        except ValidationError:
+            LOG.warning("%s/%s is damaged; it counts as expired", self._store.uri, NAME)
+            return None
+
+    def _seconds_left(self, claim: Claim) -> int:
+        return math.ceil(claim.expires + SKEW - self._clock())
+
+    def _refusal(self, other: Claim) -> UserError:
+        return UserError(
+            f"{self._store.uri} is being trained by {other} (its lease ends in {self._seconds_left(other)} s unless it "
+            f"renews); wait for it, or give another --run-dir"
+        )
+
+
+def _keep(lease: Lease, ended: threading.Event) -> None:
+    """Renews the lease until it has ended or is lost. While the storage fails, it tries again at the next renewal."""
+    while not (lease.lost or ended.wait(RENEWAL)):
+        try:
+            lease.check()
+        except (TrainingError, UserError) as error:
+            LOG.warning("%s", error)

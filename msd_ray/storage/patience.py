@@ -1,0 +1,93 @@
+"""Storage fails now and then: what passes by itself is tried again, what does not is told at once."""
+
+import errno
+import logging
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import pyarrow as pa
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from msd_ray.errors import UserError
+
+LOG = logging.getLogger(__name__)
+TRIES = 4  # with waits of about 0.5, 1 and 2 s: a hiccup passes, and nobody waits long for a storage that is gone
+FIRST_WAIT, JITTER = 0.5, 0.25  # seconds; jitter, lest students that failed together try again together
+
+_BUSY = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+_CUT_OFF = {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT}
+_UNREACHED = {errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
+_PASSING = _BUSY | _CUT_OFF | _UNREACHED
+
+# Object stores give no errno. These of their complaints stay; any other may be a server or a network in trouble.
+_REFUSED = re.compile(
+    r"ACCESS_DENIED|PERMISSION_DENIED|INVALID_ACCESS_KEY|SIGNATURE|UNAUTHENTICATED|HTTP status 40[13]"
+)
+_NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|[Bb]ucket .*not found|bucket does not exist")
+
+_ROOM = "free some space and run the same command again: what was whole before still is"
+_RIGHT = "choose another place, or give this user the right to change this one"
+_FILE_IN_THE_WAY = "a file stands where a directory has to be: move it away, or choose another place"
+_ADVICE = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EROFS: _RIGHT,
+    errno.EACCES: _RIGHT,
+    errno.EPERM: _RIGHT,
+    errno.ENOTDIR: _FILE_IN_THE_WAY,
+    errno.EEXIST: _FILE_IN_THE_WAY,
+}
+_Result = TypeVar("_Result")
+
+
+def patiently(action: str, path: str, do: Callable[[], _Result]) -> _Result:
+    """What `do` returns, tried up to TRIES times while it fails for a reason that may pass. `do` must bear repetition.
+
+    Raises UserError, "cannot <action> <path>: why; what to do", where it keeps failing or waiting cannot help. (An S3
+    client of pyarrow tries each request for 6 s on its own.)
+    """
+    try:
+        return _again(action, path)(do)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot {action} {path}: {one_line(error)}; {_advice(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Why it failed, without the number and the path that an OSError brings along."""
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(told.split()).rstrip(".")
+
+
+def _again(action: str, path: str) -> Retrying:
+    def warn(state: RetryCallState) -> None:
+        error = state.outcome and state.outcome.exception()
+        LOG.warning("cannot %s %s: %s; trying again", action, path, error and one_line(error))
+
+    return Retrying(
+        retry=retry_if_exception(_may_pass),
+        stop=stop_after_attempt(TRIES),
+        wait=wait_exponential_jitter(FIRST_WAIT, jitter=JITTER),
+        before_sleep=warn,
+        reraise=True,
+    )
+
+
+def _may_pass(error: BaseException) -> bool:
+    if not isinstance(error, OSError):
+        return False
+    if error.errno is not None:
+        return error.errno in _PASSING
+    return not (_REFUSED.search(str(error)) or _NO_BUCKET.search(str(error)))
+
+
+def _advice(error: OSError | pa.ArrowException) -> str:
+    if _may_pass(error):
+        return (
+            f"tried {TRIES} times; run the same command again once the storage is well: what was whole before still is"
+        )
+    if _REFUSED.search(str(error)):
+        return _RIGHT
+    if _NO_BUCKET.search(str(error)):
+        return "create the bucket, or choose another place"
+    return _ADVICE.get(getattr(error, "errno", None) or 0, "mend it, or choose another place")
