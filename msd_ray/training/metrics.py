@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from msd_ray.training.group import ALONE, Group
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,15 @@ class Averages:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def take(self, stage: str, nimg: int) -> list[Metric]:
-        """The means since the last call, which also forgets them."""
-        rows = [Metric(stage, nimg, name, float(total) / self._counts[name]) for name, total in self._sums.items()]
+    def take(self, stage: str, nimg: int, group: Group = ALONE) -> list[Metric]:
+        """The means since the last call over all processes of a group, which have added the same names; also forgets
+        them."""
+        if not self._sums:
+            return []
+        sums = torch.stack(list(self._sums.values()))
+        counts = torch.tensor(list(self._counts.values()), dtype=sums.dtype, device=sums.device)
+        group.sum([sums, counts])
+        means = zip(self._sums, sums.tolist(), counts.tolist(), strict=True)
+        rows = [Metric(stage, nimg, name, total / count) for name, total, count in means]
         self.__init__()  # type: ignore[misc]
         return rows

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from msd_ray.diffusion import add_noise, one_step
 from msd_ray.random import stream
-from msd_ray.training.student import StudentSpec, StudentTrainer
+from msd_ray.training.spec import StudentSpec
+from msd_ray.training.student import StudentTrainer
 
 PREVIEWS = "previews"
 SAMPLES, SIGMAS = 8, (0.5, 3.0)

@@ -15,6 +15,11 @@ class State:
     parts: dict[str, Tensors]
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def bytes(self) -> int:
+        """Of all tensors."""
+        return sum(t.numel() * t.element_size() for tensors in self.parts.values() for t in tensors.values())
+
 
 def tensors_of(module: nn.Module) -> Tensors:
     return {name: value.detach() for name, value in module.state_dict().items()}

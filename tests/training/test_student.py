@@ -1,97 +1,43 @@
 import copy
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 
 from msd_ray.data import Samples
-from msd_ray.diffusion import EDMDenoiser, Noise, one_step, per_sample
+from msd_ray.diffusion import Noise, one_step
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
-from msd_ray.objectives import OBJECTIVES, Pairs
+from msd_ray.objectives import OBJECTIVES, Needs, Pairs
 from msd_ray.objectives.gdd import INNATE
 from msd_ray.teachers import Answer
+from msd_ray.training.batches import Batches
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.ema import EMAConfig
-from msd_ray.training.state import Tensors, load_optimizer, tensors_of_optimizer
-from msd_ray.training.student import Extras, StudentSpec, StudentTrainer
+from msd_ray.training.spec import Extras
+from msd_ray.training.state import load_optimizer, tensors_of_optimizer
+from msd_ray.training.student import StudentTrainer
 
-BATCH = 8
-DM = StageConfig("dm", images=40, batch=BATCH, generator_lr=1e-3, fake_lr=2e-3, fake_steps=2, warmup=16)
-ADM = replace(DM, objective="adm", images=24, generator_lr=5e-4)
-CONDITIONS = (1, 3)
-SPEC = StudentSpec(
-    index=0,
-    seed=5,
-    conditions=CONDITIONS,
-    denoiser=DenoiserSpec(MLPConfig(width=8, blocks=2), (2,), 4),
-    stages={"dm": DM, "adm": ADM},
-    training=TrainingConfig(log_every=16, ema=EMAConfig(halflife=20, rampup=0.5)),
+from .cases import (
+    ADM,
+    BATCH,
+    CONDITIONS,
+    DM,
+    REAL,
+    SPEC,
+    Spy,
+    SpyAnswer,
+    assert_same,
+    original,
+    pairs_of,
+    parts,
+    staged,
+    trained,
+    trainer,
 )
-REAL = Samples(torch.arange(20.0).reshape(10, 2) / 20, torch.tensor(CONDITIONS * 5))
-
-
-@dataclass
-class Spy:
-    """A teacher of data N(mean, 0.3^2 I) that notes what it is asked and in which order; reading waits for `result`."""
-
-    mean: Tensor = field(default_factory=lambda: torch.tensor([0.6, -0.3]))
-    std: float = 0.3
-    events: list[str] = field(default_factory=list)
-    conditions: list[Tensor] = field(default_factory=list)
-
-    def submit(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Answer:
-        self.events.append("asked")
-        self.conditions.append(condition)
-        s2 = per_sample(sigma, x_t) ** 2
-        return SpyAnswer(self, (self.std**2 * x_t + s2 * self.mean) / (self.std**2 + s2))
-
-
-@dataclass
-class SpyAnswer:
-    spy: Spy
-    x0: Tensor
-
-    def result(self) -> Tensor:
-        self.spy.events.append("read")
-        return self.x0
-
-
-def original(spec: StudentSpec = SPEC) -> EDMDenoiser:
-    """A frozen teacher, the same each time."""
-    torch.manual_seed(11)
-    network = spec.denoiser.build().eval().requires_grad_(False)
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    return network
-
-
-def trainer(spec: StudentSpec = SPEC, teacher: Any = None, **more: Any) -> StudentTrainer:
-    z, x = torch.randn(2, 12, *spec.denoiser.sample_shape, generator=torch.Generator().manual_seed(3))
-    extras = Extras(encoder=original(spec), pairs=Pairs(z, x, torch.arange(12) % 4))
-    return StudentTrainer(spec, teacher or Spy(), **{"real": REAL, "extras": extras, **more})
-
-
-def trained(spec: StudentSpec = SPEC) -> StudentTrainer:
-    t = trainer(spec)
-    t.advance(spec.images)
-    return t
-
-
-def parts(t: StudentTrainer) -> dict[str, Tensors]:
-    return t.state_dict().parts
-
-
-def assert_same(a: StudentTrainer, b: StudentTrainer) -> None:
-    ours, theirs = parts(a), parts(b)
-    assert ours.keys() == theirs.keys()
-    for part in ours:
-        assert ours[part].keys() == theirs[part].keys()
-        for name in ours[part]:
-            assert torch.equal(ours[part][name], theirs[part][name]), (part, name)
 
 
 def differ(a: StudentTrainer, b: StudentTrainer) -> bool:
@@ -155,7 +101,6 @@ def test_the_discriminator_outlives_a_stage_that_does_not_use_it() -> None:
     assert_same(t, trained(spec))
 
 
-OPTIONS: dict[str, dict[str, Any]] = {"consistency": {"levels": 6}, "gdd": {"r1_every": 2}, "sida": {"gan_from": 1}}
 SEQUENCES = [
     *([name] for name in OBJECTIVES),
     ["tsm", "dm", "adm"],
@@ -163,14 +108,6 @@ SEQUENCES = [
     ["o2mkd", "f-distill", "adm", "f-distill"],
     ["gdd", "consistency", "dmd"],
 ]
-
-
-def staged(objectives: list[str], images: int = 24, **changes: Any) -> StudentSpec:
-    stages = {
-        f"{i}-{name}": replace(DM, objective=name, images=images, options=OPTIONS.get(name, {}), **changes)
-        for i, name in enumerate(objectives)
-    }
-    return replace(SPEC, stages=stages)
 
 
 @pytest.mark.parametrize("objectives", SEQUENCES, ids="-".join)
@@ -239,19 +176,18 @@ def triples(pairs: Pairs) -> set[tuple[float, ...]]:
 
 
 def test_pairs_are_of_all_classes_and_belong_together() -> None:
-    t = trainer(staged(["dmd"]))
-    t._enter("0-dmd")
-    assert t.extras.pairs is not None
-    drawn = [t._batch(torch.Generator().manual_seed(i), 0).pairs for i in range(30)]
-    seen = set().union(*(triples(pairs) for pairs in drawn if pairs))
-    assert seen == triples(t.extras.pairs)
+    pairs = pairs_of(SPEC)
+    batches = Batches(SPEC, None, pairs, torch.device("cpu"))
+    drawn = [batches.draw(BATCH, Needs(pairs=True), 0, batches.stream(i, "any", 0)).pairs for i in range(30)]
+    seen = set().union(*(triples(some) for some in drawn if some))
+    assert seen == triples(pairs)
     assert {c for *_, c in seen} == {0, 1, 2, 3}  # the student owns 1 and 3
 
 
 def test_the_objective_is_told_the_updates_that_the_stage_has_seen() -> None:
     t = trainer(staged(["gdd", "gdd"], images=32, fake_steps=1))
     rows = t.advance(64)
-    steps = [t._batch(torch.Generator(), seen).step for seen in (0, 8, 24)]
+    steps = [t._draw("any", 0, seen)[0].step for seen in (0, 8, 24)]
     assert steps == [0, 1, 3]
     regular = {(r.stage, r.nimg) for r in rows if r.name == "r1"}  # every second update of each stage
     assert regular == {("0-gdd", 16), ("0-gdd", 32), ("1-gdd", 48), ("1-gdd", 64)}
@@ -298,22 +234,6 @@ def test_students_that_start_from_the_same_weights_draw_different_noise() -> Non
 
 
 # One step: who is asked what, and when.
-
-
-@pytest.fixture
-def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
-    """A teacher whose events also hold the optimizers' steps, as "fake <lr>" and "generator <lr>"."""
-    spy, step = Spy(), optim.AdamW.step
-
-    def noted(self: optim.AdamW) -> None:
-        lr = self.param_groups[0]["lr"]
-        before = self.param_groups[0]["params"][0].detach().clone()
-        step(self)
-        assert not torch.equal(before, self.param_groups[0]["params"][0])
-        spy.events.append(f"step {lr:.6f}")
-
-    monkeypatch.setattr(optim.AdamW, "step", noted)
-    return spy
 
 
 def test_the_teacher_is_asked_before_the_fake_score_trains_and_read_after(spy: Spy) -> None:
@@ -476,12 +396,13 @@ def test_at_first_only_fake_score_and_discriminator_train(name: str) -> None:
     for part in ("generator", "ema"):
         assert all(torch.equal(before[part][key], value) for key, value in parts(t)[part].items())
     assert not parts(t)["generator_optimizer"]
-    first = next(iter(t._fake_parameters)).detach().clone()
+    assert t._fake_descent
+    first = t._fake_descent.parameters[0].detach().clone()
     assert parts(t)["fake_optimizer"]
     t.advance(8)
     assert spy.events == ([] if name == "gdd" else ["asked", "read"])
     assert any(not torch.equal(before["generator"][key], value) for key, value in parts(t)["generator"].items())
-    assert not torch.equal(first, next(iter(t._fake_parameters)))
+    assert not torch.equal(first, t._fake_descent.parameters[0])
 
 
 def test_a_cut_while_only_the_fake_score_trains_changes_nothing() -> None:

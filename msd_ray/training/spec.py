@@ -1,0 +1,76 @@
+"""What one student's training is given."""
+
+from dataclasses import dataclass
+
+from msd_ray.diffusion import EDMDenoiser, Noise
+from msd_ray.errors import UserError
+from msd_ray.networks import DenoiserSpec
+from msd_ray.objectives import Objective, Pairs, objective_class
+from msd_ray.training.config import StageConfig, TrainingConfig
+from msd_ray.training.state import Tensors
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """Everything that a student's future depends on, beside the teacher and the data.
+
+    index: the student's number, which its random streams derive from. conditions: the classes it owns. shards: equal
+    parts that every batch is made of, each with random streams of its own; up to so many processes can share the work.
+    What a loss compares within a batch (O2MKD's similarities, the density weights of SiDA) it then compares within a
+    shard. Raises UserError where a batch cannot be split so, or an objective not be computed so.
+    """
+
+    index: int
+    seed: int
+    conditions: tuple[int, ...]
+    denoiser: DenoiserSpec
+    stages: dict[str, StageConfig]
+    training: TrainingConfig = TrainingConfig()
+    noise: Noise = Noise()
+    shards: int = 1
+
+    def __post_init__(self) -> None:
+        if self.shards < 1:
+            raise UserError(f"shards must be at least 1, not {self.shards}")
+        if self.shards > 1:
+            for stage in self.stages:
+                self._check_shards(stage)
+
+    @property
+    def images(self) -> int:
+        """Length of the whole training in generator images."""
+        return sum(stage.images for stage in self.stages.values())
+
+    def stage_at(self, nimg: int) -> tuple[str, int]:
+        """The stage that trains the image after the first `nimg`, and where that stage began."""
+        begin = 0
+        for name, stage in self.stages.items():
+            if nimg < begin + stage.images:
+                return name, begin
+            begin += stage.images
+        raise ValueError(f"training ends at {begin} images")
+
+    def objective(self, stage: str) -> Objective:
+        config = self.stages[stage]
+        objective: Objective = objective_class(config.objective)(noise=self.noise, **config.options)
+        return objective
+
+    def _check_shards(self, stage: str) -> None:
+        config, kept = self.stages[stage], self.objective(stage).needs.memory
+        if config.batch % self.shards:
+            raise UserError(f"stages.{stage}.batch ({config.batch}) must be a multiple of the {self.shards} shards")
+        if kept:
+            raise UserError(
+                f"stages.{stage}: {config.objective} keeps {', '.join(kept)} from one update to the next, which "
+                f"{self.shards} shards cannot share; train it with one shard, in one process"
+            )
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What only some objectives need. fake: weights that the fake score starts from, if other than the generator's.
+    encoder: the frozen teacher. pairs: noise and what the teacher's ODE makes of it."""
+
+    fake: Tensors | None = None
+    encoder: EDMDenoiser | None = None
+    pairs: Pairs | None = None
