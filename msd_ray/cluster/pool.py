@@ -1,146 +1,123 @@
-"""The teacher pool: stateless actors that hold the teacher, and the differentiable stand-in that students ask."""
+"""The teacher pool as the driver sees it: starts replicas, looks after them, has more or fewer as their queues say."""
 
 import time
+from collections import deque
 from dataclasses import dataclass
-from functools import cached_property
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 import ray
-import torch
-from numpy.typing import NDArray
-from ray.actor import ActorHandle
-from torch import Tensor
+from ray.exceptions import RayError
 
-from msd_ray.cluster.device import prepare_device
-from msd_ray.diffusion import EDMDenoiser
-from msd_ray.runs.pairs import make_part
-from msd_ray.runs.plan import Plan
-from msd_ray.runs.teacher import load_teacher
+from msd_ray.cluster.measuring import ReplicaMetrics
+from msd_ray.cluster.replica import TeacherActor
+from msd_ray.cluster.scaling import Look, replicas_wanted
+from msd_ray.recipes import PoolConfig
 from msd_ray.storage import Store
-from msd_ray.teachers import Answer
 
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """array: x0 or a vector-Jacobian product, [B, ...]. cpu_seconds: what it cost the teacher's process."""
-
-    array: Array
-    cpu_seconds: float
+_SILENCE = 30.0  # seconds without an answer after which a replica counts as away
+_GRACE = 60.0  # seconds that one no longer wanted lives on, for students who do not know yet
 
 
-class TeacherActor:
-    """One replica of the teacher. Stateless: any replica answers any request, and the same request the same way.
+@dataclass
+class _Replica:
+    """One actor. question: Ray's reference to the metrics that it was asked for at `asked`. metrics: its last answer;
+    None where there is none, or it died or fell silent since. placed: whether it ever answered."""
 
-    Each request is one forward pass of its own, so that no answer depends on what else was asked.
+    actor: Any
+    question: Any
+    asked: float
+    metrics: ReplicaMetrics | None = None
+    placed: bool = False
+
+
+class Pool:
+    """`min_replicas` to `max_replicas` teacher actors. To be ticked every second or two; nothing here waits.
+
+    One that dies is started anew by Ray wherever there is room; until then it is not ready. Requests that it had are
+    sent again by those who asked (`TeacherPool`).
     """
 
-    def __init__(self, teacher: Store, precision: str, gpus: float) -> None:
+    def __init__(self, config: PoolConfig, teacher: Store, precision: str) -> None:
         """teacher: the folder it is kept in, on storage that all nodes share."""
-        self._teacher, self._precision, self._gpus = teacher, precision, gpus
+        self._config = config
+        actor: Any = ray.remote(TeacherActor)
+        self._make = actor.options(
+            num_cpus=config.cpus,
+            num_gpus=config.gpus,
+            scheduling_strategy="SPREAD" if config.placement == "spread" else "DEFAULT",
+            max_restarts=-1,
+            max_concurrency=config.max_queue + config.max_batch + 16,  # all that wait or compute, and questions
+        )
+        self._arguments = teacher, precision, config
+        self._replicas: list[_Replica] = []
+        self._retired: list[tuple[float, Any]] = []  # when, and which actor
+        self._looks: deque[Look] = deque()
+        self._resize(config.min_replicas)
 
-    @cached_property
-    def device(self) -> torch.device:
-        return prepare_device(self._gpus, threads=1)
+    @property
+    def replicas(self) -> list[Any]:
+        """The actors to ask now: those that ever answered, or all while none has."""
+        return [r.actor for r in self._replicas if r.placed] or [r.actor for r in self._replicas]
 
-    @cached_property
-    def denoiser(self) -> EDMDenoiser:
-        # Loaded by the first request, so that an error reaches the student that asked; one in __init__ would not.
-        return load_teacher(self._teacher, self._precision).to(self.device)
+    @property
+    def ready(self) -> bool:
+        """Whether at least one replica answered lately."""
+        return any(r.metrics for r in self._replicas)
 
-    def denoise(self, x_t: Array, sigma: Array, condition: Array) -> Reply:
-        """x0 [B, ...] for x_t [B, ...] at sigma [B] under condition [B] or [B, D]."""
-        start = time.process_time()
-        with torch.no_grad():
-            x0 = self.denoiser(self._tensor(x_t), self._tensor(sigma), self._tensor(condition))
-        return Reply(x0.cpu().numpy(), time.process_time() - start)
+    def metrics(self) -> list[ReplicaMetrics]:
+        """Of the replicas that answered lately, one tick old."""
+        return [r.metrics for r in self._replicas if r.metrics]
 
-    def vjp(self, x_t: Array, sigma: Array, condition: Array, cotangent: Array) -> Reply:
-        """cotangent [B, ...] times the Jacobian of x0 in x_t; the forward pass is done again here."""
-        start = time.process_time()
-        x = self._tensor(x_t).requires_grad_()
-        with torch.enable_grad():
-            x0 = self.denoiser(x, self._tensor(sigma), self._tensor(condition))
-            (gradient,) = torch.autograd.grad(x0, x, self._tensor(cotangent))
-        return Reply(gradient.cpu().numpy(), time.process_time() - start)
+    def tick(self) -> None:
+        """Takes in what the replicas say of themselves, and starts one, retires one or leaves it at that."""
+        now = time.monotonic()
+        for replica in self._replicas:
+            _hear(replica, now)
+        self._looks.append(self._look(now))
+        while len(self._looks) > 1 and self._looks[1].seconds <= now - self._config.scale_seconds:
+            self._looks.popleft()
+        self._resize(replicas_wanted(self._looks, self._config))
+        self._bury(now)
 
-    def make_pairs(self, folder: Store, part: int, plan: Plan) -> None:
-        """Samples and writes one part of the pairs that `plan` asks for."""
-        make_part(folder, part, self.denoiser, self.device, plan)
+    def stop(self) -> None:
+        """Ends all replicas and frees what they hold."""
+        for actor in [r.actor for r in self._replicas] + [actor for _, actor in self._retired]:
+            ray.kill(actor)
+        self._replicas, self._retired = [], []
 
-    def _tensor(self, array: Array) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self.device)  # a copy: arrays that Ray hands over are read-only
+    def _look(self, now: float) -> Look:
+        ready = self.metrics()
+        return Look(
+            now,
+            replicas=len(self._replicas),
+            used=sum(m.forwards > 0 for m in ready),
+            delay_ms=fmean([m.queue_p50_ms for m in ready] or [0.0]),
+            busy=sum(m.utilisation for m in ready),
+        )
 
+    def _resize(self, wanted: int) -> None:
+        while len(self._replicas) < wanted:
+            actor = self._make.remote(*self._arguments)
+            self._replicas.append(_Replica(actor, actor.metrics.remote(), time.monotonic()))
+        while len(self._replicas) > wanted:  # the newest goes first: the oldest is then in everybody's list
+            self._retired.append((time.monotonic(), self._replicas.pop().actor))
 
-def start_pool(size: int, cpus: float, gpus: float, teacher: Store, precision: str) -> list[ActorHandle[Any]]:
-    """`size` teacher actors. One that dies is started anew by Ray and its requests are sent again, without limit."""
-    actor: Any = ray.remote(TeacherActor).options(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=-1)
-    return [actor.remote(teacher, precision, gpus) for _ in range(size)]
-
-
-def stop_pool(actors: list[ActorHandle[Any]]) -> None:
-    """Ends the actors and frees what they hold."""
-    for actor in actors:
-        ray.kill(actor)
-
-
-class TeacherPool:
-    """A denoiser whose calls run in a pool. Where x_t requires a gradient, backward asks the pool for the
-    vector-Jacobian product of the same call, so an objective cannot tell it from a local teacher.
-
-    Requests go straight from here to the teacher actors, in turn. cpu_seconds: what they cost the pool so far.
-    """
-
-    def __init__(self, actors: list[ActorHandle[Any]], first: int = 0) -> None:
-        """first: the actor to begin with, so that many students do not all begin with the same one."""
-        self._actors, self._next = actors, first
-        self.cpu_seconds = 0.0
-
-    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        return self.submit(x_t, sigma, condition).result()
-
-    def submit(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Answer:
-        """Sends the request and returns at once."""
-        return _Pending(self, x_t, sigma, condition, self.ask("denoise", x_t, sigma, condition))
-
-    def ask(self, method: str, *tensors: Tensor) -> Any:
-        """Sends one request to the next actor; returns Ray's reference to the Reply."""
-        actor = self._actors[self._next % len(self._actors)]
-        self._next += 1
-        return getattr(actor, method).remote(*(t.detach().cpu().numpy() for t in tensors))
-
-    def collect(self, reference: Any, like: Tensor) -> Tensor:
-        """The tensor of a Reply, on the device and in the type of `like`; waits for it."""
-        reply: Reply = ray.get(reference)
-        self.cpu_seconds += reply.cpu_seconds
-        return torch.from_numpy(reply.array.copy()).to(like)
+    def _bury(self, now: float) -> None:
+        """Ends replicas that were retired long enough ago. Should anybody ask one still, another will answer."""
+        while self._retired and self._retired[0][0] < now - _GRACE:
+            ray.kill(self._retired.pop(0)[1])
 
 
-@dataclass(frozen=True)
-class _Pending:
-    pool: TeacherPool
-    x_t: Tensor
-    sigma: Tensor
-    condition: Tensor
-    reference: Any
-
-    def result(self) -> Tensor:
-        x0: Tensor = _Remote.apply(self.x_t, self)  # type: ignore[no-untyped-call]
-        return x0
-
-
-class _Remote(torch.autograd.Function):
-    """The teacher as a function of x_t, computed elsewhere both ways."""
-
-    @staticmethod
-    def forward(ctx: Any, x_t: Tensor, pending: _Pending) -> Tensor:
-        ctx.pending = pending
-        return pending.pool.collect(pending.reference, x_t)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
-        p: _Pending = ctx.pending
-        reference = p.pool.ask("vjp", p.x_t, p.sigma, p.condition, cotangent)
-        return p.pool.collect(reference, cotangent), None
+def _hear(replica: _Replica, now: float) -> None:
+    """Takes in the answer to the last question, if there is one, and asks the next."""
+    answered, _ = ray.wait([replica.question], timeout=0)
+    if not answered:
+        if now - replica.asked > _SILENCE:
+            replica.metrics = None
+        return
+    try:
+        replica.metrics, replica.placed = ray.get(replica.question), True
+    except RayError:  # dead or on its way back
+        replica.metrics = None
+    replica.question, replica.asked = replica.actor.metrics.remote(), now

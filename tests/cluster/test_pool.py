@@ -1,61 +1,18 @@
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
-from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
+from msd_ray.errors import CorruptError
+from msd_ray.networks import DenoiserSpec, MLPConfig
 from msd_ray.objectives import ADM, DM, O2MKD, TSM, Batch, Consistency, FDistill, Nets, SiD, SiDA
-from msd_ray.runs.teacher import keep_teacher
-from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher
-from msd_ray.training.state import State
+
+from .conftest import SPEC, PoolOf, Start, client_of, metrics_of, question, shaken
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
-SPEC = DenoiserSpec(UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
-
-
-def shaken(spec: DenoiserSpec, scale: float = 0.1) -> Any:
-    """A denoiser none of whose layers is zero."""
-    torch.manual_seed(0)
-    denoiser = spec.build().eval().requires_grad_(False)
-    for p in denoiser.parameters():
-        p.copy_(torch.randn_like(p) * scale)
-    return denoiser
-
-
-PoolOf = Callable[..., Any]
-
-
-@pytest.fixture
-def pool_of(tmp_path: Path) -> Iterator[PoolOf]:
-    """pool_of(denoiser, spec, size) starts a pool that holds this teacher."""
-    from msd_ray.cluster.pool import TeacherPool, start_pool, stop_pool
-
-    started: list[Any] = []
-
-    def start(denoiser: Any, spec: DenoiserSpec, size: int = 1) -> Any:
-        store = Store(str(tmp_path / "teacher"))
-        facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
-        keep_teacher(store, spec, State({"ema": denoiser.state_dict()}, facts))
-        actors = start_pool(size, 0.1, 0.0, store, "fp32")
-        started.extend(actors)
-        return TeacherPool(actors)
-
-    yield start
-    stop_pool(started)
-
-
-def question(n: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    rng = torch.Generator().manual_seed(1)
-    x_t = torch.randn(n, 1, 8, 8, generator=rng)
-    return x_t, torch.rand(n, generator=rng) * 5 + 0.01, torch.arange(n) % 10
 
 
 def test_output_and_gradient_equal_the_local_teachers(pool_of: PoolOf) -> None:
@@ -123,22 +80,59 @@ def generator_gradient(objective: Any, teacher: Any, ask: Any) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in generator.parameters() if p.grad is not None])
 
 
-@pytest.mark.timeout(120)
-def test_a_killed_replica_is_replaced_and_its_request_answered(pool_of: PoolOf) -> None:
-    pool = pool_of(shaken(SPEC), SPEC)
-    expected = pool(*question())
+def test_answers_of_a_deterministic_pool_are_the_same_whoever_else_asks(start: Start) -> None:
+    pool = start(shaken(SPEC), max_wait_ms=50.0)
+    student = client_of(pool)
+    expected = student(*question())
     for _ in range(3):
-        before = {p.pid for p in _teacher_processes()}
-        assert before
-        answer = pool.submit(*question())
-        for pid in before:
-            os.kill(pid, signal.SIGKILL)
-        assert torch.equal(answer.result(), expected)
-        deadline = time.monotonic() + 30
-        while not {p.pid for p in _teacher_processes()} - before:
-            assert time.monotonic() < deadline, "no new teacher process came"
-            time.sleep(0.2)
+        first, *_, last = [answer.result() for answer in [student.submit(*question(n)) for n in (6, 16, 32, 6)]]
+        assert torch.equal(first, expected)
+        assert torch.equal(last, expected)
+    (read,) = metrics_of(pool)
+    assert read.forwards == read.requests == student.requests == 13
 
 
-def _teacher_processes() -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline"]) if "ray::TeacherActor" in " ".join(p.info["cmdline"] or [])]
+def test_requests_of_several_students_are_joined(start: Start) -> None:
+    teacher, joined = shaken(SPEC), {"deterministic": False, "max_wait_ms": 50.0}
+    pool = start(teacher, **joined)
+    students = [client_of(pool, **joined) for _ in range(4)]
+    expected = teacher(*question())
+    for _ in range(3):
+        for answer in [student.submit(*question()) for student in students]:
+            torch.testing.assert_close(answer.result(), expected, rtol=0, atol=1e-5)
+    (read,) = metrics_of(pool)
+    assert (read.requests, read.images) == (12, 72)
+    assert read.forwards < 12
+    assert read.batch == 72 / read.forwards
+
+
+def test_bf16_on_the_wire_rounds_question_and_answer(pool_of: PoolOf) -> None:
+    teacher = shaken(SPEC)
+    pool = pool_of(teacher, wire="bf16")
+    x_t, sigma, condition = question()
+    x = x_t.clone().requires_grad_()
+    answer = pool(x, sigma, condition)
+    rounded = teacher(x_t.bfloat16().float(), sigma, condition)
+    assert answer.dtype == torch.float32
+    torch.testing.assert_close(answer, rounded, rtol=2**-7, atol=1e-6)
+    assert not torch.equal(answer, rounded)
+    answer.sum().backward()
+    assert x.grad.abs().max() > 1e-3
+
+
+def test_a_bad_request_fails_alone_and_says_why(pool_of: PoolOf) -> None:
+    teacher = shaken(SPEC)
+    pool = pool_of(teacher, deterministic=False, max_wait_ms=50.0)
+    x_t, sigma, condition = question()
+    answers = [pool.submit(x_t, sigma, condition + extra) for extra in (0, 99, 0)]
+    with pytest.raises(RuntimeError, match="num_classes"):
+        answers[1].result()
+    for answer in (answers[0], answers[2]):
+        torch.testing.assert_close(answer.result(), teacher(x_t, sigma, condition), rtol=0, atol=1e-5)
+
+
+def test_what_keeps_the_teacher_from_loading_reaches_who_asked(pool_of: PoolOf, tmp_path: Path) -> None:
+    pool = pool_of(shaken(SPEC))
+    (tmp_path / "teacher-0" / "denoiser.safetensors").write_bytes(b"torn")
+    with pytest.raises(CorruptError):
+        pool(*question())

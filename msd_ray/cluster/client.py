@@ -1,0 +1,141 @@
+"""The differentiable stand-in for the teacher that students ask; the teacher itself is in other processes."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+from torch import Tensor
+
+from msd_ray.cluster.batching import QueueFullError, Reply
+from msd_ray.cluster.wire import Array, pack, pack_half, unpack
+from msd_ray.errors import TrainingError
+from msd_ray.recipes import PoolConfig
+from msd_ray.teachers import Answer
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request under way, and what it takes to send it again. reference: Ray's, to the Reply."""
+
+    kind: str
+    arrays: tuple[Array, ...]
+    reference: Any
+
+
+class TeacherPool:
+    """A denoiser whose calls run in a pool. Where x_t requires a gradient, backward asks the pool for the
+    vector-Jacobian product of the same call, so an objective cannot tell it from a local teacher.
+
+    Requests go straight from here to the replicas, in turn. Where one is dead, away or full the next is asked: replicas
+    keep nothing, so the answer is the same. requests: answered so far. cpu_seconds: what they cost the pool.
+    wait_seconds: how long they held up the asker.
+    """
+
+    def __init__(self, config: PoolConfig, first: int = 0) -> None:
+        """first: the replica to begin with, so that many students do not all begin with the same one."""
+        self._config, self._next = config, first
+        self._pack = pack_half if config.wire == "bf16" else pack
+        self._replicas: list[Any] = []
+        self.requests = 0
+        self.cpu_seconds = self.wait_seconds = 0.0
+
+    def use(self, replicas: list[Any]) -> None:
+        """Asks these teacher actors from now on; at least one."""
+        self._replicas = list(replicas)
+
+    def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        return self.submit(x_t, sigma, condition).result()
+
+    def submit(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Answer:
+        """Sends the request and returns at once. The answer's result raises what the teacher raised, and TrainingError
+        where no replica answered for `retry_seconds`."""
+        return _Pending(self, x_t, sigma, condition, self.ask("denoise", x_t, sigma, condition))
+
+    def ask(self, kind: str, x_t: Tensor, sigma: Tensor, condition: Tensor, *cotangent: Tensor) -> Asked:
+        """Sends one request: "denoise", or "vjp" with a cotangent."""
+        images = [self._pack(t) for t in (x_t, *cotangent)]
+        arrays = (images[0], pack(sigma), pack(condition), *images[1:])
+        return Asked(kind, arrays, self._send(kind, arrays))
+
+    def collect(self, asked: Asked, like: Tensor) -> Tensor:
+        """The answer, on the device and in the type of `like`; waits for it, and asks again where that helps."""
+        start = time.monotonic()
+        reply = self._reply(asked)
+        self.wait_seconds += time.monotonic() - start
+        self.requests += 1
+        self.cpu_seconds += reply.cpu_seconds
+        return unpack(reply.array).to(like)
+
+    def _send(self, kind: str, arrays: tuple[Array, ...]) -> Any:
+        replica = self._replicas[self._next % len(self._replicas)]
+        self._next += 1
+        return getattr(replica, kind).remote(*arrays)
+
+    def _reply(self, asked: Asked) -> Reply:
+        reference, pauses = asked.reference, self._pauses()
+        while True:
+            try:
+                reply: Reply = ray.get(reference)
+                return reply
+            except RayError as error:
+                if isinstance(error, RayTaskError) and not isinstance(error, QueueFullError):
+                    raise  # the teacher's own, which it would raise again
+                pause = next(pauses, None)
+                if pause is None:
+                    raise self._no_answer(error) from None
+                time.sleep(pause)
+            reference = self._send(asked.kind, asked.arrays)
+
+    def _pauses(self) -> Iterator[float]:
+        """Seconds to wait before each further try: none until every replica was asked, then longer and longer, until
+        `retry_seconds` after the first."""
+        end = time.monotonic() + self._config.retry_seconds
+        yield from repeat(0.0, len(self._replicas) - 1)
+        pause = _FIRST_PAUSE
+        while time.monotonic() + pause < end:
+            yield pause
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _no_answer(self, error: RayError) -> TrainingError:
+        c = self._config
+        reason, remedy = type(error).__name__, f"make room for one ({c.cpus:g} CPU, {c.gpus:g} GPU)"
+        if isinstance(error, QueueFullError):
+            reason, remedy = "their queues are full", "raise cluster.pool.max_replicas or cluster.pool.max_queue"
+        return TrainingError(
+            f"no teacher replica answered for {c.retry_seconds:g} s ({reason}); {remedy} and give the command again"
+        )
+
+
+@dataclass(frozen=True)
+class _Pending:
+    pool: TeacherPool
+    x_t: Tensor
+    sigma: Tensor
+    condition: Tensor
+    asked: Asked
+
+    def result(self) -> Tensor:
+        x0: Tensor = _Remote.apply(self.x_t, self)  # type: ignore[no-untyped-call]
+        return x0
+
+
+class _Remote(torch.autograd.Function):
+    """The teacher as a function of x_t, computed elsewhere both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, x_t: Tensor, pending: _Pending) -> Tensor:
+        ctx.pending = pending
+        return pending.pool.collect(pending.asked, x_t)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        p: _Pending = ctx.pending
+        asked = p.pool.ask("vjp", p.x_t, p.sigma, p.condition, cotangent)
+        return p.pool.collect(asked, cotangent), None

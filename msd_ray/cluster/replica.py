@@ -1,0 +1,112 @@
+"""One process of the teacher pool: takes in requests while it computes, and measures itself."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import ray
+from ray.util.metrics import Gauge, Histogram
+
+from msd_ray.cluster.answering import Answering, Outcome
+from msd_ray.cluster.batching import QueueFullError, Reply, Request, RequestQueue
+from msd_ray.cluster.measuring import Forward, Meter, ReplicaMetrics
+from msd_ray.cluster.wire import Array
+from msd_ray.recipes import PoolConfig
+from msd_ray.runs.pairs import make_part
+from msd_ray.runs.plan import Plan
+from msd_ray.storage import Store
+
+
+class TeacherActor:
+    """A replica of the teacher. Stateless: any replica answers any request, so an asker may ask again elsewhere.
+
+    Its event loop takes requests in, one thread of its own computes. Where `config.deterministic`, each request is a
+    forward pass of its own, and the answer depends on nothing else that was asked.
+    """
+
+    def __init__(self, teacher: Store, precision: str, config: PoolConfig) -> None:
+        """teacher: the folder it is kept in, on storage that all nodes share."""
+        self._answering = Answering(teacher, precision, config.gpus)
+        self._queue, self._meter, self._exported = RequestQueue(config), Meter(time.monotonic()), _Exported()
+        self._thread = ThreadPoolExecutor(1)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def denoise(self, x_t: Array, sigma: Array, condition: Array) -> Reply:
+        """x0 [B, ...] for x_t [B, ...] at sigma [B] under condition [B] or [B, D]. Raises QueueFullError."""
+        return await self._ask("denoise", x_t, sigma, condition)
+
+    async def vjp(self, x_t: Array, sigma: Array, condition: Array, cotangent: Array) -> Reply:
+        """cotangent [B, ...] times the Jacobian of x0 in x_t. Raises QueueFullError."""
+        return await self._ask("vjp", x_t, sigma, condition, cotangent)
+
+    async def metrics(self) -> ReplicaMetrics:
+        read = self._meter.read([r.arrived for r in self._queue.waiting()], time.monotonic())
+        self._exported.utilisation.set(read.utilisation)
+        return read
+
+    @ray.method(max_task_retries=-1)  # nobody else asks again for these
+    async def make_pairs(self, folder: Store, part: int, plan: Plan) -> None:
+        """Samples and writes one part of the pairs that `plan` asks for."""
+
+        def make() -> None:
+            make_part(folder, part, self._answering.denoiser, self._answering.device, plan)
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, make)
+
+    async def _ask(self, kind: str, *arrays: Array) -> Reply:
+        self._serving = self._serving or asyncio.create_task(self._serve())
+        try:
+            request = self._queue.put(kind, arrays)
+        except QueueFullError:
+            self._meter.refused += 1
+            raise
+        return await request.answer
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = await self._queue.next()
+            began = time.monotonic()
+            self._meter.begin(began)
+            outcomes = await loop.run_in_executor(self._thread, self._answering.outcomes, batch)
+            self._measure(batch, outcomes, began)
+            for request, outcome in zip(batch, outcomes, strict=True):
+                _settle(request, outcome)
+
+    def _measure(self, batch: list[Request], outcomes: list[Outcome], began: float) -> None:
+        cpu_seconds = sum(o.cpu_seconds for o in outcomes if isinstance(o, Reply))
+        delays = tuple(began - r.arrived for r in batch)
+        forward = Forward(began, time.monotonic(), sum(r.samples for r in batch), delays, cpu_seconds)
+        self._meter.end(forward)
+        self._exported.forward(forward)
+
+
+def _settle(request: Request, outcome: Outcome) -> None:
+    if request.answer.cancelled():
+        return
+    if isinstance(outcome, Reply):
+        request.answer.set_result(outcome)
+    else:
+        request.answer.set_exception(outcome)
+
+
+class _Exported:
+    """What Ray's own metrics are told, for dashboards. `TeacherActor.metrics` needs none of it."""
+
+    def __init__(self) -> None:
+        self.delay = Histogram(
+            "msd_ray_teacher_queue_delay_ms",
+            "Milliseconds that a request to the teacher waited",
+            boundaries=[1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000],
+        )
+        self.batch = Histogram(
+            "msd_ray_teacher_batch_size",
+            "Images per forward pass of the teacher",
+            boundaries=[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
+        )
+        self.utilisation = Gauge("msd_ray_teacher_utilisation", "Share of the time in which the teacher computes")
+
+    def forward(self, forward: Forward) -> None:
+        self.batch.observe(forward.images)
+        for delay in forward.delays:
+            self.delay.observe(1000 * delay)
