@@ -1,31 +1,123 @@
-"""The driver: keeps as many students training as there are slots, and replaces those that die."""
+"""The driver: gives students to slots segment by segment, and replaces the slots that go."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
-import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
-
-from msd_ray.cluster.actors import Progress
-from msd_ray.errors import MsdRayError
+from msd_ray.cluster.scheduler import Policy, Scheduler
+from msd_ray.cluster.work import Order, Progress, Work
+from msd_ray.errors import TrainingError
 
 State = Literal["waiting", "starting", "training", "restarting", "done", "failed"]
+TICK = 1.0
+"""Seconds after which the driver looks around even if nothing was reported."""
+SPARE = 2
+"""Slots asked for beyond those that seem to fit: how a node that joins is noticed."""
+PATIENCE = 20.0
+"""Seconds without a single teacher replica after which a slot makes room for one. A replica starts in some 5 s."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """A trainer that the driver is to see through. start: makes its actor, which has `advance(images) -> Progress`."""
+class Up:
+    """A slot that was asked for is there."""
 
-    name: str
-    images: int
-    segment: int
-    start: Callable[[], Any]
+    slot: int
+    node: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A segment is over."""
+
+    slot: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A segment ended with an error that another try would meet as well."""
+
+    slot: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """The slot's node will go soon; a checkpoint now saves its work."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A slot died. excused: with its node, so that its student is not to blame."""
+
+    slot: int
+    reason: str
+    excused: bool = False
+
+
+Event = Up | Ended | Failed | Leaving | Gone
+
+
+class Slots(Protocol):
+    """Where students train: actors on a cluster, or a simulation of them. A slot that is asked for is `Up` some time
+    later, or never."""
+
+    def room(self) -> int:
+        """How many slots seem to fit, those there are included."""
+        ...
+
+    def ask(self, slot: int) -> None: ...
+
+    def give(self, slot: int, order: Order) -> None: ...
+
+    def hurry(self, slot: int) -> None:
+        """Makes the segment under way end soon, with a checkpoint."""
+        ...
+
+    def drop(self, slot: int) -> None: ...
+
+    def wait(self, seconds: float) -> list[Event]:
+        """What happened, as soon as anything has; nothing after so many seconds."""
+        ...
+
+    def now(self) -> float:
+        """Seconds on a clock that never goes back."""
+        ...
+
+
+class Support(Protocol):
+    """The teacher pool as the driver sees it."""
+
+    @property
+    def replicas(self) -> list[Any]: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+
+class NoPool:
+    """The support of students that bring their own teacher, or need none."""
+
+    replicas: ClassVar[list[Any]] = []
+    ready = True
+
+
+@dataclass(frozen=True)
+class Terms:
+    """max_slots: None for as many as there is room for. max_failures: deaths in a row without progress after which a
+    student is given up, and a slot that never comes up is no longer asked for."""
+
+    policy: Policy = "fair"
+    max_slots: int | None = None
+    max_failures: int = 3
 
 
 @dataclass(frozen=True)
 class Status:
-    """One line of the live view. failures: deaths in a row without progress. restarts: all deaths so far."""
+    """One line of the live view. failures: deaths in a row without progress. restarts: all deaths so far. slot: the
+    one it trains in, None while it waits for one."""
 
     name: str
     images: int
@@ -34,81 +126,169 @@ class Status:
     failures: int = 0
     restarts: int = 0
     error: str = ""
+    slot: int | None = None
+
+    @property
+    def doing(self) -> State:
+        """The state as people read it: who is between two turns waits."""
+        return self.state if self.slot is not None or self.state in ("done", "failed") else "waiting"
 
 
-Watch = Callable[[list[Status]], None]
+class Watch(Protocol):
+    """Who is told what happens."""
+
+    def watch(self, statuses: list[Status]) -> None:
+        """Called after each event, and each TICK; what it raises ends the run."""
+        ...
+
+    def event(self, kind: str, **facts: Any) -> None: ...
 
 
 class Driver:
     """Runs all work to its end. Each piece stands alone: one that dies, waits or fails holds up no other."""
 
-    def __init__(self, work: list[Work], slots: int, max_failures: int, watch: Watch) -> None:
-        self._work, self._slots, self._max_failures, self._watch = work, slots, max_failures, watch
+    def __init__(self, work: Sequence[Work], slots: Slots, terms: Terms, watch: Watch, support: Support) -> None:
+        self._work, self._slots, self._terms = list(work), slots, terms
+        self._watch, self._support = watch, support
         self._status = [Status(w.name, w.images) for w in work]
-        self._actors: dict[int, Any] = {}
-        self._running: dict[Any, int] = {}  # the reference of a segment under way -> index of its work
+        self._scheduler = Scheduler(terms.policy, [0] * len(work))
+        self._unfinished = len(work)
+        self._asked: set[int] = set()
+        self._up: set[int] = set()
+        self._leaving: set[int] = set()
+        self._running: dict[int, int] = {}  # slot -> student
+        self._next_slot, self._refused = 0, 0
+        self._supported = slots.now()
 
     def run(self) -> list[Status]:
-        """The final statuses, each done or failed."""
-        waiting = list(range(len(self._work)))
-        try:
-            while waiting or self._running:
-                while waiting and len(self._running) < self._slots:
-                    self._begin(waiting.pop(0), "starting")
-                self._watch(list(self._status))
-                finished, _ = ray.wait(list(self._running), num_returns=1)
-                self._settle(self._running.pop(finished[0]), finished[0])
-        finally:
-            for actor in self._actors.values():
-                ray.kill(actor)
-        self._watch(list(self._status))
+        """The final statuses, each done or failed. Raises TrainingError where no slot can be started."""
+        while self._unfinished:
+            self._resize()
+            self._assign()
+            self._watch.watch(list(self._status))
+            for event in self._slots.wait(TICK):
+                self._take(event)
+        for slot in [*self._asked, *self._up]:
+            self._remove(slot, "nothing is left to train")
+        self._watch.watch(list(self._status))
         return self._status
 
-    def _begin(self, i: int, state: State) -> None:
-        self._actors[i] = self._work[i].start()
-        self._set(i, state=state)
-        self._continue(i)
+    def _resize(self) -> None:
+        """Asks for the slots that are missing, drops those too many, and one where the pool has no room."""
+        if self._support.ready:
+            self._supported = self._slots.now()
+        elif self._slots.now() - self._supported > PATIENCE and self._up:
+            self._supported = self._slots.now()
+            self._lose(max(self._up), "made room for the teacher", excused=True)
+        wanted = min(self._unfinished, self._terms.max_slots or self._unfinished)
+        asked = max(SPARE, self._slots.room() - len(self._up)) if self._support.ready else 0
+        while len(self._asked) + len(self._up) < wanted and len(self._asked) < asked:
+            self._asked.add(self._next_slot)
+            self._slots.ask(self._next_slot)
+            self._next_slot += 1
+        while len(self._asked) + len(self._up) > wanted and (spare := [*self._asked, *self._scheduler.idle]):
+            self._remove(spare[0], "not needed any more")
 
-    def _continue(self, i: int) -> None:
-        self._running[self._actors[i].advance.remote(self._work[i].segment)] = i
+    def _assign(self) -> None:
+        for slot, student in self._scheduler.assign():
+            self._give(slot, student)
 
-    def _settle(self, i: int, reference: Any) -> None:
-        """Takes in what became of one segment, and sees to the next."""
-        try:
-            progress: Progress = ray.get(reference)
-        except RayActorError:
-            self._died(i)
-        except RayTaskError as error:
-            self._end(i, "failed", error=reason_of(error))
-        except RayError:  # a result lost with its node
-            self._died(i)
+    def _give(self, slot: int, student: int) -> None:
+        status, work = self._status[student], self._work[student]
+        self._running[slot] = student
+        nimg = status.progress.nimg if status.progress else None
+        parked = self._scheduler.at_home(slot) - {student}
+        self._slots.give(slot, Order(student, work, nimg, parked, list(self._support.replicas)))
+        self._set(student, state="starting" if status.state == "waiting" else status.state, slot=slot)
+        if status.state != "training":
+            kind = "resumed" if status.state == "restarting" else "started"
+            self._watch.event(kind, student=status.name, slot=slot, nimg=nimg)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Up(slot, node):
+                self._asked.discard(slot)
+                self._up.add(slot)
+                self._refused = 0
+                self._scheduler.arrive(slot)
+                self._watch.event("slot up", slot=slot, node=node)
+            case Ended(slot, progress):
+                self._ended(slot, progress)
+            case Failed(slot, reason):
+                self._end(self._running.pop(slot), "failed", reason)
+                self._free(slot)
+            case Leaving(slot):
+                self._leave(slot)
+            case Gone(slot, reason, excused):
+                self._lose(slot, reason, excused)
+
+    def _ended(self, slot: int, progress: Progress) -> None:
+        student = self._running.pop(slot)
+        self._set(student, state="training", progress=progress, failures=0, slot=None)
+        if progress.done:
+            self._end(student, "done")
+        elif slot not in self._leaving and self._scheduler.waiting <= self._coming():
+            self._give(slot, student)
+            return
         else:
-            self._set(i, state="training", progress=progress, failures=0)
-            if progress.done:
-                self._end(i, "done")
-            else:
-                self._continue(i)
+            self._scheduler.wait(student, progress.nimg)
+        self._free(slot)
 
-    def _died(self, i: int) -> None:
-        failures, restarts = self._status[i].failures + 1, self._status[i].restarts + 1
-        self._set(i, failures=failures, restarts=restarts)
-        if failures > self._max_failures:
-            self._end(i, "failed", error=f"its process died {failures} times in a row without progress")
+    def _coming(self) -> int:
+        """Slots on their way that there seems to be room for: whoever waits for one of them takes nobody else's."""
+        return min(len(self._asked), self._slots.room() - len(self._up))
+
+    def _leave(self, slot: int) -> None:
+        """The slot's node goes soon: it gets no more orders, and ends the one it has."""
+        if slot in self._leaving or slot not in self._up:
+            return
+        self._leaving.add(slot)
+        self._watch.event("slot leaving", slot=slot)
+        if slot in self._running:
+            self._slots.hurry(slot)
         else:
-            ray.kill(self._actors[i])  # it may be unreachable rather than dead
-            self._begin(i, "restarting")
+            self._free(slot)
 
-    def _end(self, i: int, state: State, error: str = "") -> None:
-        self._set(i, state=state, error=error)
-        ray.kill(self._actors.pop(i))
+    def _free(self, slot: int) -> None:
+        if slot in self._leaving:
+            self._remove(slot, "its node is about to go")
+        else:
+            self._scheduler.arrive(slot)
 
-    def _set(self, i: int, **changes: Any) -> None:
-        self._status[i] = replace(self._status[i], **changes)
+    def _lose(self, slot: int, reason: str, excused: bool) -> None:
+        """A slot is gone, and what its student did since its checkpoint."""
+        if slot in self._asked and not excused:
+            self._refused += 1
+            if self._refused > self._terms.max_failures:
+                raise TrainingError(f"no process can be started for a student: {reason}")
+        self._remove(slot, reason)
+        if slot in self._running:
+            self._interrupted(self._running.pop(slot), excused)
 
+    def _interrupted(self, student: int, excused: bool) -> None:
+        status = self._status[student]
+        failures, restarts = status.failures + (not excused), status.restarts + 1
+        self._watch.event("preempted" if excused else "died", student=status.name, slot=status.slot)
+        self._set(student, failures=failures, restarts=restarts, slot=None)
+        if failures > self._terms.max_failures:
+            self._end(student, "failed", f"its process died {failures} times in a row without progress")
+        else:
+            self._set(student, state="restarting")
+            self._scheduler.wait(student, status.progress.nimg if status.progress else 0)
 
-def reason_of(error: RayTaskError) -> str:
-    """One line that says what went wrong in an actor."""
-    cause = error.cause
-    if isinstance(cause, MsdRayError):
-        return str(cause)
-    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+    def _remove(self, slot: int, reason: str) -> None:
+        if slot in self._up:
+            self._watch.event("slot gone", slot=slot, reason=reason)
+        for slots in (self._asked, self._up, self._leaving):
+            slots.discard(slot)
+        self._scheduler.leave(slot)
+        self._slots.drop(slot)  # also where it is gone: it may be unreachable rather than dead
+
+    def _end(self, student: int, state: State, error: str = "") -> None:
+        self._set(student, state=state, error=error, slot=None)
+        self._unfinished -= 1
+        facts = {"error": error} if error else {}
+        self._watch.event(state, student=self._status[student].name, **facts)
+
+    def _set(self, student: int, **changes: Any) -> None:
+        self._status[student] = replace(self._status[student], **changes)

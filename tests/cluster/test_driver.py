@@ -1,96 +1,206 @@
-"""The driver's bookkeeping, with actors that only count."""
+"""The driver on a simulated cluster: whatever happens to nodes, all students get through, and little is lost."""
 
-import os
-from collections.abc import Callable
-from pathlib import Path
+import random
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from msd_ray.cluster.driver import Driver, Event, Failed, Gone, NoPool, Status, Terms
+from msd_ray.cluster.simulation import Incident, Node, Pace, SimulatedSlots
+from msd_ray.cluster.work import Order, Training, Work
 from msd_ray.errors import TrainingError
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
+PACE = Pace(image=0.01, segment=0.05, open=0.2, start=1.0)
 
 
-class Counter:
-    """Counts images in a file, so that a new process goes on where the last one stopped."""
-
-    def __init__(self, file: str, total: int, fatal: Callable[[int], None]) -> None:
-        self.file, self.total, self.fatal = Path(file), total, fatal
-
-    def advance(self, images: int) -> Any:
-        from msd_ray.cluster.actors import Progress
-
-        nimg = int(self.file.read_text()) if self.file.exists() else 0
-        self.fatal(nimg)
-        nimg = min(nimg + images, self.total)
-        self.file.write_text(str(nimg))
-        return Progress(nimg, "stage", 1.0, nimg >= self.total)
+class Nothing:
+    def open(self) -> Training:
+        raise NotImplementedError
 
 
-def nothing(nimg: int) -> None:
-    pass
+@dataclass
+class Ear:
+    views: list[list[Status]] = field(default_factory=list)
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def watch(self, statuses: list[Status]) -> None:
+        self.views.append(statuses)
+
+    def event(self, kind: str, **facts: Any) -> None:
+        self.events.append((kind, facts))
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
+
+    def busiest(self) -> int:
+        return max(sum(s.slot is not None for s in view) for view in self.views)
 
 
-def works(folder: Path, fatal: dict[int, Callable[[int], None]], n: int = 3) -> list[Any]:
-    import ray
-
-    from msd_ray.cluster.driver import Work
-
-    actor: Any = ray.remote(Counter).options(num_cpus=0.1)
-
-    def starter(i: int) -> Callable[[], Any]:
-        return lambda: actor.remote(str(folder / str(i)), 40, fatal.get(i, nothing))
-
-    return [Work(f"student {i}", 40, 10, starter(i)) for i in range(n)]
+def works(n: int, images: int = 1000, segment: int = 100) -> list[Work]:
+    return [Work(f"student {i}", images, segment, Nothing()) for i in range(n)]
 
 
-def drive(work: list[Any], slots: int = 3, max_failures: int = 2) -> tuple[list[Any], list[list[Any]]]:
-    from msd_ray.cluster.driver import Driver
-
-    seen: list[list[Any]] = []
-    return Driver(work, slots, max_failures, seen.append).run(), seen
+def drive(slots: Any, work: list[Work], terms: Terms | None = None, support: Any = None) -> tuple[list[Status], Ear]:
+    ear = Ear()
+    return Driver(work, slots, terms or Terms(), ear, support or NoPool()).run(), ear
 
 
-def test_all_finish_and_wait_for_a_slot(tmp_path: Path) -> None:
-    statuses, seen = drive(works(tmp_path, {}), slots=1)
-    assert [s.state for s in statuses] == ["done"] * 3
-    assert [s.progress.nimg for s in statuses] == [40] * 3
-    busy = [sum(s.state in ("starting", "training", "restarting") for s in view) for view in seen]
-    assert max(busy) == 1
+def test_students_take_turns_where_slots_are_few() -> None:
+    slots = SimulatedSlots([Node("a", 2)], PACE)
+    statuses, ear = drive(slots, works(8))
+    assert [s.state for s in statuses] == ["done"] * 8
+    assert ear.busiest() == 2
+    seen = [[s.progress.nimg if s.progress else 0 for s in view] for view in ear.views]
+    assert max(max(v) - min(v) for v in seen[:-1] if max(v) < 1000) <= 200  # fair: two segments at most
+    assert slots.trained == 8 * 1000
 
 
-def test_an_error_ends_its_student_alone(tmp_path: Path) -> None:
-    def diverge(nimg: int) -> None:
-        if nimg == 20:
-            raise TrainingError("the gradient is not finite")
+def test_sequential_lets_the_first_ones_finish_first() -> None:
+    _, ear = drive(SimulatedSlots([Node("a", 2)], PACE), works(4), Terms(policy="sequential"))
+    assert [facts["student"] for kind, facts in ear.events if kind == "done"] == [f"student {i}" for i in range(4)]
 
-    statuses, _ = drive(works(tmp_path, {1: diverge}))
+
+def test_a_node_that_joins_is_used_at_once() -> None:
+    def seconds(incidents: list[Incident]) -> float:
+        slots = SimulatedSlots([Node("a", 2)], PACE, incidents)
+        drive(slots, works(8))
+        return slots.now()
+
+    alone = seconds([])
+    assert seconds([Incident(5.0, "join", Node("b", 2))]) < 0.65 * alone
+
+
+def test_max_slots_is_kept() -> None:
+    _, ear = drive(SimulatedSlots([Node("a", 8)], PACE), works(8), Terms(max_slots=3))
+    assert ear.busiest() == 3
+
+
+def test_slots_that_nobody_needs_are_given_back() -> None:
+    _, ear = drive(SimulatedSlots([Node("a", 4)], PACE), [*works(3, images=100), *works(1)])
+    up = {facts["slot"] for kind, facts in ear.events if kind == "slot up"}
+    early = [facts for kind, facts in ear.events if kind == "slot gone" and "needed" in facts["reason"]]
+    assert len(up) == 4
+    assert len(early) == 3
+
+
+def test_a_lost_node_costs_a_segment_and_nobody_is_blamed() -> None:
+    slots = SimulatedSlots([Node("a", 2), Node("b", 2)], PACE, [Incident(5.3, "kill", Node("b", 2))])
+    statuses, ear = drive(slots, works(4), Terms(max_failures=0))
+    assert [s.state for s in statuses] == ["done"] * 4
+    assert sum(s.restarts for s in statuses) == 2
+    assert 0 < slots.lost <= 2 * 100
+    assert ear.kinds().count("preempted") == 2
+    assert ear.kinds().count("resumed") == 2
+
+
+def test_notice_of_a_preemption_saves_the_work() -> None:
+    drained = [Incident(5.3, "drain", Node("b", 2)), Incident(8.0, "kill", Node("b", 2))]
+    slots = SimulatedSlots([Node("a", 2), Node("b", 2)], PACE, drained)
+    statuses, ear = drive(slots, works(4))
+    assert [s.state for s in statuses] == ["done"] * 4
+    assert slots.lost == 0
+    assert ear.kinds().count("slot leaving") == 2
+    assert sum(s.restarts for s in statuses) == 0
+
+
+def test_nothing_is_lost_but_segments_whatever_happens() -> None:
+    for seed in range(40):
+        rng = random.Random(seed)
+        incidents, nodes = [], [Node("n0", 2)]
+        for i in range(1, 25):
+            at = rng.uniform(0, 60)
+            node = Node(f"n{i}", rng.randint(1, 3), rng.choice([0.5, 1.0, 2.0]))
+            incidents += [Incident(at, "join", node)]
+            incidents += [Incident(at + rng.uniform(0, 30), rng.choice(["kill", "drain"]), node)]
+        slots = SimulatedSlots(nodes, PACE, incidents)
+        statuses, ear = drive(slots, works(8, images=950), Terms(policy=rng.choice(["fair", "sequential"])))
+        assert [s.state for s in statuses] == ["done"] * 8
+        assert slots.trained == 8 * 950
+        interrupted = ear.kinds().count("preempted")
+        assert slots.lost <= 100 * interrupted
+        assert all(view_is_sound(view) for view in ear.views)
+
+
+def view_is_sound(view: list[Status]) -> bool:
+    taken = [s.slot for s in view if s.slot is not None]
+    return len(taken) == len(set(taken)) and all(s.slot is None for s in view if s.state in ("done", "failed"))
+
+
+class Troubled(SimulatedSlots):
+    """Slots that die or fail where `trouble` says so: student -> what its orders from an image on end with."""
+
+    def __init__(self, nodes: list[Node], trouble: dict[int, tuple[int, str]], times: int = 10**9) -> None:
+        super().__init__(nodes, PACE)
+        self.trouble, self.times = trouble, times
+        self.sudden: list[Event] = []
+
+    def give(self, slot: int, order: Order) -> None:
+        at, how = self.trouble.get(order.student, (10**9, ""))
+        if self._saved.get(order.student, 0) >= at and self.times > 0:
+            self.times -= 1
+            self.sudden.append(Gone(slot, "exit code 1") if how == "dies" else Failed(slot, how))
+        else:
+            super().give(slot, order)
+
+    def wait(self, seconds: float) -> list[Event]:
+        sudden, self.sudden = self.sudden, []
+        return sudden or super().wait(seconds)
+
+
+def test_an_error_ends_its_student_alone() -> None:
+    slots = Troubled([Node("a", 2)], {1: (300, "the gradient is not finite")})
+    statuses, ear = drive(slots, works(3))
     assert [s.state for s in statuses] == ["done", "failed", "done"]
     assert statuses[1].error == "the gradient is not finite"
+    assert "slot gone" not in ear.kinds()[: ear.kinds().index("failed") + 1]  # its slot serves the others
 
 
-def test_an_unforeseen_error_is_one_line(tmp_path: Path) -> None:
-    def stumble(nimg: int) -> None:
-        raise ZeroDivisionError("first line\nsecond line")
+def test_one_that_dies_is_resumed() -> None:
+    slots = Troubled([Node("a", 3)], {0: (300, "dies")}, times=2)
+    statuses, ear = drive(slots, works(3), Terms(max_failures=2))
+    assert [s.state for s in statuses] == ["done"] * 3
+    assert (statuses[0].restarts, statuses[0].failures) == (2, 0)
+    assert [f["nimg"] for k, f in ear.events if k == "resumed"] == [300, 300]
 
-    statuses, _ = drive(works(tmp_path, {0: stumble}, n=1))
-    assert statuses[0].error == "ZeroDivisionError: first line second line"
+
+def test_one_that_keeps_dying_is_given_up() -> None:
+    statuses, _ = drive(Troubled([Node("a", 3)], {0: (300, "dies")}), works(3), Terms(max_failures=2))
+    assert [s.state for s in statuses] == ["failed", "done", "done"]
+    assert "died 3 times in a row" in statuses[0].error
 
 
-def test_one_that_dies_is_replaced_until_it_makes_no_progress(tmp_path: Path) -> None:
-    def die_once_at_20(nimg: int) -> None:
-        marker = tmp_path / "died"
-        if nimg == 20 and not marker.exists():
-            marker.touch()
-            os._exit(1)
+class NeverUp(SimulatedSlots):
+    def wait(self, seconds: float) -> list[Event]:
+        return [Gone(event.slot, "no such module") if hasattr(event, "node") else event for event in super().wait(1)]
 
-    def die_for_ever_at_10(nimg: int) -> None:
-        if nimg == 10:
-            os._exit(1)
 
-    statuses, _ = drive(works(tmp_path, {0: die_once_at_20, 1: die_for_ever_at_10}))
-    assert [s.state for s in statuses] == ["done", "failed", "done"]
-    assert (statuses[0].restarts, statuses[0].failures) == (1, 0)
-    assert statuses[1].restarts == 3
-    assert "died 3 times in a row" in statuses[1].error
+def test_who_waits_for_a_slot_on_its_way_takes_nobody_elses() -> None:
+    slots = Troubled([Node("a", 3)], {0: (300, "dies")}, times=1)
+    _, ear = drive(slots, works(3, images=5000))
+    given = [f["slot"] for k, f in ear.events if k in ("started", "resumed") and f["student"] == "student 0"]
+    assert given == [0, 3]  # its own new one, though others have trained more
+    assert {s.slot for view in ear.views for s in view if s.name == "student 1"} <= {None, 1}
+
+
+def test_slots_that_cannot_start_end_the_run() -> None:
+    with pytest.raises(TrainingError, match="no process can be started for a student: no such module"):
+        drive(NeverUp([Node("a", 2)], PACE), works(2))
+
+
+class Pool:
+    """A teacher pool with a replica on a node of its own, which goes; it can restart only where a slot makes room."""
+
+    def __init__(self, slots: SimulatedSlots, away: float) -> None:
+        self.slots, self.away, self.replicas = slots, away, ["replica"]
+
+    @property
+    def ready(self) -> bool:
+        return self.slots.now() < self.away or len(self.slots._places) < 2
+
+
+def test_a_slot_makes_room_for_a_teacher_that_has_none() -> None:
+    slots = SimulatedSlots([Node("a", 2)], PACE)
+    statuses, ear = drive(slots, works(4, images=10_000), support=Pool(slots, away=30.0))
+    assert [s.state for s in statuses] == ["done"] * 4
+    assert "made room for the teacher" in [f.get("reason") for k, f in ear.events if k == "slot gone"]

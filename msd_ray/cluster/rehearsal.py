@@ -1,0 +1,101 @@
+"""The driver on simulated slots, to see how a run would go. No Ray in here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msd_ray.cluster.driver import Driver, NoPool, Status, Terms
+from msd_ray.cluster.layout import Layout
+from msd_ray.cluster.simulation import Pacing, SimulatedSlots
+from msd_ray.cluster.work import Training, Work
+from msd_ray.errors import UserError
+from msd_ray.recipes import ClusterConfig
+
+TICK = 3600.0
+"""Seconds of the virtual clock between two looks around where nothing happens."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One student to rehearse: its images, and those between two checkpoints."""
+
+    name: str
+    images: int
+    segment: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """seconds: from the first slot that was asked for to the last piece's end. slots: most at a time. slot_seconds: of
+    all that were up. asked: the most teacher replicas, at speed 1, that students could have kept busy at a time.
+    held, ended: by piece, the seconds it was in a slot, and the second it ended."""
+
+    seconds: float = 0.0
+    slots: int = 0
+    slot_seconds: float = 0.0
+    asked: float = 0.0
+    held: list[float] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)
+
+
+def rehearse(pieces: Sequence[Piece], pacing: Pacing, layout: Layout, config: ClusterConfig) -> Outcome:
+    """Raises UserError where they would never end, since the last node leaves before."""
+    slots = SimulatedSlots(layout.nodes, pacing, layout.incidents, layout.replicas, TICK)
+    clerk = _Clerk(slots, len(pieces))
+    work = [Work(p.name, p.images, p.segment, _Nothing()) for p in pieces]
+    Driver(work, slots, Terms(config.policy, config.max_slots, config.max_failures), clerk, NoPool()).run()
+    return Outcome(
+        slots.now(),
+        clerk.most,
+        clerk.slot_seconds,
+        slots.asked,
+        clerk.held,
+        [clerk.ended[i] for i in range(len(pieces))],
+    )
+
+
+class _Nothing:
+    """The task of a piece that is only rehearsed."""
+
+    def open(self) -> Training:
+        raise NotImplementedError
+
+
+class _Clerk:
+    """Adds up who held which slot for how long."""
+
+    def __init__(self, slots: SimulatedSlots, pieces: int) -> None:
+        self._slots, self._looked = slots, slots.now()
+        self._up: set[int] = set()
+        self._holding: list[int] = []
+        self.most, self.slot_seconds = 0, 0.0
+        self.held, self.ended = [0.0] * pieces, dict[int, float]()
+
+    def watch(self, statuses: list[Status]) -> None:
+        self._count()
+        self._holding = [i for i, s in enumerate(statuses) if s.slot is not None]
+        for i, status in enumerate(statuses):
+            if status.state == "done":
+                self.ended.setdefault(i, self._looked)
+        unfinished = len(statuses) - len(self.ended)
+        if unfinished and self._slots.over:
+            raise UserError(
+                f"{unfinished} of {len(statuses)} would never end: no node that has room for them stays long enough; "
+                f"describe more nodes, or such as leave later"
+            )
+
+    def event(self, kind: str, **facts: Any) -> None:
+        self._count()
+        if kind == "slot up":
+            self._up.add(facts["slot"])
+            self.most = max(self.most, len(self._up))
+        elif kind == "slot gone":
+            self._up.discard(facts["slot"])
+
+    def _count(self) -> None:
+        """Adds the time since the last look."""
+        now = self._slots.now()
+        passed, self._looked = now - self._looked, now
+        self.slot_seconds += passed * len(self._up)
+        for piece in self._holding:
+            self.held[piece] += passed

@@ -1,0 +1,65 @@
+"""What the driver sees through, and what a slot is told to do. No Ray in here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a trainer stands after a segment. begin: the image it started the segment from. fid: of the student on
+    its own classes, over fid_samples samples. waited: the share of the segment's time spent waiting for the teacher."""
+
+    nimg: int
+    stage: str
+    images_per_second: float
+    done: bool
+    loss: float = float("nan")
+    fid: float | None = None
+    fid_samples: int = 0
+    begin: int = 0
+    waited: float = 0.0
+
+
+class Training(Protocol):
+    """A trainer in the process of a slot. nimg: images it has seen. bytes: the memory it holds on its device."""
+
+    @property
+    def nimg(self) -> int: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
+        """Trains on `images` more images, fewer once `hurried()`, and writes a checkpoint. replicas: of the teacher."""
+        ...
+
+
+class Task(Protocol):
+    """What one student's training is made from; small, and sent to whichever slot takes it."""
+
+    def open(self) -> Training:
+        """The trainer as its newest checkpoint has it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task that the driver is to see through. segment: images between checkpoints."""
+
+    name: str
+    images: int
+    segment: int
+    task: Task
+
+
+@dataclass(frozen=True)
+class Order:
+    """One segment for a slot. nimg: where the driver knows the student to be, None if it never heard of it.
+    parked: the other students that the slot may go on holding in memory. replicas: of the teacher pool."""
+
+    student: int
+    work: Work
+    nimg: int | None
+    parked: frozenset[int] = frozenset()
+    replicas: list[Any] = field(default_factory=list)

@@ -1,0 +1,57 @@
+"""How long the pieces of a plan take on the hardware at hand."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from statistics import median
+
+import torch
+
+from msd_ray.errors import TrainingError
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.trial import StageTiming, Timing, try_out
+
+TOO_SLOW_TO_TRY = 20_000_000  # parameters, on a CPU
+
+
+def time_plan(plan: Plan) -> Timing | None:
+    """None where a network is too large to try on a CPU.
+
+    On CPUs it is tried in as many processes at once as will train at once, since they slow each other down even where
+    each has a CPU of its own: they share its caches, and often its cores.
+    """
+    gpus = plan.cluster.gpus_per_student if torch.cuda.is_available() else 0.0
+    if not gpus and max(plan.student.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY:
+        return None
+    processes = 1 if gpus else min(os.cpu_count() or 1, len(plan.jobs))
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as executor:
+        try:
+            return median_of(list(executor.map(try_out, [plan] * processes, [gpus] * processes)))
+        except BrokenProcessPool:
+            raise TrainingError("a process that tried the plan's steps was killed; is there enough memory?") from None
+
+
+def median_of(found: list[Timing]) -> Timing:
+    """Piece by piece, of timings of the same plan."""
+
+    def of(read: Callable[[Timing], float]) -> float:
+        return median(map(read, found))
+
+    def stage(name: str) -> StageTiming:
+        return StageTiming(
+            own=of(lambda t: t.stages[name].own),
+            teacher=of(lambda t: t.stages[name].teacher),
+            waits=of(lambda t: t.stages[name].waits),
+        )
+
+    return Timing(
+        device=found[0].device,
+        stages={name: stage(name) for name in found[0].stages},
+        open=of(lambda t: t.open),
+        segment=of(lambda t: t.segment),
+        teacher=of(lambda t: t.teacher),
+        answer=of(lambda t: t.answer),
+        start=of(lambda t: t.start),
+    )
