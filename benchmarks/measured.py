@@ -1,22 +1,23 @@
-"""The actors of a run with clocks in them: the same code as in `msd_ray.cluster`, timed where it is entered and left.
+"""The students of a run with clocks in them: the same code as in `msd_ray.cluster`, timed where it is entered and left.
 
 To be imported after `msd_ray.cluster.connect.listen_on_loopback`, since it imports ray.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from msd_ray.cluster.actors import Progress, StudentActor, Surroundings
+from msd_ray.cluster.students import StudentTask, StudentTraining
+from msd_ray.cluster.work import Progress
 from msd_ray.storage import Store
 from msd_ray.teachers import Answer, Teacher
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.state import State
-from msd_ray.training.student import StudentSpec, StudentTrainer
 
 
 class Clocks:
@@ -47,35 +48,39 @@ class MeasuredProgress(Progress):
     wall: dict[str, float] | None = None
 
 
-class MeasuredStudent(StudentActor):
-    """A StudentActor whose progress also says where its time went."""
+@dataclass(frozen=True)
+class MeasuredTask:
+    """A student's task whose progress also says where its time went."""
 
-    def __init__(self, spec: StudentSpec, checkpoints: Store, surroundings: Surroundings) -> None:
-        super().__init__(spec, checkpoints, surroundings)
-        self._clocks = Clocks()
-        self._checkpoints = _TimedCheckpoints(checkpoints, spec.training.keep, self._clocks)
+    task: StudentTask
 
-    def advance(self, images: int) -> MeasuredProgress:
-        with self._clocks("segment"):
-            progress = super().advance(images)
-        known = {field.name: getattr(progress, field.name) for field in fields(Progress)}
-        teacher = self._pool.cpu_seconds if self._pool else 0.0
-        return MeasuredProgress(
-            **known,
-            process=time.process_time(),
-            teacher=teacher,
-            cpu=dict(self._clocks.cpu),
-            wall=dict(self._clocks.wall),
+    def open(self) -> "MeasuredTraining":
+        training, clocks = self.task.open(), Clocks()
+        training.trainer.teacher = _TimedTeacher(training.trainer.teacher, clocks)
+        checkpoints = _TimedCheckpoints(training.checkpoints.store, training.checkpoints.keep, clocks)
+        return MeasuredTraining(
+            training.trainer, checkpoints, training.judge, training.evaluation, training.pool, clocks=clocks
         )
 
-    def _restored(self) -> StudentTrainer:
-        trainer = super()._restored()
-        trainer.teacher = _TimedTeacher(trainer.teacher, self._clocks)
-        return trainer
 
-    def _fid(self, trainer: StudentTrainer) -> float:
-        with self._clocks("probe"):
-            return super()._fid(trainer)
+@dataclass(kw_only=True)
+class MeasuredTraining(StudentTraining):
+    clocks: Clocks
+
+    def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> MeasuredProgress:
+        with self.clocks("segment"):
+            progress = super().advance(images, replicas, hurried)
+        return MeasuredProgress(
+            **vars(progress),
+            process=time.process_time(),
+            teacher=self.pool.cpu_seconds if self.pool else 0.0,
+            cpu=dict(self.clocks.cpu),
+            wall=dict(self.clocks.wall),
+        )
+
+    def _fid(self) -> float:
+        with self.clocks("probe"):
+            return super()._fid()
 
 
 class _TimedCheckpoints(Checkpoints):

@@ -1,7 +1,7 @@
 """What running as a service on Ray costs: CPU seconds per training image of 5 students and a teacher pool through Ray,
 over those of a plain single-process PyTorch loop with the same maths (plain_loop.py).
 
-Each round runs the plain loop alone, the students through Ray (StudentActor, TeacherActor, TeacherPool, Driver, with
+Each round runs the plain loop alone, the students through Ray (Driver, slots, pool, with
 their checkpoints and FID probes), and as many plain loops side by side as there are students: the last says how much
 of the ratio is owed to processes sharing CPUs and caches, which is no doing of Ray's. Every second round runs them in
 the opposite order. The teacher is random. Every process has one torch thread. A student's first segment, the pool's
@@ -26,22 +26,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from common import finish, say, spread
 from plain_loop import dm_stage, random_teacher
 
-from msd_ray.cluster.connect import connected, listen_on_loopback, slots_for
+from msd_ray.cluster.connect import connected, listen_on_loopback
 
 listen_on_loopback(None)  # before anything imports ray
 
-import ray  # noqa: E402
-from measured import MeasuredProgress, MeasuredStudent  # noqa: E402
+from measured import MeasuredProgress, MeasuredTask  # noqa: E402
 
-from msd_ray.cluster.actors import Surroundings  # noqa: E402
-from msd_ray.cluster.driver import Driver, Status, Work  # noqa: E402
-from msd_ray.cluster.pool import TeacherPool, start_pool  # noqa: E402
+from msd_ray.cluster.client import TeacherPool  # noqa: E402
+from msd_ray.cluster.driver import Driver, Status, Terms  # noqa: E402
+from msd_ray.cluster.pool import Pool  # noqa: E402
+from msd_ray.cluster.ray_slots import RaySlots  # noqa: E402
+from msd_ray.cluster.students import StudentTask, Surroundings  # noqa: E402
+from msd_ray.cluster.work import Work  # noqa: E402
 from msd_ray.runs.directory import folder  # noqa: E402
 from msd_ray.runs.plan import Job  # noqa: E402
 from msd_ray.runs.setting import Setting  # noqa: E402
@@ -69,6 +72,9 @@ class Observer:
                 say(f"  {s.name}: {s.progress.nimg}/{s.images} images, {s.progress.images_per_second:.0f} img/s")
         if all(self.seen.values()) and not any(s.state == "done" for s in statuses):
             self.sweeps.append((sum(known[-1].nimg for known in self.seen.values()), own_processes()))
+
+    def event(self, kind: str, **facts: Any) -> None:
+        pass
 
     def daemons(self) -> Figures:
         """CPU milliseconds per image of Ray's daemons and of the driver, between the first look and the last; nothing
@@ -120,22 +126,23 @@ def ray_round(setting: Setting, jobs: list[Job], store: Store) -> Figures:
     """One run of all jobs through Ray, as msd_ray.cluster.run does it, but with clocks."""
     recipe, cluster = setting.recipe, setting.recipe.cluster
     teacher = store.child("teacher")
-    pool = start_pool(cluster.pool_size, cluster.pool_cpus, 0.0, teacher, recipe.training.precision)
-    around = Surroundings(recipe.data, recipe.evaluation, setting.cache, teacher, pool, 0.0)
-    actor = ray.remote(MeasuredStudent).options(num_cpus=cluster.cpus_per_student)
+    pool = Pool(cluster.pool, teacher, recipe.training.precision)
+    around = Surroundings(recipe.data, recipe.evaluation, setting.cache, teacher, cluster.pool, 0.0)
 
     def work(job: Job) -> Work:
-        start = partial(actor.remote, job.spec, folder(store, job.directory), around)
-        return Work(job.name, job.spec.images, job.spec.training.checkpoint_every, start)
+        task = MeasuredTask(StudentTask(job.spec, folder(store, job.directory), around))
+        return Work(job.name, job.spec.images, job.spec.training.checkpoint_every, task)
 
-    warm_up(TeacherPool(pool), setting, dm_stage(recipe).batch)
+    client = TeacherPool(cluster.pool)
+    client.use(pool.replicas)
+    warm_up(client, setting, dm_stage(recipe).batch)
     processes, observer = teacher_processes(), Observer()
     before = sum(cpu_of(p) for p in processes)
-    slots = slots_for(len(jobs), cluster, ray.cluster_resources())  # type: ignore[no-untyped-call]
-    statuses = Driver([work(job) for job in jobs], slots, max_failures=0, watch=observer.watch).run()
+    slots = RaySlots(cluster.cpus_per_student, 0.0, lambda: len(jobs))
+    statuses = Driver([work(job) for job in jobs], slots, Terms(max_failures=0), observer, pool).run()
+    slots.close()
     pool_seconds = sum(cpu_of(p) for p in processes) - before
-    for replica in pool:
-        ray.kill(replica)
+    pool.stop()
     if failed := [s.error for s in statuses if s.state != "done"]:
         raise SystemExit(f"a student failed: {failed[0]}")
     return costs(observer, pool_seconds)

@@ -64,7 +64,7 @@ def train(
 
     setting = Setting.of(recipe, overrides, run_dir)
     if dry_run:
-        _print_plan(setting, as_json)
+        _print_plan(setting, None, as_json)
         return
     from msd_ray.cluster.connect import listen_on_loopback
     from msd_ray.runs.results import evaluate_once
@@ -82,11 +82,19 @@ def train(
 
 
 @app.command()
-def plan(recipe: RecipeName, overrides: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False) -> None:
-    """Print what `train` would do: students, the conditions each owns, sizes, resources, images, time."""
+def plan(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="FILE", help="YAML that lists nodes; this machine by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what `train` would do, how long it would take and what it would cost, from steps measured here."""
     from msd_ray.runs.setting import Setting
 
-    _print_plan(Setting.of(recipe, overrides, run_dir), as_json)
+    _print_plan(Setting.of(recipe, overrides, run_dir), cluster, as_json)
 
 
 @teacher_app.command("train")
@@ -157,6 +165,22 @@ def report(run: Run) -> None:
 
 
 @app.command()
+def status(run: Run, as_json: AsJson = False) -> None:
+    """Print how a run stands: its students, slots and teacher pool, the time left, what it cost; from any machine."""
+    from msd_ray.runs.standing import read_standing
+    from msd_ray.storage import Store
+    from msd_ray.terminal import standing_lines, standing_rows
+
+    standing = read_standing(Store(run))
+    if as_json:
+        out.print_json(json.dumps(standing.to_json()))
+        return
+    for line in standing_lines(standing):
+        out.print(line, soft_wrap=True, highlight=False, markup=False)
+    wide.print(table(*standing_rows(standing)))
+
+
+@app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(metavar="NAME", help="An experiment; without one they are listed.")] = "",
     seeds: Annotated[
@@ -205,16 +229,18 @@ def _print_rows(rows: Any, as_json: bool) -> None:
         wide.print(table(headers(), [cells(row) for row in rows]))
 
 
-def _print_plan(setting: Any, as_json: bool) -> None:
+def _print_plan(setting: Any, nodes: str | None, as_json: bool) -> None:
+    from msd_ray.cluster.outlook import outlook
     from msd_ray.runs.describe import describe
+    from msd_ray.terminal import forecast_lines, with_forecast
 
-    facts = describe(setting.plan)
+    facts, found = describe(setting.plan), outlook(setting, nodes)
     if as_json:
-        out.print_json(json.dumps(facts))
+        out.print_json(json.dumps({**facts, "forecast": found and found.to_json()}))
         return
-    students = facts.pop("students")
-    for key, value in facts.items():
-        out.print(f"{key.replace('_', ' ')}: {value}", soft_wrap=True, highlight=False)
+    students = with_forecast(facts.pop("students"), found)
+    for line in [*(f"{key.replace('_', ' ')}: {value}" for key, value in facts.items()), *forecast_lines(found)]:
+        out.print(line, soft_wrap=True, highlight=False)
     headers = list(students[0])
     wide.print(table(headers, [[str(s[h]) for h in headers] for s in students]))
 

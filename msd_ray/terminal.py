@@ -1,6 +1,8 @@
 """How a run looks while it goes: live lines on a terminal, plain ones elsewhere. Progress goes to standard error."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -8,8 +10,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from msd_ray.words import duration
+
 if TYPE_CHECKING:
     from msd_ray.cluster.driver import Status
+    from msd_ray.cluster.forecast import Forecast
+    from msd_ray.runs.standing import Standing
 
 out = Console()
 wide = Console(width=max(out.width, 160))  # for tables: rather wrapped by the terminal than cut off
@@ -27,13 +33,17 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 
 class Watcher:
-    """A Listener that shows one line per student."""
+    """A Listener that shows one line per student. What others print meanwhile (Ray, of processes that die) goes to
+    standard error as well: standard output is for results."""
 
     def __init__(self) -> None:
+        self._aside = redirect_stdout(sys.stderr)
         self._live = Live(console=err, auto_refresh=False) if err.is_terminal else None
+        self._seen: list[Status] = []
         self._shown: dict[str, str] = {}
 
     def __enter__(self) -> "Watcher":
+        self._aside.__enter__()
         if self._live:
             self._live.start()
         return self
@@ -43,16 +53,19 @@ class Watcher:
     ) -> None:
         if self._live:
             self._live.stop()
+        self._aside.__exit__(kind, error, trace)
 
     def note(self, line: str) -> None:
         err.print(line)
 
     def watch(self, statuses: "list[Status]") -> None:
-        lines = [_line(status) for status in statuses]
+        changed = [s for i, s in enumerate(statuses) if i >= len(self._seen) or s is not self._seen[i]]
+        self._seen = statuses
+        if self._live and changed:
+            self._live.update(table(_HEADERS, [_line(status) for status in statuses]), refresh=True)
         if self._live:
-            self._live.update(table(_HEADERS, lines), refresh=True)
             return
-        for line in lines:
+        for line in map(_line, changed):
             text = "  ".join(cell for cell in line if cell)
             if self._shown.get(line[0]) != text:
                 self._shown[line[0]] = text
@@ -64,7 +77,7 @@ _HEADERS = ["", "state", "stage", "kimg", "images/s", "quality", ""]
 
 def _line(status: "Status") -> list[str]:
     p = status.progress
-    cells = [status.name, status.state]
+    cells = [status.name, status.doing]
     if p is None:
         cells += ["", f"0/{status.images / 1000:g} kimg", "", ""]
     else:
@@ -73,3 +86,83 @@ def _line(status: "Status") -> list[str]:
         cells += [p.stage, kimg, f"{p.images_per_second:.0f} img/s", quality]
     remark = status.error or (f"{status.restarts} restarts" if status.restarts else "")
     return [*cells, remark]
+
+
+def standing_lines(standing: "Standing") -> list[str]:
+    """What `status` says of a run as a whole."""
+    done = sum(s.state == "done" for s in standing.students)
+    lines = [f"{done} of {len(standing.students)} done, {sum(s.state == 'failed' for s in standing.students)} failed"]
+    if standing.finished:
+        lines.append("finished")
+    elif standing.stale:
+        lines.append(
+            f"its driver ({standing.driver}) was last heard of {duration(standing.heard())} ago: if it is gone, the "
+            f"same command goes on"
+        )
+    else:
+        lines.append(
+            f"{standing.slots} slots, {standing.images_per_second:.0f} images/s, "
+            f"about {duration(standing.seconds_left)} left (driver {standing.driver})"
+        )
+    cost = f", cost {standing.cost:.2f}" if standing.price else ""
+    lines.append(f"{standing.slot_seconds / 3600:.2f} slot hours{cost}")
+    if p := standing.pool:
+        lines.append(
+            f"teacher pool: {p['replicas']:.0f} replicas, {p['utilisation']:.0%} busy, "
+            f"queue {p['queue_p50_ms']:.1f} ms (p99 {p['queue_p99_ms']:.1f}), {p['batch']:.0f} images per forward pass"
+        )
+    return lines
+
+
+def standing_rows(standing: "Standing") -> tuple[list[str], list[list[str]]]:
+    """Headers and cells of the table that `status` prints."""
+    headers = ["student", "state", "stage", "kimg", "images/s", "waits", "restarts", "trained", "quality", ""]
+    rows = [
+        [
+            s.name,
+            s.state,
+            s.stage,
+            f"{s.nimg / 1000:.1f}/{s.images / 1000:g}",
+            f"{s.images_per_second:.0f}",
+            f"{s.waited:.1%}",
+            str(s.restarts),
+            duration(s.seconds),
+            s.quality,
+            s.error,
+        ]
+        for s in standing.students
+    ]
+    return headers, rows
+
+
+def forecast_lines(forecast: "Forecast | None") -> list[str]:
+    """What `plan` says of a run as a whole."""
+    if forecast is None:
+        return ["forecast: none: a network is too large to be tried on this machine's CPUs"]
+    f = forecast
+    parts = {"training the teacher": f.teacher_seconds, "making its pairs": f.pairs_seconds}
+    before = [f"{duration(seconds)} of it {what}" for what, seconds in parts.items() if seconds]
+    gpus = f", {f.gpu_hours:.2f} GPU hours" if f.gpu_hours else ""
+    cost = f", cost {f.cost:.2f}" if f.cost else ""
+    lines = [
+        f"wall time: {', '.join([duration(f.seconds), *before])}, without the evaluation",
+        f"slots: {f.slots} students at a time, {f.slot_hours:.2f} slot hours{gpus}{cost}",
+    ]
+    if f.replicas:
+        lines.append(f"teacher replicas: {f.replicas}, and {f.replicas_needed} needed so that no student waits")
+    return lines
+
+
+def with_forecast(students: list[dict[str, str]], forecast: "Forecast | None") -> list[dict[str, str]]:
+    """The rows of `plan`'s table, with what is forecast of each student."""
+    if forecast is None:
+        return students
+    return [
+        {
+            **row,
+            "images/s": f"{s.images_per_second:.3g}",
+            "in a slot": duration(s.seconds),
+            "done after": duration(s.done_after),
+        }
+        for row, s in zip(students, forecast.students, strict=True)
+    ]

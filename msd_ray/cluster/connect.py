@@ -21,11 +21,12 @@ def listen_on_loopback(address: str | None) -> None:
 
 
 @contextmanager
-def connected(address: str | None = None) -> Iterator[str]:
+def connected(address: str | None = None, dashboard: bool = False) -> Iterator[str]:
     """A connection to the cluster at `address` or RAY_ADDRESS, or to a local one started for this block alone.
 
-    Yields a line that says which. A local cluster listens on the loopback interface only. A process that is connected
-    already stays so. Raises UserError where no cluster answers.
+    Yields a line that says which. A local cluster listens on the loopback interface only; `dashboard` is whether it has
+    one, as Ray Train needs to clean up. A process that is connected already stays so. Raises UserError where no cluster
+    answers.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     listen_on_loopback(address)
@@ -37,7 +38,8 @@ def connected(address: str | None = None) -> Iterator[str]:
         yield "the Ray cluster that this process is connected to"
         return
     try:
-        ray.init(address=address or "local", include_dashboard=None if address else False, logging_level=logging.ERROR)
+        included = None if address else dashboard
+        ray.init(address=address or "local", include_dashboard=included, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"no Ray cluster at {address}: {reason}; start one with `ray start --head`") from None
@@ -47,16 +49,73 @@ def connected(address: str | None = None) -> Iterator[str]:
         ray.shutdown()
 
 
+def check_room(students: int, config: ClusterConfig) -> None:
+    """Raises UserError where the cluster we are connected to has no room for `config.min_slots` students at a time, or
+    for fewer where there are fewer. Where Ray's autoscaler is to bring nodes, nothing is known in advance."""
+    if config.autoscale:
+        return
+    refuse_few(slots_for(students, config, _resources()), students, config)
+
+
+def refuse_few(slots: int, students: int, config: ClusterConfig) -> None:
+    """Raises UserError where so many slots are fewer than a run asks for to begin."""
+    needed = min(config.min_slots, students)
+    if slots < needed:
+        raise UserError(
+            f"needs room for {needed} students at a time (cluster.min_slots), the cluster has it for {slots}: "
+            f"add nodes, or lower cluster.min_slots"
+        )
+
+
+def room_for(students: int, config: ClusterConfig) -> int:
+    """How many students fit on the cluster as it is now, going by the sum of its nodes."""
+    try:
+        return slots_for(students, config, _resources())
+    except UserError:
+        return 0
+
+
+@contextmanager
+def request_nodes(students: int, config: ClusterConfig) -> Iterator[None]:
+    """Asks Ray's autoscaler, where the recipe says so, for the nodes that students and pool need, for this block."""
+    from ray.autoscaler.sdk import request_resources
+
+    if not config.autoscale:
+        yield
+        return
+    slots = min(students, config.max_slots or students)
+    bundles = [_bundle(config.cpus_per_student, config.gpus_per_student)] * slots * config.workers_per_student[0]
+    if config.teacher == "pool":
+        bundles += [_bundle(config.pool.cpus, config.pool.gpus)] * config.pool.min_replicas
+    request_resources(bundles=bundles)
+    try:
+        yield
+    finally:
+        request_resources(bundles=[])
+
+
+def _bundle(cpus: float, gpus: float) -> dict[str, float]:
+    return {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+
+
+def _resources() -> dict[str, float]:
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources
+
+
 def slots_for(students: int, config: ClusterConfig, available: dict[str, float]) -> int:
-    """How many of the `students` can train at once beside the teacher pool on a cluster with these resources.
+    """How many of the `students` can train at once beside the teacher pool on a cluster with these resources. Replicas
+    beyond the pool's `min_replicas` get what is left, or what joins later.
 
     Raises UserError where not even one fits.
     """
-    pool = config.pool_size if config.teacher == "pool" else 0
-    slots = students
+    pool = config.pool.min_replicas if config.teacher == "pool" else 0
+    slots, workers = students, config.workers_per_student[0]
     for resource, per_student, per_teacher in [
-        ("GPU", config.gpus_per_student, config.pool_gpus),
-        ("CPU", config.cpus_per_student, config.pool_cpus),
+        ("GPU", config.gpus_per_student * workers, config.pool.gpus),
+        ("CPU", config.cpus_per_student * workers, config.pool.cpus),
     ]:
         have = available.get(resource, 0.0)
         left = have - pool * per_teacher
@@ -67,6 +126,23 @@ def slots_for(students: int, config: ClusterConfig, available: dict[str, float])
     return slots
 
 
+def workers_for(students: int, config: ClusterConfig, available: dict[str, float]) -> int:
+    """How many workers each of so many students can have at once on a cluster with these resources: within the recipe's
+    bounds, and beside a teacher pool as large as it may become."""
+    pool = config.pool.max_replicas if config.teacher == "pool" else 0
+    left = dict(available)
+    for resource, amount in _bundle(config.pool.cpus, config.pool.gpus).items():
+        left[resource] = left.get(resource, 0.0) - pool * amount
+    fewest, most = config.workers_per_student
+    return max(fewest, workers_in(left, config, wanted=students * most) // students)
+
+
+def workers_in(free: dict[str, float], config: ClusterConfig, wanted: int) -> int:
+    """How many of the wanted workers these resources are enough for."""
+    bundle = _bundle(config.cpus_per_student, config.gpus_per_student)
+    return min([wanted, *(math.floor(free.get(name, 0.0) / amount + 1e-9) for name, amount in bundle.items())])
+
+
 def _too_few(resource: str, students: int, per_student: float, pool: int, per_teacher: float, have: float) -> str:
     shared = pool * per_teacher
     needed, least = students * per_student + shared, per_student + shared
@@ -74,5 +150,5 @@ def _too_few(resource: str, students: int, per_student: float, pool: int, per_te
     return (
         f"needs {needed:g} {resource}s ({per_student:g} for each of {students} students{teachers}; at the very least "
         f"{least:g}, to train one student after the other), the cluster has {have:g}: add nodes, or lower "
-        f"cluster.{resource.lower()}s_per_student{f' or cluster.pool_{resource.lower()}s' if shared else ''}"
+        f"cluster.{resource.lower()}s_per_student{f' or cluster.pool.{resource.lower()}s' if shared else ''}"
     )

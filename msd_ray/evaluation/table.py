@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from msd_ray.evaluation.scores import Scores
+from msd_ray.words import duration
 
 Record = dict[str, str | int | float | None]
 
@@ -70,8 +71,8 @@ def cells(row: Row) -> list[str]:
         _count(row.parameters),
         "-" if row.nfe is None else str(row.nfe),
         _count(row.images),
-        _duration(row.wall_seconds),
-        _duration(row.cpu_seconds),
+        duration(row.wall_seconds),
+        duration(row.cpu_seconds),
         "-" if row.ms_per_image is None else f"{row.ms_per_image:.3g}",
     ]
 
@@ -103,14 +104,3 @@ def _count(n: int | None) -> str:
         if n >= size:
             return f"{n / size:.3g}{unit}" if n < 999.5 * size else f"{n / size:.0f}{unit}"
     return str(n)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds // 60)
-    if seconds < 3600:
-        return f"{minutes} min {int(seconds % 60):02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

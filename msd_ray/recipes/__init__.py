@@ -1,6 +1,6 @@
 """Recipes: YAML in, one validated frozen `Recipe` out."""
 
 from msd_ray.recipes.load import load_recipe, parse_recipe
-from msd_ray.recipes.schema import ClusterConfig, Recipe
+from msd_ray.recipes.schema import ClusterConfig, PoolConfig, Recipe
 
-__all__ = ["ClusterConfig", "Recipe", "load_recipe", "parse_recipe"]
+__all__ = ["ClusterConfig", "PoolConfig", "Recipe", "load_recipe", "parse_recipe"]

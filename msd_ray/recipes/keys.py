@@ -18,10 +18,11 @@ def check_keys(raw: dict[str, Any]) -> None:
     known = set(_known(Recipe, raw, ""))
     for path in _present(raw, ""):
         if path not in known:
-            raise UserError(f"unknown key {path}{_suggestion(path, known)}")
+            raise UserError(f"unknown key {path}{suggestion(path, known)}")
 
 
-def _suggestion(path: str, known: set[str]) -> str:
+def suggestion(path: str, known: set[str]) -> str:
+    """What to add to a message on an unknown key; nothing where none is near."""
     near = difflib.get_close_matches(path, sorted(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -45,7 +45,7 @@ def parse_recipe(raw: dict[str, Any]) -> Recipe:
     try:
         recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        raise UserError(_one_line(error)) from None
+        raise UserError(one_line(error)) from None
     except (TypeError, ValueError) as error:
         raise UserError(f"the recipe holds a value that is not plain data: {error}") from None
     _check_objectives(recipe)
@@ -64,14 +64,20 @@ def _read(name_or_path: str) -> dict[str, Any]:
         text = Path(name_or_path).read_text()
     else:
         raise UserError(f"no recipe {name_or_path}: give a YAML file or one of {', '.join(shipped())}")
+    raw = read_mapping(name_or_path, text)
+    base = raw.pop("base", None)
+    return raw if base is None else _merged(_read(str(base)), raw)
+
+
+def read_mapping(name: str, text: str) -> dict[str, Any]:
+    """What YAML says. Raises UserError, which calls the file `name`, where that is no mapping."""
     try:
         raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"{name_or_path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{name_or_path} must hold a mapping of keys to values")
-    base = raw.pop("base", None)
-    return raw if base is None else _merged(_read(str(base)), raw)
+        raise UserError(f"{name} must hold a mapping of keys to values")
+    return raw
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +112,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     here[last] = given
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError) -> str:
+    """What is wrong with which value."""
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"] if part not in ("unet", "mlp"))
     message = first["msg"].removeprefix("Value error, ")
@@ -120,6 +127,6 @@ def _check_objectives(recipe: Recipe) -> None:
         try:
             TypeAdapter(objective_class(stage.objective)).validate_json(json.dumps(stage.options), strict=True)
         except ValidationError as error:
-            raise UserError(f"stages.{name}.options.{_one_line(error)}") from None
+            raise UserError(f"stages.{name}.options.{one_line(error)}") from None
         except UserError as error:
             raise UserError(f"stages.{name}.objective: {error}") from None

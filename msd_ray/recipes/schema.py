@@ -16,27 +16,86 @@ from msd_ray.training.teacher import TeacherConfig
 
 
 @dataclass(frozen=True)
-class ClusterConfig:
-    """Where things run; on one kind of device nothing here changes a single weight.
+class PoolConfig:
+    """The teacher pool. cpus, gpus: Ray resources of each replica, fractions allowed; `spread` puts them on different
+    nodes where it can. With `deterministic`, and fp32 on the wire, nothing here changes a single weight.
 
-    teacher: "pool" serves teacher scores from pool_size actors of their own, "local" loads the teacher into every
-    student. cpus and gpus are Ray resources per actor, fractions allowed. max_failures: deaths in a row without
-    progress after which a student is given up.
+    deterministic: one request per forward pass. Otherwise requests of several students are joined up to max_batch
+    images, and the oldest waits at most max_wait_ms for company, which changes last bits. max_queue: requests that wait
+    at a replica before it refuses. wire: bf16 halves the bytes of images between students and pool, and rounds them.
+    retry_seconds: how long a student looks for a replica that answers. scale_*: one replica more where the median
+    request waits longer than scale_up_ms, one fewer where less than scale_down_ms, each after scale_seconds of it.
+    """
+
+    min_replicas: int = 1
+    max_replicas: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    placement: Literal["pack", "spread"] = "pack"
+    deterministic: bool = True
+    max_batch: int = 256
+    max_wait_ms: float = 5.0
+    max_queue: int = 64
+    wire: Literal["fp32", "bf16"] = "fp32"
+    retry_seconds: float = 300.0
+    scale_up_ms: float = 100.0
+    scale_down_ms: float = 10.0
+    scale_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_replicas <= self.max_replicas:
+            raise ValueError("min_replicas must be at least 1 and at most max_replicas")
+        if min(self.cpus, self.gpus) < 0:
+            raise ValueError("cpus and gpus must not be negative")
+        if min(self.max_batch, self.max_queue) < 1:
+            raise ValueError("max_batch and max_queue must be at least 1")
+        if min(self.max_wait_ms, self.retry_seconds, self.scale_down_ms, self.scale_seconds) < 0:
+            raise ValueError("times must not be negative")
+        if self.scale_up_ms < self.scale_down_ms:
+            raise ValueError("scale_up_ms must be at least scale_down_ms")
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where things run; on one kind of device nothing here but `pool` can change a weight.
+
+    teacher: "pool" serves teacher scores from actors of their own, "local" loads the teacher into every student.
+    cpus_per_student and gpus_per_student are Ray resources, fractions allowed. workers_per_student: the fewest and the
+    most processes that train a student together, each with these resources; they divide `training.shards` among them,
+    which they do not change. max_failures: deaths in a row without progress after which a student is given up.
+
+    Students train in slots, as many as there is room for, in turns where they are more: the one with the fewest images
+    first (policy fair), or one after the other (sequential). min_slots: what must fit for a run to begin. max_slots:
+    None for one per student. autoscale: ask Ray's autoscaler for that many instead of counting what is there. price: of
+    a slot per hour, in any currency, for what `status` calls cost.
     """
 
     teacher: Literal["pool", "local"] = "pool"
-    pool_size: int = 1
-    pool_cpus: float = 1.0
-    pool_gpus: float = 0.0
+    pool: PoolConfig = field(default_factory=PoolConfig)
     cpus_per_student: float = 1.0
     gpus_per_student: float = 0.0
+    workers_per_student: tuple[int, int] = (1, 1)
     max_failures: int = 3
+    policy: Literal["fair", "sequential"] = "fair"
+    min_slots: int = 1
+    max_slots: int | None = None
+    autoscale: bool = False
+    price: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.pool_size < 1 or self.max_failures < 0:
-            raise ValueError("pool_size must be at least 1 and max_failures at least 0")
-        if min(self.pool_cpus, self.pool_gpus, self.cpus_per_student, self.gpus_per_student) < 0:
+        if self.max_failures < 0:
+            raise ValueError("max_failures must be at least 0")
+        if min(self.cpus_per_student, self.gpus_per_student) < 0:
             raise ValueError("cpus and gpus must not be negative")
+        if not 1 <= self.workers_per_student[0] <= self.workers_per_student[1]:
+            raise ValueError("workers_per_student must be [fewest, most], the fewest at least 1 and at most the most")
+        if self.min_slots < 1 or (self.max_slots is not None and self.max_slots < self.min_slots) or self.price < 0:
+            raise ValueError("min_slots must be at least 1, max_slots at least min_slots, price not negative")
+
+    @property
+    def shares(self) -> bool:
+        """Whether several processes may train a student together."""
+        return self.workers_per_student[1] > 1
 
 
 @dataclass(frozen=True)
@@ -67,6 +126,11 @@ class Recipe:
             raise ValueError("stages must name at least one stage")
         if self.pairs < 1:
             raise ValueError("pairs must be at least 1")
+        if (most := self.cluster.workers_per_student[1]) > self.training.shards:
+            raise ValueError(
+                f"cluster.workers_per_student: {most} workers cannot share batches of {self.training.shards} shards; "
+                f"set training.shards to at least {most}, which changes the weights, or take fewer workers"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Every value spelled out; `parse_recipe` reads it back."""

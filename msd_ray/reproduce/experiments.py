@@ -130,7 +130,7 @@ OBJECTIVES = Experiment(
     name="objectives",
     title="Digits: all methods, two students of 5,760 images each",
     arms=tuple(
-        Arm(name, recipe, ("partition.k=2", *overrides)) for name, (recipe, overrides) in {**_METHODS, **_LONGER}.items()
+        Arm(name, recipe, ("partition.k=2", *overrides)) for name, (recipe, overrides) in (_METHODS | _LONGER).items()
     ),
     claims=(
         Claim(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from msd_ray.cluster.board import Listener
 from msd_ray.cluster.connect import connected
-from msd_ray.cluster.run import Listener, train
+from msd_ray.cluster.run import train
 from msd_ray.evaluation import to_records
 from msd_ray.reproduce.experiment import Arm, Experiment, Summaries
 from msd_ray.reproduce.summary import summary

@@ -14,7 +14,7 @@ from msd_ray.networks import DenoiserSpec
 from msd_ray.partition import Partition, PartitionConfig, fit
 from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.fitting import needs_of, networks_of, sampling_of
-from msd_ray.training.student import StudentSpec
+from msd_ray.training.spec import StudentSpec
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ def _group(recipe: Recipe, student: DenoiserSpec, name: str, directory: str, par
                 stages=recipe.stages,
                 training=recipe.training,
                 noise=_narrowed(recipe.noise, partition.interval_of(i)),
+                shards=recipe.training.shards,
             ),
         )
         for i in range(partition.k)

@@ -8,8 +8,8 @@ from msd_ray.runs.directory import ensemble_folder
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.teacher import load_teacher, spec_of
 from msd_ray.storage import Store
+from msd_ray.training.spec import StudentSpec
 from msd_ray.training.state import Tensors
-from msd_ray.training.student import StudentSpec
 
 
 def starting_weights(spec: StudentSpec, teacher: Store, init: str) -> tuple[Tensors | None, Tensors | None]:

@@ -44,12 +44,14 @@ class TrainingConfig:
     """precision: bf16 runs the networks under autocast. threads: torch threads per student on a CPU.
 
     log_every, checkpoint_every: in images; a student's segment between two reports to the driver is the latter.
-    keep: newest checkpoints kept per student. max_skipped: updates in a row that may be skipped because a gradient is
-    not finite; one more, and the student has failed.
+    shards: equal parts that every batch is made of, each with random numbers of its own; up to so many workers can
+    share a student. keep: newest checkpoints kept per student. max_skipped: updates in a row that may be skipped
+    because a gradient is not finite; one more, and the student has failed.
     """
 
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int = 1
+    shards: int = 1
     ema: EMAConfig = field(default_factory=EMAConfig)
     log_every: int = 10_000
     checkpoint_every: int = 100_000
@@ -57,7 +59,7 @@ class TrainingConfig:
     max_skipped: int = 10
 
     def __post_init__(self) -> None:
-        if min(self.threads, self.log_every, self.checkpoint_every, self.keep) < 1:
-            raise ValueError("threads, log_every, checkpoint_every and keep must be at least 1")
+        if min(self.threads, self.shards, self.log_every, self.checkpoint_every, self.keep) < 1:
+            raise ValueError("threads, shards, log_every, checkpoint_every and keep must be at least 1")
         if self.max_skipped < 0:
             raise ValueError("max_skipped must be at least 0")

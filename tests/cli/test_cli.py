@@ -9,6 +9,7 @@ import pytest
 
 from msd_ray import __version__
 from msd_ray.cli import main
+from msd_ray.runs.trial import StageTiming, Timing
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
 
@@ -28,6 +29,9 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (["train", "nowhere"], "no recipe nowhere"),
         (["plan", "digits", "partition.k=11"], "11 students cannot share 10 classes"),
         (["plan", "digits", "network.multipliers=[1,2,2,2,2]"], "does not fit its data"),
+        (["plan", TINY, "partition.kind=sequential", "cluster.gpus_per_student=9"], "needs 18 GPUs"),
+        (["plan", TINY, "partition.kind=sequential", "--cluster", "nowhere.yaml"], "no file nowhere.yaml"),
+        (["plan", TINY, "partition.kind=sequential", "--cluster", TINY], "unknown key name"),
         (["evaluate", "nowhere"], "nowhere"),
         (["report", "nowhere"], "is not a run directory"),
         (["generate", "nowhere"], "no ensemble at"),
@@ -49,20 +53,81 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert len(err.strip().splitlines()) == 1
 
 
-def test_the_plan_says_who_owns_what(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the steps of TINY took on some machine; a second for whatever is not a step."""
+    stages = {"dm": StageTiming(0.001, 0.0001), "adm": StageTiming(0.002, 0.0001)}
+    timing = Timing("cpu", stages, open=1.0, segment=1.0, teacher=0.0001, answer=0.0001, start=1.0)
+    monkeypatch.setattr("msd_ray.cluster.outlook.time_plan", lambda plan: timing)
+
+
+NODES = "nodes: [{name: a, cpus: 4, price: 3.0}, {name: b, cpus: 2, speed: 2.0, leaves_hours: 1}]"
+
+
+def test_the_plan_says_who_owns_what(
+    steps: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, out, _ = run(capsys, monkeypatch, "train", TINY, "partition.kind=sequential", "--dry-run", "--json")
     assert code == 0
     plan = json.loads(out)
     assert [s["owns"] for s in plan["students"]] == ["ring 0 ring 1", "ring 2 ring 3"]
     assert plan["students"][0]["images"] == "2,880"
-    assert plan["estimated_seconds_per_student"] >= 0
     code, out, _ = run(capsys, monkeypatch, "plan", TINY, "partition.kind=sequential")
     assert code == 0
-    assert "student 1" in out
+    for said in ("student 1", "wall time: ", "of it training the teacher", "slots: 2 students", "1 needed so that"):
+        assert said in out
+
+
+def test_the_plan_forecasts_a_cluster_that_is_described(
+    steps: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "nodes.yaml"
+    file.write_text(NODES)
+    plan = ("plan", TINY, "partition.kind=sequential", "partition.k=4", "cluster.cpus_per_student=2", "--json")
+    alone = json.loads(run(capsys, monkeypatch, *plan, "cluster.cpus_per_student=0.1")[1])["forecast"]
+    code, out, _ = run(capsys, monkeypatch, *plan, "--cluster", str(file))
+    assert code == 0
+    found = json.loads(out)["forecast"]
+    keys = {"seconds", "teacher_seconds", "pairs_seconds", "slots", "replicas", "replicas_needed", "slot_hours"}
+    assert set(found) == set(alone) == keys | {"gpu_hours", "cost", "students"}
+    assert set(found["students"][0]) == {"name", "images", "seconds", "done_after", "images_per_second"}
+    assert (found["slots"], found["replicas"], found["replicas_needed"]) == (2, 1, 1)
+    assert found["cost"] == pytest.approx(3.0 * found["seconds"] / 3600)
+    assert alone["cost"] == 0
+
+
+def test_a_network_that_is_too_large_to_try_is_planned_without_a_forecast(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    plan = ("plan", TINY, "partition.kind=sequential", "network.width=4096")
+    code, out, _ = run(capsys, monkeypatch, *plan)
+    assert code == 0
+    assert "forecast: none: a network is too large" in out
+    assert json.loads(run(capsys, monkeypatch, *plan, "--json")[1])["forecast"] is None
+
+
+def test_a_plan_needs_no_ray() -> None:
+    """From what it measures itself, in processes of its own."""
+    typed = ["msd-ray", "plan", TINY, "partition.kind=sequential", "--json"]
+    code = f"""
+import sys
+sys.argv = {typed}
+from msd_ray.cli import main
+try:
+    main()
+finally:
+    assert "ray" not in sys.modules
+    assert "torch" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["forecast"]
+    assert found["seconds"] > max(s["seconds"] for s in found["students"]) > 0
 
 
 def test_the_baselines_are_planned_where_asked_for(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    steps: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out, _ = run(capsys, monkeypatch, "plan", TINY, "evaluation.baselines=true", "--json")
     images = {s["student"]: s["images"] for s in json.loads(out)["students"]}
@@ -97,3 +162,15 @@ def test_too_few_gpus_are_named_and_nothing_is_left_behind(tmp_path: Path) -> No
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run(capsys, monkeypatch, "--version")
     assert (code, out.strip()) == (0, f"msd-ray {__version__}")
+
+
+def test_while_a_run_is_watched_only_results_reach_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    from msd_ray.terminal import Watcher
+
+    with Watcher() as watcher:
+        print("a raylet's last words")
+        watcher.note("progress")
+    print("a result")
+    said = capsys.readouterr()
+    assert said.out == "a result\n"
+    assert "a raylet's last words" in said.err

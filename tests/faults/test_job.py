@@ -50,14 +50,21 @@ def head(cache: Path) -> Iterator[tuple[str, dict[str, str], psutil.Process]]:
     dashboard = free_port()
     ports = {"": free_port(), "dashboard-": dashboard, "dashboard-agent-listen-": free_port()}
     ports["ray-client-server-"] = free_port()
-    before = {p.pid for p in psutil.process_iter()}
     given = [f"--{name}port={port}" for name, port in ports.items()]
     ray("start", "--head", "--num-cpus=4", "--node-ip-address=127.0.0.1", *given, env=env)
-    new = [p for p in psutil.process_iter(["name"]) if p.pid not in before]
+    new = [p for p in psutil.process_iter(["name"]) if _token(p) == env["RAY_AUTH_TOKEN"]]
     yield f"http://127.0.0.1:{dashboard}", env, next(p for p in new if p.info["name"] == "raylet")
     for process in new:
         if process.is_running():
             process.kill()
+
+
+def _token(process: psutil.Process) -> str:
+    """Which tells the processes of this cluster from all others."""
+    try:
+        return process.environ().get("RAY_AUTH_TOKEN", "")
+    except psutil.Error:
+        return ""
 
 
 def submitted(address: str, command: list[str], env: dict[str, str]) -> str:

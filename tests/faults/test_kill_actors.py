@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("moment", range(3))
-@pytest.mark.parametrize("title", ["ray::StudentActor", "ray::TeacherActor"])
+@pytest.mark.parametrize("title", ["ray::Slot", "ray::TeacherActor"])
 def test_weights_are_those_of_an_undisturbed_run(
     title: str, moment: int, train: Run, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
@@ -25,7 +25,7 @@ def test_weights_are_those_of_an_undisturbed_run(
 
 
 def test_a_death_is_counted_and_the_student_resumes(train: Run, undisturbed: Undisturbed, tmp_path: Path) -> None:
-    Killer("ray::StudentActor.advance", 1.0)  # once it trains, so that there is something to lose
+    Killer("ray::Slot.advance", 1.0)  # once it trains, so that there is something to lose
     ear = train(tmp_path)
     assert sum(s.restarts for s in ear.statuses) == 1
     assert weights_in(tmp_path) == undisturbed.weights
@@ -41,6 +41,6 @@ def test_two_runs_are_equal_and_other_seeds_are_not(train: Run, undisturbed: Und
 def test_no_actor_outlives_its_run(train: Run, undisturbed: Undisturbed, tmp_path: Path) -> None:
     train(tmp_path, "stages.dm.images=160", "stages.adm.images=160")
     deadline = time.monotonic() + 30  # an actor is told to end, not waited for
-    while left := processes("ray::StudentActor") + processes("ray::TeacherActor"):
+    while left := processes("ray::Slot") + processes("ray::TeacherActor"):
         assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(0.2)

@@ -17,8 +17,9 @@ from msd_ray.runs.start import starting_weights
 from msd_ray.runs.teacher import load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher
+from msd_ray.training.spec import Extras
 from msd_ray.training.state import Tensors
-from msd_ray.training.student import Extras, StudentTrainer
+from msd_ray.training.student import StudentTrainer
 
 from .conftest import TINY, Ear, processes
 
@@ -40,7 +41,7 @@ class KillerInEachStage(Ear):
     def watch(self, statuses: list[Any]) -> None:
         super().watch(statuses)
         new = {s.progress.stage for s in statuses if s.progress and not s.progress.done} - self.stages - {"teacher"}
-        students = processes("ray::StudentActor.advance")
+        students = processes("ray::Slot.advance")
         if new and students:
             self.stages |= new
             os.kill(random.Random(str(new)).choice(students).pid, signal.SIGKILL)

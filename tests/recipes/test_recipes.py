@@ -27,6 +27,8 @@ def test_the_main_job_is_five_students_dm_then_adm() -> None:
 def test_overrides_replace_values_in_order() -> None:
     recipe = load_recipe("digits", ["partition.k=2", "partition.k=3", "stages.dm.generator_lr=1e-3", "seed=7"])
     assert (recipe.partition.k, recipe.stages["dm"].generator_lr, recipe.seed) == (3, 1e-3, 7)
+    shared = load_recipe("digits", ["training.shards=2", "cluster.workers_per_student=[1,2]"])
+    assert shared.cluster.workers_per_student == (1, 2) and parse_recipe(shared.to_json()) == shared
     assert load_recipe("digits", ["network.multipliers=[1, 2, 2]"]).network.multipliers == (1, 2, 2)
     assert load_recipe("digits", ["stages.adm.options.head_weight=0.5"]).stages["adm"].options == {"head_weight": 0.5}
 
@@ -50,6 +52,15 @@ def test_overrides_replace_values_in_order() -> None:
         ("stages.adm.options.head_weight=x", "stages.adm.options.head_weight: input should be a valid number, not 'x'"),
         ("stages.adm.options.head_weight=true", "stages.adm.options.head_weight"),
         ("stages.dm.objective=nowhere:Mine", "there is no objective 'nowhere:Mine'"),
+        ("cluster.pool_size=2", "unknown key cluster.pool_size; did you mean cluster.pool"),
+        ("cluster.pool.min_replicas=2", "cluster.pool: min_replicas must be at least 1 and at most max_replicas"),
+        ("cluster.pool.scale_up_ms=1", "cluster.pool: scale_up_ms must be at least scale_down_ms"),
+        ("cluster.pool.wire=fp8", "cluster.pool.wire: input should be 'fp32' or 'bf16', not 'fp8'"),
+        ("training.shards=0", "training: threads, shards, log_every, checkpoint_every and keep must be at least 1"),
+        ("cluster.workers_per_student=[1,2]", "2 workers cannot share batches of 1 shards; set training.shards to"),
+        ("cluster.workers_per_student=[2,1]", "cluster: workers_per_student must be [fewest, most]"),
+        ("cluster.workers_per_student=[0,1]", "cluster: workers_per_student must be [fewest, most]"),
+        ("cluster.workers_per_student=2", "cluster.workers_per_student: input should be a valid "),
         ("noise.sigma_min=100", "sigma_min must be above 0 and below sigma_max"),
         ("seed.x=1", "unknown key seed.x"),
         ("partition", "'partition' is not of the form key=value"),

@@ -1,0 +1,107 @@
+"""Slots as actors on a Ray cluster."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from msd_ray.cluster.driver import Ended, Event, Failed, Gone, Leaving, Up
+from msd_ray.cluster.slot import Slot
+from msd_ray.cluster.work import Order
+from msd_ray.errors import MsdRayError
+
+LOOK = 2.0
+"""Seconds between looks at the cluster: how many slots fit, which nodes are about to go."""
+
+
+class RaySlots:
+    """Each slot is an actor. Ray places it as soon as some node has room for it, whether now or when a node joins."""
+
+    def __init__(self, cpus: float, gpus: float, room: Callable[[], int]) -> None:
+        """cpus, gpus: of one slot. room: counts the slots that fit on the cluster as it is."""
+        self._count, self._counted, self._room = room, -LOOK, 0
+        self._looked = time.monotonic()
+        grouped: Any = ray.remote(concurrency_groups={"control": 1})  # type: ignore[call-overload]
+        self._actor = grouped(Slot).options(num_cpus=cpus, num_gpus=gpus)
+        self._actors: dict[int, Any] = {}
+        self._nodes: dict[int, str] = {}
+        self._answers: dict[Any, int] = {}  # the reference of what a slot is doing -> the slot
+
+    def room(self) -> int:
+        if time.monotonic() - self._counted > LOOK:
+            self._room, self._counted = self._count(), time.monotonic()
+        return self._room
+
+    def ask(self, slot: int) -> None:
+        self._actors[slot] = self._actor.remote()
+        self._answers[self._actors[slot].ready.remote()] = slot
+
+    def give(self, slot: int, order: Order) -> None:
+        self._answers[self._actors[slot].advance.remote(order)] = slot
+
+    def hurry(self, slot: int) -> None:
+        self._actors[slot].hurry.remote()
+
+    def drop(self, slot: int) -> None:
+        if actor := self._actors.pop(slot, None):
+            ray.kill(actor)
+        self._nodes.pop(slot, None)
+        self._answers = {ref: s for ref, s in self._answers.items() if s != slot}
+
+    def wait(self, seconds: float) -> list[Event]:
+        if not self._answers:
+            time.sleep(seconds)
+            return self._leaving()
+        ready, _ = ray.wait(list(self._answers), num_returns=1, timeout=seconds)
+        if ready:  # and whatever else came meanwhile
+            ready, _ = ray.wait(list(self._answers), num_returns=len(self._answers), timeout=0)
+        return [self._event(self._answers.pop(ref), ref) for ref in ready] + self._leaving()
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def close(self) -> None:
+        for slot in list(self._actors):
+            self.drop(slot)
+
+    def _event(self, slot: int, ref: Any) -> Event:
+        try:
+            answer = ray.get(ref)
+        except RayTaskError as error:
+            return Failed(slot, reason_of(error))
+        except RayActorError as error:
+            return Gone(slot, _line(error), excused=error.preempted or self._node_is_lost(slot))
+        except RayError as error:  # a result lost with its node
+            return Gone(slot, _line(error), excused=True)
+        if slot in self._nodes:
+            return Ended(slot, answer)
+        self._nodes[slot] = answer
+        return Up(slot, answer)
+
+    def _node_is_lost(self, slot: int) -> bool:
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+        return slot in self._nodes and self._nodes[slot] not in alive
+
+    def _leaving(self) -> list[Event]:
+        """The slots on nodes that are being drained, as a spot instance is before it is taken."""
+        if time.monotonic() - self._looked < LOOK:
+            return []
+        self._looked = time.monotonic()
+        seen = get_cluster_status(ray.get_runtime_context().gcs_address)
+        draining = {n.node_id for n in [*seen.active_nodes, *seen.idle_nodes] if n.node_status == "DRAINING"}
+        return [Leaving(slot) for slot, node in self._nodes.items() if node in draining]
+
+
+def reason_of(error: RayTaskError) -> str:
+    """One line that says what went wrong in an actor."""
+    cause = error.cause
+    if isinstance(cause, MsdRayError):
+        return str(cause)
+    return f"{type(cause).__name__}: {_line(cause)}"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,72 @@
+"""A slot: a process with its share of a node's CPUs and GPUs, in which students take turns."""
+
+import threading
+
+import psutil
+import ray
+import torch
+
+from msd_ray.cluster.exchange import Grant
+from msd_ray.cluster.shared import SharedTraining
+from msd_ray.cluster.work import Order, Progress, Training
+
+ROOM = 3
+"""A student stays in memory between its turns while this many times its size is free: others will come beside it."""
+
+
+class Slot:
+    """Trains whichever student it is given, one at a time. Those it trained before stay in memory while there is room;
+    any that it does not hold, or holds as it was before another slot trained it, is read from its newest checkpoint."""
+
+    def __init__(self) -> None:
+        # Nothing that can fail happens here: an error in a method reaches the driver as it is, one here does not.
+        self._held: dict[int, Training] = {}
+        self._shared: dict[int, SharedTraining] = {}  # those that workers may call about
+        self._hurried = threading.Event()
+
+    def ready(self) -> str:
+        """The id of the node that the slot is on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def advance(self, order: Order) -> Progress:
+        """Trains the order's student for a segment; a checkpoint ends it."""
+        self._make_room(order)
+        training = self._held.pop(order.student, None)
+        if training is None or training.nimg != order.nimg:
+            training = order.work.task.open()
+        if isinstance(training, SharedTraining):
+            self._shared[order.student] = training
+        progress = training.advance(order.work.segment, order.replicas, self._hurried.is_set)
+        if not progress.done and training.bytes * ROOM < _free_bytes():
+            self._held[order.student] = training
+        return progress
+
+    @ray.method(concurrency_group="control")
+    def hurry(self) -> None:
+        """Ends the segment under way at the next chance; the slot is about to go."""
+        self._hurried.set()
+
+    @ray.method(concurrency_group="control")
+    def exchange(self, student: int, progress: Progress | None) -> Grant:
+        """What a worker of a shared student tells, and how far it may go."""
+        return self._shared[student].exchange.tell(progress)
+
+    @ray.method(concurrency_group="control")
+    def give_up(self, student: int, reason: str) -> None:
+        """A worker of a shared student met an error that another try would meet as well."""
+        self._shared[student].exchange.give_up(reason)
+
+    def _make_room(self, order: Order) -> None:
+        """Forgets the students that are not to be kept; those that are keep nothing but memory."""
+        for student in set(self._held) - {order.student}:
+            if isinstance(training := self._held[student], SharedTraining):
+                training.rest()
+            if student not in order.parked:
+                del self._held[student]
+
+
+def _free_bytes() -> int:
+    """Of the memory that students are held in."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return int(psutil.virtual_memory().available)

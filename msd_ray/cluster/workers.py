@@ -1,0 +1,139 @@
+"""What each of the workers that share a student does. Ray Train starts them, and starts all anew where one dies."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+import torch
+from ray import train
+from ray.exceptions import RayError
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.torch import get_device
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+from msd_ray.cluster.exchange import Grant
+from msd_ray.cluster.students import StudentTask
+from msd_ray.cluster.work import Progress
+from msd_ray.errors import MsdRayError, TrainingError
+from msd_ray.storage import Store
+from msd_ray.training.group import Group
+
+POLL = 0.2
+"""Seconds between two questions how far the student may go."""
+LOOK = 1.0
+"""Seconds between two questions whether the segment under way is to end early."""
+RESERVED = "workers"
+"""File beside the checkpoints, while workers are there: the placement group that they hold."""
+
+
+def share(config: dict[str, Any]) -> None:
+    """Trains a student as one of the group that Ray Train has made. config: `task`, its StudentTask; `slot`, a handle
+    of the actor to ask how far.
+
+    All write nothing but rank 0, whose checkpoints are those of a student that trains alone.
+    """
+    context = train.get_context()
+    group = Group(context.get_world_rank(), context.get_world_size())
+    task: StudentTask = config["task"]
+    line = Line(config["slot"], task.spec.index, group)
+    if group.rank == 0:
+        _reserve(task.checkpoints)
+    try:
+        _train(task, line)
+    except Exception as error:
+        if _is_final(error):
+            line.give_up(error)
+        raise
+
+
+def _train(task: StudentTask, line: "Line") -> None:
+    if task.around.gpus:
+        torch.cuda.set_device(get_device())
+    training = task.open(line.group)
+    _refuse_if_apart(task, line.group, training.nimg)
+    progress = training.standing()
+    while not (grant := line.next(progress)).over:
+        progress = training.advance(grant.nimg - training.nimg, grant.replicas, line.hurried)
+
+
+def _refuse_if_apart(task: StudentTask, group: Group, nimg: int) -> None:
+    """Raises RuntimeError, which is tried again, where this worker found another checkpoint than rank 0."""
+    first = broadcast_from_rank_zero(nimg)
+    if nimg != first:
+        raise RuntimeError(
+            f"worker {group.rank} of student {task.spec.index} found its checkpoint of {nimg} images, worker 0 that of "
+            f"{first}; is {task.checkpoints.uri} storage that all nodes share?"
+        )
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether another try would meet it again; torch and Ray raise the others also where some worker has died."""
+    return isinstance(error, MsdRayError) or not isinstance(error, RuntimeError | OSError | RayError)
+
+
+@dataclass
+class Line:
+    """From a worker to the slot."""
+
+    slot: Any
+    student: int
+    group: Group
+    asked: Any = None  # the reference of a question under way
+    looked: float = 0.0
+
+    def next(self, progress: Progress) -> Grant:
+        """Tells the slot where the student stands, and waits until it may go on or is to end; the same for all, who
+        wait for each other here."""
+        grant = self._wait(progress) if self.group.rank == 0 else self._ask(None)
+        nimg, over = broadcast_from_rank_zero((grant.nimg, grant.over))
+        return replace(grant, nimg=nimg, over=over)
+
+    def hurried(self) -> bool:
+        """Whether the segment is to end early. Rank 0 knows, for all; it does not wait for the answer."""
+        if self.group.rank or time.monotonic() - self.looked < LOOK:
+            return False
+        if self.asked is None:
+            self.asked = self._send(None)
+        ready, _ = ray.wait([self.asked], timeout=0)
+        if not ready:
+            return False
+        grant: Grant = ray.get(self.asked)
+        self.asked, self.looked = None, time.monotonic()
+        return grant.over
+
+    def give_up(self, error: Exception) -> None:
+        reason = str(error) if isinstance(error, MsdRayError) else f"{type(error).__name__}: {error}"
+        ray.get(self.slot.give_up.remote(self.student, " ".join(reason.split())))
+
+    def _wait(self, progress: Progress) -> Grant:
+        grant = self._ask(progress)
+        while not grant.over and grant.nimg <= progress.nimg:
+            time.sleep(POLL)
+            grant = self._ask(None)
+        return grant
+
+    def _ask(self, progress: Progress | None) -> Grant:
+        grant: Grant = ray.get(self._send(progress))
+        return grant
+
+    def _send(self, progress: Progress | None) -> Any:
+        return self.slot.exchange.remote(self.student, progress)
+
+
+def _reserve(store: Store) -> None:
+    group = ray.get_runtime_context().get_placement_group_id()
+    if group is None:
+        raise TrainingError("workers that share a student must be started by Ray Train, in a placement group")
+    store.write(RESERVED, group.encode())
+
+
+def release(store: Store) -> None:
+    """Frees what workers hold of the cluster whose slot was killed. They die with it, but their placement group stays
+    for as long as the run, unless Ray's dashboard is there to clean up. store: of the student's checkpoints."""
+    try:
+        group = store.read(RESERVED).decode()
+    except FileNotFoundError:
+        return
+    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
+    store.delete(RESERVED)

@@ -1,0 +1,92 @@
+"""How a run stands: what is written is read back, and what follows from it."""
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from msd_ray.cli import main
+from msd_ray.errors import CorruptError, UserError
+from msd_ray.runs.journal import Journal, read_journal
+from msd_ray.runs.standing import Standing, StudentStanding, read_standing, write_standing
+from msd_ray.storage import Store
+
+
+def student(i: int, nimg: int, rate: float, state: str = "training") -> StudentStanding:
+    return StudentStanding(f"student {i}", state, "dm", nimg, 1000, rate, 0.01, 0, 12.0, "fid@100 0.2")
+
+
+def standing(*students: StudentStanding, slots: int = 2) -> Standing:
+    return Standing(time.time(), "host:1", False, slots, 7200.0, 1.5, list(students))
+
+
+def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = standing(student(0, 100, 10.0))
+    write_standing(Store(str(tmp_path)), written)
+    assert read_standing(Store(str(tmp_path))) == written
+
+
+def test_a_run_that_never_began_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no run that has begun to train"):
+        read_standing(Store(str(tmp_path)))
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]", b'{"time": 1}', b"\xff\xfe"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "status.json").write_bytes(damage)
+    with pytest.raises(CorruptError, match="damaged"):
+        read_standing(Store(str(tmp_path)))
+
+
+def test_the_time_left_is_that_of_the_slowest_or_of_all_on_the_slots_there_are() -> None:
+    assert standing(student(0, 900, 10.0), student(1, 0, 10.0)).seconds_left == pytest.approx(100)
+    crowd = [student(i, 500, 10.0) for i in range(6)]
+    assert standing(*crowd).seconds_left == pytest.approx(6 * 50 / 2)
+    unknown = [student(0, 500, 10.0), student(1, 0, 0.0, "waiting")]
+    assert standing(*unknown, slots=1).seconds_left == pytest.approx(50 * 2)
+    assert math.isnan(standing(student(0, 0, 0.0)).seconds_left)
+    assert standing(student(0, 1000, 10.0, "done")).seconds_left == 0
+
+
+def test_cost_is_slot_hours_times_price() -> None:
+    assert standing().cost == pytest.approx(3.0)
+
+
+def test_a_silent_driver_is_stale_unless_it_finished() -> None:
+    old = replace(standing(student(0, 1, 1.0)), time=time.time() - 100)
+    assert old.stale
+    assert not replace(old, finished=True).stale
+    assert not standing().stale
+
+
+def test_status_prints_and_gives_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    write_standing(store, standing(student(0, 500, 10.0), student(1, 1000, 10.0, "done")))
+    monkeypatch.setattr("sys.argv", ["msd-ray", "status", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    for words in ("1 of 2 done", "2 slots, 10 images/s, about 50.0 s left", "cost 3.00", "0.5/1", "fid@100 0.2"):
+        assert words in said
+    monkeypatch.setattr("sys.argv", ["msd-ray", "status", str(tmp_path), "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    found = json.loads(capsys.readouterr().out)
+    assert (found["seconds_left"], found["cost"], found["stale"]) == (50.0, 3.0, False)
+
+
+def test_a_journal_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for n in range(2):
+        journal = Journal(store, "events.jsonl")
+        journal.add("started", student="student 0", nimg=n)
+        journal.write()
+    (tmp_path / "events.jsonl").write_bytes((tmp_path / "events.jsonl").read_bytes() + b'{"half')
+    assert [(e["event"], e["nimg"]) for e in read_journal(store, "events.jsonl")] == [("started", 0), ("started", 1)]
+    assert read_journal(store, "nothing.jsonl") == []
