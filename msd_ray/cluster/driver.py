@@ -214,6 +214,9 @@ class Driver:
                 self._watch.event("slot up", slot=slot, node=node)
             case Ended(slot, progress):
                 self._ended(slot, progress)
+            case Failed(slot) if not self._support.ready:  # for want of a teacher, which may come back
+                self._interrupted(self._running.pop(slot), excused=True)
+                self._free(slot)
             case Failed(slot, reason):
                 self._end(self._running.pop(slot), "failed", reason)
                 self._free(slot)

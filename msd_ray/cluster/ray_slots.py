@@ -20,12 +20,16 @@ LOOK = 2.0
 class RaySlots:
     """Each slot is an actor. Ray places it as soon as some node has room for it, whether now or when a node joins."""
 
-    def __init__(self, cpus: float, gpus: float, room: Callable[[], int]) -> None:
-        """cpus, gpus: of one slot. room: counts the slots that fit on the cluster as it is."""
+    def __init__(
+        self, cpus: float, gpus: float, room: Callable[[], int], environment: dict[str, str] | None = None
+    ) -> None:
+        """cpus, gpus: of one slot. room: counts the slots that fit on the cluster as it is. environment: of the slots'
+        processes and of all that they start."""
         self._count, self._counted, self._room = room, -LOOK, 0
         self._looked = time.monotonic()
         grouped: Any = ray.remote(concurrency_groups={"control": 1})  # type: ignore[call-overload]
-        self._actor = grouped(Slot).options(num_cpus=cpus, num_gpus=gpus)
+        runtime_env = {"env_vars": environment} if environment else None
+        self._actor = grouped(Slot).options(num_cpus=cpus, num_gpus=gpus, runtime_env=runtime_env)
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, str] = {}
         self._answers: dict[Any, int] = {}  # the reference of what a slot is doing -> the slot

@@ -1,6 +1,6 @@
 """A whole run on a cluster: teacher, students, ensembles."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -163,8 +163,7 @@ def _trained(store: Store, job: Job) -> bool:
 
 def _complete(work: list[Work], cluster: ClusterConfig, board: Board, support: Support) -> None:
     """Sees all work through; raises TrainingError that names what failed, after the rest has finished."""
-    cpus, gpus = (0.0, 0.0) if cluster.shares else (cluster.cpus_per_student, cluster.gpus_per_student)
-    slots = RaySlots(cpus, gpus, lambda: room_for(len(work), cluster))
+    slots = _slots(cluster, lambda: room_for(len(work), cluster))
     policy = "sequential" if cluster.shares else cluster.policy
     terms = Terms(policy, _most_slots(len(work), cluster), cluster.max_failures)
     board.begin()
@@ -180,11 +179,19 @@ def _complete(work: list[Work], cluster: ClusterConfig, board: Board, support: S
         raise TrainingError(f"{len(failed)} of {len(work)} did not finish ({reasons}); the same command tries again")
 
 
+def _slots(cluster: ClusterConfig, room: Callable[[], int]) -> RaySlots:
+    """Slots whose students are shared take no room, the workers do. What Ray Train cleans up with finds the cluster by
+    RAY_ADDRESS, where there are several on a machine."""
+    if cluster.shares:
+        return RaySlots(0.0, 0.0, room, {"RAY_ADDRESS": ray.get_runtime_context().gcs_address})
+    return RaySlots(cluster.cpus_per_student, cluster.gpus_per_student, room)
+
+
 def _most_slots(students: int, cluster: ClusterConfig) -> int | None:
     """How many slots there may be, None for as many as there is room for.
 
-    A slot whose student is shared takes no room, its workers do: these cannot take turns, so there are no more slots
-    than have room for them as the cluster is now, or will be where Ray's autoscaler brings nodes.
+    Workers that share a student cannot take turns, so there are no more slots than have room for them as the cluster is
+    now, or any number where Ray's autoscaler brings nodes.
     """
     if not cluster.shares or cluster.autoscale:
         return cluster.max_slots

@@ -67,8 +67,8 @@ class SharedTraining:
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         """As any training. Raises TrainingError where the workers cannot go on."""
-        if self._fitting() != self._most:
-            self.rest()  # Ray Train takes no other limits once it has begun
+        if self.exchange.over or self._fitting() != self._most:
+            self.rest()  # the workers are about to end, or Ray Train has to be begun anew to take other limits
         self.exchange.order(images, replicas)
         if not self._thread.is_alive() and not self.exchange.over:
             self._start()
@@ -158,7 +158,7 @@ class SharedTraining:
             name=f"student-{self._shared.task.spec.index}",
             storage_path=folder,
             failure_config=FailureConfig(failures, controller_failure_limit=0),  # type: ignore[call-arg]
-            logging_config=LoggingConfig(log_level="ERROR"),
+            logging_config=LoggingConfig(log_level="CRITICAL"),
             worker_runtime_env={"env_vars": _loopback()},
         )
 

@@ -108,13 +108,11 @@ class StudentTraining:
         trainer, pool = self.trainer, self.pool
         if pool:
             pool.use(replicas)
-        begin, start = trainer.nimg, time.perf_counter()
-        cpu, wait = (pool.cpu_seconds, pool.wait_seconds) if pool else (0.0, 0.0)
+        begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
         logged = trainer.advance(images, hurried)
         seconds = time.perf_counter() - start
-        if pool:
-            cpu = trainer.group.total(pool.cpu_seconds - cpu, trainer.device)
-            wait = pool.wait_seconds - wait
+        cpu, wait = (now - before for now, before in zip(self._asked(), asked, strict=True))
+        cpu = trainer.group.total(cpu, trainer.device)
         fid = self._conclude(begin, cpu, wait) if trainer.group.rank == 0 else None
         return Progress(
             trainer.nimg,
@@ -127,6 +125,10 @@ class StudentTraining:
             begin=begin,
             waited=wait / seconds,
         )
+
+    def _asked(self) -> tuple[float, float]:
+        """CPU seconds that this process's requests have cost the pool so far, and seconds that it waited for it."""
+        return (self.pool.cpu_seconds, self.pool.wait_seconds) if self.pool else (0.0, 0.0)
 
     def _conclude(self, begin: int, teacher_cpu: float, teacher_wait: float) -> float | None:
         """Measures and keeps what was trained since `begin`; the FID, if there is one yet. teacher_cpu, teacher_wait:

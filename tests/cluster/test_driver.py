@@ -156,6 +156,24 @@ def test_an_error_ends_its_student_alone() -> None:
     assert "slot gone" not in ear.kinds()[: ear.kinds().index("failed") + 1]  # its slot serves the others
 
 
+class Away:
+    """A teacher pool that does not answer for a while."""
+
+    def __init__(self, slots: SimulatedSlots, since: float, until: float) -> None:
+        self.slots, self.since, self.until, self.replicas = slots, since, until, ["replica"]
+
+    @property
+    def ready(self) -> bool:
+        return not self.since <= self.slots.now() < self.until
+
+
+def test_a_student_that_fails_for_want_of_a_teacher_is_tried_again() -> None:
+    slots = Troubled([Node("a", 2)], {1: (200, "no teacher replica answered")}, times=3)
+    statuses, _ = drive(slots, works(2), support=Away(slots, since=3.0, until=12.0))
+    assert [s.state for s in statuses] == ["done", "done"]
+    assert statuses[1].restarts == 3
+
+
 def test_one_that_dies_is_resumed() -> None:
     slots = Troubled([Node("a", 3)], {0: (300, "dies")}, times=2)
     statuses, ear = drive(slots, works(3), Terms(max_failures=2))

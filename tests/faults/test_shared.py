@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from msd_ray.errors import TrainingError
 from msd_ray.storage import Store
 from msd_ray.training.checkpoints import Checkpoints
 
@@ -88,12 +89,20 @@ def test_a_killed_slot_leaves_its_room_to_the_next(train: Run, alone: Alone, tmp
     assert_like(alone, tmp_path)
 
 
-def test_students_who_share_take_turns_as_there_is_room_and_leave_nothing_behind(train: Run, tmp_path: Path) -> None:
+def test_workers_leave_nothing_behind(train: Run, tmp_path: Path) -> None:
     import ray
 
     short = ["stages.dm.images=320", "stages.adm.images=160", "training.shards=2"]
-    ear = train(tmp_path, *short, "cluster.workers_per_student=[1, 2]", "cluster.cpus_per_student=1.0")
+    ear = train(tmp_path, *short, "cluster.workers_per_student=[1, 2]")
     assert [s.state for s in ear.statuses] == ["done", "done"]
-    states = {group["state"] for group in ray.util.placement_group_table().values()}
-    assert states == {"REMOVED"}
+    assert {group["state"] for group in ray.util.placement_group_table().values()} == {"REMOVED"}
+    assert not list(tmp_path.glob("students/*/workers"))
+
+
+def test_an_error_of_a_worker_ends_its_student_in_one_line(train: Run, tmp_path: Path) -> None:
+    """One that another try would meet as well."""
+    wild = ["stages.dm.generator_lr=1e30", "stages.dm.warmup=0", "training.max_skipped=0"]
+    with pytest.raises(TrainingError, match=r"student 0: student 0: the gradient was not finite 1 times") as caught:
+        train(tmp_path, *TWO_WORKERS, *wild)
+    assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("students/*/workers"))
