@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from msd_ray.cluster.client import TeacherPool
+from msd_ray.cluster.pool.client import TeacherPool
 from msd_ray.networks import DenoiserSpec
 from msd_ray.recipes import PoolConfig
 

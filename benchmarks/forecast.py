@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from common import finish, say, spread
 
 from msd_ray.cluster.connect import listen_on_loopback
-from msd_ray.cluster.forecast import RAY, Ahead, Forecast, forecast
+from msd_ray.cluster.planning.forecast import RAY, Ahead, Forecast, forecast
 from msd_ray.runs.nodes import this_machine
 from msd_ray.runs.setting import Setting
 from msd_ray.runs.standing import Standing, read_standing

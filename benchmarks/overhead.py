@@ -39,9 +39,9 @@ listen_on_loopback(None)  # before anything imports ray
 
 from measured import MeasuredProgress, MeasuredTask  # noqa: E402
 
-from msd_ray.cluster.client import TeacherPool  # noqa: E402
 from msd_ray.cluster.driver import Driver, Status, Terms  # noqa: E402
-from msd_ray.cluster.pool import Pool  # noqa: E402
+from msd_ray.cluster.pool.client import TeacherPool  # noqa: E402
+from msd_ray.cluster.pool.pool import Pool  # noqa: E402
 from msd_ray.cluster.ray_slots import RaySlots  # noqa: E402
 from msd_ray.cluster.students import StudentTask, Surroundings  # noqa: E402
 from msd_ray.cluster.work import Work  # noqa: E402

@@ -29,8 +29,8 @@ listen_on_loopback(None)  # before anything imports ray
 import ray  # noqa: E402
 from asker import Asker  # noqa: E402
 
-from msd_ray.cluster.measuring import ReplicaMetrics  # noqa: E402
-from msd_ray.cluster.pool import Pool  # noqa: E402
+from msd_ray.cluster.pool.measuring import ReplicaMetrics  # noqa: E402
+from msd_ray.cluster.pool.pool import Pool  # noqa: E402
 from msd_ray.networks import DenoiserSpec  # noqa: E402
 from msd_ray.recipes import PoolConfig  # noqa: E402
 from msd_ray.runs.setting import Setting  # noqa: E402

@@ -20,7 +20,7 @@ from common import finish, say
 
 from msd_ray.cluster.board import Board
 from msd_ray.cluster.driver import Driver, NoPool, Status, Terms
-from msd_ray.cluster.simulation import Incident, Node, Pace, SimulatedSlots
+from msd_ray.cluster.planning.simulation import Incident, Node, Pace, SimulatedSlots
 from msd_ray.cluster.work import Training, Work
 from msd_ray.storage import Store
 

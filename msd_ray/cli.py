@@ -230,7 +230,7 @@ def _print_rows(rows: Any, as_json: bool) -> None:
 
 
 def _print_plan(setting: Any, nodes: str | None, as_json: bool) -> None:
-    from msd_ray.cluster.outlook import outlook
+    from msd_ray.cluster.planning.outlook import outlook
     from msd_ray.runs.describe import describe
     from msd_ray.terminal import forecast_lines, with_forecast
 

@@ -14,7 +14,7 @@ from msd_ray.words import duration
 
 if TYPE_CHECKING:
     from msd_ray.cluster.driver import Status
-    from msd_ray.cluster.forecast import Forecast
+    from msd_ray.cluster.planning.forecast import Forecast
     from msd_ray.runs.standing import Standing
 
 out = Console()

@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from msd_ray.cluster.driver import Status
-from msd_ray.cluster.measuring import ReplicaMetrics
 from msd_ray.cluster.meters import Meters
-from msd_ray.cluster.pool import Pool
+from msd_ray.cluster.pool.measuring import ReplicaMetrics
+from msd_ray.cluster.pool.pool import Pool
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.runs.journal import Journal
 from msd_ray.runs.standing import Standing, StudentStanding, read_standing, write_standing

@@ -10,10 +10,10 @@ from ray.exceptions import RayTaskError
 from msd_ray.cluster.board import Board, Listener
 from msd_ray.cluster.connect import check_room, connected, request_nodes, room_for
 from msd_ray.cluster.driver import Driver, NoPool, Support, Terms
-from msd_ray.cluster.pool import Pool
+from msd_ray.cluster.pool.pool import Pool
 from msd_ray.cluster.ray_slots import RaySlots, reason_of
-from msd_ray.cluster.shared import SharedTask
 from msd_ray.cluster.students import StudentTask, Surroundings, TeacherTask
+from msd_ray.cluster.together.shared import SharedTask
 from msd_ray.cluster.work import Work
 from msd_ray.data import load_data
 from msd_ray.errors import TrainingError

@@ -6,8 +6,8 @@ import psutil
 import ray
 import torch
 
-from msd_ray.cluster.exchange import Grant
-from msd_ray.cluster.shared import SharedTraining
+from msd_ray.cluster.together.exchange import Grant
+from msd_ray.cluster.together.shared import SharedTraining
 from msd_ray.cluster.work import Order, Progress, Training
 
 ROOM = 3

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from msd_ray.cluster.client import TeacherPool
+from msd_ray.cluster.pool.client import TeacherPool
 from msd_ray.cluster.work import Progress
 from msd_ray.data import DataConfig, load_data
 from msd_ray.diffusion import Noise, one_step

@@ -1,7 +1,7 @@
 import pytest
 from forecast import compared
 
-from msd_ray.cluster.forecast import Forecast, StudentForecast
+from msd_ray.cluster.planning.forecast import Forecast, StudentForecast
 from msd_ray.runs.standing import Standing, StudentStanding
 
 

@@ -58,7 +58,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the steps of TINY took on some machine; a second for whatever is not a step."""
     stages = {"dm": StageTiming(0.001, 0.0001), "adm": StageTiming(0.002, 0.0001)}
     timing = Timing("cpu", stages, open=1.0, segment=1.0, teacher=0.0001, answer=0.0001, start=1.0)
-    monkeypatch.setattr("msd_ray.cluster.outlook.time_plan", lambda plan: timing)
+    monkeypatch.setattr("msd_ray.cluster.planning.outlook.time_plan", lambda plan: timing)
 
 
 NODES = "nodes: [{name: a, cpus: 4, price: 3.0}, {name: b, cpus: 2, speed: 2.0, leaves_hours: 1}]"

@@ -32,7 +32,7 @@ PoolOf = Callable[..., Any]
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """start(denoiser, spec, size, **config) starts a pool that holds this teacher; config: of PoolConfig."""
-    from msd_ray.cluster.pool import Pool
+    from msd_ray.cluster.pool.pool import Pool
 
     started: list[Any] = []
 
@@ -57,7 +57,7 @@ def pool_of(start: Start) -> PoolOf:
 
 
 def client_of(pool: Any, size: int = 1, **config: Any) -> Any:
-    from msd_ray.cluster.client import TeacherPool
+    from msd_ray.cluster.pool.client import TeacherPool
 
     client = TeacherPool(PoolConfig(**config))
     client.use(pool.replicas)

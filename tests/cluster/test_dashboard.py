@@ -27,9 +27,9 @@ def exported() -> str:
 
 
 def test_every_metric_of_the_dashboard_is_exported() -> None:
-    from msd_ray.cluster.measuring import Forward
     from msd_ray.cluster.meters import COUNTED, Meters
-    from msd_ray.cluster.replica import _Exported
+    from msd_ray.cluster.pool.measuring import Forward
+    from msd_ray.cluster.pool.replica import _Exported
     from msd_ray.cluster.work import Progress
 
     meters, teacher = Meters(), _Exported()

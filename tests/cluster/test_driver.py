@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from msd_ray.cluster.driver import Driver, Event, Failed, Gone, NoPool, Status, Terms
-from msd_ray.cluster.simulation import Incident, Node, Pace, SimulatedSlots
+from msd_ray.cluster.planning.simulation import Incident, Node, Pace, SimulatedSlots
 from msd_ray.cluster.work import Order, Training, Work
 from msd_ray.errors import TrainingError
 

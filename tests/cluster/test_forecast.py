@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from msd_ray.cluster.forecast import Ahead, Forecast, forecast
-from msd_ray.cluster.layout import check_fits, lay_out
-from msd_ray.cluster.pacing import RAY_START
-from msd_ray.cluster.sharing import Effort, Replicas, Sharing
+from msd_ray.cluster.planning.forecast import Ahead, Forecast, forecast
+from msd_ray.cluster.planning.layout import check_fits, lay_out
+from msd_ray.cluster.planning.pacing import RAY_START
+from msd_ray.cluster.planning.sharing import Effort, Replicas, Sharing
 from msd_ray.errors import UserError
 from msd_ray.recipes import ClusterConfig, PoolConfig
 from msd_ray.runs.nodes import NodeKind

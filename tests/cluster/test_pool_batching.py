@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from msd_ray.cluster.answering import Answering
-from msd_ray.cluster.batching import QueueFullError, Reply, Request, RequestQueue
+from msd_ray.cluster.pool.answering import Answering
+from msd_ray.cluster.pool.batching import QueueFullError, Reply, Request, RequestQueue
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.teacher import keep_teacher

@@ -101,7 +101,7 @@ def test_an_asker_that_dies_leaves_nothing_in_the_queue(start: Start) -> None:
 
     class Asker:
         def ask(self, replicas: list[Any], question: Any) -> int:
-            from msd_ray.cluster.client import TeacherPool
+            from msd_ray.cluster.pool.client import TeacherPool
 
             client = TeacherPool(PoolConfig())
             client.use(replicas)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msd_ray.cluster.measuring import WINDOW, Forward, Meter
-from msd_ray.cluster.scaling import Look, replicas_wanted
+from msd_ray.cluster.pool.measuring import WINDOW, Forward, Meter
+from msd_ray.cluster.pool.scaling import Look, replicas_wanted
 from msd_ray.recipes import PoolConfig
 
 CONFIG = PoolConfig(max_replicas=3, scale_up_ms=100.0, scale_down_ms=10.0, scale_seconds=5.0)

@@ -12,8 +12,8 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from msd_ray.cluster.exchange import Grant
 from msd_ray.cluster.students import StudentTask
+from msd_ray.cluster.together.exchange import Grant
 from msd_ray.cluster.work import Progress
 from msd_ray.errors import MsdRayError, TrainingError
 from msd_ray.storage import Store

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msd_ray.cluster.sharing import Effort
+from msd_ray.cluster.planning.sharing import Effort
 from msd_ray.runs.trial import StageTiming, Timing
 from msd_ray.training.spec import StudentSpec
 

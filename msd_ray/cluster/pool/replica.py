@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import ray
 from ray.util.metrics import Gauge, Histogram
 
-from msd_ray.cluster.answering import Answering, Outcome
-from msd_ray.cluster.batching import QueueFullError, Reply, Request, RequestQueue
-from msd_ray.cluster.measuring import Forward, Meter, ReplicaMetrics
-from msd_ray.cluster.wire import Array
+from msd_ray.cluster.pool.answering import Answering, Outcome
+from msd_ray.cluster.pool.batching import QueueFullError, Reply, Request, RequestQueue
+from msd_ray.cluster.pool.measuring import Forward, Meter, ReplicaMetrics
+from msd_ray.cluster.pool.wire import Array
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.pairs import make_part
 from msd_ray.runs.plan import Plan

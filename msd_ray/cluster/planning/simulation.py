@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from msd_ray.cluster.driver import Ended, Event, Gone, Leaving, Up
-from msd_ray.cluster.sharing import NO_REPLICAS, Effort, Replicas, Sharing
+from msd_ray.cluster.planning.sharing import NO_REPLICAS, Effort, Replicas, Sharing
 from msd_ray.cluster.work import Order, Progress
 
 

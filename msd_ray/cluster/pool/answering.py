@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msd_ray.cluster.batching import Reply, Request
-from msd_ray.cluster.wire import is_half, pack, pack_half, unpack
+from msd_ray.cluster.pool.batching import Reply, Request
+from msd_ray.cluster.pool.wire import is_half, pack, pack_half, unpack
 from msd_ray.diffusion import Denoiser, EDMDenoiser
 from msd_ray.runs.teacher import load_teacher
 from msd_ray.storage import Store

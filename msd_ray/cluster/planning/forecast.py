@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from msd_ray.cluster.layout import HOUR, lay_out
-from msd_ray.cluster.pacing import StudentPacing, TeacherPacing
-from msd_ray.cluster.rehearsal import Outcome, Piece, rehearse
-from msd_ray.cluster.sharing import Replicas
+from msd_ray.cluster.planning.layout import HOUR, lay_out
+from msd_ray.cluster.planning.pacing import StudentPacing, TeacherPacing
+from msd_ray.cluster.planning.rehearsal import Outcome, Piece, rehearse
+from msd_ray.cluster.planning.sharing import Replicas
 from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.fitting import teachers_sampling
 from msd_ray.runs.nodes import NodeKind

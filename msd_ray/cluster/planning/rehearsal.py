@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msd_ray.cluster.driver import Driver, NoPool, Status, Terms
-from msd_ray.cluster.layout import Layout
-from msd_ray.cluster.simulation import Pacing, SimulatedSlots
+from msd_ray.cluster.planning.layout import Layout
+from msd_ray.cluster.planning.simulation import Pacing, SimulatedSlots
 from msd_ray.cluster.work import Training, Work
 from msd_ray.errors import UserError
 from msd_ray.recipes import ClusterConfig

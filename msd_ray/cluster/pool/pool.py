@@ -9,9 +9,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from msd_ray.cluster.measuring import ReplicaMetrics
-from msd_ray.cluster.replica import TeacherActor
-from msd_ray.cluster.scaling import Look, replicas_wanted
+from msd_ray.cluster.pool.measuring import ReplicaMetrics
+from msd_ray.cluster.pool.replica import TeacherActor
+from msd_ray.cluster.pool.scaling import Look, replicas_wanted
 from msd_ray.recipes import PoolConfig
 from msd_ray.storage import Store
 

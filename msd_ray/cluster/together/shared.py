@@ -15,10 +15,10 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, Tr
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from msd_ray.cluster.connect import workers_for, workers_in
-from msd_ray.cluster.exchange import Exchange
 from msd_ray.cluster.students import StudentTask
+from msd_ray.cluster.together.exchange import Exchange
+from msd_ray.cluster.together.workers import release, share
 from msd_ray.cluster.work import Progress
-from msd_ray.cluster.workers import release, share
 from msd_ray.errors import TrainingError
 from msd_ray.recipes import ClusterConfig
 from msd_ray.training.checkpoints import Checkpoints

@@ -1,7 +1,7 @@
 """The forecast of a run that a user asks for: what is left to do first, measured steps, nodes. No Ray in here."""
 
-from msd_ray.cluster.forecast import RAY, Ahead, Forecast, forecast
-from msd_ray.cluster.layout import check_fits
+from msd_ray.cluster.planning.forecast import RAY, Ahead, Forecast, forecast
+from msd_ray.cluster.planning.layout import check_fits
 from msd_ray.runs.nodes import read_cluster, this_machine
 from msd_ray.runs.pairs import PART, has_part, pairs_folder, parts_of
 from msd_ray.runs.setting import Setting

@@ -1,0 +1,1 @@
+"""The teacher pool: replicas, their queues, and how students ask them."""

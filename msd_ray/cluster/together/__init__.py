@@ -1,0 +1,1 @@
+"""Students that several workers train together, under Ray Train."""
