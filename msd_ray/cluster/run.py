@@ -13,8 +13,7 @@ from msd_ray.cluster.driver import Driver, NoPool, Support, Terms
 from msd_ray.cluster.pool.pool import Pool
 from msd_ray.cluster.ray_slots import RaySlots, reason_of
 from msd_ray.cluster.students import StudentTask, Surroundings, TeacherTask
-from msd_ray.cluster.together.shared import SharedTask
-from msd_ray.cluster.work import Work
+from msd_ray.cluster.work import Task, Work
 from msd_ray.data import load_data
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
@@ -116,12 +115,18 @@ def _train_students(plan: Plan, jobs: list[Job], store: Store, cache: Store, boa
         tasks = [StudentTask(job.spec, folder(store, job.directory), around) for job in jobs]
         slots = _most_slots(len(jobs), cluster) or len(jobs)
         work = [
-            Work(job.name, job.spec.images, segment, SharedTask(task, cluster, slots) if cluster.shares else task)
+            Work(job.name, job.spec.images, segment, _shared(task, cluster, slots) if cluster.shares else task)
             for job, task in zip(jobs, tasks, strict=True)
         ]
         if pool:
             board.supervise(pool)
         _complete(work, cluster, board, pool or NoPool())
+
+
+def _shared(task: StudentTask, cluster: ClusterConfig, students: int) -> Task:
+    from msd_ray.cluster.together.shared import SharedTask  # Ray Train takes long to import, and few runs need it
+
+    return SharedTask(task, cluster, students)
 
 
 @contextmanager

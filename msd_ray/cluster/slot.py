@@ -6,8 +6,7 @@ import psutil
 import ray
 import torch
 
-from msd_ray.cluster.together.exchange import Grant
-from msd_ray.cluster.together.shared import SharedTraining
+from msd_ray.cluster.together.exchange import Exchange, Grant
 from msd_ray.cluster.work import Order, Progress, Training
 
 ROOM = 3
@@ -21,7 +20,7 @@ class Slot:
     def __init__(self) -> None:
         # Nothing that can fail happens here: an error in a method reaches the driver as it is, one here does not.
         self._held: dict[int, Training] = {}
-        self._shared: dict[int, SharedTraining] = {}  # those that workers may call about
+        self._exchanges: dict[int, Exchange] = {}  # of the students that workers may call about
         self._hurried = threading.Event()
 
     def ready(self) -> str:
@@ -34,8 +33,8 @@ class Slot:
         training = self._held.pop(order.student, None)
         if training is None or training.nimg != order.nimg:
             training = order.work.task.open()
-        if isinstance(training, SharedTraining):
-            self._shared[order.student] = training
+        if training.exchange:
+            self._exchanges[order.student] = training.exchange
         progress = training.advance(order.work.segment, order.replicas, self._hurried.is_set)
         if not progress.done and training.bytes * ROOM < _free_bytes():
             self._held[order.student] = training
@@ -49,18 +48,17 @@ class Slot:
     @ray.method(concurrency_group="control")
     def exchange(self, student: int, progress: Progress | None) -> Grant:
         """What a worker of a shared student tells, and how far it may go."""
-        return self._shared[student].exchange.tell(progress)
+        return self._exchanges[student].tell(progress)
 
     @ray.method(concurrency_group="control")
     def give_up(self, student: int, reason: str) -> None:
         """A worker of a shared student met an error that another try would meet as well."""
-        self._shared[student].exchange.give_up(reason)
+        self._exchanges[student].give_up(reason)
 
     def _make_room(self, order: Order) -> None:
         """Forgets the students that are not to be kept; those that are keep nothing but memory."""
         for student in set(self._held) - {order.student}:
-            if isinstance(training := self._held[student], SharedTraining):
-                training.rest()
+            self._held[student].rest()
             if student not in order.parked:
                 del self._held[student]
 

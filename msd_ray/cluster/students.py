@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from msd_ray.cluster.pool.client import TeacherPool
-from msd_ray.cluster.work import Progress
+from msd_ray.cluster.work import Alone, Progress
 from msd_ray.data import DataConfig, load_data
 from msd_ray.diffusion import Noise, one_step
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
@@ -81,7 +81,7 @@ class StudentTask:
 
 
 @dataclass
-class StudentTraining:
+class StudentTraining(Alone):
     """A student in the process of a slot: it trains, is measured and writes a checkpoint. Where processes train it
     together, the first of them does what is not training."""
 
@@ -187,7 +187,7 @@ class TeacherTask:
 
 
 @dataclass
-class TeacherTraining:
+class TeacherTraining(Alone):
     """A teacher in the process of a slot. It takes no notice of hurry: its segments are short."""
 
     trainer: TeacherTrainer

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from msd_ray.cluster.together.exchange import Exchange
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,11 @@ class Progress:
 
 
 class Training(Protocol):
-    """A trainer in the process of a slot. nimg: images it has seen. bytes: the memory it holds on its device."""
+    """A trainer in the process of a slot. nimg: images it has seen. bytes: the memory it holds on its device.
+    exchange: where workers that train the student together ask how far they may go, None where there are none."""
+
+    @property
+    def exchange(self) -> "Exchange | None": ...
 
     @property
     def nimg(self) -> int: ...
@@ -33,6 +40,19 @@ class Training(Protocol):
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         """Trains on `images` more images, fewer once `hurried()`, and writes a checkpoint. replicas: of the teacher."""
         ...
+
+    def rest(self) -> None:
+        """Another student comes: keeps nothing but memory."""
+        ...
+
+
+class Alone:
+    """What a training without workers says of them."""
+
+    exchange = None
+
+    def rest(self) -> None:
+        """Between two segments it keeps nothing but memory anyhow."""
 
 
 class Task(Protocol):

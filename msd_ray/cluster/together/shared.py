@@ -57,31 +57,35 @@ class SharedTraining:
 
     def __init__(self, shared: SharedTask, progress: Progress) -> None:
         """progress: where its newest checkpoint stands."""
-        self._shared, self.exchange = shared, Exchange(progress)
+        self._shared, self._exchange = shared, Exchange(progress)
         self._thread = threading.Thread()
         self._most = 0
 
     @property
+    def exchange(self) -> Exchange:
+        return self._exchange
+
+    @property
     def nimg(self) -> int:
-        return self.exchange.progress.nimg
+        return self._exchange.progress.nimg
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         """As any training. Raises TrainingError where the workers cannot go on."""
-        if self.exchange.over or self._fitting() != self._most:
+        if self._exchange.over or self._fitting() != self._most:
             self.rest()  # the workers are about to end, or Ray Train has to be begun anew to take other limits
-        self.exchange.order(images, replicas)
-        if not self._thread.is_alive() and not self.exchange.over:
+        self._exchange.order(images, replicas)
+        if not self._thread.is_alive() and not self._exchange.over:
             self._start()
-        while (progress := self.exchange.wait(LOOK)) is None:
+        while (progress := self._exchange.wait(LOOK)) is None:
             if hurried():
-                self.exchange.close()
+                self._exchange.close()
         if progress.done:
             self.rest()
         return progress
 
     def rest(self) -> None:
         """Sends the workers away and waits until they are gone."""
-        self.exchange.close()
+        self._exchange.close()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -100,7 +104,7 @@ class SharedTraining:
             self._see_through(slot)
         except Exception as e:
             error = " ".join(str(e).split())
-        self.exchange.end(error)
+        self._exchange.end(error)
 
     def _see_through(self, slot: Any) -> None:
         """Has workers until the student is done or to rest. Ray Train replaces dead ones itself; where it gives up, it
@@ -114,16 +118,16 @@ class SharedTraining:
             except TrainingFailedError as error:
                 reason, failures = _reason(error), failures + 1 if self.nimg == nimg else 0
                 LOG.warning("student %d: %s; its workers are started again", self._shared.task.spec.index, reason)
-        if not self.exchange.over:
+        if not self._exchange.over:
             raise TrainingError(f"its workers failed {failures} times in a row without progress: {reason}")
 
     def _awaited_room(self) -> bool:
         """Waits until the fewest workers fit on the cluster; whether they are still wanted."""
         release(self._shared.task.checkpoints)  # what workers had whose slot was killed
         cluster, fewest = self._shared.cluster, self._shared.cluster.workers_per_student[0]
-        while not self.exchange.over and workers_in(ray.available_resources(), cluster, fewest) < fewest:  # type: ignore[no-untyped-call]
+        while not self._exchange.over and workers_in(ray.available_resources(), cluster, fewest) < fewest:  # type: ignore[no-untyped-call]
             time.sleep(LOOK)
-        return not self.exchange.over
+        return not self._exchange.over
 
     def _fit(self, slot: Any) -> None:
         """Returns when the workers have ended by themselves, raises TrainingFailedError where they could not."""
