@@ -97,6 +97,7 @@ def curves(store: Store, plan: Plan) -> pd.DataFrame:
 def _weights_part(recipe: Recipe) -> dict[str, Any]:
     said = recipe.to_json()
     part = {key: value for key, value in said.items() if key not in _WITHOUT_EFFECT_ON_WEIGHTS}
+    part["cluster"] = {"pool": {key: said["cluster"]["pool"][key] for key in ("deterministic", "wire")}}
     if recipe.partition.kind == "kmeans":  # which groups the classes by their features
         part["evaluation"] = {"features": said["evaluation"]["features"]}
     return part
