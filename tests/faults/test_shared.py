@@ -72,12 +72,20 @@ def assert_like(alone: Alone, run_dir: Path) -> None:
     assert {name for _, _, name in curve} >= {"dm", "fake_score", "fid@16"}
 
 
+def assert_nothing_is_left(run_dir: Path) -> None:
+    import ray
+
+    assert {group["state"] for group in ray.util.placement_group_table().values()} == {"REMOVED"}
+    assert not list(run_dir.glob("students/*/workers"))
+
+
 def test_a_killed_worker_changes_nothing(train: Run, alone: Alone, tmp_path: Path) -> None:
     killer = Killer("ray::RayTrainWorker", tmp_path)
     ear = train(tmp_path, *TWO_WORKERS)
     assert killer.victim
     assert [(s.state, s.restarts) for s in ear.statuses] == [("done", 0)]
     assert_like(alone, tmp_path)
+    assert_nothing_is_left(tmp_path)
 
 
 def test_a_killed_slot_leaves_its_room_to_the_next(train: Run, alone: Alone, tmp_path: Path) -> None:
@@ -87,16 +95,6 @@ def test_a_killed_slot_leaves_its_room_to_the_next(train: Run, alone: Alone, tmp
     assert killer.victim
     assert [(s.state, s.restarts) for s in ear.statuses] == [("done", 1)]
     assert_like(alone, tmp_path)
-
-
-def test_workers_leave_nothing_behind(train: Run, tmp_path: Path) -> None:
-    import ray
-
-    short = ["stages.dm.images=320", "stages.adm.images=160", "training.shards=2"]
-    ear = train(tmp_path, *short, "cluster.workers_per_student=[1, 2]")
-    assert [s.state for s in ear.statuses] == ["done", "done"]
-    assert {group["state"] for group in ray.util.placement_group_table().values()} == {"REMOVED"}
-    assert not list(tmp_path.glob("students/*/workers"))
 
 
 def test_an_error_of_a_worker_ends_its_student_in_one_line(train: Run, tmp_path: Path) -> None:
