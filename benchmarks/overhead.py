@@ -59,15 +59,12 @@ PARTS = ("submit", "collect", "probe", "checkpoint")
 @dataclass
 class Observer:
     """Follows a run of the Driver. seen: each student's progress after each segment. Ray's own processes are looked at
-    when all students are past their first segment, and last before any is done. pool: to be looked after meanwhile."""
+    when all students are past their first segment, and last before any is done."""
 
     seen: dict[str, list[MeasuredProgress]] = field(default_factory=dict)
     sweeps: list[tuple[int, Figures]] = field(default_factory=list)
-    pool: Pool | None = None
 
     def watch(self, statuses: list[Status]) -> None:
-        if self.pool:
-            self.pool.tick()
         for s in statuses:
             known = self.seen.setdefault(s.name, [])
             if isinstance(s.progress, MeasuredProgress) and (not known or s.progress.nimg > known[-1].nimg):
@@ -139,7 +136,7 @@ def ray_round(setting: Setting, jobs: list[Job], store: Store) -> Figures:
     client = TeacherPool(cluster.pool)
     client.use(pool.replicas)
     warm_up(client, setting, dm_stage(recipe).batch)
-    processes, observer = teacher_processes(), Observer(pool=pool)
+    processes, observer = teacher_processes(), Observer()
     before = sum(cpu_of(p) for p in processes)
     slots = RaySlots(cluster.cpus_per_student, 0.0, lambda: len(jobs))
     statuses = Driver([work(job) for job in jobs], slots, Terms(max_failures=0), observer, pool).run()

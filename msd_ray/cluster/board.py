@@ -60,10 +60,9 @@ class Board:
         self._seen, self._looked = [], time.monotonic()
         self._up.clear()
 
-    def supervise(self, pool: Pool) -> None:
-        """Looks after the pool from now on."""
+    def show(self, pool: Pool) -> None:
+        """Writes down how the pool does as well, from now on."""
         self._pool = pool
-        self._chores.append(pool.tick)
 
     def event(self, kind: str, **facts: Any) -> None:
         self._events.add(kind, **facts)

@@ -96,12 +96,19 @@ class Support(Protocol):
     @property
     def ready(self) -> bool: ...
 
+    def tick(self) -> None:
+        """Called by the driver every TICK or so; does not wait."""
+        ...
+
 
 class NoPool:
     """The support of students that bring their own teacher, or need none."""
 
     replicas: ClassVar[list[Any]] = []
     ready = True
+
+    def tick(self) -> None:
+        """Nothing to look after."""
 
 
 @dataclass(frozen=True)
@@ -158,11 +165,14 @@ class Driver:
         self._leaving: set[int] = set()
         self._running: dict[int, int] = {}  # slot -> student
         self._next_slot, self._refused = 0, 0
-        self._supported = slots.now()
+        self._supported, self._ticked = slots.now(), slots.now() - TICK
 
     def run(self) -> list[Status]:
         """The final statuses, each done or failed. Raises TrainingError where no slot can be started."""
         while self._unfinished:
+            if self._slots.now() - self._ticked >= TICK:
+                self._ticked = self._slots.now()
+                self._support.tick()
             self._resize()
             self._assign()
             self._watch.watch(list(self._status))

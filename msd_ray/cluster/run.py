@@ -119,7 +119,7 @@ def _train_students(plan: Plan, jobs: list[Job], store: Store, cache: Store, boa
             for job, task in zip(jobs, tasks, strict=True)
         ]
         if pool:
-            board.supervise(pool)
+            board.show(pool)
         _complete(work, cluster, board, pool or NoPool())
 
 

@@ -2,11 +2,12 @@
 
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from msd_ray.cluster.driver import Driver, Event, Failed, Gone, NoPool, Status, Terms
+from msd_ray.cluster.driver import TICK, Driver, Event, Failed, Gone, NoPool, Status, Terms
 from msd_ray.cluster.planning.simulation import Incident, Node, Pace, SimulatedSlots
 from msd_ray.cluster.work import Order, Training, Work
 from msd_ray.errors import TrainingError
@@ -166,6 +167,9 @@ class Away:
     def ready(self) -> bool:
         return not self.since <= self.slots.now() < self.until
 
+    def tick(self) -> None:
+        pass
+
 
 def test_a_student_that_fails_for_want_of_a_teacher_is_tried_again() -> None:
     slots = Troubled([Node("a", 2)], {1: (200, "no teacher replica answered")}, times=3)
@@ -216,9 +220,32 @@ class Pool:
     def ready(self) -> bool:
         return self.slots.now() < self.away or len(self.slots._places) < 2
 
+    def tick(self) -> None:
+        pass
+
 
 def test_a_slot_makes_room_for_a_teacher_that_has_none() -> None:
     slots = SimulatedSlots([Node("a", 2)], PACE)
     statuses, ear = drive(slots, works(4, images=10_000), support=Pool(slots, away=30.0))
     assert [s.state for s in statuses] == ["done"] * 4
     assert "made room for the teacher" in [f.get("reason") for k, f in ear.events if k == "slot gone"]
+
+
+class Ticked(NoPool):
+    """ticks: when it was looked after."""
+
+    def __init__(self, slots: SimulatedSlots) -> None:
+        self.slots, self.ticks = slots, list[float]()
+
+    def tick(self) -> None:
+        self.ticks.append(self.slots.now())
+
+
+def test_the_driver_looks_after_the_pool_from_the_beginning() -> None:
+    slots = SimulatedSlots([Node("a", 2)], PACE)
+    pool = Ticked(slots)
+    drive(slots, works(4), support=pool)
+    assert pool.ticks[0] == 0
+    gaps = [after - before for before, after in pairwise(pool.ticks)]
+    assert min(gaps) >= TICK
+    assert max(gaps) < 2 * TICK
