@@ -20,18 +20,13 @@ from common import finish, say
 
 from msd_ray.cluster.board import Board
 from msd_ray.cluster.driver import Driver, NoPool, Status, Terms
-from msd_ray.cluster.planning.simulation import Incident, Node, Pace, SimulatedSlots
-from msd_ray.cluster.work import Training, Work
+from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
+from msd_ray.cluster.work import Work
 from msd_ray.storage import Store
 
 PACE = Pace(image=0.01, segment=1.0, open=3.0, start=5.0)
 SEGMENT, SEGMENTS = 1_000, 20
 SLOTS_PER_NODE = 2
-
-
-class NoTask:
-    def open(self) -> Training:
-        raise NotImplementedError
 
 
 class Deaf:

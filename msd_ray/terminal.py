@@ -81,9 +81,8 @@ def _line(status: "Status") -> list[str]:
     if p is None:
         cells += ["", f"0/{status.images / 1000:g} kimg", "", ""]
     else:
-        quality = f"fid@{p.fid_samples} {p.fid:.3g}" if p.fid is not None else f"loss {p.loss:.3f}"
         kimg = f"{p.nimg / 1000:.1f}/{status.images / 1000:g} kimg"
-        cells += [p.stage, kimg, f"{p.images_per_second:.0f} img/s", quality]
+        cells += [p.stage, kimg, f"{p.images_per_second:.0f} img/s", p.quality]
     remark = status.error or (f"{status.restarts} restarts" if status.restarts else "")
     return [*cells, remark]
 

@@ -152,9 +152,6 @@ def _before(store: Store) -> Standing | None:
 
 def _student(status: Status, seconds: float) -> StudentStanding:
     p = status.progress
-    quality = ""
-    if p:
-        quality = f"fid@{p.fid_samples} {p.fid:.3g}" if p.fid is not None else f"loss {p.loss:.3f}"
     return StudentStanding(
         name=status.name,
         state=status.doing,
@@ -165,6 +162,6 @@ def _student(status: Status, seconds: float) -> StudentStanding:
         waited=p.waited if p else 0.0,
         restarts=status.restarts,
         seconds=seconds,
-        quality=quality,
+        quality=p.quality if p else "",
         error=status.error,
     )

@@ -52,6 +52,7 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
                 board.write(finished=True)
     else:
         with held(store) as lease:
+            keep_recipe(store, plan.recipe)
             _own_teacher(plan, store, cache)
             _finish(plan, missing, store, lease)
 
@@ -75,7 +76,6 @@ def _own_teacher(plan: Plan, store: Store, cache: Store) -> bool:
 
 def _finish(plan: Plan, groups: list[Group], store: Store, lease: Lease) -> None:
     lease.check()
-    keep_recipe(store, plan.recipe)
     for group in groups:
         assemble(store, plan, group)
 

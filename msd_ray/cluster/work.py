@@ -23,6 +23,11 @@ class Progress:
     begin: int = 0
     waited: float = 0.0
 
+    @property
+    def quality(self) -> str:
+        """How good it is, as people read it: the FID, or the loss where there is none."""
+        return f"loss {self.loss:.3f}" if self.fid is None else f"fid@{self.fid_samples} {self.fid:.3g}"
+
 
 class Training(Protocol):
     """A trainer in the process of a slot. nimg: images it has seen. bytes: the memory it holds on its device.

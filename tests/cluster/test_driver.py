@@ -8,16 +8,11 @@ from typing import Any
 import pytest
 
 from msd_ray.cluster.driver import TICK, Driver, Event, Failed, Gone, NoPool, Status, Terms
-from msd_ray.cluster.planning.simulation import Incident, Node, Pace, SimulatedSlots
-from msd_ray.cluster.work import Order, Training, Work
+from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
+from msd_ray.cluster.work import Order, Work
 from msd_ray.errors import TrainingError
 
 PACE = Pace(image=0.01, segment=0.05, open=0.2, start=1.0)
-
-
-class Nothing:
-    def open(self) -> Training:
-        raise NotImplementedError
 
 
 @dataclass
@@ -39,7 +34,7 @@ class Ear:
 
 
 def works(n: int, images: int = 1000, segment: int = 100) -> list[Work]:
-    return [Work(f"student {i}", images, segment, Nothing()) for i in range(n)]
+    return [Work(f"student {i}", images, segment, NoTask()) for i in range(n)]
 
 
 def drive(slots: Any, work: list[Work], terms: Terms | None = None, support: Any = None) -> tuple[list[Status], Ear]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from msd_ray.cluster.driver import Driver, NoPool, Status, Terms
 from msd_ray.cluster.planning.layout import Layout
-from msd_ray.cluster.planning.simulation import Pacing, SimulatedSlots
-from msd_ray.cluster.work import Training, Work
+from msd_ray.cluster.planning.simulation import NoTask, Pacing, SimulatedSlots
+from msd_ray.cluster.work import Work
 from msd_ray.errors import UserError
 from msd_ray.recipes import ClusterConfig
 
@@ -42,7 +42,7 @@ def rehearse(pieces: Sequence[Piece], pacing: Pacing, layout: Layout, config: Cl
     """Raises UserError where they would never end, since the last node leaves before."""
     slots = SimulatedSlots(layout.nodes, pacing, layout.incidents, layout.replicas, TICK)
     clerk = _Clerk(slots, len(pieces))
-    work = [Work(p.name, p.images, p.segment, _Nothing()) for p in pieces]
+    work = [Work(p.name, p.images, p.segment, NoTask()) for p in pieces]
     Driver(work, slots, Terms(config.policy, config.max_slots, config.max_failures), clerk, NoPool()).run()
     return Outcome(
         slots.now(),
@@ -52,13 +52,6 @@ def rehearse(pieces: Sequence[Piece], pacing: Pacing, layout: Layout, config: Cl
         clerk.held,
         [clerk.ended[i] for i in range(len(pieces))],
     )
-
-
-class _Nothing:
-    """The task of a piece that is only rehearsed."""
-
-    def open(self) -> Training:
-        raise NotImplementedError
 
 
 class _Clerk:

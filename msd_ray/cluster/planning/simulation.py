@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from msd_ray.cluster.driver import Ended, Event, Gone, Leaving, Up
 from msd_ray.cluster.planning.sharing import NO_REPLICAS, Effort, Replicas, Sharing
-from msd_ray.cluster.work import Order, Progress
+from msd_ray.cluster.work import Order, Progress, Training
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,13 @@ class Incident:
     at: float
     kind: Literal["join", "kill", "drain"]
     node: Node
+
+
+class NoTask:
+    """The task of a student that exists in numbers only."""
+
+    def open(self) -> Training:
+        raise NotImplementedError
 
 
 @dataclass
