@@ -21,10 +21,18 @@ class RaySlots:
     """Each slot is an actor. Ray places it as soon as some node has room for it, whether now or when a node joins."""
 
     def __init__(
-        self, cpus: float, gpus: float, room: Callable[[], int], environment: dict[str, str] | None = None
+        self,
+        cpus: float,
+        gpus: float,
+        room: Callable[[], int],
+        environment: dict[str, str] | None = None,
+        lasting: bool = False,
     ) -> None:
         """cpus, gpus: of one slot. room: counts the slots that fit on the cluster as it is. environment: of the slots'
-        processes and of all that they start."""
+        processes and of all that they start. lasting: whether processes that are dropped idle are kept, until `close`,
+        for slots asked for later: several drivers can then use them one after the other."""
+        self._lasting, self._reserve = lasting, list[tuple[Any, str]]()  # actors, each with its node
+        self._draining: set[str] = set()
         self._count, self._counted, self._room = room, -LOOK, 0
         self._looked = time.monotonic()
         grouped: Any = ray.remote(concurrency_groups={"control": 1})  # type: ignore[call-overload]
@@ -40,7 +48,7 @@ class RaySlots:
         return self._room
 
     def ask(self, slot: int) -> None:
-        self._actors[slot] = self._actor.remote()
+        self._actors[slot] = self._reserved() or self._actor.remote()
         self._answers[self._actors[slot].ready.remote()] = slot
 
     def give(self, slot: int, order: Order) -> None:
@@ -50,9 +58,11 @@ class RaySlots:
         self._actors[slot].hurry.remote()
 
     def drop(self, slot: int) -> None:
-        if actor := self._actors.pop(slot, None):
+        actor, node = self._actors.pop(slot, None), self._nodes.pop(slot, None)
+        if actor and node and self._lasting and slot not in self._answers.values():
+            self._reserve.append((actor, node))
+        elif actor:
             ray.kill(actor)
-        self._nodes.pop(slot, None)
         self._answers = {ref: s for ref, s in self._answers.items() if s != slot}
 
     def wait(self, seconds: float) -> list[Event]:
@@ -70,24 +80,35 @@ class RaySlots:
     def close(self) -> None:
         for slot in list(self._actors):
             self.drop(slot)
+        while self._reserve:
+            ray.kill(self._reserve.pop()[0])
+
+    def _reserved(self) -> Any:
+        """A process that was kept and whose node is there to stay; None where there is none."""
+        alive = _alive() if self._reserve else set()
+        while self._reserve:
+            actor, node = self._reserve.pop(0)
+            if node in alive and node not in self._draining:
+                return actor
+            ray.kill(actor)
+        return None
 
     def _event(self, slot: int, ref: Any) -> Event:
         try:
             answer = ray.get(ref)
         except RayTaskError as error:
             return Failed(slot, reason_of(error))
-        except RayActorError as error:
-            return Gone(slot, _line(error), excused=error.preempted or self._node_is_lost(slot))
-        except RayError as error:  # a result lost with its node
-            return Gone(slot, _line(error), excused=True)
+        except RayError as error:  # the process died, or its result was lost with its node
+            excused = self._node_is_lost(slot) or not isinstance(error, RayActorError) or error.preempted
+            self._nodes.pop(slot, None)
+            return Gone(slot, _line(error), excused)
         if slot in self._nodes:
             return Ended(slot, answer)
         self._nodes[slot] = answer
         return Up(slot, answer)
 
     def _node_is_lost(self, slot: int) -> bool:
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-        return slot in self._nodes and self._nodes[slot] not in alive
+        return slot in self._nodes and self._nodes[slot] not in _alive()
 
     def _leaving(self) -> list[Event]:
         """The slots on nodes that are being drained, as a spot instance is before it is taken."""
@@ -95,8 +116,14 @@ class RaySlots:
             return []
         self._looked = time.monotonic()
         seen = get_cluster_status(ray.get_runtime_context().gcs_address)
-        draining = {n.node_id for n in [*seen.active_nodes, *seen.idle_nodes] if n.node_status == "DRAINING"}
-        return [Leaving(slot) for slot, node in self._nodes.items() if node in draining]
+        nodes = [*seen.active_nodes, *seen.idle_nodes]
+        self._draining = {str(node.node_id) for node in nodes if node.node_status == "DRAINING"}
+        return [Leaving(slot) for slot, node in self._nodes.items() if node in self._draining]
+
+
+def _alive() -> set[str]:
+    """The ids of the nodes that are there."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 
 def reason_of(error: RayTaskError) -> str:

@@ -59,11 +59,16 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
 
 def _train(plan: Plan, jobs: list[Job], store: Store, cache: Store, board: Board) -> None:
     keep_recipe(store, plan.recipe)  # not before it is certain that something will run
+    bring_teacher(plan, store, cache, board)
+    if jobs:
+        _train_students(plan, jobs, store, cache, board)
+
+
+def bring_teacher(plan: Plan, store: Store, cache: Store, board: Board) -> None:
+    """Sees that the directory `store` has the plan's teacher: its own, the cache's, or one that is trained now."""
     if not _own_teacher(plan, store, cache):
         _train_teacher(plan, store, board)
         copy_teacher(store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher))
-    if jobs:
-        _train_students(plan, jobs, store, cache, board)
 
 
 def _own_teacher(plan: Plan, store: Store, cache: Store) -> bool:
@@ -100,8 +105,8 @@ def _train_students(plan: Plan, jobs: list[Job], store: Store, cache: Store, boa
     recipe, cluster = plan.recipe, plan.cluster
     teacher, segment = store.child("teacher"), recipe.training.checkpoint_every
     load_features(recipe.evaluation.features, load_data(recipe.data), cache)  # once, for all students
-    with _pool(recipe, teacher, needed=cluster.teacher == "pool") as pool:
-        pairs = _pairs(plan, jobs, pool, teacher, cache, board)
+    with running_pool(recipe, teacher, needed=cluster.teacher == "pool") as pool:
+        pairs = make_pairs(plan, jobs, pool, teacher, cache, board.note)
         around = Surroundings(
             recipe.data,
             recipe.evaluation,
@@ -130,7 +135,8 @@ def _shared(task: StudentTask, cluster: ClusterConfig, students: int) -> Task:
 
 
 @contextmanager
-def _pool(recipe: Recipe, teacher: Store, needed: bool) -> Iterator[Pool | None]:
+def running_pool(recipe: Recipe, teacher: Store, needed: bool) -> Iterator[Pool | None]:
+    """The recipe's pool, for this block; None where it is not needed."""
     pool = Pool(recipe.cluster.pool, teacher, recipe.training.precision) if needed else None
     try:
         yield pool
@@ -139,15 +145,16 @@ def _pool(recipe: Recipe, teacher: Store, needed: bool) -> Iterator[Pool | None]
             pool.stop()
 
 
-def _pairs(
-    plan: Plan, jobs: list[Job], pool: Pool | None, teacher: Store, cache: Store, board: Board
+def make_pairs(
+    plan: Plan, jobs: list[Job], pool: Support | None, teacher: Store, cache: Store, note: Callable[[str], None]
 ) -> tuple[Store, list[int]] | None:
-    """Makes those of the teacher's pairs that are missing, where an objective needs any, and says where they are."""
+    """Makes those of the teacher's pairs that are missing, where an objective needs any, and says where they are.
+    pool: who makes them; if there is none, one is started."""
     if not any(job.spec.objective(stage).needs.pairs for job in jobs for stage in job.spec.stages):
         return None
     store, parts = pairs_folder(cache, plan), parts_of(plan)
     missing = [part for part in parts if not has_part(store, part)]
-    with _pool(plan.recipe, teacher, needed=bool(missing) and pool is None) as own:
+    with running_pool(plan.recipe, teacher, needed=bool(missing) and pool is None) as own:
         maker = pool or own
         makers = maker.replicas if maker else []
         waiting = [makers[i % len(makers)].make_pairs.remote(store, part, plan) for i, part in enumerate(missing)]
@@ -157,7 +164,7 @@ def _pairs(
                 ray.get(done)
             except RayTaskError as error:
                 raise TrainingError(f"the teacher's pairs could not be made: {reason_of(error)}") from None
-            board.note(f"teacher's pairs: {(len(parts) - len(waiting)) * PART} of {len(parts) * PART}")
+            note(f"teacher's pairs: {(len(parts) - len(waiting)) * PART} of {len(parts) * PART}")
     return store, parts
 
 

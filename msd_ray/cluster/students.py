@@ -50,11 +50,13 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class StudentTask:
-    """One student. checkpoints: where they are kept."""
+    """One student. checkpoints: where they are kept. until: images after which it has done what is asked for now, its
+    whole training if None."""
 
     spec: StudentSpec
     checkpoints: Store
     around: Surroundings
+    until: int | None = None
 
     def open(self, group: Group = ALONE) -> "StudentTraining":
         """group: the processes that train the student together."""
@@ -77,7 +79,8 @@ class StudentTask:
         checkpoints = Checkpoints(self.checkpoints, spec.training.keep)
         if state := checkpoints.latest():
             trainer.load_state_dict(state)
-        return StudentTraining(trainer, checkpoints, Judge(features, real, around.evaluation), around.evaluation, pool)
+        judge = Judge(features, real, around.evaluation)
+        return StudentTraining(trainer, checkpoints, judge, around.evaluation, pool, self.until)
 
 
 @dataclass
@@ -90,6 +93,7 @@ class StudentTraining(Alone):
     judge: Judge
     evaluation: EvaluationConfig
     pool: TeacherPool | None
+    until: int | None = None
 
     @property
     def nimg(self) -> int:
@@ -99,17 +103,26 @@ class StudentTraining(Alone):
     def bytes(self) -> int:
         return self.trainer.state_dict().bytes
 
+    @property
+    def done(self) -> bool:
+        """Whether it has come as far as is asked for now."""
+        return self.nimg >= self._end
+
+    @property
+    def _end(self) -> int:
+        return self.until or self.trainer.spec.images
+
     def standing(self) -> Progress:
         """Where it is before it trains."""
         trainer = self.trainer
-        return Progress(trainer.nimg, trainer.stage, 0.0, trainer.done, begin=trainer.nimg)
+        return Progress(trainer.nimg, trainer.stage, 0.0, self.done, begin=trainer.nimg)
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         trainer, pool = self.trainer, self.pool
         if pool:
             pool.use(replicas)
         begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
-        logged = trainer.advance(images, hurried)
+        logged = trainer.advance(min(images, self._end - begin), hurried)
         seconds = time.perf_counter() - start
         cpu, wait = (now - before for now, before in zip(self._asked(), asked, strict=True))
         cpu = trainer.group.total(cpu, trainer.device)
@@ -118,7 +131,7 @@ class StudentTraining(Alone):
             trainer.nimg,
             trainer.stage,
             (trainer.nimg - begin) / seconds,
-            trainer.done,
+            self.done,
             loss=logged[0].value if logged else float("nan"),
             fid=fid,
             fid_samples=self.evaluation.curve_samples,

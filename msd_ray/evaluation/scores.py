@@ -42,6 +42,11 @@ class Judge:
         self._net, self._real = net, real
         self._features = self._features_of(real.x) if features is None else features
 
+    @property
+    def features(self) -> Features:
+        """Of the real samples, [N, d]."""
+        return self._features
+
     def score(self, x: Tensor, condition: Tensor) -> Scores:
         """Scores of x [N, ...], asked for as the classes `condition` [N]."""
         c, fake, real = self.config, self._features_of(x), self._features

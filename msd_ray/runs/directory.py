@@ -32,7 +32,7 @@ def ensemble_folder(uri: str) -> Store:
 def refuse_other_recipe(store: Store, recipe: Recipe) -> None:
     """Raises UserError where the directory holds a run whose weights depend on anything that `recipe` has otherwise."""
     if store.exists("recipe.json"):
-        difference = _first_difference(_weights_part(recipe_of(store)), _weights_part(recipe), "")
+        difference = first_difference(weights_part(recipe_of(store)), weights_part(recipe), "")
         if difference:
             raise UserError(f"{store.uri} holds a run with another {difference}; choose another --run-dir")
 
@@ -64,12 +64,13 @@ def checkpoint_of(store: Store, job: Job) -> State | None:
     return Checkpoints(folder(store, job.directory), job.spec.training.keep).latest()
 
 
-def assemble(store: Store, plan: Plan, group: Group) -> None:
-    """Makes the group's ensemble of its students' averaged weights. Raises UserError where one is not trained."""
+def assemble(store: Store, plan: Plan, group: Group, images: int | None = None) -> None:
+    """Makes the group's ensemble of its students' averaged weights. images: that each must have been trained on, if not
+    on all of the plan's. Raises UserError where one has not."""
     members = []
     for job in group.jobs:
         state = checkpoint_of(store, job)
-        if state is None or state.meta["nimg"] < job.spec.images:
+        if state is None or state.meta["nimg"] < (images or job.spec.images):
             raise UserError(f"{job.name} has not finished training; run the same command again")
         members.append(
             Member(
@@ -94,7 +95,8 @@ def curves(store: Store, plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["student", "stage", "nimg", "name", "value"])
 
 
-def _weights_part(recipe: Recipe) -> dict[str, Any]:
+def weights_part(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe the weights depend on."""
     said = recipe.to_json()
     part = {key: value for key, value in said.items() if key not in _WITHOUT_EFFECT_ON_WEIGHTS}
     part["cluster"] = {"pool": {key: said["cluster"]["pool"][key] for key in ("deterministic", "wire")}}
@@ -103,11 +105,11 @@ def _weights_part(recipe: Recipe) -> dict[str, Any]:
     return part
 
 
-def _first_difference(before: Any, now: Any, path: str) -> str:
+def first_difference(before: Any, now: Any, path: str) -> str:
     """`key (there A, here B)` of the first value in which two recipes differ; empty where they agree."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(k for k in now if k not in before)]:
-            found = _first_difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            found = first_difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
             if found:
                 return found
         return ""

@@ -16,7 +16,7 @@ from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.weights import from_bytes, to_bytes
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
-from msd_ray.storage import Store, read_file, read_manifest, write_bundle
+from msd_ray.storage import Store, copy_bundle, read_file, read_manifest, write_bundle
 from msd_ray.training.state import State
 from msd_ray.training.teacher import TeacherTrainer
 
@@ -83,8 +83,7 @@ def keep_teacher(store: Store, spec: DenoiserSpec, state: State) -> None:
 
 def copy_teacher(source: Store, target: Store) -> None:
     """From a cache into a run."""
-    manifest = read_manifest(source)
-    write_bundle(target, manifest.body, ((name, read_file(source, manifest, name)) for name in manifest.files))
+    copy_bundle(source, target)
 
 
 def train_here(plan: Plan, cache: Store, say: Callable[[str], None]) -> Store:

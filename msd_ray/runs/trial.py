@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from msd_ray.data import DataSet, Samples, load_data
 from msd_ray.diffusion import EDMDenoiser, one_step
@@ -73,6 +74,13 @@ def try_out(plan: Plan, gpus: float) -> Timing:
         )
 
 
+def flops_per_image(plan: Plan, gpus: float) -> dict[str, float]:
+    """Floating-point operations that an image of each stage takes, the fake score's and the teacher's included: those
+    of matrix products and convolutions, which PyTorch counts in one update."""
+    with _trial(plan, gpus) as trial:
+        return {name: trial.flops(name) for name in plan.recipe.stages}
+
+
 @contextmanager
 def _trial(plan: Plan, gpus: float) -> Iterator["_Trial"]:
     with tempfile.TemporaryDirectory() as folder:
@@ -106,6 +114,12 @@ class _Trial:
         _repeated(update)
         own, asked, waits = (median(column) / batch for column in zip(*rows[1:], strict=True))
         return StageTiming(own, asked, waits)
+
+    def flops(self, name: str) -> float:
+        trainer = self._endless(name, LocalTeacher(self._teacher))
+        with FlopCounterMode(display=False) as counter:
+            trainer.advance(self._spec.stages[name].batch)
+        return float(counter.get_total_flops()) / self._spec.stages[name].batch
 
     def checkpoint(self) -> float:
         """To write one, in the last stage that was tried."""

@@ -82,6 +82,12 @@ def read_file(store: Store, manifest: Manifest, name: str) -> bytes:
     return data
 
 
+def copy_bundle(source: Store, target: Store) -> None:
+    """Raises what `read_manifest`, `read_file` and `write_bundle` raise."""
+    manifest = read_manifest(source)
+    write_bundle(target, manifest.body, ((name, read_file(source, manifest, name)) for name in manifest.files))
+
+
 def _write_files(store: Store, files: Iterable[tuple[str, bytes]]) -> dict[str, FileEntry]:
     entries: dict[str, FileEntry] = {}
     for name, content in files:

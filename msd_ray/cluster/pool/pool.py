@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -107,6 +108,26 @@ class Pool:
         """Ends replicas that were retired long enough ago. Should anybody ask one still, another will answer."""
         while self._retired and self._retired[0][0] < now - _GRACE:
             ray.kill(self._retired.pop(0)[1])
+
+
+class BorrowedPool:
+    """A pool that another process started and looks after: its actors are asked, and watched, and that is all."""
+
+    def __init__(self, actors: Sequence[Any]) -> None:
+        self._replicas = [_Replica(actor, actor.metrics.remote(), time.monotonic()) for actor in actors]
+
+    @property
+    def replicas(self) -> list[Any]:
+        return [r.actor for r in self._replicas]
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one replica answered lately."""
+        return any(r.metrics for r in self._replicas)
+
+    def tick(self) -> None:
+        for replica in self._replicas:
+            _hear(replica, time.monotonic())
 
 
 def _hear(replica: _Replica, now: float) -> None:

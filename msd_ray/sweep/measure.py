@@ -1,0 +1,105 @@
+"""What a trial reports: an ensemble's quality, and what it costs to run and to train."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import pandas as pd
+import torch
+
+from msd_ray.data import DataSet, Samples
+from msd_ray.ensemble import Ensemble
+from msd_ray.evaluation import Judge, sampler_row
+from msd_ray.runs.clocks import Clock
+from msd_ray.runs.costs import ensemble_costs
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.samplers import ensemble_sampler
+from msd_ray.runs.timing import TOO_SLOW_TO_TRY
+from msd_ray.runs.trial import flops_per_image
+from msd_ray.sweep.metrics import Report
+
+FEWEST, MOST, ENOUGH = 5, 100, 1.0
+"""Repeats of a latency's measurement: at least, at most, and the seconds after which no more begin."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Milliseconds to answer one request for one sample, and per sample in batches. By `Clock`: on a CPU of the time
+    that this process computes, so that trials beside it count as little as possible."""
+
+    latency_ms: float
+    batch_latency_ms: float
+
+
+def speed_of(ensemble: Ensemble, clock: Clock, batch: int) -> Speed:
+    """Medians; the samples of a batch are of all classes in turn, and requests are routed. No sample is padded for, as
+    `generate` does where every bit is to follow from the seed."""
+    sample, classes = ensemble_sampler(ensemble), len(ensemble.labels)
+    conditions = torch.arange(batch) % classes
+    alone = _median(lambda i: sample(conditions[i % batch][None], [i]), clock)
+    together = _median(lambda i: sample(conditions, list(range(batch))), clock)
+    return Speed(1000 * alone, 1000 * together / batch)
+
+
+def _median(act: Callable[[int], object], clock: Clock) -> float:
+    """Seconds, of some repeats after one that does not count."""
+    act(0)
+    found: list[float] = []
+    while len(found) < FEWEST or (len(found) < MOST and sum(found) < ENOUGH):
+        begin = clock()
+        act(len(found))
+        found.append(clock() - begin)
+    return median(found)
+
+
+def training_flops(plan: Plan, gpus: float) -> dict[str, float] | None:
+    """Per image of each stage; None where that cannot be counted here in reasonable time."""
+    too_slow = max(plan.student.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY
+    return None if too_slow and not gpus else flops_per_image(plan, gpus)
+
+
+def judged(
+    judge: Judge, data: DataSet, plan: Plan, ensemble: Ensemble, logged: pd.DataFrame, images: int, speed: Speed,
+    flops: dict[str, float] | None,
+) -> tuple[Report, Samples]:  # fmt: skip
+    """The report of an ensemble whose students have seen `images` each, and the samples it was judged by. logged: the
+    students' curves. flops: per image of each stage."""
+    group = plan.groups[0]
+    costs = ensemble_costs(group, ensemble, logged)
+    row, samples = sampler_row("ensemble", judge, ensemble_sampler(ensemble), range(data.classes), costs)
+    scores, k = row.scores, group.partition.k
+    held = float(logged.loc[logged["name"] == "wall_seconds", "value"].sum())
+    report = Report(
+        images=images,
+        final=images >= plan.jobs[0].spec.images,
+        students=k,
+        samples=scores.n,
+        fid=_known(scores.fid),
+        kid=_known(scores.kid),
+        precision=_known(scores.precision),
+        recall=_known(scores.recall),
+        agreement=scores.agreement,
+        latency_ms=speed.latency_ms,
+        batch_latency_ms=speed.batch_latency_ms,
+        parameters=ensemble.parameters,
+        active_parameters=ensemble.parameters // group.partition.parts,
+        nfe=ensemble.nfe,
+        total_images=images * k,
+        flops=None if flops is None else k * _flops_until(plan, flops, images),
+        cpu_seconds=costs.cpu_seconds or 0.0,
+        gpu_seconds=held * plan.cluster.gpus_per_student,
+    )
+    return report, samples
+
+
+def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
+    """Of one student that has seen so many images."""
+    total = 0.0
+    for name, stage in plan.recipe.stages.items():
+        total += flops[name] * min(images, stage.images)
+        images = max(0, images - stage.images)
+    return total
+
+
+def _known(value: float) -> float | None:
+    return value if value == value else None

@@ -1,0 +1,101 @@
+"""A whole sweep: one cluster, one teacher, one pool, and as many trials as its budget allows."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from msd_ray.cluster.board import Board, Listener
+from msd_ray.cluster.connect import connected, room_for
+from msd_ray.cluster.run import bring_teacher, make_pairs, running_pool
+from msd_ray.errors import TrainingError, UserError
+from msd_ray.evaluation import Judge
+from msd_ray.recipes import Recipe
+from msd_ray.runs.lease import held, refuse_if_held
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.teacher import default_cache
+from msd_ray.storage import Store
+from msd_ray.sweep.directory import keep_definition, refuse_other_definition
+from msd_ray.sweep.family import Family
+from msd_ray.sweep.ledger import Ledger
+from msd_ray.sweep.pruning import prune
+from msd_ray.sweep.results import conclude
+from msd_ray.sweep.schema import Trials
+from msd_ray.sweep.steering import Steering
+from msd_ray.sweep.training import Premises
+from msd_ray.sweep.tuning import run_trials
+
+Note = Callable[[str], None]
+
+
+def sweep(family: Family, store: Store, address: str | None, listener: Listener) -> Ledger:
+    """Runs whatever of the sweep has not been run yet, and writes its results into the directory `store`.
+
+    Raises UserError where the definition is wrong, the directory holds another sweep or another process drives it, or
+    the cluster is too small; TrainingError where a trial's process kept dying; KeyboardInterrupt after Ctrl-C, with the
+    results so far written.
+    """
+    plans = family.check()
+    refuse_other_definition(store, family)
+    refuse_if_held(store)
+    ledger = Ledger(store)
+    steering = Steering(family, ledger, listener.note)
+    if not steering.over:
+        with connected(address) as where:
+            slots = slots_of(family.definition.trials, plans)
+            with held(store) as lease:
+                listener.note(f"{where}: {family.definition.trials.concurrent} trials at a time, {slots} slots each")
+                keep_definition(store, family)
+                ledger.begin()
+                try:
+                    chores = [lease.refuse_if_lost, partial(prune, store, family.definition, ledger)]
+                    _run(family, plans, store, slots, steering, listener, chores)
+                finally:
+                    conclude(store, family, ledger, over=steering.over)
+    else:
+        conclude(store, family, ledger, over=True)
+    return ledger
+
+
+def slots_of(trials: Trials, plans: list[Plan]) -> int:
+    """How many slots each trial may have on the cluster that we are connected to. Raises UserError where there is no
+    room for one, or for all that are to train at once without taking turns."""
+    most = max(len(plan.groups[0].jobs) for plan in plans)
+    cluster = _with_pool(plans)
+    room = room_for(most * trials.concurrent, cluster)
+    if room < 1:
+        raise UserError("the cluster has no room for a student beside the teacher pool: add nodes, or lower cluster.*")
+    share = min(trials.slots or max(1, room // trials.concurrent), most)
+    if cluster.max_slots:
+        share = min(share, cluster.max_slots)
+    if not trials.queue and (share < most or share * trials.concurrent > room):
+        raise UserError(
+            f"{trials.concurrent} trials of up to {most} students at a time need {most * trials.concurrent} slots, the "
+            f"cluster has room for {room}: add nodes, lower trials.concurrent, or let them take turns (trials.queue)"
+        )
+    return share
+
+
+def _with_pool(plans: list[Plan]) -> Any:
+    """The cluster that the plans describe, with a pool if any of them asks one, which has all its replicas at once."""
+    asking = [plan.cluster for plan in plans if plan.cluster.teacher == "pool"]
+    cluster = (asking or [plans[0].cluster])[0]
+    return replace(cluster, pool=replace(cluster.pool, min_replicas=cluster.pool.max_replicas))
+
+
+def _run(
+    family: Family, plans: list[Plan], store: Store, slots: int, steering: Steering, listener: Listener, chores: Any
+) -> None:
+    cache, cluster = default_cache(), _with_pool(plans)
+    recipe: Recipe = replace(family.first, cluster=cluster)
+    bring_teacher(plans[0], store, cache, Board(store, cluster.price, listener, chores))
+    features = Judge(family.features, family.data.train, recipe.evaluation).features  # once, for all trials
+    with running_pool(recipe, store.child("teacher"), needed=cluster.teacher == "pool") as pool:
+        for plan in plans:
+            make_pairs(plan, plan.jobs, pool, store.child("teacher"), cache, listener.note)
+        replicas = pool.replicas if pool else []
+        run_trials(steering, Premises(family, store, cache, replicas, features, slots), chores)
+    if steering.deaths:
+        raise TrainingError(f"the processes of {len(steering.deaths)} trials kept dying; the same command tries again")
+    if not steering.over:
+        raise KeyboardInterrupt

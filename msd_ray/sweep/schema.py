@@ -1,0 +1,111 @@
+"""The whole of what a user can say about a sweep."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from msd_ray.sweep.metrics import METRICS, Mode
+
+
+@dataclass(frozen=True)
+class Budget:
+    """After which no further trial begins; those under way are finished. None for no limit.
+
+    trials: how many. images: that all generators of all trials saw. gpu_hours: that students held GPUs. hours: on the
+    wall, all starts of the command together.
+    """
+
+    trials: int | None = None
+    images: int | None = None
+    gpu_hours: float | None = None
+    hours: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in dataclasses.astuple(self) if value is not None]
+        if any(value <= 0 for value in given):
+            raise ValueError("a budget must be above 0")
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """Who chooses the trials. grid: every combination, the last dimension fastest. random: seeded draws, none twice
+    while there are others. optuna: TPE on the sweep's metrics, one or several."""
+
+    kind: Literal["grid", "random", "optuna"] = "grid"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """Who is stopped early, by `metric`, at reports after fixed numbers of images per student.
+
+    asha: at `first`, first x factor, first x factor^2, ... images the best 1 / factor go on (arXiv 1810.05934).
+    median: every `first` images; whose best is worse than the median of the others' averages is stopped, once three
+    others have come as far. none: all are trained to their end and report once.
+    """
+
+    kind: Literal["none", "asha", "median"] = "none"
+    metric: str = "fid"
+    first: int = 1_000
+    factor: int = 4
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"no trial reports {self.metric}, only {', '.join(METRICS)}")
+        if self.first < 1 or self.factor < 2:
+            raise ValueError("first must be at least 1 and factor at least 2")
+
+
+@dataclass(frozen=True)
+class Trials:
+    """How trials are run. concurrent: how many at a time.
+
+    slots: students of a trial that train at a time; None for an equal share of the cluster's room. queue: whether
+    students may take turns where there are more of them than slots; if not, all of a trial's must fit. cpus, gpus: Ray
+    resources of a trial's own process, which measures and does not train. max_failures: deaths of that process after
+    which a trial has failed.
+    """
+
+    concurrent: int = 1
+    slots: int | None = None
+    queue: bool = True
+    cpus: float = 0.0
+    gpus: float = 0.0
+    max_failures: int = 3
+
+    def __post_init__(self) -> None:
+        if self.concurrent < 1 or (self.slots is not None and self.slots < 1):
+            raise ValueError("concurrent and slots must be at least 1")
+        if min(self.cpus, self.gpus, self.max_failures) < 0:
+            raise ValueError("cpus, gpus and max_failures must not be negative")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One sweep. recipe: what all trials have in common, a shipped recipe or a file; overrides: by path, on top of it.
+    space: what differs (`msd_ray.sweep.space`). metrics: what the front is of, each min or max. keep: whose ensembles
+    stay: of the trials on the front, of the best by the first metric alone, or of all.
+    """
+
+    name: str
+    recipe: str
+    space: dict[str, Any]
+    metrics: dict[str, Mode]
+    overrides: dict[str, Any] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
+    searcher: Searcher = field(default_factory=Searcher)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    trials: Trials = field(default_factory=Trials)
+    keep: Literal["front", "best", "all"] = "front"
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise ValueError("metrics must name at least one")
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise ValueError(f"no trial reports {metric}, only {', '.join(METRICS)}")
+        if self.searcher.kind != "grid" and self.budget.trials is None:
+            raise ValueError(f"budget.trials must say how many trials a {self.searcher.kind} search takes")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)

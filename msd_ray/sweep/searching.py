@@ -1,0 +1,79 @@
+"""Who chooses the trials. Each is asked for trial after trial, and told how they ended, in an order that the journal
+knows: asked and told the same again, it chooses the same."""
+
+from typing import Any, Protocol
+
+import optuna
+from optuna.study import StudyDirection
+
+from msd_ray.sweep.family import Family
+from msd_ray.sweep.metrics import Report
+from msd_ray.sweep.space import Choice, Options, Range
+
+
+class Searching(Protocol):
+    """most: how many trials it chooses."""
+
+    most: int
+
+    def choose(self, number: int) -> Choice:
+        """The trial of that number, below `most`."""
+        ...
+
+    def ended(self, number: int, report: Report | None) -> None:
+        """report: the last of the trial, None of one that failed."""
+        ...
+
+
+def searching(family: Family) -> Searching:
+    """Of the family's definition."""
+    return Tree(family) if family.listed is None else Listed(family.listed)
+
+
+class Listed:
+    """Trials that were known beforehand."""
+
+    def __init__(self, choices: list[Choice]) -> None:
+        self._choices, self.most = choices, len(choices)
+
+    def choose(self, number: int) -> Choice:
+        return self._choices[number]
+
+    def ended(self, number: int, report: Report | None) -> None:
+        """Nothing is learnt from it."""
+
+
+class Tree:
+    """Optuna's tree-structured Parzen estimator, on one metric or several."""
+
+    def __init__(self, family: Family) -> None:
+        definition = family.definition
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(
+            seed=definition.searcher.seed, constant_liar=definition.trials.concurrent > 1
+        )
+        of_mode = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
+        directions = [of_mode[mode] for mode in definition.metrics.values()]
+        self._study = optuna.create_study(directions=directions, sampler=sampler)
+        self._space = {dimension.name: _distribution(dimension) for dimension in family.space}
+        self._metrics = list(definition.metrics)
+        self.most = definition.budget.trials or 0
+        self._asked: dict[int, optuna.Trial] = {}
+
+    def choose(self, number: int) -> Choice:
+        self._asked[number] = self._study.ask(self._space)
+        return dict(self._asked[number].params)
+
+    def ended(self, number: int, report: Report | None) -> None:
+        values: list[Any] = [getattr(report, metric) for metric in self._metrics] if report else [None]
+        failed = any(value is None for value in values)
+        trial = self._asked.pop(number)
+        self._study.tell(trial, None if failed else values, optuna.trial.TrialState.FAIL if failed else None)
+
+
+def _distribution(dimension: Options | Range) -> Any:
+    if isinstance(dimension, Options):
+        return optuna.distributions.CategoricalDistribution(dimension.labels)
+    if dimension.kind == "integer":
+        return optuna.distributions.IntDistribution(int(dimension.low), int(dimension.high))
+    return optuna.distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.kind == "log")

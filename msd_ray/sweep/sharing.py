@@ -1,0 +1,59 @@
+"""Stages that trials share: what a student is after its first stages follows from these, its partition, its size and
+its seed, bit for bit. So the trial that comes first keeps its checkpoints, and the others begin with them."""
+
+from msd_ray.errors import CorruptError
+from msd_ray.runs.directory import folder, weights_part
+from msd_ray.runs.plan import Job, Plan
+from msd_ray.runs.teacher import digest
+from msd_ray.storage import Store, copy_bundle, read_manifest
+
+
+def shared_folder(store: Store, plan: Plan, images: int) -> Store:
+    """Where students are kept that are like the plan's up to so many images. Its name is the hash of all that they
+    depend on until then."""
+    determinants = weights_part(plan.recipe)
+    left, stages = images, {}
+    for name, stage in determinants["stages"].items():
+        if left > 0:
+            stages[name] = stage
+        left -= stage["images"]
+    determinants = {**determinants, "name": "", "stages": list(stages.items())}
+    return store.child(digest([determinants, plan.groups[0].partition.to_json(), images]))
+
+
+def publish(run: Store, plan: Plan, images: int, shared: Store) -> None:
+    """Keeps the checkpoints that the run's students have at `images`, unless another trial did."""
+    for job in plan.groups[0].jobs:
+        target = _kept(shared, job, images)
+        if not _whole(target):
+            copy_bundle(_checkpoint(run, job, images), target)
+
+
+def adopt(run: Store, plan: Plan, images: int, shared: Store) -> bool:
+    """Gives the run's students the checkpoints kept at `images`, where there is one for each; whether there was."""
+    jobs = plan.groups[0].jobs
+    if not all(_whole(_kept(shared, job, images)) for job in jobs):
+        return False
+    for job in jobs:
+        copy_bundle(_kept(shared, job, images), _checkpoint(run, job, images))
+    return True
+
+
+def _checkpoint(run: Store, job: Job, images: int) -> Store:
+    return folder(run, f"{job.directory}/{_name(images)}")
+
+
+def _kept(shared: Store, job: Job, images: int) -> Store:
+    return folder(shared, f"{job.spec.index:04d}/{_name(images)}")
+
+
+def _name(images: int) -> str:
+    return f"ckpt-{images:012d}"
+
+
+def _whole(store: Store) -> bool:
+    try:
+        read_manifest(store)
+    except (FileNotFoundError, CorruptError):
+        return False
+    return True

@@ -1,0 +1,100 @@
+"""Which trial comes next, and which one goes on: the ledger, the searcher and the scheduler of a sweep, in step."""
+
+from collections.abc import Callable
+from typing import Any
+
+from msd_ray.sweep.family import Family, said
+from msd_ray.sweep.halting import Halting
+from msd_ray.sweep.ledger import Ledger, Record, State, report_of
+from msd_ray.sweep.metrics import Report
+from msd_ray.sweep.schema import Budget
+from msd_ray.sweep.searching import searching
+
+
+class Steering:
+    """Every decision is written down before anybody acts on it. Searcher and scheduler are told what the ledger knows
+    already, in the order in which it happened, so they stand where they stood when an earlier driver died. deaths: the
+    trials whose process died too often."""
+
+    def __init__(self, family: Family, ledger: Ledger, note: Callable[[str], None]) -> None:
+        self._family, self._ledger, self._note = family, ledger, note
+        self.deaths: list[int] = []
+        self._searching, self._halting = searching(family), Halting(family.definition.scheduler)
+        for event in ledger.history:
+            self._recall(event)
+        self._unfinished = ledger.unfinished
+
+    def next(self) -> Record | None:
+        """The trial to run now: one that an earlier driver left behind, else a new one; None where there are no more or
+        the budget is spent."""
+        if self._unfinished:
+            return self._unfinished.pop(0)
+        if self._exhausted:
+            return None
+        number = len(self._ledger.records)
+        self._halting.begin(number)
+        return self._ledger.open(self._searching.choose(number))
+
+    @property
+    def over(self) -> bool:
+        """Whether all has been done."""
+        return self._exhausted and not self._ledger.unfinished
+
+    @property
+    def _exhausted(self) -> bool:
+        """Whether no further trial begins."""
+        spent = _spent(self._family.definition.budget, self._ledger)
+        return spent or len(self._ledger.records) >= self._searching.most
+
+    def goes_on(self, number: int, sent: dict[str, Any]) -> bool:
+        """Whether the trial goes on after what it sent: a report, or an `error` that it ended with."""
+        if "error" in sent:
+            self._ledger.fail(number, sent["error"])
+            self._searching.ended(number, None)
+            self._note(f"trial {number} failed: {sent['error']}")
+            return False
+        report = report_of(sent)
+        if report.images <= self._ledger.records[number].images:
+            return True  # said before, by a process that died since
+        stops = self._halting.stops(number, report)
+        state: State = "done" if report.final else "stopped" if stops else "running"
+        self._ledger.report(number, report, state)
+        self._say(number, report, state)
+        if state != "running":
+            self._searching.ended(number, report)
+        return state == "running"
+
+    def died(self, number: int) -> None:
+        """The trial's process ended more often than allowed. It stays unfinished: the same command tries it again."""
+        self.deaths.append(number)
+        self._note(f"trial {number}: its process died too often; the same command tries it again")
+
+    def _recall(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "trial":
+                self._searching.choose(event["trial"])
+                self._halting.begin(event["trial"])
+            case "report":
+                self._halting.stops(event["trial"], report_of(event))
+                if event["state"] != "running":
+                    self._searching.ended(event["trial"], report_of(event))
+            case "failed":
+                self._searching.ended(event["trial"], None)
+
+    def _say(self, number: int, report: Report, state: State) -> None:
+        quality = "-" if report.fid is None else f"{report.fid:.3g}"
+        choice = said(self._ledger.records[number].choice)
+        self._note(
+            f"trial {number} ({choice}): {report.images / 1000:g} kimg, fid@{report.samples} {quality}, "
+            f"{report.latency_ms:.3g} ms, {report.cpu_seconds:.0f} CPU s{'' if state == 'running' else f', {state}'}"
+        )
+
+
+def _spent(budget: Budget, ledger: Ledger) -> bool:
+    used = [
+        (budget.trials, len(ledger.records)),
+        (budget.images, ledger.total_images),
+        (budget.gpu_hours, ledger.gpu_hours),
+        (budget.hours, ledger.hours),
+    ]
+    return any(most is not None and amount >= most for most, amount in used)
