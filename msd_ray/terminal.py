@@ -56,7 +56,7 @@ class Watcher:
         self._aside.__exit__(kind, error, trace)
 
     def note(self, line: str) -> None:
-        err.print(line)
+        err.print(line, soft_wrap=True)
 
     def watch(self, statuses: "list[Status]") -> None:
         changed = [s for i, s in enumerate(statuses) if i >= len(self._seen) or s is not self._seen[i]]

@@ -37,7 +37,12 @@ class RaySlots:
         self._looked = time.monotonic()
         grouped: Any = ray.remote(concurrency_groups={"control": 1})  # type: ignore[call-overload]
         runtime_env = {"env_vars": environment} if environment else None
-        self._actor = grouped(Slot).options(num_cpus=cpus, num_gpus=gpus, runtime_env=runtime_env)
+        self._actor = grouped(Slot).options(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            runtime_env=runtime_env,
+            scheduling_strategy="DEFAULT",  # wherever there is room, also where the driver is in a placement group
+        )
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, str] = {}
         self._answers: dict[Any, int] = {}  # the reference of what a slot is doing -> the slot

@@ -48,6 +48,8 @@ class Steering:
 
     def goes_on(self, number: int, sent: dict[str, Any]) -> bool:
         """Whether the trial goes on after what it sent: a report, or an `error` that it ended with."""
+        if self._ledger.records[number].state != "running":
+            return False
         if "error" in sent:
             self._ledger.fail(number, sent["error"])
             self._searching.ended(number, None)

@@ -24,7 +24,11 @@ from msd_ray.training.device import prepare_device
 
 EVERY = 1.0
 """Seconds between two rounds of chores."""
-QUIET = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0"}
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
 
 
 class Workplace:
@@ -44,7 +48,7 @@ class Workplace:
     @cached_property
     def judge(self) -> Judge:
         family = self.premises.family
-        return Judge(family.features, family.data.train, family.first.evaluation, self.premises.features)
+        return Judge(family.features, family.data.train, family.first.evaluation, self.premises.features.copy())
 
 
 class TuneTrial(tune.Trainable):
@@ -85,7 +89,14 @@ class TuneTrial(tune.Trainable):
         return self._trial
 
 
-class Suggesting(Searcher):
+class _NotKept:
+    """Tune pickles whatever steers it, to go on from; we go on from the ledger."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Suggesting(_NotKept, Searcher):
     """Hands out the steering's trials."""
 
     def __init__(self, steering: Steering) -> None:
@@ -101,8 +112,11 @@ class Suggesting(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The steering knows already."""
 
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: see `_NotKept`."""
 
-class Judging(FIFOScheduler):
+
+class Judging(_NotKept, FIFOScheduler):
     """Passes on what trials report, and what the steering makes of it."""
 
     def __init__(self, steering: Steering) -> None:
@@ -117,7 +131,7 @@ class Judging(FIFOScheduler):
         self._steering.died(trial.config["number"])
 
 
-class Chores(tune.Callback):
+class Chores(_NotKept, tune.Callback):
     """What the sweep's driver does now and then."""
 
     def __init__(self, chores: Sequence[Callable[[], None]]) -> None:
@@ -139,10 +153,12 @@ def run_trials(steering: Steering, premises: Premises, chores: Sequence[Callable
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it would tell how to resume its own way
     config = premises.family.definition.trials
-    resources = {"cpu": config.cpus, "gpu": config.gpus}
+    resources = {"CPU": config.cpus, "GPU": config.gpus, "memory": 1}  # Tune wants some; a byte is on every node
     with tempfile.TemporaryDirectory() as scratch:
         tune.Tuner(
-            tune.with_resources(tune.with_parameters(TuneTrial, premises=premises), resources),
+            tune.with_resources(
+                tune.with_parameters(TuneTrial, premises=premises), tune.PlacementGroupFactory([resources])
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=Suggesting(steering),
                 scheduler=Judging(steering),
@@ -154,6 +170,7 @@ def run_trials(steering: Steering, premises: Premises, chores: Sequence[Callable
                 name="sweep",
                 storage_path=scratch,
                 verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=config.max_failures),
                 callbacks=[Chores(chores)],
             ),
