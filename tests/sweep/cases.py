@@ -1,0 +1,39 @@
+"""Definitions, reports and records for the tests of sweeps."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from msd_ray.sweep.family import Family
+from msd_ray.sweep.ledger import Record
+from msd_ray.sweep.load import parse_definition
+from msd_ray.sweep.metrics import Report
+
+RECIPE = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
+DM = {
+    "objective": "dm", "images": 320, "batch": 16, "fake_steps": 1, "generator_lr": 1e-3, "fake_lr": 1e-3, "warmup": 160
+}  # fmt: skip
+TSM = {"objective": "tsm", "images": 160, "batch": 16, "generator_lr": 1e-3, "warmup": 0}
+SAID: dict[str, Any] = {
+    "name": "tiny",
+    "recipe": RECIPE,
+    "overrides": {"partition.kind": "sequential", "stages": {"dm": DM}},
+    "space": {"partition.k": [1, 2, 4], "size": {"half": {"student.channel_factor": 0.5}, "full": {}}},
+    "metrics": {"fid": "min", "latency_ms": "min"},
+}
+
+
+def family(**changes: Any) -> Family:
+    """Of the tiny sweep with other values."""
+    return Family.of(parse_definition("tiny", SAID | changes))
+
+
+BLANK = Report(
+    images=320, final=True, students=1, samples=64, fid=1.0, kid=0.0, precision=0.5, recall=0.5, agreement=None,
+    latency_ms=1.0, batch_latency_ms=0.1, parameters=100, active_parameters=100, nfe=1, total_images=320, flops=1e6,
+    cpu_seconds=1.0, gpu_seconds=0.0,
+)  # fmt: skip
+
+
+def record(number: int, state: Any = "done", **figures: Any) -> Record:
+    return Record(number, {"partition.k": number}, [replace(BLANK, **figures)], state)
