@@ -52,7 +52,8 @@ def run(
         try:
             ledger = sweep(family, store, address, watcher)
         except KeyboardInterrupt:
-            watcher.note(f"the results so far: {store.uri}/report.html")
+            if store.exists("report.html"):
+                watcher.note(f"the results so far: {store.uri}/report.html")
             raise
     _print_front(family.definition, ledger.records, store.uri, as_json)
 

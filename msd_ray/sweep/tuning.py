@@ -1,26 +1,19 @@
-"""A sweep as Ray Tune sees it: a searcher, a scheduler and a trainable, which do little but ask the steering."""
+"""A sweep as Ray Tune sees it: a searcher, a scheduler and a callback, which do little but ask the steering."""
 
 import logging
 import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from msd_ray.cluster.connect import room_for
-from msd_ray.cluster.driver import NoPool, Support
-from msd_ray.cluster.pool.pool import BorrowedPool
-from msd_ray.cluster.ray_slots import RaySlots
-from msd_ray.errors import MsdRayError
-from msd_ray.evaluation import Judge
 from msd_ray.sweep.steering import Steering
-from msd_ray.sweep.training import Premises, Trial
-from msd_ray.training.device import prepare_device
+from msd_ray.sweep.training import Premises
+from msd_ray.sweep.workplace import TuneTrial
 
 EVERY = 1.0
 """Seconds between two rounds of chores."""
@@ -29,64 +22,6 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-
-
-class Workplace:
-    """The process in which trials run, one after the other. It trains nothing itself: students do so in slots, which
-    are processes of their own, so that a trial needs no room and holds up no other."""
-
-    def __init__(self, premises: Premises) -> None:
-        self.premises = premises
-        family = premises.family
-        config = family.first.cluster
-        self.device = prepare_device(family.definition.trials.gpus, family.first.training.threads)
-        self.pool: Support = BorrowedPool(premises.replicas) if premises.replicas else NoPool()
-        self.slots = RaySlots(
-            config.cpus_per_student, config.gpus_per_student, lambda: room_for(premises.slots, config), lasting=True
-        )
-
-    @cached_property
-    def judge(self) -> Judge:
-        family = self.premises.family
-        return Judge(family.features, family.data.train, family.first.evaluation, self.premises.features.copy())
-
-
-class TuneTrial(tune.Trainable):
-    """Each step trains a trial to its next report. What goes wrong in it is reported as well: Tune would try again."""
-
-    def setup(self, config: dict[str, Any], premises: Premises | None = None) -> None:
-        assert premises, "Tune brings what trials share"
-        self._place = Workplace(premises)
-        self._begin(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        if self._place.premises.family.definition.trials.concurrent > 1:
-            self._place.slots.close()  # another trial may wait for this one's slots
-        self._begin(new_config)
-        return True
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._number, self._choice, self._reported = config["number"], config["choice"], config["reported"]
-        self._trial: Trial | None = None
-
-    def step(self) -> dict[str, Any]:
-        try:
-            report = self._opened().advance(self._reported)
-        except MsdRayError as error:
-            return {"number": self._number, "error": str(error)}
-        except Exception as error:  # a fault of one trial, which is not to end the others
-            logging.getLogger(__name__).exception("trial %d", self._number)
-            return {"number": self._number, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-        self._reported = report.images
-        return {"number": self._number, "report": vars(report)}
-
-    def cleanup(self) -> None:
-        self._place.slots.close()
-
-    def _opened(self) -> Trial:
-        recipe = self._place.premises.family.recipe(self._number, self._choice)
-        self._trial = self._trial or Trial(self._number, recipe, self._place)
-        return self._trial
 
 
 class _NotKept:

@@ -37,3 +37,16 @@ BLANK = Report(
 
 def record(number: int, state: Any = "done", **figures: Any) -> Record:
     return Record(number, {"partition.k": number}, [replace(BLANK, **figures)], state)
+
+
+class Notes:
+    """A Listener that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+    def watch(self, statuses: list[object]) -> None:
+        """Not asked."""

@@ -1,0 +1,63 @@
+"""kill -9 of a sweep's driver, again and again: the same command ends as if nothing had happened."""
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from msd_ray.storage import Store
+from msd_ray.sweep.ledger import Ledger
+
+from .cases import SAID, Notes, family
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ASHA = {"scheduler": {"kind": "asha", "first": 80, "factor": 2}}
+MEASURED: dict[str, Any] = dict.fromkeys(("latency_ms", "batch_latency_ms", "cpu_seconds", "gpu_seconds"), 0.0)
+"""What a clock says is never the same twice."""
+
+
+@pytest.mark.timeout(900)
+def test_trials_and_decisions_are_those_of_a_sweep_that_nobody_disturbed(cluster: None, tmp_path: Path) -> None:
+    from msd_ray.sweep.run import sweep
+
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    sweep(family(**ASHA), Store(str(calm)), None, Notes())
+    assert "stopped" in [state for _, state, _ in outcome(calm)]
+
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SAID | ASHA))
+    command = [sys.executable, "-m", "msd_ray", "sweep", str(tmp_path / "tiny.yaml"), "--run-dir", str(killed)]
+    rng = random.Random(0)
+    for _ in range(3):
+        kill_after_a_report(command, rng.uniform(0, 1.5))
+        assert outcome(killed) != outcome(calm)  # so there was something left to do
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert outcome(killed) == outcome(calm)
+    assert (killed / "sweep.parquet").exists()
+
+
+def outcome(folder: Path) -> list[Any]:
+    """Choice, state and reports of each trial, but for what a clock measured."""
+    return [
+        (r.choice, r.state, [dataclasses.replace(report, **MEASURED) for report in r.reports])
+        for r in Ledger(Store(str(folder))).records
+    ]
+
+
+def kill_after_a_report(command: list[str], delay: float) -> None:
+    """Kills -9 the driver so many seconds after the next report of a trial."""
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert driver.stderr
+    while not (line := driver.stderr.readline()).startswith("trial "):
+        assert line, "the driver ended before any trial reported"
+    time.sleep(delay)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()

@@ -1,0 +1,103 @@
+"""Whole sweeps on a cluster, of trials that take a second each."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from msd_ray.ensemble import Ensemble
+from msd_ray.errors import UserError
+from msd_ray.storage import Store
+from msd_ray.sweep.answer import find_best
+
+from .cases import DM, SAID, TSM, Notes, family
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@contextmanager
+def teachers_seen() -> Iterator[set[int]]:
+    """The process ids of all teacher actors that live at any time meanwhile; each loads the teacher once, as it
+    begins."""
+    seen, over = set[int](), threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.2):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if "TeacherActor" in " ".join(process.cmdline()):
+                        seen.add(process.pid)
+                except psutil.Error:
+                    continue
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def run(found: Any, folder: Path) -> Any:
+    from msd_ray.sweep.run import sweep
+
+    return sweep(found, Store(str(folder)), None, Notes())
+
+
+@pytest.mark.timeout(600)
+def test_trials_share_what_they_can_and_one_that_diverges_stops_no_other(cluster: None, tmp_path: Path) -> None:
+    """Two trials at a time, of up to four students, on a cluster that has room for a single student."""
+    mad = {"stages.dm.generator_lr": 1e30, "stages.dm.warmup": 0}
+    rates: dict[str, Any] = {"fast": {"stages.dm.generator_lr": 2e-3}, "slow": {}, "mad": mad}
+    found = family(
+        overrides={
+            "partition.kind": "sequential",
+            "stages": {"tsm": TSM, "dm": DM},
+            "training.max_skipped": 0,
+            "cluster.cpus_per_student": 3.0,
+        },
+        space={"partition.k": [4, 1], "rate": rates},
+        trials={"concurrent": 2},
+    )
+    with teachers_seen() as teachers:
+        ledger = run(found, tmp_path)
+    assert len(teachers) == 1
+    for record in ledger.records:
+        assert record.state == ("failed" if record.choice["rate"] == "mad" else "done")
+        assert record.state == "done" or "not finite" in record.reason
+    assert [r.choice for r in ledger.records] == found.listed
+    check_what_is_left(tmp_path, ledger.records)
+
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    run(found, tmp_path)
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
+def check_what_is_left(folder: Path, records: list[Any]) -> None:
+    rows = pd.read_parquet(folder / "sweep.parquet")
+    assert sorted(rows["total_images"].dropna().unique()) == [480, 1920]
+    assert (rows["latency_ms"].dropna() > 0).all() and (rows["flops"].dropna() > 0).all()
+    best = find_best(str(folder), "fid", {})
+    assert Ensemble.load(best.ensemble).generate([0, 3], [1, 2]).shape == (2, 2)
+    for record in records:
+        trial = folder / "trials" / f"{record.number:04d}"
+        assert (trial / "ensemble").exists() == record.kept
+        assert (trial / "samples.png").exists() == bool(record.reports)
+    assert not (folder / "shared").exists()
+    assert (folder / "report.html").exists()
+
+
+def test_more_students_than_slots_are_refused_where_they_may_not_take_turns(cluster: None, tmp_path: Path) -> None:
+    overrides = {**SAID["overrides"], "cluster.cpus_per_student": 1.0}
+    found = family(overrides=overrides, trials={"queue": False})
+    with pytest.raises(
+        UserError, match="1 trials of up to 4 students at a time need 4 slots, the cluster has room for 3"
+    ):
+        run(found, tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
