@@ -36,8 +36,11 @@ def test_trials_and_decisions_are_those_of_a_sweep_that_nobody_disturbed(cluster
     command = [sys.executable, "-m", "msd_ray", "sweep", str(tmp_path / "tiny.yaml"), "--run-dir", str(killed)]
     rng = random.Random(0)
     for _ in range(3):
-        kill_after_a_report(command, rng.uniform(0, 1.5))
+        signal_after_a_report(command, signal.SIGKILL, rng.uniform(0, 1.5))
         assert outcome(killed) != outcome(calm)  # so there was something left to do
+    code, err = signal_after_a_report(command, signal.SIGINT, 0.0)
+    assert code == 130 and "the same command goes on" in err
+    assert (killed / "sweep.parquet").exists() and (killed / "report.html").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert outcome(killed) == outcome(calm)
@@ -52,12 +55,14 @@ def outcome(folder: Path) -> list[Any]:
     ]
 
 
-def kill_after_a_report(command: list[str], delay: float) -> None:
-    """Kills -9 the driver so many seconds after the next report of a trial."""
+def signal_after_a_report(command: list[str], number: int, delay: float) -> tuple[int, str]:
+    """Sends the driver a signal so many seconds after the next report of a trial; its exit code, and what it said
+    then."""
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert driver.stderr
     while not (line := driver.stderr.readline()).startswith("trial "):
         assert line, "the driver ended before any trial reported"
     time.sleep(delay)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
+    os.kill(driver.pid, number)
+    _, err = driver.communicate()
+    return driver.returncode, err

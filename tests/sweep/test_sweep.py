@@ -1,8 +1,6 @@
 """Whole sweeps on a cluster, of trials that take a second each."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +18,31 @@ from .cases import DM, SAID, TSM, Notes, family
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-@contextmanager
-def teachers_seen() -> Iterator[set[int]]:
-    """The process ids of all teacher actors that live at any time meanwhile; each loads the teacher once, as it
-    begins."""
-    seen, over = set[int](), threading.Event()
+class Eye(threading.Thread):
+    """Sees all actors of this process's cluster that live at any time meanwhile, and kills -9 the first process in
+    which trials run, a moment after it begins. teachers: pids; each loads the teacher once, as it begins."""
 
-    def look() -> None:
-        while not over.wait(0.2):
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.teachers, self.victims, self.over = set[int](), set[int](), threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self.over.wait(0.2):
             for process in psutil.Process().children(recursive=True):
-                try:
-                    if "TeacherActor" in " ".join(process.cmdline()):
-                        seen.add(process.pid)
-                except psutil.Error:
-                    continue
+                title = _title(process)
+                if "TeacherActor" in title:
+                    self.teachers.add(process.pid)
+                if "TuneTrial.step" in title and not self.victims:
+                    self.victims.add(process.pid)
+                    process.kill()
 
-    thread = threading.Thread(target=look)
-    thread.start()
+
+def _title(process: psutil.Process) -> str:
     try:
-        yield seen
-    finally:
-        over.set()
-        thread.join()
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def run(found: Any, folder: Path) -> Any:
@@ -52,7 +53,8 @@ def run(found: Any, folder: Path) -> Any:
 
 @pytest.mark.timeout(600)
 def test_trials_share_what_they_can_and_one_that_diverges_stops_no_other(cluster: None, tmp_path: Path) -> None:
-    """Two trials at a time, of up to four students, on a cluster that has room for a single student."""
+    """Two trials at a time, of up to four students, on a cluster that has room for a single student; and somebody kills
+    a trial's process."""
     mad = {"stages.dm.generator_lr": 1e30, "stages.dm.warmup": 0}
     rates: dict[str, Any] = {"fast": {"stages.dm.generator_lr": 2e-3}, "slow": {}, "mad": mad}
     found = family(
@@ -65,9 +67,10 @@ def test_trials_share_what_they_can_and_one_that_diverges_stops_no_other(cluster
         space={"partition.k": [4, 1], "rate": rates},
         trials={"concurrent": 2},
     )
-    with teachers_seen() as teachers:
-        ledger = run(found, tmp_path)
-    assert len(teachers) == 1
+    eye = Eye()
+    ledger = run(found, tmp_path)
+    eye.over.set()
+    assert len(eye.teachers) == 1 and len(eye.victims) == 1
     for record in ledger.records:
         assert record.state == ("failed" if record.choice["rate"] == "mad" else "done")
         assert record.state == "done" or "not finite" in record.reason
