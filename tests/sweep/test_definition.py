@@ -29,7 +29,7 @@ def test_shipped_definitions_are_named_after_their_file_and_all_their_trials_are
     ("changes", "message"),
     [
         ({"metrcs": {}}, "unknown key metrcs; did you mean metrics?"),
-        ({"scheduler": {"kind": "asha", "frist": 1}}, "unknown key scheduler.frist; did you mean scheduler.first?"),
+        ({"scheduler": {"kind": "asha", "factr": 1}}, "unknown key scheduler.factr; did you mean scheduler.factor?"),
         ({"metrics": {"fidd": "min"}}, "no trial reports fidd, only fid, kid"),
         ({"metrics": {"fid": "least"}}, "metrics.fid"),
         ({"metrics": {}}, "metrics must name at least one"),
