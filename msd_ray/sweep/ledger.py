@@ -2,7 +2,7 @@
 same order, when the same command is given again."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -38,9 +38,11 @@ class Record:
 
 
 class Ledger:
-    """The records of all trials, by number, and the journal that they follow from."""
+    """The records of all trials, by number, and the journal that they follow from. guard: asked before anything is
+    written, to raise where another process writes now."""
 
     def __init__(self, store: Store) -> None:
+        self.guard: Callable[[], None] = lambda: None
         self._journal = Journal(store, NAME)
         self.history = read_journal(store, NAME)
         self.records: list[Record] = []
@@ -86,6 +88,7 @@ class Ledger:
         self._add("pruned", trial=number)
 
     def _add(self, kind: str, **facts: Any) -> None:
+        self.guard()
         self._apply({"event": kind, **facts})
         self._journal.add(kind, **facts)
         self._journal.write()

@@ -1,16 +1,15 @@
 """A whole sweep: one cluster, one teacher, one pool, and as many trials as its budget allows."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from msd_ray.cluster.board import Board, Listener
-from msd_ray.cluster.connect import connected, room_for
+from msd_ray.cluster.connect import check_room, connected, room_for
 from msd_ray.cluster.run import bring_teacher, make_pairs, running_pool
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.evaluation import Judge
-from msd_ray.recipes import Recipe
+from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.lease import held, refuse_if_held
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.teacher import default_cache
@@ -24,8 +23,6 @@ from msd_ray.sweep.schema import Trials
 from msd_ray.sweep.steering import Steering
 from msd_ray.sweep.training import Premises
 from msd_ray.sweep.tuning import run_trials
-
-Note = Callable[[str], None]
 
 
 def sweep(family: Family, store: Store, address: str | None, listener: Listener) -> Ledger:
@@ -46,12 +43,14 @@ def sweep(family: Family, store: Store, address: str | None, listener: Listener)
             with held(store) as lease:
                 listener.note(f"{where}: {family.definition.trials.concurrent} trials at a time, {slots} slots each")
                 keep_definition(store, family)
+                ledger.guard = lease.refuse_if_lost
                 ledger.begin()
                 try:
                     chores = [lease.refuse_if_lost, partial(prune, store, family.definition, ledger)]
                     _run(family, plans, store, slots, steering, listener, chores)
                 finally:
-                    conclude(store, family, ledger, over=steering.over)
+                    if not lease.lost:
+                        conclude(store, family, ledger, over=steering.over)
     else:
         conclude(store, family, ledger, over=True)
     return ledger
@@ -62,9 +61,8 @@ def slots_of(trials: Trials, plans: list[Plan]) -> int:
     room for one, or for all that are to train at once without taking turns."""
     most = max(len(plan.groups[0].jobs) for plan in plans)
     cluster = _with_pool(plans)
-    room = room_for(most * trials.concurrent, cluster)
-    if room < 1:
-        raise UserError("the cluster has no room for a student beside the teacher pool: add nodes, or lower cluster.*")
+    check_room(most * trials.concurrent, cluster)
+    room = most * trials.concurrent if cluster.autoscale else room_for(most * trials.concurrent, cluster)
     share = min(trials.slots or max(1, room // trials.concurrent), most)
     if cluster.max_slots:
         share = min(share, cluster.max_slots)
@@ -76,7 +74,7 @@ def slots_of(trials: Trials, plans: list[Plan]) -> int:
     return share
 
 
-def _with_pool(plans: list[Plan]) -> Any:
+def _with_pool(plans: list[Plan]) -> ClusterConfig:
     """The cluster that the plans describe, with a pool if any of them asks one, which has all its replicas at once."""
     asking = [plan.cluster for plan in plans if plan.cluster.teacher == "pool"]
     cluster = (asking or [plans[0].cluster])[0]

@@ -23,11 +23,14 @@ class Workplace:
     def __init__(self, premises: Premises) -> None:
         self.premises = premises
         family = premises.family
-        config = family.first.cluster
+        config, alone = family.first.cluster, family.definition.trials.concurrent == 1
         self.device = prepare_device(family.definition.trials.gpus, family.first.training.threads)
         self.pool: Support = BorrowedPool(premises.replicas) if premises.replicas else NoPool()
         self.slots = RaySlots(
-            config.cpus_per_student, config.gpus_per_student, lambda: room_for(premises.slots, config), lasting=True
+            config.cpus_per_student,
+            config.gpus_per_student,
+            lambda: room_for(premises.slots, config),
+            lasting=alone,  # idle slots would keep another trial's students waiting, for ever if this trial was the last
         )
 
     @cached_property
@@ -45,8 +48,6 @@ class TuneTrial(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        if self._place.premises.family.definition.trials.concurrent > 1:
-            self._place.slots.close()  # another trial may wait for this one's slots
         self._begin(new_config)
         return True
 
