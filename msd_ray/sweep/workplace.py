@@ -30,7 +30,7 @@ class Workplace:
             config.cpus_per_student,
             config.gpus_per_student,
             lambda: room_for(premises.slots, config),
-            lasting=alone,  # idle slots would keep another trial's students waiting, for ever if this trial was the last
+            lasting=alone,  # idle slots could keep the students of another trial waiting for ever
         )
 
     @cached_property
