@@ -1,4 +1,4 @@
-"""The digits recipe, cut short, as a Ray job on a cluster of real processes on loopback; killed, and submitted again."""
+"""The digits recipe, cut short, as a Ray job on a cluster of processes on loopback: killed, and submitted again."""
 
 import json
 import os
@@ -72,9 +72,9 @@ def _token(process: psutil.Process) -> str:
 
 def submitted(address: str, command: list[str], env: dict[str, str], *options: str) -> str:
     """What `ray job submit` prints; tried again while the head's job agent is still coming up."""
-    job = ["job", "submit", *options, f"--address={address}", "--working-dir", str(PROJECT / "examples"), "--", *command]
+    options = (*options, f"--address={address}", "--working-dir", str(PROJECT / "examples"))
     for _ in range(20):
-        done = ray(*job, env=env, check=False)
+        done = ray("job", "submit", *options, "--", *command, env=env, check=False)
         if "No available agent" not in done.stdout + done.stderr:
             break
         time.sleep(3)

@@ -44,7 +44,7 @@ def test_weights_are_those_of_an_undisturbed_run(train: Run, undisturbed: Undist
     assert len(assassin.killers) == 2 * MOMENTS
     assert all(killer.victim for killer in assassin.killers)
     assert [s.state for s in assassin.statuses] == ["done", "done"]
-    # More where the machine is so busy that a student gives up waiting for the teacher's return, and is tried again.
+    # More where the machine is so busy that the teacher is long in coming back: then a slot makes room for it.
     assert sum(s.restarts for s in assassin.statuses) >= MOMENTS
     assert weights_in(tmp_path) == undisturbed.weights
     deadline = time.monotonic() + 30  # an actor is told to end, not waited for
