@@ -19,9 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP)
 	$(BIN)/msd-ray train digits
 
-# Much of the suite waits for processes to start: two files at a time, each with a Ray cluster of its own.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
