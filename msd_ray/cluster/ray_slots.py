@@ -15,6 +15,8 @@ from msd_ray.errors import MsdRayError
 
 LOOK = 2.0
 """Seconds between looks at the cluster: how many slots fit, which nodes are about to go."""
+KEPT = 30.0
+"""Seconds for which idle processes are kept while a driver waits for others: the teacher may need their room."""
 
 
 class RaySlots:
@@ -29,9 +31,10 @@ class RaySlots:
         lasting: bool = False,
     ) -> None:
         """cpus, gpus: of one slot. room: counts the slots that fit on the cluster as it is. environment: of the slots'
-        processes and of all that they start. lasting: whether processes that are dropped idle are kept, until `close`,
-        for slots asked for later: several drivers can then use them one after the other."""
+        processes and of all that they start. lasting: whether processes that are dropped idle are kept for slots
+        asked for later: several drivers can then use them one after the other."""
         self._lasting, self._reserve = lasting, list[tuple[Any, str]]()  # actors, each with its node
+        self._reserved_at = time.monotonic()
         self._draining: set[str] = set()
         self._count, self._counted, self._room = room, -LOOK, 0
         self._looked = time.monotonic()
@@ -66,11 +69,14 @@ class RaySlots:
         actor, node = self._actors.pop(slot, None), self._nodes.pop(slot, None)
         if actor and node and self._lasting and slot not in self._answers.values():
             self._reserve.append((actor, node))
+            self._reserved_at = time.monotonic()
         elif actor:
             ray.kill(actor)
         self._answers = {ref: s for ref, s in self._answers.items() if s != slot}
 
     def wait(self, seconds: float) -> list[Event]:
+        if time.monotonic() - self._reserved_at > KEPT:
+            self._empty_reserve()
         if not self._answers:
             time.sleep(seconds)
             return self._leaving()
@@ -85,8 +91,7 @@ class RaySlots:
     def close(self) -> None:
         for slot in list(self._actors):
             self.drop(slot)
-        while self._reserve:
-            ray.kill(self._reserve.pop()[0])
+        self._empty_reserve()
 
     def _reserved(self) -> Any:
         """A process that was kept and whose node is there to stay; None where there is none."""
@@ -97,6 +102,10 @@ class RaySlots:
                 return actor
             ray.kill(actor)
         return None
+
+    def _empty_reserve(self) -> None:
+        while self._reserve:
+            ray.kill(self._reserve.pop()[0])
 
     def _event(self, slot: int, ref: Any) -> Event:
         try:

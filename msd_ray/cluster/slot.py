@@ -24,7 +24,9 @@ class Slot:
         self._hurried = threading.Event()
 
     def ready(self) -> str:
-        """The id of the node that the slot is on."""
+        """The id of the node that the slot is on. Whoever asks begins here: the students of a driver before it, who
+        may have had the same numbers, are forgotten."""
+        self._held.clear()
         return str(ray.get_runtime_context().get_node_id())
 
     def advance(self, order: Order) -> Progress:

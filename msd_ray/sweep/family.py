@@ -13,6 +13,7 @@ from msd_ray.recipes import Recipe, load_recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.directory import first_difference
 from msd_ray.runs.plan import Plan, make_plan
+from msd_ray.runs.start import check_init
 from msd_ray.runs.teacher import default_cache
 from msd_ray.sweep.schema import Definition
 from msd_ray.sweep.space import Choice, Options, Space, changes_of, draws, grid, parse_space, probes
@@ -73,9 +74,11 @@ class Family:
             recipe = self.recipe(number, choice)
             _refuse_strangers(self.first, recipe, choice)
             try:
-                yield self.plan(recipe)
+                plan = self.plan(recipe)
+                check_init(plan)
             except UserError as error:
                 raise UserError(f"{said(choice)}: {error}") from None
+            yield plan
 
     def _drawn(self) -> list[Choice]:
         return draws(self.space, self.definition.searcher.seed, self.definition.budget.trials or 0)

@@ -1,5 +1,6 @@
 """What a trial reports: an ensemble's quality, and what it costs to run and to train."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -74,10 +75,10 @@ def judged(
         final=images >= plan.jobs[0].spec.images,
         students=k,
         samples=scores.n,
-        fid=_known(scores.fid),
-        kid=_known(scores.kid),
-        precision=_known(scores.precision),
-        recall=_known(scores.recall),
+        fid=known(scores.fid),
+        kid=known(scores.kid),
+        precision=known(scores.precision),
+        recall=known(scores.recall),
         agreement=scores.agreement,
         latency_ms=speed.latency_ms,
         batch_latency_ms=speed.batch_latency_ms,
@@ -101,5 +102,6 @@ def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
     return total
 
 
-def _known(value: float) -> float | None:
-    return value if value == value else None
+def known(value: float) -> float | None:
+    """None for what is not finite: nothing can be said of it, and JSON has no word for it."""
+    return value if math.isfinite(value) else None

@@ -1,6 +1,6 @@
 """What a trial reports of its ensemble, and which way each figure is better."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 Mode = Literal["min", "max"]
@@ -53,6 +53,10 @@ class Report:
     flops: float | None
     cpu_seconds: float
     gpu_seconds: float
+
+
+COLUMNS = {"trial", "state", "reason", "kept", "front", "said", *(f.name for f in fields(Report))}
+"""What tables of trials have beside the trials' choices."""
 
 
 def named(name: str) -> str | None:

@@ -71,7 +71,8 @@ def _data(page: Page) -> dict[str, Any]:
         "columns": columns,
         "axes": [*page.dimensions, *page.definition.metrics],
         "metrics": known,
-        "goals": page.definition.metrics,
+        "goals": list(page.definition.metrics),
+        "modes": {**METRICS, **page.definition.metrics},
     }
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from msd_ray.cluster.board import Board, Listener
-from msd_ray.cluster.connect import check_room, connected, room_for
+from msd_ray.cluster.connect import check_room, connected, request_nodes, room_for
 from msd_ray.cluster.run import bring_teacher, make_pairs, running_pool
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.evaluation import Judge
@@ -37,22 +37,25 @@ def sweep(family: Family, store: Store, address: str | None, listener: Listener)
     refuse_if_held(store)
     ledger = Ledger(store)
     steering = Steering(family, ledger, listener.note)
-    if not steering.over:
-        with connected(address) as where:
-            slots = slots_of(family.definition.trials, plans)
-            with held(store) as lease:
-                listener.note(f"{where}: {family.definition.trials.concurrent} trials at a time, {slots} slots each")
-                keep_definition(store, family)
-                ledger.guard = lease.refuse_if_lost
-                ledger.begin()
-                try:
-                    chores = [lease.refuse_if_lost, partial(prune, store, family.definition, ledger)]
-                    _run(family, plans, store, slots, steering, listener, chores)
-                finally:
-                    if not lease.lost:
-                        conclude(store, family, ledger, over=steering.over)
-    else:
-        conclude(store, family, ledger, over=True)
+    if steering.over:
+        with held(store):
+            keep_definition(store, family)
+            conclude(store, family, ledger, over=True)
+        return ledger
+    trials = family.definition.trials
+    with connected(address) as where:
+        slots = slots_of(trials, plans)
+        with held(store) as lease:
+            listener.note(f"{where}: {steering.most} trials, {trials.concurrent} at a time, {slots} slots each")
+            keep_definition(store, family)
+            ledger.guard = lease.refuse_if_lost
+            ledger.begin()
+            try:
+                chores = [lease.refuse_if_lost, partial(prune, store, family.definition, ledger)]
+                _run(family, plans, store, slots, steering, listener, chores)
+            finally:
+                if not lease.lost:
+                    conclude(store, family, ledger, over=steering.over)
     return ledger
 
 
@@ -88,7 +91,9 @@ def _run(
     recipe: Recipe = replace(family.first, cluster=cluster)
     bring_teacher(plans[0], store, cache, Board(store, cluster.price, listener, chores))
     features = Judge(family.features, family.data.train, recipe.evaluation).features  # once, for all trials
-    with running_pool(recipe, store.child("teacher"), needed=cluster.teacher == "pool") as pool:
+    several = slots * family.definition.trials.concurrent
+    needed = cluster.teacher == "pool"
+    with request_nodes(several, cluster), running_pool(recipe, store.child("teacher"), needed) as pool:
         for plan in plans:
             make_pairs(plan, plan.jobs, pool, store.child("teacher"), cache, listener.note)
         replicas = pool.replicas if pool else []

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from msd_ray.sweep.metrics import METRICS, Mode
+from msd_ray.sweep.metrics import COLUMNS, METRICS, Mode
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Trials:
     slots: students of a trial that train at a time; None for an equal share of the cluster's room. queue: whether
     students may take turns where there are more of them than slots; if not, all of a trial's must fit. cpus, gpus: Ray
     resources of a trial's own process, which measures and does not train. max_failures: deaths of that process after
-    which a trial has failed.
+    which the trial is left to the next start of the command.
     """
 
     concurrent: int = 1
@@ -99,6 +99,8 @@ class Definition:
     keep: Literal["front", "best", "all"] = "front"
 
     def __post_init__(self) -> None:
+        if taken := sorted(COLUMNS & {*self.space}):
+            raise ValueError(f"space.{taken[0]}: results have a column of that name already; choose another")
         if not self.metrics:
             raise ValueError("metrics must name at least one")
         for metric in self.metrics:

@@ -30,12 +30,12 @@ def publish(run: Store, plan: Plan, images: int, shared: Store) -> None:
 
 
 def adopt(run: Store, plan: Plan, images: int, shared: Store) -> bool:
-    """Gives the run's students the checkpoints kept at `images`, where there is one for each; whether there was."""
-    jobs = plan.groups[0].jobs
-    if not all(_whole(_kept(shared, job, images)) for job in jobs):
+    """Gives the run's students the checkpoints kept at `images`; whether there is one for each, whole."""
+    try:
+        for job in plan.groups[0].jobs:
+            copy_bundle(_kept(shared, job, images), _checkpoint(run, job, images))
+    except (FileNotFoundError, CorruptError):
         return False
-    for job in jobs:
-        copy_bundle(_kept(shared, job, images), _checkpoint(run, job, images))
     return True
 
 

@@ -28,12 +28,21 @@ class Steering:
         """The trial to run now: one that an earlier driver left behind, else a new one; None where there are no more or
         the budget is spent."""
         if self._unfinished:
-            return self._unfinished.pop(0)
+            record = self._unfinished.pop(0)
+            self._note(f"trial {record.number} goes on: {said(record.choice)}")
+            return record
         if self._exhausted:
             return None
         number = len(self._ledger.records)
         self._halting.begin(number)
-        return self._ledger.open(self._searching.choose(number))
+        record = self._ledger.open(self._searching.choose(number))
+        self._note(f"trial {number} begins: {said(record.choice)}")
+        return record
+
+    @property
+    def most(self) -> int:
+        """How many trials there are in all, if nothing else of the budget is spent before."""
+        return self._searching.most
 
     @property
     def over(self) -> bool:
@@ -44,7 +53,7 @@ class Steering:
     def _exhausted(self) -> bool:
         """Whether no further trial begins."""
         spent = _spent(self._family.definition.budget, self._ledger)
-        return spent or len(self._ledger.records) >= self._searching.most
+        return spent or len(self._ledger.records) >= self.most
 
     def goes_on(self, number: int, sent: dict[str, Any]) -> bool:
         """Whether the trial goes on after what it sent: a report, or an `error` that it ended with."""
@@ -85,9 +94,8 @@ class Steering:
 
     def _say(self, number: int, report: Report, state: State) -> None:
         quality = "-" if report.fid is None else f"{report.fid:.3g}"
-        choice = said(self._ledger.records[number].choice)
         self._note(
-            f"trial {number} ({choice}): {report.images / 1000:g} kimg, fid@{report.samples} {quality}, "
+            f"trial {number}: {report.images / 1000:g} kimg, fid@{report.samples} {quality}, "
             f"{report.latency_ms:.3g} ms, {report.cpu_seconds:.0f} CPU s{'' if state == 'running' else f', {state}'}"
         )
 

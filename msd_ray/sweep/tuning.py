@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
+from ray.tune import TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from msd_ray.errors import MsdRayError
 from msd_ray.sweep.steering import Steering
 from msd_ray.sweep.training import Premises
 from msd_ray.sweep.workplace import TuneTrial
@@ -52,15 +54,22 @@ class Suggesting(_NotKept, Searcher):
 
 
 class Judging(_NotKept, FIFOScheduler):
-    """Passes on what trials report, and what the steering makes of it."""
+    """Passes on what trials report, and what the steering makes of it. fault: why it could make nothing of it, of which
+    Tune hands on no more than a traceback."""
 
     def __init__(self, steering: Steering) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._steering = steering
+        self.fault: MsdRayError | None = None
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         sent = {name.removeprefix("report/"): value for name, value in result.items()}
-        return str(TrialScheduler.CONTINUE if self._steering.goes_on(sent["number"], sent) else TrialScheduler.STOP)
+        try:
+            goes_on = self._steering.goes_on(sent["number"], sent)
+        except MsdRayError as error:
+            self.fault = error
+            raise
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         self._steering.died(trial.config["number"])
@@ -80,33 +89,44 @@ class Chores(_NotKept, tune.Callback):
 
 
 def run_trials(steering: Steering, premises: Premises, chores: Sequence[Callable[[], None]]) -> None:
-    """Runs trials until the steering has no more, or somebody presses Ctrl-C. What `chores` raise ends it.
+    """Runs trials until the steering has no more, or somebody presses Ctrl-C. What the steering or a chore raises ends
+    it.
 
     Tune keeps nothing: where the sweep stands is in its ledger, where a trial stands in its run directory.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it would tell how to resume its own way
+    judging = Judging(steering)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            _tuner(steering, judging, premises, Chores(chores), scratch).fit()
+        except TuneError:
+            if judging.fault is None:
+                raise
+            raise judging.fault from None
+
+
+def _tuner(steering: Steering, judging: Judging, premises: Premises, chores: Chores, scratch: str) -> tune.Tuner:
     config = premises.family.definition.trials
     resources = {"CPU": config.cpus, "GPU": config.gpus, "memory": 1}  # Tune wants some; a byte is on every node
-    with tempfile.TemporaryDirectory() as scratch:
-        tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(TuneTrial, premises=premises), tune.PlacementGroupFactory([resources])
-            ),
-            tune_config=tune.TuneConfig(
-                search_alg=Suggesting(steering),
-                scheduler=Judging(steering),
-                num_samples=-1,
-                max_concurrent_trials=config.concurrent,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=scratch,
-                verbose=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=config.max_failures),
-                callbacks=[Chores(chores)],
-            ),
-        ).fit()
+    return tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(TuneTrial, premises=premises), tune.PlacementGroupFactory([resources])
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=Suggesting(steering),
+            scheduler=judging,
+            num_samples=-1,
+            max_concurrent_trials=config.concurrent,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=scratch,
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=config.max_failures),
+            callbacks=[chores],
+        ),
+    )

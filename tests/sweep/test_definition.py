@@ -38,6 +38,8 @@ def test_shipped_definitions_are_named_after_their_file_and_all_their_trials_are
         ({"budget": {"trials": 0}}, "a budget must be above 0"),
         ({"trials": {"concurrent": 0}}, "concurrent and slots must be at least 1"),
         ({"keep": "some"}, "keep"),
+        ({"space": {"fid": {"a": {}, "b": {}}}}, "space.fid: results have a column of that name"),
+        ({"overrides": {**SAID["overrides"], "init": "nowhere"}}, "nowhere"),
         ({"space": {"partition.q": [1]}}, "unknown key partition.q; did you mean partition.k?"),
         ({"space": {"partition.k": [1, 5]}}, "partition.k=5: 5 students cannot share 4 classes"),
         ({"space": {"partition.k": [1, "two"]}}, "partition.k"),

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def signal_after_a_report(command: list[str], number: int, delay: float) -> tupl
     then."""
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert driver.stderr
-    while not (line := driver.stderr.readline()).startswith("trial "):
+    while not re.match(r"trial \d+: ", line := driver.stderr.readline()):
         assert line, "the driver ended before any trial reported"
     time.sleep(delay)
     os.kill(driver.pid, number)

@@ -1,6 +1,7 @@
 """What a sweep leaves, and what can be asked of it."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from msd_ray.storage import Store
 from msd_ray.sweep.answer import find_best
 from msd_ray.sweep.directory import keep_definition
 from msd_ray.sweep.ledger import Ledger
+from msd_ray.sweep.measure import known
 from msd_ray.sweep.page import Page, render
 from msd_ray.sweep.results import table
 from msd_ray.training.state import State
@@ -50,7 +52,12 @@ def test_the_page_holds_everything_and_needs_no_network() -> None:
         (2, False, 1.0),
     ]
     assert data["axes"] == ["partition.k", "fid", "latency_ms"]
+    assert data["goals"] == ["fid", "latency_ms"] and data["modes"]["precision"] == "max"
     assert set(data["axes"]) <= set(data["rows"][0]) and set(data["columns"]) <= set(data["rows"][0])
+
+
+def test_a_figure_that_is_not_finite_is_not_known() -> None:
+    assert [known(value) for value in (0.5, math.nan, math.inf)] == [0.5, None, None]
 
 
 @pytest.fixture
@@ -120,6 +127,11 @@ def test_students_are_shared_by_trials_that_are_alike_until_then_and_by_no_other
         state = State({"ema": {}}, {"nimg": 160, "stage": "tsm"})
         Checkpoints(folder(one, job.directory), 2).save(state)
     publish(one, first, 160, shared)
+    (damaged,) = (tmp_path / "shared" / "0001").glob("ckpt-*/ema.safetensors")
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-1])
+    assert not adopt(two, alike[0], 160, shared)
+    damaged.write_bytes(whole)
     assert adopt(two, alike[0], 160, shared)
     for job in alike[0].jobs:
         state = checkpoint_of(two, job)  # type: ignore[assignment]

@@ -114,7 +114,7 @@ def test_a_trial_that_fails_says_why_and_the_next_one_comes(tmp_path: Path) -> N
     steering = Steering(family(**OPTUNA), ledger, notes.append)
     steering.next()
     assert not steering.goes_on(0, {"error": "the gradient was not finite"})
-    assert notes == ["trial 0 failed: the gradient was not finite"]
+    assert notes[-1] == "trial 0 failed: the gradient was not finite"
     following = steering.next()
     assert following and following.number == 1
     assert (ledger.records[0].state, ledger.records[0].reason) == ("failed", "the gradient was not finite")

@@ -12,6 +12,7 @@ from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.storage import Store
 from msd_ray.sweep.answer import find_best
+from msd_ray.sweep.ledger import Ledger
 
 from .cases import DM, SAID, TSM, Notes, family
 
@@ -104,3 +105,14 @@ def test_more_students_than_slots_are_refused_where_they_may_not_take_turns(clus
     ):
         run(found, tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_storage_that_is_full_ends_the_sweep_in_one_line(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise UserError("no space left on device")
+
+    monkeypatch.setattr(Ledger, "report", full)
+    with pytest.raises(UserError, match="^no space left on device$"):
+        run(family(budget={"trials": 1}), tmp_path)

@@ -21,7 +21,7 @@ function scale(column, low, high) {
   const known = [...new Set(values)].sort(numeric ? (a, b) => a - b : undefined);
   const first = numeric ? known[0] : 0, last = numeric ? known.at(-1) : known.length - 1;
   const at = (value) => low + (high - low) * (last === first ? 0.5 : ((numeric ? value : known.indexOf(value)) - first) / (last - first));
-  const ticks = known.length <= 6 ? known : [0, 1, 2, 3, 4].map((i) => first + ((last - first) * i) / 4);
+  const ticks = !numeric || known.length <= 6 ? known : [0, 1, 2, 3, 4].map((i) => first + ((last - first) * i) / 4);
   return { at, ticks };
 }
 
@@ -29,7 +29,7 @@ function point(trial) {
   for (const element of document.querySelectorAll(".hot")) element.classList.remove("hot");
   for (const element of document.querySelectorAll(`[data-trial="${trial}"]`)) element.classList.add("hot");
   const row = data.rows.find((candidate) => candidate.trial === trial);
-  const figures = Object.keys(data.goals).map((metric) => `${metric} ${text(row[metric])}`).join(", ");
+  const figures = data.goals.map((metric) => `${metric} ${text(row[metric])}`).join(", ");
   document.getElementById("told").textContent = `Trial ${trial} (${row.said}), ${row.state} at ${row.images} images: ${figures}`;
 }
 
@@ -38,10 +38,10 @@ function follow(element, trial) {
   element.addEventListener("mouseenter", () => point(trial));
 }
 
-/* The rows that no other beats in both columns, from left to right. */
+/* The trials with a result that no other beats in both columns, from left to right. */
 function edge(x, y) {
-  const sign = (metric) => (data.goals[metric] === "max" ? -1 : 1);
-  const sorted = data.rows.filter((row) => row[x] !== null && row[y] !== null)
+  const sign = (metric) => (data.modes[metric] === "max" ? -1 : 1);
+  const sorted = data.rows.filter((row) => ["done", "stopped"].includes(row.state) && row[x] !== null && row[y] !== null)
     .sort((a, b) => sign(x) * (a[x] - b[x]) || sign(y) * (a[y] - b[y]));
   let best = Infinity;
   return sorted.filter((row) => sign(y) * row[y] < best && ((best = sign(y) * row[y]), true));
@@ -134,9 +134,8 @@ function choose(id, chosen) {
   select.addEventListener("change", drawPlot);
 }
 
-const goals = Object.keys(data.goals);
-choose("y", goals[0]);
-choose("x", goals[1] ?? "cpu_seconds");
+choose("y", data.goals[0]);
+choose("x", data.goals[1] ?? "cpu_seconds");
 if (data.rows.length) {
   drawPlot();
   drawParallel();

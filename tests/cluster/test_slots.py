@@ -1,0 +1,78 @@
+"""Slots that one driver uses after another."""
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from msd_ray.cluster.work import Alone, Order, Progress, Work
+
+
+class Counting(Alone):
+    """A task and its training: counts how often it is read from its checkpoint, and how far it has come."""
+
+    bytes = 0
+
+    def __init__(self) -> None:
+        self.opened = self.nimg = 0
+
+    def open(self) -> "Counting":
+        self.opened += 1
+        return self
+
+    def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
+        self.nimg += images
+        return Progress(self.nimg, "dm", 1.0, done=False)
+
+
+def test_a_slot_forgets_the_students_of_the_driver_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second driver's student has the number and the images of the first one's, but another slot trained it."""
+    from msd_ray.cluster import slot as module
+
+    node = SimpleNamespace(get_node_id=lambda: "a")
+    monkeypatch.setattr(module.ray, "get_runtime_context", lambda: node)
+    slot, first, second = module.Slot(), Counting(), Counting()
+    slot.ready()
+    slot.advance(Order(0, Work("first", 300, 100, first), None))
+    slot.advance(Order(0, Work("first", 300, 100, first), 100))
+    assert first.opened == 1  # it was still in memory
+    slot.ready()
+    slot.advance(Order(0, Work("second", 300, 100, second), 200))
+    assert (first.nimg, second.opened, second.nimg) == (200, 1, 100)
+
+
+@pytest.mark.ray
+def test_idle_slots_are_kept_for_the_next_driver_but_not_in_the_way_of_others(
+    cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msd_ray.cluster import ray_slots
+
+    slots = ray_slots.RaySlots(0.2, 0.0, lambda: 1, lasting=True)
+    first = pids_after_asking(slots, 0)
+    slots.drop(0)
+    assert pids_after_asking(slots, 1) == first
+    slots.drop(1)
+    slots.wait(0.0)
+    assert pids() == first
+    monkeypatch.setattr(ray_slots, "KEPT", 0.0)
+    slots.wait(0.0)
+    deadline = time.monotonic() + 60
+    while pids() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not pids()
+    slots.close()
+
+
+def pids_after_asking(slots: Any, slot: int) -> set[int]:
+    slots.ask(slot)
+    while not slots.wait(1.0):
+        pass
+    return pids()
+
+
+def pids() -> set[int]:
+    """Of the processes of slots."""
+    return {p.pid for p in psutil.Process().children(recursive=True) if "ray::Slot" in " ".join(p.cmdline())}
