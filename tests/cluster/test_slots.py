@@ -30,11 +30,10 @@ class Counting(Alone):
 
 def test_a_slot_forgets_the_students_of_the_driver_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second driver's student has the number and the images of the first one's, but another slot trained it."""
-    from msd_ray.cluster import slot as module
+    from msd_ray.cluster.slot import Slot
 
-    node = SimpleNamespace(get_node_id=lambda: "a")
-    monkeypatch.setattr(module.ray, "get_runtime_context", lambda: node)
-    slot, first, second = module.Slot(), Counting(), Counting()
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "a"))
+    slot, first, second = Slot(), Counting(), Counting()
     slot.ready()
     slot.advance(Order(0, Work("first", 300, 100, first), None))
     slot.advance(Order(0, Work("first", 300, 100, first), 100))
