@@ -17,7 +17,7 @@ def means(classes: int, seed: int = 0) -> np.ndarray[Any, Any]:
     return np.random.default_rng(seed).normal(size=(classes, 3)).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(KINDS), st.integers(1, 24), st.data())
 def test_a_partition_covers_everything_once_in_equal_shares(kind: Any, classes: int, data: st.DataObject) -> None:
     config = PartitionConfig(data.draw(st.integers(1, classes)), kind, data.draw(st.integers(0, 2**40)))

@@ -114,5 +114,5 @@ def test_a_storage_that_is_full_ends_the_sweep_in_one_line(
         raise UserError("no space left on device")
 
     monkeypatch.setattr(Ledger, "report", full)
-    with pytest.raises(UserError, match="^no space left on device$"):
+    with pytest.raises(UserError, match=r"^no space left on device$"):
         run(family(budget={"trials": 1}), tmp_path)
