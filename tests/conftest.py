@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # how long a machine takes says nothing of the code
+settings.load_profile("untimed")
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before anything imports ray: it stays on 127.0.0.1
 os.environ.pop("RAY_ADDRESS", None)
 PLUGINS = str(Path(__file__).with_name("plugins"))  # a user's own modules, which Ray's workers must find as well
