@@ -44,6 +44,7 @@ class TuneTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], premises: Premises | None = None) -> None:
         assert premises, "Tune brings what trials share"
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it would advise what is done already
         self._place = Workplace(premises)
         self._begin(config)
 

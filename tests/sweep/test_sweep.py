@@ -34,7 +34,7 @@ class Eye(threading.Thread):
                 title = _title(process)
                 if "TeacherActor" in title:
                     self.teachers.add(process.pid)
-                if "TuneTrial.step" in title and not self.victims:
+                if "Trainable.train" in title and not self.victims:
                     self.victims.add(process.pid)
                     process.kill()
 
