@@ -1,4 +1,4 @@
-"""Eight students on two slots while nodes come and go: does everything survive, and what does it cost?
+"""Eight students on two nodes that come and go: does everything survive, and what does it cost?
 
 Trains the 2-D mixture twice on a cluster of several local nodes: once left alone, once while a hand adds nodes, kills
 them (kill -9), drains them as a spot instance is drained, and kills processes of students and teachers. Then it
@@ -6,6 +6,7 @@ compares: all students done, weights equal bit for bit, no image trained twice b
 process left behind. Exits with 1 where one of these does not hold.
 
     python benchmarks/chaos.py [--events 24] [--seed 0] [--quick]
+    python benchmarks/chaos.py --students 2 --workers 1 2   # which Ray Train gives more or fewer workers as nodes allow
 
 Also timed: from a student's death to its next trained segment, and what the others trained meanwhile against before.
 """
@@ -49,6 +50,12 @@ from msd_ray.cluster.run import train  # noqa: E402
 
 MOST = 4
 """Nodes beside the head at any one time."""
+VICTIMS = {
+    "kill student": "ray::Slot.advance",
+    "kill worker": "ray::RayTrainWorker",
+    "kill teacher": "ray::TeacherActor",
+}
+"""Titles of processes."""
 
 
 @dataclass
@@ -70,14 +77,16 @@ class Nodes:
     def __init__(self, cluster: Cluster, rng: random.Random) -> None:
         self.cluster, self.rng, self.nodes = cluster, rng, list[Any]()
         self.done: dict[str, int] = {}
+        self.sharing = set[int]()  # how many workers shared the students before each event
 
     def add(self) -> None:
         self.nodes.append(self.cluster.add_node(num_cpus=2))
 
     def strike(self) -> str:
         """Does something to a node or a process; says what."""
+        self.sharing.add(len(victims("kill worker")))
         kinds = ["add"] * (len(self.nodes) < MOST) + ["kill node", "drain"] * (len(self.nodes) > 1)
-        kinds += [kind for kind in ("kill student", "kill teacher") if victims(kind)]
+        kinds += [kind for kind in VICTIMS if victims(kind)]
         kind = self.rng.choice(kinds)
         {"add": self.add, "kill node": self._kill_node, "drain": self._drain}.get(kind, lambda: self._kill(kind))()
         self.done[kind] = self.done.get(kind, 0) + 1
@@ -107,9 +116,8 @@ def workers() -> list[psutil.Process]:
 
 
 def victims(kind: str) -> list[psutil.Process]:
-    """Those that train, or those that teach."""
-    title = "ray::Slot.advance" if kind == "kill student" else "ray::TeacherActor"
-    return [p for p in workers() if title in _title(p)]
+    """Those that are to be killed by this kind of event."""
+    return [p for p in workers() if VICTIMS[kind] in _title(p)]
 
 
 def _title(process: psutil.Process) -> str:
@@ -133,10 +141,12 @@ def cluster_of(workers: int, seed: int) -> Iterator[Nodes]:
         cluster.shutdown()
 
 
-def overrides(images: int) -> list[str]:
+def overrides(images: int, students: int, workers: list[int]) -> list[str]:
     stage = f"objective: dm, images: {images}, batch: 32, fake_steps: 5, warmup: 320"
     return [
-        "partition.k=8",
+        f"partition.k={students}",
+        f"training.shards={workers[1]}",
+        f"cluster.workers_per_student={workers}",
         f"stages={{dm: {{{stage}}}}}",
         "training.checkpoint_every=640",
         "teacher.images=25_600",
@@ -228,6 +238,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=24)
     parser.add_argument("--images", type=int, default=19_200, help="per student")
+    parser.add_argument("--students", type=int, default=8)
+    parser.add_argument("--workers", type=int, nargs=2, default=[1, 1], help="the fewest and the most of a student")
     parser.add_argument("--patience", type=float, nargs=2, default=(4.0, 12.0), help="seconds between events")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="three events")
@@ -242,7 +254,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["MSD_RAY_CACHE"] = f"{temporary}/cache"
         alone, disturbed = (
-            Setting.of("toy2d", overrides(args.images), f"{temporary}/{name}") for name in ("alone", "disturbed")
+            Setting.of("toy2d", overrides(args.images, args.students, args.workers), f"{temporary}/{name}")
+            for name in ("alone", "disturbed")
         )
         with cluster_of(2, args.seed) as nodes:
             say("left alone")
@@ -253,18 +266,20 @@ def main() -> None:
             start = time.monotonic()
             ear = trained(disturbed, nodes, args.events, tuple(args.patience))
             seconds, left = time.monotonic() - start, left_behind()
-        found = recoveries(disturbed.store, 8)
+        found = recoveries(disturbed.store, args.students)
         verdict = {
-            "all_done": [s.state for s in ear.statuses] == ["done"] * 8,
+            "all_done": [s.state for s in ear.statuses] == ["done"] * args.students,
             "bit_identical": weights(alone.store) == weights(disturbed.store),
-            "no_checkpoint_lost": trained_twice(disturbed.store, 8) == 0,
+            "no_checkpoint_lost": trained_twice(disturbed.store, args.students) == 0,
             "nothing_left_behind": not left,
+            "resized": args.workers[0] == args.workers[1] or len(nodes.sharing - {0}) > 1,
         }
         finish(
             "chaos",
             {
                 **verdict,
                 "events": nodes.done,
+                "workers": sorted(nodes.sharing - {0}),
                 "interruptions": len(found),
                 "seconds_to_next_segment": spread(found) if found else None,
                 "seconds_alone": round(quiet_seconds, 1),

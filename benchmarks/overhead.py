@@ -1,23 +1,24 @@
-"""What running as a service on Ray costs: CPU seconds per training image of 5 students and a teacher pool through Ray,
+"""What running as a service on Ray costs: CPU seconds per training image of 4 students and a teacher pool through Ray,
 over those of a plain single-process PyTorch loop with the same maths (plain_loop.py).
 
-Each round runs the plain loop alone, the students through Ray (Driver, slots, pool, with
-their checkpoints and FID probes), and as many plain loops side by side as there are students: the last says how much
-of the ratio is owed to processes sharing CPUs and caches, which is no doing of Ray's. Every second round runs them in
-the opposite order. The teacher is random. Every process has one torch thread. A student's first segment, the pool's
-first answers and the plain loop's first images are not counted. CPU seconds are those of whole processes, user and
-system. The students train with DM alone.
+Each round runs a plain loop alone, and the students through Ray (Driver, slots, pool, with their checkpoints and FID
+probes) with another plain loop beside them: it shares CPUs and caches with them at the same time, so what such sharing
+costs, and what else the machine does, is in both alike. Every second round runs them in the opposite order. The teacher
+is random. Every process has one torch thread. A student's first segment, the pool's first answers and the plain loops'
+first images are not counted. CPU seconds are those of whole processes, user and system. The students train with DM
+alone.
 
     python benchmarks/overhead.py [--quick] [--rounds 3] [--images 3200]
 
 The last line of standard output is one JSON object; all costs in it are CPU milliseconds per image, unless named
-otherwise. `ratio` is (students + pool) / plain, `ratio_side_by_side` the same over the plain loops side by side. In the
+otherwise. `ratio` is (students + pool) over the plain loop beside them, `ratio_alone` over the one alone. In the
 `projected` ones checkpoints and probes are as rare as the recipe has them, for runs with other segments (--quick).
 The daemons (raylet, gcs_server, other) and the driver are no part of any ratio.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -54,15 +55,35 @@ from msd_ray.training.state import State, tensors_of  # noqa: E402
 
 Figures = dict[str, float]
 PARTS = ("submit", "collect", "probe", "checkpoint")
+NICENESS = 15
+"""Of Ray's workers, by default."""
+
+
+class PlainLoop:
+    """A plain loop in a process of its own."""
+
+    def __init__(self, args: argparse.Namespace, images: int, seed: int, niceness: int) -> None:
+        script = Path(__file__).with_name("plain_loop.py")
+        options = [f"--recipe={args.recipe}", f"--images={images}", f"--warmup={args.plain_warmup}", f"--seed={seed}"]
+        command = [sys.executable, str(script), *options]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, preexec_fn=partial(os.nice, niceness)
+        )
+
+    def cost(self) -> float:
+        """CPU milliseconds per image, once it has ended."""
+        found = json.loads(self._process.communicate()[0])
+        return float(1000 * found["cpu_seconds"] / found["images"])
 
 
 @dataclass
 class Observer:
     """Follows a run of the Driver. seen: each student's progress after each segment. Ray's own processes are looked at
-    when all students are past their first segment, and last before any is done."""
+    when all students are past their first segment, and last before any is done. begin: called when all are past it."""
 
     seen: dict[str, list[MeasuredProgress]] = field(default_factory=dict)
     sweeps: list[tuple[int, Figures]] = field(default_factory=list)
+    begin: Callable[[], object] = lambda: None
 
     def watch(self, statuses: list[Status]) -> None:
         for s in statuses:
@@ -71,6 +92,8 @@ class Observer:
                 known.append(s.progress)
                 say(f"  {s.name}: {s.progress.nimg}/{s.images} images, {s.progress.images_per_second:.0f} img/s")
         if all(self.seen.values()) and not any(s.state == "done" for s in statuses):
+            if not self.sweeps:
+                self.begin()
             self.sweeps.append((sum(known[-1].nimg for known in self.seen.values()), own_processes()))
 
     def event(self, kind: str, **facts: Any) -> None:
@@ -98,13 +121,13 @@ def own_processes() -> Figures:
 
 
 def kind_of(process: psutil.Process) -> str:
-    """raylet, gcs_server or other; empty for actors."""
+    """raylet, gcs_server or other; empty for actors and plain loops."""
     try:
         command = process.cmdline()
     except psutil.Error:
         return ""
     name = Path(command[0]).name if command else ""
-    if name.startswith("ray::") and "IDLE" not in name:
+    if (name.startswith("ray::") and "IDLE" not in name) or any("plain_loop" in word for word in command):
         return ""
     return name if name in ("raylet", "gcs_server") else "other"
 
@@ -122,8 +145,9 @@ def teacher_processes() -> list[psutil.Process]:
     return [p for p in children if "ray::TeacherActor" in " ".join(p.cmdline())]
 
 
-def ray_round(setting: Setting, jobs: list[Job], store: Store) -> Figures:
-    """One run of all jobs through Ray, as msd_ray.cluster.run does it, but with clocks."""
+def ray_round(setting: Setting, jobs: list[Job], store: Store, begin: Callable[[], object]) -> Figures:
+    """One run of all jobs through Ray, as msd_ray.cluster.run does it, but with clocks. begin: called when all are past
+    their first segment."""
     recipe, cluster = setting.recipe, setting.recipe.cluster
     teacher = store.child("teacher")
     pool = Pool(cluster.pool, teacher, recipe.training.precision)
@@ -136,7 +160,7 @@ def ray_round(setting: Setting, jobs: list[Job], store: Store) -> Figures:
     client = TeacherPool(cluster.pool)
     client.use(pool.replicas)
     warm_up(client, setting, dm_stage(recipe).batch)
-    processes, observer = teacher_processes(), Observer()
+    processes, observer = teacher_processes(), Observer(begin=begin)
     before = sum(cpu_of(p) for p in processes)
     slots = RaySlots(cluster.cpus_per_student, 0.0, lambda: len(jobs))
     statuses = Driver([work(job) for job in jobs], slots, Terms(max_failures=0), observer, pool).run()
@@ -185,17 +209,6 @@ def costs(observer: Observer, pool_seconds: float) -> Figures:
     }
 
 
-def plain_round(args: argparse.Namespace, processes: int, seed: int) -> float:
-    """CPU milliseconds per image of `processes` plain loops side by side, which share the images."""
-    images = args.plain_images // processes
-    script = Path(__file__).with_name("plain_loop.py")
-    options = [f"--recipe={args.recipe}", f"--images={images}", f"--warmup={args.plain_warmup}", f"--seed={seed}"]
-    command = [sys.executable, str(script), *options]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-    results = [json.loads(process.communicate()[0]) for process in running]
-    return float(1000 * sum(r["cpu_seconds"] for r in results) / sum(r["images"] for r in results))
-
-
 def jobs_of(setting: Setting, args: argparse.Namespace, seed: int) -> list[Job]:
     """The recipe's students, but DM alone, `args.images` long."""
     stages = {"dm": replace(dm_stage(setting.recipe), images=args.images)}
@@ -210,21 +223,24 @@ def one_round(setting: Setting, args: argparse.Namespace, store: Store, seed: in
     """Everything once, in the opposite order every second time."""
     figures: Figures = {}
 
+    def alone() -> None:
+        figures["plain_alone"] = PlainLoop(args, args.plain_images, seed, 0).cost()
+
     def through_ray() -> None:
         teacher = random_teacher(setting.plan.teacher)
         facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
         keep_teacher(store.child("teacher"), setting.plan.teacher, State({"ema": tensors_of(teacher)}, facts))
-        figures.update(ray_round(setting, jobs_of(setting, args, seed), store))
+        beside: list[PlainLoop] = []
 
-    def plainly(name: str, processes: int) -> None:
-        figures[name] = plain_round(args, processes, seed)
-        say(f"  {name}: {figures[name]:.2f} ms/image")
+        def begin() -> None:
+            beside.append(PlainLoop(args, args.plain_images // 2, seed, NICENESS))
 
-    phases = [
-        partial(plainly, "plain", 1),
-        through_ray,
-        partial(plainly, "plain_side_by_side", len(setting.plan.groups[0].jobs)),
-    ]
+        figures.update(ray_round(setting, jobs_of(setting, args, seed), store, begin))
+        if not beside:
+            raise SystemExit("a student was done before all had begun: give it more --images")
+        figures["plain"] = beside[0].cost()
+
+    phases = [alone, through_ray]
     for phase in phases[:: -1 if seed % 2 else 1]:
         phase()
     return with_ratios(figures, setting.recipe.training.checkpoint_every)
@@ -237,8 +253,8 @@ def with_ratios(figures: Figures, every: int) -> Figures:
     return {
         "ratio": total / figures["plain"],
         "ratio_projected": projected / figures["plain"],
-        "ratio_side_by_side": total / figures["plain_side_by_side"],
-        "ratio_side_by_side_projected": projected / figures["plain_side_by_side"],
+        "ratio_alone": total / figures["plain_alone"],
+        "ratio_alone_projected": projected / figures["plain_alone"],
         **figures,
     }
 
@@ -248,13 +264,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--recipe", default="digits")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=3200, help="images per student, its first segment included")
-    parser.add_argument("--plain-images", type=int, default=3200)
+    parser.add_argument("--plain-images", type=int, default=3200, help="of the plain loop alone; half of it beside")
     parser.add_argument("--plain-warmup", type=int, default=160)
     parser.add_argument("--segment", type=int, help="images between checkpoints, if other than the recipe's")
     parser.add_argument("--quick", action="store_true", help="one short round of two students")
     args = parser.parse_args()
     if args.quick:
-        args.rounds, args.images, args.segment, args.plain_images, args.plain_warmup = 1, 128, 64, 160, 32
+        args.rounds, args.images, args.segment, args.plain_images, args.plain_warmup = 1, 320, 64, 320, 32
     return args
 
 
@@ -263,13 +279,13 @@ def main() -> None:
     torch.set_num_threads(1)
     rounds = []
     with tempfile.TemporaryDirectory() as temporary:
-        setting = Setting.of(args.recipe, ["partition.k=2"] if args.quick else [], f"{temporary}/run")
+        setting = Setting.of(args.recipe, [f"partition.k={2 if args.quick else 4}"], f"{temporary}/run")
         with connected() as where:
             say(where)
             for seed in range(args.rounds):
                 say(f"round {seed + 1} of {args.rounds}")
                 rounds.append(one_round(setting, args, Store(f"{temporary}/round-{seed}"), seed))
-                say(f"  ratio {rounds[-1]['ratio']:.3f}, side by side {rounds[-1]['ratio_side_by_side']:.3f}")
+                say(f"  ratio {rounds[-1]['ratio']:.3f}, over a loop alone {rounds[-1]['ratio_alone']:.3f}")
     names = sorted(set.intersection(*(set(r) for r in rounds)), key=list(rounds[0]).index)
     finish(
         "overhead",

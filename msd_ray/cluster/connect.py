@@ -26,7 +26,7 @@ def connected(address: str | None = None, dashboard: bool = False) -> Iterator[s
 
     Yields a line that says which. A local cluster listens on the loopback interface only; `dashboard` is whether it has
     one, as Ray Train needs to clean up. A process that is connected already stays so. Raises UserError where no cluster
-    answers.
+    answers, or none can be started.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     listen_on_loopback(address)
@@ -40,8 +40,10 @@ def connected(address: str | None = None, dashboard: bool = False) -> Iterator[s
     try:
         included = None if address else dashboard
         ray.init(address=address or "local", include_dashboard=included, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a plain one where a local cluster takes too long to start
         reason = " ".join(str(error).split())
+        if not address:
+            raise UserError(f"no local Ray cluster could be started: {reason}") from None
         raise UserError(f"no Ray cluster at {address}: {reason}; start one with `ray start --head`") from None
     try:
         yield f"Ray cluster at {address}" if address else "local Ray cluster on 127.0.0.1"

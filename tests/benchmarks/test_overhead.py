@@ -33,7 +33,7 @@ def test_parts_of_a_student_add_up() -> None:
 
 
 def test_ratios() -> None:
-    found = with_ratios({**figures(), "plain": 10.0, "plain_side_by_side": 13.5}, every=600)
-    assert found["ratio"] == pytest.approx(1.35)
-    assert found["ratio_side_by_side"] == pytest.approx(1.0)
-    assert found["ratio_projected"] == pytest.approx((13.5 - 1.5 + 0.5) / 10)
+    found = with_ratios({**figures(), "plain": 13.5, "plain_alone": 10.0}, every=600)
+    assert found["ratio"] == pytest.approx(1.0)
+    assert found["ratio_alone"] == pytest.approx(1.35)
+    assert found["ratio_alone_projected"] == pytest.approx((13.5 - 1.5 + 0.5) / 10)

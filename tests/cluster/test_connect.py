@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from msd_ray.cluster.connect import slots_for, workers_for
+from msd_ray.cluster.connect import connected, slots_for, workers_for
 from msd_ray.errors import UserError
 from msd_ray.recipes import ClusterConfig, PoolConfig
 
@@ -49,3 +49,16 @@ def test_too_few_are_named_in_one_line() -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"needs 6 CPUs .*at the very least 2, .*the cluster has 1"):
         slots_for(5, FIVE_GPUS, {"GPU": 5, "CPU": 1})
+
+
+def test_a_local_cluster_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises a plain Exception then."""
+    import ray
+
+    def init(*args: object, **kwargs: object) -> None:
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match=r"^no local Ray cluster could be started: .* timed out during startup\.$"):
+        connected().__enter__()
