@@ -98,7 +98,8 @@ def _run(
             make_pairs(plan, plan.jobs, pool, store.child("teacher"), cache, listener.note)
         replicas = pool.replicas if pool else []
         run_trials(steering, Premises(family, store, cache, replicas, features, slots), chores)
-    if steering.deaths:
-        raise TrainingError(f"the processes of {len(steering.deaths)} trials kept dying; the same command tries again")
+    if steering.given_up:
+        lost = len(steering.given_up)
+        raise TrainingError(f"the processes of {lost} trials kept dying; the same command tries again")
     if not steering.over:
         raise KeyboardInterrupt

@@ -1,5 +1,6 @@
 """Which trial comes next, and which one goes on: the ledger, the searcher and the scheduler of a sweep, in step."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,20 +14,21 @@ from msd_ray.sweep.searching import searching
 
 class Steering:
     """Every decision is written down before anybody acts on it. Searcher and scheduler are told what the ledger knows
-    already, in the order in which it happened, so they stand where they stood when an earlier driver died. deaths: the
-    trials whose process died too often."""
+    already, in the order in which it happened, so they stand where they stood when an earlier driver died. given_up:
+    the trials whose process died too often."""
 
     def __init__(self, family: Family, ledger: Ledger, note: Callable[[str], None]) -> None:
         self._family, self._ledger, self._note = family, ledger, note
-        self.deaths: list[int] = []
+        self.given_up: list[int] = []
+        self._deaths = Counter[int]()
         self._searching, self._halting = searching(family), Halting(family.definition.scheduler)
         for event in ledger.history:
             self._recall(event)
         self._unfinished = ledger.unfinished
 
     def next(self) -> Record | None:
-        """The trial to run now: one that an earlier driver left behind, else a new one; None where there are no more or
-        the budget is spent."""
+        """The trial to run now: one whose process or driver died, else a new one; None where there are no more or the
+        budget is spent, though one that runs may come again."""
         if self._unfinished:
             record = self._unfinished.pop(0)
             self._note(f"trial {record.number} goes on: {said(record.choice)}")
@@ -48,6 +50,11 @@ class Steering:
     def over(self) -> bool:
         """Whether all has been done."""
         return self._exhausted and not self._ledger.unfinished
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing runs any more, and nothing will."""
+        return self._exhausted and len(self._ledger.unfinished) == len(self.given_up)
 
     @property
     def _exhausted(self) -> bool:
@@ -76,8 +83,12 @@ class Steering:
         return state == "running"
 
     def died(self, number: int) -> None:
-        """The trial's process ended more often than allowed. It stays unfinished: the same command tries it again."""
-        self.deaths.append(number)
+        """The trial's process is gone: it is run again, unless that happened too often; even then it is unfinished."""
+        self._deaths[number] += 1
+        if self._deaths[number] <= self._family.definition.trials.max_failures:
+            self._unfinished.append(self._ledger.records[number])
+            return
+        self.given_up.append(number)
         self._note(f"trial {number}: its process died too often; the same command tries it again")
 
     def _recall(self, event: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ class Suggesting(_NotKept, Searcher):
     def suggest(self, trial_id: str) -> Any:
         record = self._steering.next()
         if record is None:
-            return Searcher.FINISHED
+            return Searcher.FINISHED if self._steering.settled else None
         return {"number": record.number, "choice": record.choice, "reported": record.images}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -126,7 +126,7 @@ def _tuner(steering: Steering, judging: Judging, premises: Premises, chores: Cho
             storage_path=scratch,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=config.max_failures),
+            failure_config=tune.FailureConfig(max_failures=0),  # Tune's own tries leave out who dies between two trials
             callbacks=[chores],
         ),
     )

@@ -134,3 +134,18 @@ def test_no_trial_begins_once_the_budget_is_spent(tmp_path: Path, budget: dict[s
 def test_a_budget_that_grows_goes_on(tmp_path: Path) -> None:
     drive(family(budget={"trials": 2}), Store(str(tmp_path)))
     assert drive(family(), Store(str(tmp_path))) == drive(family(), Store(str(tmp_path / "whole")))
+
+
+def test_a_trial_whose_process_dies_comes_again_until_that_is_too_often(tmp_path: Path) -> None:
+    from msd_ray.sweep.steering import Steering
+
+    steering = Steering(family(trials={"max_failures": 2}, budget={"trials": 2}), Ledger(Store(str(tmp_path))), print)
+    first, second = steering.next(), steering.next()
+    assert first and second and steering.next() is None
+    for _ in range(2):
+        steering.died(first.number)
+        assert not steering.settled and steering.next() is first
+    steering.died(first.number)
+    assert steering.next() is None and steering.given_up == [first.number] and not steering.settled
+    steering.goes_on(second.number, vars(report(second, RUNGS[-1])))
+    assert steering.settled and not steering.over
