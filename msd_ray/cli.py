@@ -34,6 +34,9 @@ Address = Annotated[
     str | None,
     typer.Option(metavar="A", help="Ray cluster to attach to; RAY_ADDRESS, or a local one, by default."),
 ]
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
@@ -254,8 +257,6 @@ def main() -> None:
         code = app(standalone_mode=False)
     except MsdRayError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from the last checkpoint", 130)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except Exception as error:
@@ -264,6 +265,8 @@ def main() -> None:
         if not error.format_message():  # no arguments: the help was shown
             sys.exit(UserError.exit_code)
         _fail(error.format_message(), UserError.exit_code)
+    if code == INTERRUPTED:
+        _fail("stopped; the same command goes on from the last checkpoint", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

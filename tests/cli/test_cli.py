@@ -177,3 +177,13 @@ def test_while_a_run_is_watched_only_results_reach_standard_output(capsys: pytes
     said = capsys.readouterr()
     assert said.out == "a result\n"
     assert "a raylet's last words" in said.err
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("msd_ray.sweep.load.load_definition", interrupted)
+    code, out, err = run(capsys, monkeypatch, "sweep", "any.yaml")
+    assert (code, out) == (130, "")
+    assert err == "error: stopped; the same command goes on from the last checkpoint\n"
