@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import uvicorn
 
 from msd_ray.serving.core.catalogue import Traffic
 from msd_ray.serving.core.config import FrontConfig, StudentConfig
@@ -18,6 +19,7 @@ from msd_ray.serving.core.routing import Errand
 from msd_ray.serving.core.service import Made, Service
 from msd_ray.serving.core.student import StudentAtWork, load_part
 from msd_ray.serving.core.tokens import Tokens
+from msd_ray.serving.front.http import http_app
 from msd_ray.serving.front.rpc import RpcServer
 
 from .ensembles import saved
@@ -40,11 +42,19 @@ class LocalStudents:
 
 @dataclass
 class Running:
-    """address: host:port of gRPC. service: its inside. loop: that it runs in."""
+    """address: host:port of gRPC. url: of HTTP."""
 
     address: str
-    service: Service
-    loop: asyncio.AbstractEventLoop
+    url: str
+
+
+async def http_server(service: Service, tokens: Tokens) -> tuple[uvicorn.Server, int]:
+    """What Serve's proxy is in earnest."""
+    server = uvicorn.Server(uvicorn.Config(http_app(service, tokens), port=0, log_level="critical", lifespan="off"))
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup()
+    return server, server.servers[0].sockets[0].getsockname()[1]
 
 
 @contextmanager
@@ -57,17 +67,18 @@ def running(uris: Sequence[str], limits: Limits, students: Any = None, **front: 
     def wait(work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result(60)
 
-    async def start() -> tuple[Service, RpcServer, int]:
+    async def start() -> tuple[RpcServer, int, uvicorn.Server, int]:
         service = Service(students or LocalStudents(StudentConfig()), limits)
         service.traffic = Traffic(tuple(map(describe, uris)), tuple(float(not i) for i in range(len(uris))))
-        server = RpcServer(service, Tokens(config.tokens), config)
-        return service, server, await server.start()
+        server, tokens = RpcServer(service, Tokens(config.tokens), config), Tokens(config.tokens)
+        return server, await server.start(), *(await http_server(service, tokens))
 
-    service, server, port = wait(start())
+    server, port, http, http_port = wait(start())
     try:
-        yield Running(f"127.0.0.1:{port}", service, loop)
+        yield Running(f"127.0.0.1:{port}", f"http://127.0.0.1:{http_port}")
     finally:
         wait(server.stop())
+        wait(http.shutdown())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
 
@@ -83,8 +94,3 @@ def service(tiny: str) -> Iterator[Running]:
     """Three students behind a front without tokens."""
     with running([tiny], Limits(images=32, request_bytes=4096)) as it:
         yield it
-
-
-@pytest.fixture
-def serve() -> Callable[..., Any]:
-    return running

@@ -74,11 +74,14 @@ class Client:
 
     def students(self, version: str = "", seconds: float | None = None) -> pb.ListStudentsResponse:
         """The students of a version; of the main one if none is named."""
-        return self._patiently(self._stub.ListStudents, pb.ListStudentsRequest(version=version), seconds)
+        request = pb.ListStudentsRequest(version=version)
+        answer: pb.ListStudentsResponse = self._patiently(self._stub.ListStudents, request, seconds)
+        return answer
 
     def ensemble(self, seconds: float | None = None) -> pb.GetEnsembleResponse:
         """What is served: versions, weights, labels, limits."""
-        return self._patiently(self._stub.GetEnsemble, pb.GetEnsembleRequest(), seconds)
+        answer: pb.GetEnsembleResponse = self._patiently(self._stub.GetEnsemble, pb.GetEnsembleRequest(), seconds)
+        return answer
 
     def _patiently(self, method: Callable[..., _Answer], request: Any, seconds: float | None) -> _Answer:
         patience = self._patience(seconds)

@@ -150,7 +150,12 @@ def _refused(refusal: Refusal, call: Call) -> Response:
         request_id=call.id,
         retry_seconds=refusal.retry_seconds,
     )
-    return JSONResponse(said.model_dump(), CODES[refusal.kind], headers)
+    return JSONResponse(said.model_dump(), _code(refusal), headers)
+
+
+def _code(refusal: Refusal) -> int:
+    too_large = refusal.kind == "RESOURCE_EXHAUSTED" and refusal.retry_seconds is None
+    return 413 if too_large else CODES[refusal.kind]
 
 
 async def _bounded(request: Request, most: int) -> bytes:

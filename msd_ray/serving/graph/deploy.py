@@ -20,7 +20,7 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}  # fronts have an a
 def deploy_students(version: Version, config: ServeConfig, multiplexed: bool) -> None:
     """Starts those students of a version that do not run yet, and waits until they do. Raises RuntimeError where they
     cannot be started."""
-    running = set(serve.status().applications)
+    running = {name for name, app in serve.status().applications.items() if app.status == "RUNNING"}
     wanted = {SHELF: shelf_app(config)} if multiplexed else part_apps(version, config)
     _run({name: app for name, app in wanted.items() if name not in running})
 
@@ -83,6 +83,7 @@ def _options(config: StudentConfig) -> dict[str, Any]:
         "max_ongoing_requests": config.queue,
         "max_queued_requests": config.queue,
         "health_check_period_s": 1,
+        "max_constructor_retry_count": 2,
     }
     if config.min_replicas == config.max_replicas:
         return {**options, "num_replicas": config.max_replicas}

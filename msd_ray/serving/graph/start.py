@@ -1,8 +1,10 @@
 """A service on a Ray cluster, from its start to its end."""
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from msd_ray.cluster.connect import connected, listen_on_loopback
 from msd_ray.errors import UserError
@@ -11,12 +13,16 @@ from msd_ray.serving.core.catalogue import Traffic
 from msd_ray.serving.core.config import FrontConfig, ServeConfig
 from msd_ray.serving.core.describe import describe
 
+if TYPE_CHECKING:
+    from msd_ray.serving.graph.operation import Operation
+
 Note = Callable[[str], None]
 
 
 @contextmanager
-def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> Iterator[None]:
-    """An ensemble, or a run's, that answers while this block lasts. note: takes lines on how it goes.
+def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> Iterator[str]:
+    """An ensemble, or a run's, that answers while this block lasts. note: takes lines on how it goes. Yields the
+    address of the Ray cluster.
 
     Raises UserError where there is no ensemble, a port is taken or the cluster has no room, CorruptError where the
     ensemble is damaged.
@@ -26,6 +32,7 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
         refuse_taken(config.front)
     listen_on_loopback(address)
     with connected(address) as where:
+        import ray
         from ray import serve
 
         from msd_ray.serving.graph import deploy
@@ -38,10 +45,21 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
             _deployed(lambda: deploy.deploy_students(version, config, shared))
             deploy.deploy_ledger(Traffic((version,), (1.0,)), config, shared)
             _deployed(lambda: deploy.deploy_front(config, shared))
-            yield
+            yield str(ray.get_runtime_context().gcs_address)
         finally:
             deploy.stop_front()  # first, so that what is under way still finds its students
             serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def attached(address: str | None) -> Iterator["Operation"]:
+    """A service that runs, on the cluster at the address or RAY_ADDRESS. Raises UserError where there is none."""
+    if not (address or os.environ.get("RAY_ADDRESS")):
+        raise UserError("say which cluster serves: --address, which `msd-ray serve` printed, or RAY_ADDRESS")
+    with connected(address):
+        from msd_ray.serving.graph.operation import Operation
+
+        yield Operation()
 
 
 def start_serve(front: FrontConfig) -> None:
