@@ -59,14 +59,13 @@ def start(
     front |= {"tls_cert": tls_cert, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
     said = [f"front.{key}={json.dumps(value)}" for key, value in front.items() if value is not None]
     settings = load_config(config, [*(overrides or []), *said])
-    stop = _told_to_stop()
     with serving(ensemble, settings, address, err.print) as ray_address:
         scheme = "https" if settings.front.tls_cert else "http"
         at = settings.front.host
         out.print(f"gRPC:  {at}:{settings.front.port}", highlight=False)
         out.print(f"HTTP:  {scheme}://{at}:{settings.front.http_port}/docs", highlight=False)
         out.print(f"update: msd-ray serve update ENSEMBLE --address {ray_address}", highlight=False, soft_wrap=True)
-        stop.wait()
+        _told_to_stop().wait()
         err.print("stopping: requests under way are finished")
 
 
@@ -107,6 +106,24 @@ def versions(address: Address = None, as_json: AsJson = False) -> None:
         _print(service.current()[0], as_json)
 
 
+@serve_app.command("config")
+def write_config(ensemble: EnsembleUri, overrides: Overrides = None, config: ConfigFile = None) -> None:
+    """Print a config file for Ray's `serve deploy`, which keeps the service up without this process."""
+    import yaml
+
+    from msd_ray.cluster.connect import listen_on_loopback
+    from msd_ray.runs.directory import ensemble_folder
+    from msd_ray.serving.core.describe import describe
+    from msd_ray.serving.core.load import load_config
+
+    listen_on_loopback(None)
+    from msd_ray.serving.graph.manifest import manifest
+
+    said = manifest(describe(ensemble_folder(ensemble).uri), load_config(config, overrides))
+    plain = json.loads(json.dumps(said))  # tuples are lists in YAML
+    out.print(yaml.safe_dump(plain, sort_keys=False), markup=False, highlight=False, soft_wrap=True)
+
+
 def _print(traffic: Any, as_json: bool) -> None:
     total = sum(traffic.weights)
     rows = [(v, weight / total) for v, weight in zip(traffic.versions, traffic.weights, strict=True)]
@@ -118,7 +135,8 @@ def _print(traffic: Any, as_json: bool) -> None:
 
 
 def _told_to_stop() -> threading.Event:
-    """Set once this process gets SIGTERM or Ctrl-C; a second time ends it the hard way."""
+    """Set once this process gets SIGTERM or Ctrl-C; a second time ends it the hard way. To be called once Ray runs, which
+    has a handler of its own."""
     stop = threading.Event()
 
     def told(number: int, frame: Any) -> None:

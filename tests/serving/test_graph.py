@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Load:
 
     def __enter__(self) -> "Load":
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(3)]
+        self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(2)]
         for thread in self._threads:
             thread.start()
         return self
@@ -163,7 +163,7 @@ def test_versions_change_under_load_without_a_lost_request(site: Site, operation
         load.wait_for(30)
         canary = operation.update(second, "second", 0.3)
         at = len(load.made)
-        load.wait_for(200)
+        load.wait_for(120)
         share = sum(image.version == "second" for image in load.made[at:]) / len(load.made[at:])
         assert before < {process.pid for process in replicas("msd-ray-part-")}
         assert len(replicas("msd-ray-part-")) == 3  # the student that both have runs once
@@ -208,25 +208,17 @@ def test_an_update_that_cannot_be_leaves_the_service_as_it_was(site: Site, opera
 
 def test_few_replicas_may_hold_many_students(site: Site) -> None:
     """A shelf that keeps one part answers for both, in turns."""
-    import ray
     from ray import serve
 
     from msd_ray.serving.core.describe import describe
-    from msd_ray.serving.graph.deploy import shelf_app
+    from msd_ray.serving.graph.apps import shelf
     from msd_ray.serving.graph.names import model_id
 
     version = describe(site.uri)
-    config = parse_config({"students": {"resident": 1}})
-    handle = serve.run(shelf_app(config), name="shelf", route_prefix=None)
+    handle = serve.run(shelf({"students": {"resident": 1}}), name="shelf", route_prefix=None)
     for class_id in (0, 5, 9, 0):
         part = version.owners[class_id]
         asked = handle.options(multiplexed_model_id=model_id(site.uri, part, version.parts[part]))
         (made,) = asked.make.remote([(class_id, 4)], "float32", 60.0).result(timeout_s=120)
         assert made.data == expected(site.uri, [class_id], [4])[0]
     serve.delete("shelf")
-    assert ray.is_initialized()
-
-
-def test_the_ledger_says_the_configuration_in_full(site: Site, operation: Any) -> None:
-    config = operation.current()[1]
-    assert parse_config(asdict(config)) == config

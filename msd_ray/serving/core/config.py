@@ -14,7 +14,7 @@ class StudentConfig:
     cpus, gpus: Ray resources of a replica, fractions allowed. threads: that its networks compute with; other numbers
     may change last bits. min_replicas, max_replicas: of each deployment; with 0 it goes away when nobody asked for
     idle_seconds. batch: most images of an evaluation, 0 for as many as it has slots. wait_ms: how long an image waits
-    for company. queue: images that may wait at a replica.
+    for company. queue: images that may wait at a replica. ongoing: requests per replica that autoscaling aims at.
     """
 
     placement: Literal["dedicated", "multiplexed", "auto"] = "auto"
@@ -28,6 +28,7 @@ class StudentConfig:
     batch: int = 0
     wait_ms: float = 2.0
     queue: int = 1024
+    ongoing: float = 8.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_replicas <= self.max_replicas or self.max_replicas < 1:

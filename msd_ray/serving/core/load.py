@@ -48,5 +48,5 @@ def _paths(config: Any, prefix: str) -> list[str]:
 def _given(raw: dict[str, Any], prefix: str) -> list[str]:
     found = []
     for key, value in raw.items():
-        found += _given(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+        found += [*(_given(value, f"{prefix}{key}.") if isinstance(value, dict) else []), f"{prefix}{key}"]
     return found

@@ -43,8 +43,9 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
         try:
             start_serve(config.front)
             _deployed(lambda: deploy.deploy_students(version, config, shared))
-            deploy.deploy_ledger(Traffic((version,), (1.0,)), config, shared)
-            _deployed(lambda: deploy.deploy_front(config, shared))
+            traffic = Traffic((version,), (1.0,))
+            deploy.deploy_ledger(traffic, config, shared)
+            _deployed(lambda: deploy.deploy_front(traffic, config, shared))
             yield str(ray.get_runtime_context().gcs_address)
         finally:
             deploy.stop_front()  # first, so that what is under way still finds its students
@@ -54,8 +55,11 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
 @contextmanager
 def attached(address: str | None) -> Iterator["Operation"]:
     """A service that runs, on the cluster at the address or RAY_ADDRESS. Raises UserError where there is none."""
-    if not (address or os.environ.get("RAY_ADDRESS")):
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
         raise UserError("say which cluster serves: --address, which `msd-ray serve` printed, or RAY_ADDRESS")
+    if address.startswith("127.0.0.1"):
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a cluster on loopback calls back, and only there
     with connected(address):
         from msd_ray.serving.graph.operation import Operation
 
