@@ -135,8 +135,8 @@ def _print(traffic: Any, as_json: bool) -> None:
 
 
 def _told_to_stop() -> threading.Event:
-    """Set once this process gets SIGTERM or Ctrl-C; a second time ends it the hard way. To be called once Ray runs, which
-    has a handler of its own."""
+    """Set once this process gets SIGTERM or Ctrl-C; a second time ends it the hard way. To be called once Ray runs,
+    which has a handler of its own."""
     stop = threading.Event()
 
     def told(number: int, frame: Any) -> None:
