@@ -43,6 +43,7 @@ def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
         ({"students": {"min_replicas": 3}}, "min_replicas from 0 to max_replicas"),
         ({"limits": {"images": 0}}, "limits must be positive"),
         ({"keep": 0}, "keep must be at least 1"),
+        ({"students": {"queue": 100}}, "room for a request"),
         ({"front": 3}, "front"),
     ],
 )

@@ -81,6 +81,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if self.keep < 1:
             raise ValueError("keep must be at least 1")
+        if self.limits.images > self.students.queue:
+            raise ValueError("students.queue must have room for a request of limits.images")
 
     def to_json(self) -> dict[str, Any]:
         """Every value spelled out; `parse_config` reads it back."""

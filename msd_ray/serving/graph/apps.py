@@ -71,6 +71,7 @@ def front(args: Args) -> Application:
         "graceful_shutdown_timeout_s": config.front.drain_seconds + 5,
         "graceful_shutdown_wait_loop_s": 0.2,
         "health_check_period_s": 1,
+        "max_constructor_retry_count": 3,
     }
     said = asdict(config.front), asdict(config.limits), args["multiplexed"]
     return serve.deployment(**options)(Front).bind(*said)

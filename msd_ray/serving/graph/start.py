@@ -40,8 +40,8 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
 
         shared = multiplexed(version, config)
         note(f"{where}: {len(version.parts)} parts, {'multiplexed' if shared else 'dedicated'}")
+        start_serve(config.front)
         try:
-            start_serve(config.front)
             _deployed(lambda: deploy.deploy_students(version, config, shared))
             traffic = Traffic((version,), (1.0,))
             deploy.deploy_ledger(traffic, config, shared)
