@@ -77,7 +77,7 @@ class Nodes:
     def strike(self) -> str:
         """Does something to a node or a process; says what."""
         kinds = ["add"] * (len(self.nodes) < MOST) + ["kill node", "drain"] * (len(self.nodes) > 1)
-        kinds += [kind for kind in ("kill student", "kill teacher") if _of(kind)]
+        kinds += [kind for kind in ("kill student", "kill teacher") if victims(kind)]
         kind = self.rng.choice(kinds)
         {"add": self.add, "kill node": self._kill_node, "drain": self._drain}.get(kind, lambda: self._kill(kind))()
         self.done[kind] = self.done.get(kind, 0) + 1
@@ -98,7 +98,7 @@ class Nodes:
         self.cluster.remove_node(node, allow_graceful=False)
 
     def _kill(self, kind: str) -> None:
-        os.kill(self.rng.choice(_of(kind)).pid, signal.SIGKILL)
+        os.kill(self.rng.choice(victims(kind)).pid, signal.SIGKILL)
 
 
 def workers() -> list[psutil.Process]:
@@ -106,7 +106,7 @@ def workers() -> list[psutil.Process]:
     return [p for p in psutil.Process().children(recursive=True) if "ray::" in _title(p)]
 
 
-def _of(kind: str) -> list[psutil.Process]:
+def victims(kind: str) -> list[psutil.Process]:
     """Those that train, or those that teach."""
     title = "ray::Slot.advance" if kind == "kill student" else "ray::TeacherActor"
     return [p for p in workers() if title in _title(p)]

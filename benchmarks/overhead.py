@@ -251,7 +251,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--plain-images", type=int, default=3200)
     parser.add_argument("--plain-warmup", type=int, default=160)
     parser.add_argument("--segment", type=int, help="images between checkpoints, if other than the recipe's")
-    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--quick", action="store_true", help="one short round of two students")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.images, args.segment, args.plain_images, args.plain_warmup = 1, 128, 64, 160, 32
@@ -263,7 +263,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rounds = []
     with tempfile.TemporaryDirectory() as temporary:
-        setting = Setting.of(args.recipe, None, f"{temporary}/run")
+        setting = Setting.of(args.recipe, ["partition.k=2"] if args.quick else [], f"{temporary}/run")
         with connected() as where:
             say(where)
             for seed in range(args.rounds):

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos import _of
+from chaos import victims
 from common import cpus, finish, say, spread
 
 import ray  # isort: skip
@@ -65,7 +65,7 @@ class Clock:
 def strike(clock: Clock, rng: random.Random) -> tuple[str, float, float]:
     """Kills a student that trains; its name, when, and when it had trained again."""
     times, killed = len(clock.back), time.monotonic()
-    os.kill(rng.choice(_of("kill student")).pid, signal.SIGKILL)
+    os.kill(rng.choice(victims("kill student")).pid, signal.SIGKILL)
     while len(clock.back) == times:
         time.sleep(0.01)
     victim, back = clock.back[-1]

@@ -122,7 +122,7 @@ def slots_for(students: int, config: ClusterConfig, available: dict[str, float])
         if left < per_student or left < 0:
             raise UserError(_too_few(resource, students, per_student, pool, per_teacher, have))
         if per_student:
-            slots = min(slots, math.floor(left / per_student + 1e-9))
+            slots = min(slots, times(left, per_student))
     return slots
 
 
@@ -140,7 +140,12 @@ def workers_for(students: int, config: ClusterConfig, available: dict[str, float
 def workers_in(free: dict[str, float], config: ClusterConfig, wanted: int) -> int:
     """How many of the wanted workers these resources are enough for."""
     bundle = _bundle(config.cpus_per_student, config.gpus_per_student)
-    return min([wanted, *(math.floor(free.get(name, 0.0) / amount + 1e-9) for name, amount in bundle.items())])
+    return min([wanted, *(times(free.get(name, 0.0), amount) for name, amount in bundle.items())])
+
+
+def times(free: float, each: float) -> int:
+    """How often `each` goes into what is free; ten tenths go into one, though they are rounded."""
+    return math.floor(free / each + 1e-9)
 
 
 def _too_few(resource: str, students: int, per_student: float, pool: int, per_teacher: float, have: float) -> str:

@@ -88,12 +88,12 @@ ABLATION_PARTITION = Experiment(
 
 SMALL_STUDENTS = Experiment(
     name="small-students",
-    title="Digits: smaller students, with and without TSM",
+    title="Digits: two smaller students, with and without TSM",
     arms=tuple(
         Arm(
             f"{share} fewer parameters, {'with' if tsm else 'without'} TSM",
             "digits-small" if tsm else "digits",
-            (f"student.channel_factor={factor}",),
+            ("partition.k=2", f"student.channel_factor={factor}"),
         )
         for share, factor in (("43%", 0.75), ("74%", 0.5))
         for tsm in (True, False)

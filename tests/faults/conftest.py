@@ -21,19 +21,16 @@ TINY = str(Path(__file__).with_name("tiny.yaml"))
 
 @dataclass
 class Ear:
-    """A Listener that remembers. began: when the first students did."""
+    """A Listener that remembers."""
 
     notes: list[str] = field(default_factory=list)
     statuses: list[Any] = field(default_factory=list)
-    began: float = 0.0
 
     def note(self, line: str) -> None:
         self.notes.append(line)
 
     def watch(self, statuses: list[Any]) -> None:
         self.statuses = statuses
-        if not self.began and statuses[0].name.startswith("student"):
-            self.began = time.monotonic()
 
 
 Run = Callable[..., Ear]
@@ -41,33 +38,31 @@ Run = Callable[..., Ear]
 
 @pytest.fixture
 def train(cluster: None) -> Run:
-    """train(run_dir, *overrides) trains the tiny recipe on the tests' cluster and returns what was heard."""
+    """train(run_dir, *overrides, ear=...) trains the tiny recipe on the tests' cluster and returns what was heard."""
+    return train_tiny
 
-    def run(run_dir: Path, *overrides: str) -> Ear:
-        from msd_ray.cluster.run import train as train_plan
 
-        setting, ear = Setting.of(TINY, list(overrides), str(run_dir)), Ear()
-        train_plan(setting.plan, setting.store, setting.cache, None, ear)
-        return ear
+def train_tiny(run_dir: Path, *overrides: str, ear: Ear | None = None) -> Ear:
+    from msd_ray.cluster.run import train as train_plan
 
-    return run
+    setting, ear = Setting.of(TINY, list(overrides), str(run_dir)), ear or Ear()
+    train_plan(setting.plan, setting.store, setting.cache, None, ear)
+    return ear
 
 
 @dataclass(frozen=True)
 class Undisturbed:
+    """What a run that nobody touched came to. weights: their hashes. images: of all students together."""
+
     weights: dict[str, str]
-    seconds: float
+    images: int
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """Hashes of the weights of a run that nobody touched, and how long its students took."""
-    from msd_ray.cluster.run import train as train_plan
-
     folder = tmp_path_factory.mktemp("undisturbed")
-    setting, ear = Setting.of(TINY, [], str(folder)), Ear()
-    train_plan(setting.plan, setting.store, setting.cache, None, ear)
-    return Undisturbed(weights_in(folder), time.monotonic() - ear.began)
+    train_tiny(folder)
+    return Undisturbed(weights_in(folder), Setting.of(TINY, [], str(folder)).plan.groups[0].images)
 
 
 def weights_in(run_dir: Path) -> dict[str, str]:
@@ -83,7 +78,7 @@ def processes(title: str, of: int | None = None) -> list[psutil.Process]:
 
 
 class Killer(threading.Thread):
-    """Kills -9 one process of that title, `delay` seconds after the first one is seen. victim: its pid, 0 for none."""
+    """Kills -9 one process of that title, after `delay` seconds or once there is one. victim: its pid, 0 for none."""
 
     def __init__(self, title: str, delay: float) -> None:
         super().__init__(daemon=True)
@@ -91,11 +86,11 @@ class Killer(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        deadline = time.monotonic() + 60
-        while not processes(self.title) and time.monotonic() < deadline:
-            time.sleep(0.05)
         time.sleep(self.delay)
-        if victims := processes(self.title):
+        deadline = time.monotonic() + 60
+        while not (victims := processes(self.title)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if victims:
             self.victim = random.Random(self.delay).choice(victims).pid
             os.kill(self.victim, signal.SIGKILL)
 

@@ -1,7 +1,10 @@
-"""The digits recipe, cut short, as a Ray job on a cluster of real processes on loopback."""
+"""The digits recipe, cut short, as a Ray job on a cluster of processes on loopback: killed, and submitted again."""
 
+import json
 import os
+import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 PROJECT = Path(__file__).parents[2]
 SHORT = [
     "teacher.images=640",
-    "stages.dm.images=64",
+    "stages.dm.images=192",
     "stages.adm.images=64",
     "training.checkpoint_every=64",
     "partition.k=2",
@@ -67,11 +70,11 @@ def _token(process: psutil.Process) -> str:
         return ""
 
 
-def submitted(address: str, command: list[str], env: dict[str, str]) -> str:
+def submitted(address: str, command: list[str], env: dict[str, str], *options: str) -> str:
     """What `ray job submit` prints; tried again while the head's job agent is still coming up."""
-    job = ["job", "submit", f"--address={address}", "--working-dir", str(PROJECT / "examples"), "--", *command]
+    options = (*options, f"--address={address}", "--working-dir", str(PROJECT / "examples"))
     for _ in range(20):
-        done = ray(*job, env=env, check=False)
+        done = ray("job", "submit", *options, "--", *command, env=env, check=False)
         if "No available agent" not in done.stdout + done.stderr:
             break
         time.sleep(3)
@@ -79,16 +82,27 @@ def submitted(address: str, command: list[str], env: dict[str, str]) -> str:
     return done.stdout
 
 
-def test_a_submitted_job_completes_and_leaves_no_actor(
+def kill_once_a_student_trains(run_dir: Path) -> None:
+    """Kills -9 the driver that the run's status names."""
+    while not list(run_dir.glob("students/*/ckpt-*/manifest.json")):
+        time.sleep(0.05)
+    _, pid = json.loads((run_dir / "status.json").read_text())["driver"].rsplit(":", 1)
+    os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_job_that_is_killed_and_submitted_again_completes_and_leaves_no_actor(
     head: tuple[str, dict[str, str], psutil.Process], tmp_path: Path
 ) -> None:
     address, env, raylet = head
     run_dir = tmp_path / "run"
     command = ["python", "-m", "msd_ray", "train", "digits", *SHORT, "--run-dir", str(run_dir)]
+    submitted(address, command, env, "--no-wait")
+    kill_once_a_student_trains(run_dir)
+    assert not (run_dir / "ensemble").exists()
     assert "succeeded" in submitted(address, command, env)
     for name in ("metrics.parquet", "report.html", "samples.png", "ensemble/manifest.json"):
         assert (run_dir / name).stat().st_size > 0
     deadline = time.monotonic() + 30
-    while actors := [p for p in raylet.children() if "Actor" in " ".join(p.cmdline())]:
+    while actors := [p for p in raylet.children() if re.search("::(Slot|Teacher|JobSup)", " ".join(p.cmdline()))]:
         assert time.monotonic() < deadline, f"left behind: {actors}"
         time.sleep(0.5)

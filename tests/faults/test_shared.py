@@ -13,7 +13,7 @@ from msd_ray.errors import TrainingError
 from msd_ray.storage import Store
 from msd_ray.training.checkpoints import Checkpoints
 
-from .conftest import Run, processes, weights_in
+from .conftest import Run, processes, train_tiny, weights_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 ONE = ["partition.k=1", "training.shards=2", "stages.dm.images=1600", "stages.adm.images=320"]
@@ -31,14 +31,8 @@ class Alone:
 
 @pytest.fixture(scope="module")
 def alone(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Alone:
-    from msd_ray.cluster.run import train as train_plan
-    from msd_ray.runs.setting import Setting
-
-    from .conftest import TINY, Ear
-
     folder = tmp_path_factory.mktemp("alone")
-    setting = Setting.of(TINY, ONE, str(folder))
-    train_plan(setting.plan, setting.store, setting.cache, None, Ear())
+    train_tiny(folder, *ONE)
     return Alone(weights_in(folder), curve_of(folder))
 
 
@@ -50,15 +44,15 @@ def curve_of(run_dir: Path) -> dict[tuple[str, int, str], float]:
 
 
 class Killer(threading.Thread):
-    """Kills -9 one process of that title, once the student has its first checkpoint. victim: its pid, 0 for none."""
+    """Kills -9 one process of that title, once the student has a checkpoint of so many images or more."""
 
-    def __init__(self, title: str, run_dir: Path) -> None:
+    def __init__(self, title: str, run_dir: Path, nimg: int) -> None:
         super().__init__(daemon=True)
-        self.title, self.student, self.victim = title, run_dir / STUDENT, 0
+        self.title, self.student, self.nimg, self.victim = title, run_dir / STUDENT, nimg, 0
         self.start()
 
     def run(self) -> None:
-        while not list(self.student.glob("ckpt-*/manifest.json")):
+        while not any(int(path.parent.name[5:]) >= self.nimg for path in self.student.glob("ckpt-*/manifest.json")):
             time.sleep(0.02)
         self.victim = processes(self.title)[0].pid
         os.kill(self.victim, signal.SIGKILL)
@@ -79,22 +73,14 @@ def assert_nothing_is_left(run_dir: Path) -> None:
     assert not list(run_dir.glob("students/*/workers"))
 
 
-def test_a_killed_worker_changes_nothing(train: Run, alone: Alone, tmp_path: Path) -> None:
-    killer = Killer("ray::RayTrainWorker", tmp_path)
-    ear = train(tmp_path, *TWO_WORKERS)
-    assert killer.victim
-    assert [(s.state, s.restarts) for s in ear.statuses] == [("done", 0)]
+def test_a_killed_worker_and_a_killed_slot_change_nothing(train: Run, alone: Alone, tmp_path: Path) -> None:
+    """The slot leaves its room to the next: two groups of workers would not fit beside each other."""
+    killers = [Killer("ray::RayTrainWorker", tmp_path, 1), Killer("ray::Slot", tmp_path, 1280)]
+    ear = train(tmp_path, *TWO_WORKERS, "cluster.cpus_per_student=1.5")
+    assert all(killer.victim for killer in killers)
+    assert [(s.state, s.restarts) for s in ear.statuses] == [("done", 1)]  # a worker's death is no restart
     assert_like(alone, tmp_path)
     assert_nothing_is_left(tmp_path)
-
-
-def test_a_killed_slot_leaves_its_room_to_the_next(train: Run, alone: Alone, tmp_path: Path) -> None:
-    """Two groups of workers would not fit beside each other."""
-    killer = Killer("ray::Slot", tmp_path)
-    ear = train(tmp_path, *TWO_WORKERS, "cluster.cpus_per_student=1.5")
-    assert killer.victim
-    assert [(s.state, s.restarts) for s in ear.statuses] == [("done", 1)]
-    assert_like(alone, tmp_path)
 
 
 def test_an_error_of_a_worker_ends_its_student_in_one_line(train: Run, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msd_ray.cluster.connect import refuse_few, slots_for
+from msd_ray.cluster.connect import refuse_few, slots_for, times
 from msd_ray.cluster.planning.sharing import NO_REPLICAS, Replicas
 from msd_ray.cluster.planning.simulation import Incident, Node
 from msd_ray.errors import UserError
@@ -34,8 +34,8 @@ class _Room:
 
     def fits(self, cpus: float, gpus: float, most: int) -> int:
         """How many that need so much have room; at most `most`."""
-        bounds = [free / each for free, each in ((self.cpus, cpus), (self.gpus, gpus)) if each]
-        return max(0, min([most, *(math.floor(bound + 1e-9) for bound in bounds)]))
+        bounds = [times(free, each) for free, each in ((self.cpus, cpus), (self.gpus, gpus)) if each]
+        return max(0, min([most, *bounds]))
 
     def take(self, cpus: float, gpus: float) -> None:
         self.cpus, self.gpus = self.cpus - cpus, self.gpus - gpus
