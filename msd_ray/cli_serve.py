@@ -46,7 +46,7 @@ def start(
     tls_cert: Annotated[str | None, typer.Option(metavar="PEM", help="Certificate of both ports.")] = None,
     tls_key: Annotated[str | None, typer.Option(metavar="PEM", help="Its key.")] = None,
     tls_client_ca: Annotated[
-        str | None, typer.Option(metavar="PEM", help="Ask for clients' certificates, signed by this authority.")
+        str | None, typer.Option(metavar="PEM", help="Ask for clients' certificates, of this authority; no HTTP then.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(metavar="FILE", help="Bearer tokens, one per line.")] = None,
     address: Address = None,
@@ -63,7 +63,8 @@ def start(
         scheme = "https" if settings.front.tls_cert else "http"
         at = settings.front.host
         out.print(f"gRPC:  {at}:{settings.front.port}", highlight=False)
-        out.print(f"HTTP:  {scheme}://{at}:{settings.front.http_port}/docs", highlight=False)
+        if not settings.front.tls_client_ca:
+            out.print(f"HTTP:  {scheme}://{at}:{settings.front.http_port}/docs", highlight=False)
         out.print(f"update: msd-ray serve update ENSEMBLE --address {ray_address}", highlight=False, soft_wrap=True)
         _told_to_stop().wait()
         err.print("stopping: requests under way are finished")

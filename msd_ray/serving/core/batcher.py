@@ -29,11 +29,13 @@ class Maker(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """x: [C, H, W] or [D]. queue_ms: how long it waited. compute_ms: how long its evaluation took, all of it."""
+    """x: [C, H, W] or [D]. queue_ms: how long it waited. compute_ms: how long its evaluation took, all of
+    it. batch: samples of that evaluation."""
 
     x: Tensor
     queue_ms: float
     compute_ms: float
+    batch: int
 
 
 @dataclass(eq=False)
@@ -139,7 +141,7 @@ class Batcher:
         for waiting, x in zip(taken.values(), made, strict=True):
             if not waiting.sample.done():
                 queued = begin - waiting.arrived
-                waiting.sample.set_result(Sample(x, 1000 * queued, 1000 * self._seconds))
+                waiting.sample.set_result(Sample(x, 1000 * queued, 1000 * self._seconds, len(taken)))
 
     def _fail(self, taken: list[_Waiting]) -> None:
         for waiting in taken:

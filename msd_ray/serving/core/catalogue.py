@@ -84,9 +84,10 @@ class Traffic:
         return Traffic((version, *(v for v, _ in others)), (weight if rest else 1.0, *scaled))
 
     def kept(self, most: int) -> "Traffic":
-        """Without the oldest of the versions that get nothing, so that at most `most` are left, if that is enough."""
+        """Without the oldest of the versions that get nothing, so that at most `most` are left, if that is enough.
+        The newest stays: it may be there to be made ready before it gets anything."""
         keep = list(zip(self.versions, self.weights, strict=True))
-        for pair in reversed(keep[:]):
+        for pair in reversed(keep[1:]):
             if len(keep) > most and not pair[1]:
                 keep.remove(pair)
         return replace(self, versions=tuple(v for v, _ in keep), weights=tuple(w for _, w in keep))

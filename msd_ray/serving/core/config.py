@@ -42,10 +42,11 @@ class StudentConfig:
 @dataclass(frozen=True)
 class FrontConfig:
     """The processes that speak gRPC and, through Serve's proxy, HTTP. host: the interface; others than loopback should
-    have tls and tokens. port: of gRPC, shared by all replicas of a node; 0 for none. tls_cert, tls_key: PEM files.
-    tls_client_ca: PEM of who signs clients' certificates, which are asked for if it is given. tokens: a file with one
-    bearer token per line; it may change at any time. access_log: one JSON line per request on standard error.
-    drain_seconds: how long requests may still take when a front ends.
+    have tls and tokens. port: of gRPC, shared by all replicas of a node; 0, any one, is for tests. tls_cert, tls_key:
+    PEM files; gRPC takes up new ones while it runs. tls_client_ca: PEM of who signs clients' certificates; if it is
+    given they are asked for, and there is no HTTP. tokens: a file with one bearer token per line; it may change at any
+    time. access_log: one JSON line per request on standard error. drain_seconds: how long requests may still take when
+    a front ends.
     """
 
     host: str = "127.0.0.1"
@@ -70,6 +71,22 @@ class FrontConfig:
 
 
 @dataclass(frozen=True)
+class TraceConfig:
+    """OpenTelemetry. exporter: `module:function` that gives Ray Serve the span processors; `file` writes spans to Serve's
+    logs; empty for no traces. share: of the requests that are traced; whoever sends a `traceparent` decides that.
+    """
+
+    exporter: str = ""
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.exporter not in ("", "file") and ":" not in self.exporter:
+            raise ValueError("traces.exporter must be `file` or module:function")
+        if not 0 <= self.share <= 1:
+            raise ValueError("traces.share must be from 0 to 1")
+
+
+@dataclass(frozen=True)
 class ServeConfig:
     """keep: versions that stay ready, also without traffic, for a roll-back at once."""
 
@@ -77,6 +94,7 @@ class ServeConfig:
     students: StudentConfig = field(default_factory=StudentConfig)
     limits: Limits = field(default_factory=Limits)
     front: FrontConfig = field(default_factory=FrontConfig)
+    traces: TraceConfig = field(default_factory=TraceConfig)
 
     def __post_init__(self) -> None:
         if self.keep < 1:

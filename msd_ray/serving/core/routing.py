@@ -9,6 +9,9 @@ from msd_ray.serving.wire.formats import FLOAT32, PNG
 from msd_ray.serving.wire.refusal import Refusal, wrong
 
 
+_NO_PROMPTS = "this ensemble takes no free text, only its labels, which GetEnsemble lists"
+
+
 @dataclass(frozen=True)
 class Item:
     """One image of a wish. index: its place there."""
@@ -71,7 +74,7 @@ def _version(wish: Wish, traffic: Traffic, seed: int) -> Version:
 def _class_of(condition: int | str, version: Version, field: str) -> int:
     if isinstance(condition, str):
         if condition not in version.class_of:
-            raise wrong(field, f"no class is called {condition[:64]!r}; GetEnsemble lists the labels")
+            raise wrong(field, f"no class is called {condition[:64]!r}: {_NO_PROMPTS}")
         return version.class_of[condition]
     if not 0 <= condition < len(version.owners):
         raise wrong(field, f"there is no class {condition}, only 0 to {len(version.owners) - 1}")

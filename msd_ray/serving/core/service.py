@@ -1,7 +1,8 @@
 """A front's work: a wish goes out as errands to students, and comes back as images."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -11,7 +12,7 @@ from msd_ray.serving.core.limits import Limits
 from msd_ray.serving.core.routing import Errand, Item, errands
 from msd_ray.serving.core.tally import Tally
 from msd_ray.serving.core.wish import Wish
-from msd_ray.serving.wire.refusal import Refusal, away
+from msd_ray.serving.wire.refusal import Refusal, away, busy
 
 _Result = TypeVar("_Result")
 
@@ -19,11 +20,12 @@ _Result = TypeVar("_Result")
 @dataclass(frozen=True)
 class Made:
     """An image from its student. data: encoded. queue_ms, compute_ms: how long it waited there, and how long the
-    evaluation took that it was part of."""
+    evaluation took that it was part of. batch: images of that evaluation."""
 
     data: bytes
     queue_ms: float
     compute_ms: float
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Service:
     def __init__(self, students: Students, limits: Limits) -> None:
         self._students, self.limits = students, limits
         self.traffic: Traffic | None = None
-        self.tally = Tally()
+        self.tally, self._under_way = Tally(), 0
 
     def known_traffic(self) -> Traffic:
         """Raises Refusal while nothing is served yet."""
@@ -61,7 +63,8 @@ class Service:
         Raises Refusal where one cannot be made, or not in time; then none of the others is made any more.
         """
         out, seconds = errands(wish, self.known_traffic()), self._patience(seconds)
-        answers = await _in_time(seconds, _all_or_none([self._pictures(errand, seconds) for errand in out]))
+        with self._room():
+            answers = await _in_time(seconds, _all_or_none([self._pictures(errand, seconds) for errand in out]))
         return sorted((picture for answer in answers for picture in answer), key=_index)
 
     async def stream(self, wish: Wish, seconds: float | None) -> AsyncIterator[Picture]:
@@ -69,14 +72,26 @@ class Service:
         seconds = self._patience(seconds)
         out = [alone for errand in errands(wish, self.known_traffic()) for alone in errand.alone()]
         deadline = asyncio.get_running_loop().time() + seconds
-        tasks = [asyncio.create_task(self._pictures(errand, seconds)) for errand in out]
+        with self._room():
+            tasks = [asyncio.create_task(self._pictures(errand, seconds)) for errand in out]
+            try:
+                for next_done in asyncio.as_completed(tasks):
+                    left = deadline - asyncio.get_running_loop().time()
+                    for picture in await _in_time(left, next_done):
+                        yield picture
+            finally:
+                give_up(tasks)
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """For one request more. Raises Refusal where enough are under way."""
+        if self._under_way >= self.limits.concurrent:
+            raise busy(f"{self._under_way} requests are under way already", 0.5)
+        self._under_way += 1
         try:
-            for next_done in asyncio.as_completed(tasks):
-                left = deadline - asyncio.get_running_loop().time()
-                for picture in await _in_time(left, next_done):
-                    yield picture
+            yield
         finally:
-            give_up(tasks)
+            self._under_way -= 1
 
     def _patience(self, seconds: float | None) -> float:
         return self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)

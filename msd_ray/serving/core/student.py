@@ -50,4 +50,4 @@ class StudentAtWork:
 
 
 def _made(sample: Sample, format: str) -> Made:
-    return Made(encoded(sample.x, format), sample.queue_ms, sample.compute_ms)
+    return Made(encoded(sample.x, format), sample.queue_ms, sample.compute_ms, sample.batch)

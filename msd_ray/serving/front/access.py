@@ -1,11 +1,14 @@
 """Who asked for what, and what became of it: one line of JSON for each request."""
 
+import asyncio
 import json
 import logging
 import re
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 LOG = logging.getLogger("msd_ray.access")
@@ -33,16 +36,32 @@ class Call:
         return 1000 * (time.monotonic() - self.began)
 
 
-def to_stderr() -> None:
-    """Turns the access log on, in this process."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    LOG.handlers, LOG.propagate = [handler], False
+def send_to(*handlers: logging.Handler) -> None:
+    """Turns the access log on, in this process. Each record has its `call` beside the line."""
+    LOG.handlers, LOG.propagate = list(handlers), False
     LOG.setLevel(logging.INFO)
 
 
-def note(call: Call) -> None:
-    """Writes the line of a request that has ended."""
+def on_stderr() -> logging.Handler:
+    """Writes the lines, and nothing around them."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return handler
+
+
+@contextmanager
+def noted(call: Call) -> Iterator[None]:
+    """Writes the line of a request once it has ended, also where its caller went away."""
+    try:
+        yield
+    except (asyncio.CancelledError, GeneratorExit):
+        call.code = "CANCELLED"
+        raise
+    finally:
+        _note(call)
+
+
+def _note(call: Call) -> None:
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "request_id": call.id,
@@ -53,4 +72,4 @@ def note(call: Call) -> None:
         "images": call.images,
         "ms": round(call.milliseconds, 2),
     }
-    LOG.info(json.dumps(line))
+    LOG.info(json.dumps(line), extra={"call": call})

@@ -15,7 +15,7 @@ from msd_ray.serving.core.routing import named
 from msd_ray.serving.core.service import Picture, Service
 from msd_ray.serving.core.tokens import Tokens
 from msd_ray.serving.core.wish import checked
-from msd_ray.serving.front.access import Call, note
+from msd_ray.serving.front.access import Call, noted
 from msd_ray.serving.front.messages import ensemble_of, students_of
 from msd_ray.serving.wire.refusal import Refusal, wrong
 
@@ -123,16 +123,15 @@ async def _answered(request: Request, tokens: Tokens, work: Work) -> Response:
     """What the work gives as JSON, or why there is nothing to give."""
     peer = f"{request.client.host}:{request.client.port}" if request.client else ""
     call = Call("http", request.url.path, peer, request.headers.get("x-request-id", ""))
-    try:
-        tokens.check(request.headers.get("authorization", ""))
-        answer: Response = JSONResponse(await work(call))
-    except Refusal as refusal:
-        answer = _refused(refusal, call)
-    except Exception as error:
-        LOG.error("request %s failed", call.id, exc_info=error)
-        answer = _refused(Refusal("INTERNAL", f"the service failed; its log says why under {call.id}"), call)
-    finally:
-        note(call)
+    with noted(call):
+        try:
+            tokens.check(request.headers.get("authorization", ""))
+            answer: Response = JSONResponse(await work(call))
+        except Refusal as refusal:
+            answer = _refused(refusal, call)
+        except Exception as error:
+            LOG.error("request %s failed", call.id, exc_info=error)
+            answer = _refused(Refusal("INTERNAL", f"the service failed; its log says why under {call.id}"), call)
     answer.headers["x-request-id"] = call.id
     return answer
 

@@ -16,6 +16,10 @@ from msd_ray.serving.front.tls import credentials
 from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
 
+_OPTIONS = (
+    ("grpc.so_reuseport", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # or our client's pings would end a long call
+)
 NAME = pb.DESCRIPTOR.services_by_name["EnsembleService"].full_name
 
 
@@ -50,8 +54,8 @@ class RpcServer:
         self._config, self._health = config, health.aio.HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[Guard(tokens)],
-            maximum_concurrent_rpcs=limits.concurrent,
-            options=[("grpc.max_receive_message_length", limits.request_bytes), ("grpc.so_reuseport", 1)],
+            maximum_concurrent_rpcs=4 * limits.concurrent,  # calls that are just held open count here too
+            options=[("grpc.max_receive_message_length", limits.request_bytes), *_OPTIONS],
         )
         pb_grpc.add_EnsembleServiceServicer_to_server(EnsembleRpc(service), self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -67,7 +67,8 @@ def front(args: Args) -> Application:
     options: dict[str, Any] = {
         "num_replicas": config.front.replicas,
         "ray_actor_options": {"num_cpus": config.front.cpus, "runtime_env": {"env_vars": ENVIRONMENT}},
-        "max_ongoing_requests": config.limits.concurrent,
+        "max_ongoing_requests": 2 * config.limits.concurrent,  # of HTTP; past the limit itself the front refuses
+        "max_queued_requests": config.limits.concurrent,
         "graceful_shutdown_timeout_s": config.front.drain_seconds + 5,
         "graceful_shutdown_wait_loop_s": 0.2,
         "health_check_period_s": 1,
@@ -90,7 +91,7 @@ def _student_options(config: StudentConfig) -> dict[str, Any]:
         return {**options, "num_replicas": config.max_replicas}
     scaling = AutoscalingConfig(
         min_replicas=config.min_replicas,
-        initial_replicas=config.min_replicas,
+        initial_replicas=max(1, config.min_replicas),  # so that what is damaged shows before it gets requests
         max_replicas=config.max_replicas,
         target_ongoing_requests=config.ongoing,
         upscale_delay_s=2,

@@ -1,23 +1,41 @@
 """Starting and ending the applications of a service on the cluster that we are connected to."""
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import RunTarget
 
+from msd_ray.errors import UserError
 from msd_ray.serving.core.catalogue import Traffic, Version
 from msd_ray.serving.core.config import ServeConfig
 from msd_ray.serving.graph import apps
-from msd_ray.serving.graph.names import FRONT, LEDGER, is_part_app, part_app
+from msd_ray.serving.graph.names import FRONT, LEDGER, SHELF, is_ours, is_part_app, model_id, part_app
+from msd_ray.serving.graph.options import serve_options
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}  # fronts have an access log of their own
 Said = dict[str, tuple[str, apps.Args]]
 
 
+def start_serve(config: ServeConfig) -> None:
+    """Serve's controller and its HTTP proxy on each node; where they run already they stay as they are. Raises
+    UserError where an ensemble is served already, or a proxy that runs would give away what should be encrypted."""
+    status = serve.status()
+    if FRONT in status.applications:
+        raise UserError(
+            "this cluster serves an ensemble already: change it with `msd-ray serve update`, or end that service first"
+        )
+    if status.proxies and config.front.tls_cert:
+        raise UserError("Serve runs on this cluster already, and its HTTP port cannot be given certificates any more")
+    serve.start(**serve_options(config), logging_config={"log_level": "WARNING"})
+
+
 def deploy_students(version: Version, config: ServeConfig, multiplexed: bool) -> None:
-    """Starts those students of a version that do not run yet, and waits until they do. Raises RuntimeError where they
+    """Starts those students of a version that do not run yet, and waits until they do. Raises UserError where they
     cannot be started."""
     running = {name for name, app in serve.status().applications.items() if app.status == "RUNNING"}
     wanted = apps.student_args(version, config, multiplexed)
     _run({name: said for name, said in wanted.items() if name not in running})
+    if multiplexed:
+        _load(version)
 
 
 def deploy_ledger(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
@@ -26,7 +44,7 @@ def deploy_ledger(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> N
 
 
 def deploy_front(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
-    """Starts the fronts, which need a ledger. Raises RuntimeError where they cannot be started."""
+    """Starts the fronts, which need a ledger. Raises UserError where they cannot be started."""
     _run({FRONT: apps.service_args(traffic, config, multiplexed)[FRONT]})
 
 
@@ -38,17 +56,44 @@ def remove_students(traffic: Traffic) -> None:
             serve.delete(name)
 
 
-def stop_front() -> None:
-    """Lets the fronts finish what they are at, then ends them."""
+def end() -> None:
+    """Lets the fronts finish what they are at, ends all that is ours, and Serve itself where nobody else uses it."""
     if FRONT in serve.status().applications:
-        serve.delete(FRONT)
+        serve.delete(FRONT)  # first, so that what is under way still finds its students
+    left = list(serve.status().applications)
+    ours = [name for name in left if is_ours(name)]
+    if ours == left:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        return
+    for name in ours:
+        serve.delete(name)
 
 
 def _run(said: Said) -> None:
-    """Starts all of these at once, and waits until they run."""
+    """Starts all of these at once, and waits until they run. Raises UserError where any cannot be started."""
     targets = [
         RunTarget(getattr(apps, build)(args), name, "/" if name == FRONT else None, QUIET)
         for name, (build, args) in said.items()
     ]
-    if targets:
-        serve.run_many(targets)
+    try:
+        if targets:
+            serve.run_many(targets)
+    except RuntimeError as error:
+        raise _cannot_start(error) from None
+
+
+def _load(version: Version) -> None:
+    """Has a shelf load each part once, so that damage shows before it gets requests."""
+    handle = serve.get_app_handle(SHELF)
+    for number, part in enumerate(version.parts):
+        wanted = handle.options(multiplexed_model_id=model_id(version.uri, number, part))
+        try:
+            wanted.load.remote().result()
+        except RayError as error:
+            raise _cannot_start(error) from None
+
+
+def _cannot_start(error: Exception) -> UserError:
+    """In one line: the last of a traceback, which says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return UserError(f"it does not start: {lines[-1][:300] if lines else 'no reason given'}")

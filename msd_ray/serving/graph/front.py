@@ -8,7 +8,6 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from msd_ray.serving.core.catalogue import Traffic
 from msd_ray.serving.core.config import FrontConfig
 from msd_ray.serving.core.limits import Limits
 from msd_ray.serving.core.service import Service
@@ -17,7 +16,8 @@ from msd_ray.serving.front import access
 from msd_ray.serving.front.http import http_app
 from msd_ray.serving.front.rpc import RpcServer
 from msd_ray.serving.graph.asking import Asking
-from msd_ray.serving.graph.ledger import PERIOD, ask_ledger, ledger_handle
+from msd_ray.serving.graph.ledger import PERIOD, ask_ledger, find_ledger
+from msd_ray.serving.graph.meters import RequestMeters
 
 LOG = logging.getLogger(__name__)
 
@@ -28,15 +28,14 @@ class Front:
 
     async def __init__(self, config: dict[str, Any], limits: dict[str, Any], multiplexed: bool) -> None:  # type: ignore[misc]
         said = FrontConfig(**config)
+        access.send_to(RequestMeters(), *([access.on_stderr()] if said.access_log else []))
         self._asking, self._tokens = Asking(multiplexed), Tokens(said.tokens)
         self._service = Service(self._asking, Limits(**limits))
-        if said.access_log:
-            access.to_stderr()
-        self._ledger = await asyncio.to_thread(ledger_handle)
+        self._server = RpcServer(self._service, self._tokens, said)
+        self._ledger = await find_ledger()
         while self._service.traffic is None:
             await self._look()
             await asyncio.sleep(0 if self._service.traffic else PERIOD)
-        self._server = RpcServer(self._service, self._tokens, said)
         self._following = asyncio.create_task(self._follow())
         await self._server.start()
 
@@ -67,7 +66,4 @@ class Front:
         except RayServeException as error:
             LOG.warning("the ledger names students that are not deployed: %s", error)
             return
-        self._take_up(traffic)
-
-    def _take_up(self, traffic: Traffic) -> None:
         self._service.traffic = traffic

@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 from ray import serve
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from msd_ray.serving.core.catalogue import Traffic
@@ -26,6 +27,15 @@ class Ledger:
 
     async def read(self) -> dict[str, Any]:
         return self._said
+
+
+async def find_ledger() -> DeploymentHandle[Any]:
+    """Waits until one is deployed: a config file has all applications start at once."""
+    while True:
+        try:
+            return await asyncio.to_thread(ledger_handle)
+        except RayServeException:
+            await asyncio.sleep(PERIOD)
 
 
 async def ask_ledger(handle: DeploymentHandle[Any]) -> Traffic | None:

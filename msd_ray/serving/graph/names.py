@@ -18,6 +18,10 @@ def is_part_app(name: str) -> bool:
     return name.startswith(_PART)
 
 
+def is_ours(name: str) -> bool:
+    return name in (FRONT, LEDGER, SHELF) or is_part_app(name)
+
+
 def model_id(uri: str, part: int, version: str) -> str:
     """How a shelf is told which students to load; it takes it apart again as JSON."""
     return json.dumps([uri, part, version])

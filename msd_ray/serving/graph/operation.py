@@ -32,10 +32,9 @@ class Operation:
         _refuse_other_content(traffic, version)
         try:
             deploy.deploy_students(version, config, multiplexed)
-        except RuntimeError as error:
+        except UserError:
             deploy.remove_students(traffic)
-            reason = " ".join(str(error).split())
-            raise UserError(f"the new students do not start: {reason[:300]}") from None
+            raise
         return self._change(traffic.with_version(version, weight).kept(config.keep), config, multiplexed)
 
     def roll_back(self, name: str = "") -> Traffic:
@@ -56,6 +55,8 @@ class Operation:
             said: dict[str, Any] = ledger_handle().read.remote().result(timeout_s=30)
         except RayServeException:
             raise UserError("nothing is served on this cluster: start it with `msd-ray serve ENSEMBLE`") from None
+        except TimeoutError:
+            raise UserError("the service does not answer within 30 s: look at Serve's logs on that cluster") from None
         return Traffic.from_json(said["traffic"]), parse_config(said["config"]), bool(said["multiplexed"])
 
     def _change(self, traffic: Traffic, config: ServeConfig, multiplexed: bool) -> Traffic:

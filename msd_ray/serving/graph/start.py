@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msd_ray.cluster.connect import connected, listen_on_loopback
@@ -22,34 +23,34 @@ Note = Callable[[str], None]
 @contextmanager
 def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> Iterator[str]:
     """An ensemble, or a run's, that answers while this block lasts. note: takes lines on how it goes. Yields the
-    address of the Ray cluster.
+    address of the Ray cluster. On a cluster of others, what else runs on it stays.
 
-    Raises UserError where there is no ensemble, a port is taken or the cluster has no room, CorruptError where the
-    ensemble is damaged.
+    Raises UserError where there is no ensemble, a file is missing, a port is taken, or the cluster has no room or
+    serves an ensemble already, CorruptError where the ensemble is damaged.
     """
     version = describe(ensemble_folder(uri).uri)
+    address = address or os.environ.get("RAY_ADDRESS")
     if not address:
+        refuse_missing(config.front)
         refuse_taken(config.front)
     listen_on_loopback(address)
     with connected(address) as where:
         import ray
-        from ray import serve
 
         from msd_ray.serving.graph import deploy
         from msd_ray.serving.graph.placement import multiplexed
 
         shared = multiplexed(version, config)
         note(f"{where}: {len(version.parts)} parts, {'multiplexed' if shared else 'dedicated'}")
-        start_serve(config.front)
+        deploy.start_serve(config)
         try:
-            _deployed(lambda: deploy.deploy_students(version, config, shared))
+            deploy.deploy_students(version, config, shared)
             traffic = Traffic((version,), (1.0,))
             deploy.deploy_ledger(traffic, config, shared)
-            _deployed(lambda: deploy.deploy_front(traffic, config, shared))
+            deploy.deploy_front(traffic, config, shared)
             yield str(ray.get_runtime_context().gcs_address)
         finally:
-            deploy.stop_front()  # first, so that what is under way still finds its students
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            deploy.end()
 
 
 @contextmanager
@@ -66,24 +67,19 @@ def attached(address: str | None) -> Iterator["Operation"]:
         yield Operation()
 
 
-def start_serve(front: FrontConfig) -> None:
-    """Serve's controller and its HTTP proxy on each node. Both stay as they are where they run already."""
-    from ray import serve
-    from ray.serve.config import HTTPOptions
-
-    options = HTTPOptions(
-        host=front.host,
-        port=front.http_port,
-        ssl_certfile=front.tls_cert or None,
-        ssl_keyfile=front.tls_key or None,
-        ssl_ca_certs=front.tls_client_ca or None,
-    )
-    serve.start(proxy_location="EveryNode", http_options=options, logging_config={"log_level": "WARNING"})
+def refuse_missing(front: FrontConfig) -> None:
+    """Raises UserError where a file that fronts need cannot be read."""
+    for path in filter(None, (front.tls_cert, front.tls_key, front.tls_client_ca, front.tokens)):
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
 def refuse_taken(front: FrontConfig) -> None:
     """Raises UserError where something listens on a port already: fronts share theirs, so nobody else would tell."""
-    for key, port in (("--port", front.port), ("--http-port", front.http_port)):
+    http = () if front.tls_client_ca else (("--http-port", front.http_port),)
+    for key, port in (("--port", front.port), *http):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -92,11 +88,3 @@ def refuse_taken(front: FrontConfig) -> None:
                 raise UserError(
                     f"cannot listen on {front.host}:{port}: {error.strerror}; choose another {key}"
                 ) from None
-
-
-def _deployed(deploy: Callable[[], None]) -> None:
-    try:
-        deploy()
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"Serve cannot start it: {reason[:300]}") from None

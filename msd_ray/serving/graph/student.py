@@ -71,6 +71,10 @@ def shelf(resident: int) -> type:
             uri, part, version = json.loads(model_id)
             return await self._bench.load(uri, part, version)
 
+        async def load(self) -> None:
+            """Makes ready to be asked for a part. Raises UserError or CorruptError where it cannot be loaded."""
+            await self.part(serve.get_multiplexed_model_id())
+
         async def make(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
             replica: Replica = await self.part(serve.get_multiplexed_model_id())
             return await replica.answer(pairs, format, seconds)
