@@ -154,6 +154,13 @@ def test_the_wrong_field_is_named(channel: grpc.Channel) -> None:
     assert found["RequestInfo"].request_id == "mine-7"
 
 
+def test_free_text_is_refused_with_what_can_be_asked_for(channel: grpc.Channel) -> None:
+    error = failure(channel, "Generate", prompted(b"a photo of a cat"))
+    (violation,) = details(error)["BadRequest"].field_violations
+    assert (error.code().name, violation.field) == (WRONG, "conditions[0]")
+    assert "no free text, only its labels, which GetEnsemble lists" in violation.description
+
+
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 65, "a\tb"])
 def test_a_request_gets_an_id_of_its_own_where_it_has_no_sensible_one(channel: grpc.Channel, sent: str) -> None:
     found = details(failure(channel, "Generate", b"", metadata=(("x-request-id", sent.replace("\t", "~")),)))

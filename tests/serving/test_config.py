@@ -43,6 +43,8 @@ def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
         ({"students": {"min_replicas": 3}}, "min_replicas from 0 to max_replicas"),
         ({"limits": {"images": 0}}, "limits must be positive"),
         ({"keep": 0}, "keep must be at least 1"),
+        ({"traces": {"exporter": "here"}}, "module:function"),
+        ({"traces": {"share": 2.0}}, "from 0 to 1"),
         ({"students": {"queue": 100}}, "room for a request"),
         ({"front": 3}, "front"),
     ],
@@ -93,3 +95,20 @@ def test_the_config_file_is_one_that_serve_takes(
     assert names[-2:] == ["msd-ray-ledger", "msd-ray"]
     assert [app.route_prefix for app in said.applications] == [None] * 4 + ["/"]
     assert said.applications[0].args["students"]["max_replicas"] == 4
+
+
+def test_what_fronts_need_is_looked_for_before_anything_starts(
+    tiny: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = run(capsys, monkeypatch, "serve", tiny, "--tokens", "nowhere.txt")
+    assert (code, err) == (2, "error: cannot read nowhere.txt: No such file or directory\n")
+
+
+def test_serve_has_no_http_port_where_it_would_not_ask_for_certificates() -> None:
+    from msd_ray.serving.graph.options import serve_options
+
+    tls = {"tls_cert": "a.pem", "tls_key": "a.key"}
+    one_sided, mutual = parse_config({"front": tls}), parse_config({"front": {**tls, "tls_client_ca": "ca.pem"}})
+    assert serve_options(one_sided)["proxy_location"] == "EveryNode"
+    assert serve_options(one_sided)["http_options"]["ssl_certfile"] == "a.pem"
+    assert serve_options(mutual)["proxy_location"] == "Disabled"

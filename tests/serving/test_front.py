@@ -1,9 +1,11 @@
 """The gRPC front: health, reflection, tokens, TLS, deadlines, overload, draining."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ from msd_ray.serving.core.routing import Errand
 from msd_ray.serving.core.service import Made
 from msd_ray.serving.wire.refusal import away, busy
 
-from .certificates import certificates
+from .certificates import Files, certificates
 from .conftest import Running, running
 
+ALONE = (("grpc.use_local_subchannel_pool", 1),)  # so that each client connects anew
 NEVER = Retry(tries=1)
 
 
@@ -149,6 +152,28 @@ def answers(where: Connection) -> bool:
             return error.code != "UNAVAILABLE"
 
 
+def test_certificates_change_while_the_service_runs(tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old, new = certificates(tmp_path / "old"), certificates(tmp_path / "new")
+    used = certificates(tmp_path / "used")
+
+    def put(files: Files) -> None:
+        for name in ("server_cert", "server_key", "ca"):
+            shutil.copy(getattr(files, name), getattr(used, name))
+
+    put(old)
+    with running([tiny], Limits(), tls_cert=used.server_cert, tls_key=used.server_key, tls_client_ca=used.ca) as it:
+        mine, theirs = (Connection(it.address, ca=f.ca, cert=f.client_cert, key=f.client_key) for f in (old, new))
+        with Client(mine) as connected:
+            assert connected.generate([0])
+            shutil.copy(new.server_cert, used.server_cert)  # half of it
+            assert answers(replace(mine, options=ALONE))
+            assert "not a certificate" in caplog.text
+            put(new)
+            assert answers(replace(theirs, options=ALONE))
+            assert not answers(replace(mine, options=ALONE))
+            assert connected.generate([0])  # who is connected stays so
+
+
 def test_certificates_that_are_not_there_are_told(tiny: str) -> None:
     with (
         pytest.raises(UserError, match=r"cannot read nowhere\.pem"),
@@ -234,15 +259,16 @@ def test_errors_of_ours_are_told_without_their_inside(tiny: str, caplog: pytest.
     assert any(record.exc_info and "secret/path" in str(record.exc_info[1]) for record in caplog.records)
 
 
-def test_more_calls_than_allowed_are_refused(tiny: str) -> None:
-    async def ask(address: str) -> list[str]:
-        async with AsyncClient(address, retry=NEVER) as client:
-            calls = [client.generate([0]) for _ in range(6)]
-            found = await asyncio.gather(*calls, return_exceptions=True)
-        return sorted(answer.code for answer in found if isinstance(answer, RefusedError))
+def test_more_calls_than_allowed_are_told_when_to_come_back(tiny: str) -> None:
+    async def ask(address: str, retry: Retry) -> list[str]:
+        async with AsyncClient(address, retry=retry) as client:
+            found = await asyncio.gather(*(client.generate([0]) for _ in range(6)), return_exceptions=True)
+        return [str(answer) for answer in found if isinstance(answer, Exception)]
 
     with running([tiny], Limits(concurrent=4), Slow(1.0)) as it:
-        assert asyncio.run(ask(it.address)) == ["RESOURCE_EXHAUSTED"] * 2
+        refused = ["RESOURCE_EXHAUSTED: 4 requests are under way already; try again in 0.5 s"] * 2
+        assert asyncio.run(ask(it.address, NEVER)) == refused
+        assert asyncio.run(ask(it.address, Retry())) == []
 
 
 def test_a_front_that_ends_finishes_what_it_has_begun(tiny: str) -> None:

@@ -100,6 +100,7 @@ def test_versions_with_traffic_are_kept_and_the_oldest_without_go(version: Versi
     names = [v.name for v in weighted(version, 1.0, 0.0, 0.0, 0.0).kept(2).versions]
     assert names == ["0", "1"]
     assert len(weighted(version, 0.4, 0.0, 0.3, 0.3).kept(2).versions) == 3
+    assert [v.name for v in weighted(version, 0.0, 1.0, 0.0).kept(1).versions] == ["0", "1"]  # the newest stays
 
 
 BAD: list[tuple[Any, str, str]] = [
