@@ -152,7 +152,9 @@ def answers(where: Connection) -> bool:
             return error.code != "UNAVAILABLE"
 
 
-def test_certificates_change_while_the_service_runs(tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_certificates_change_while_the_service_runs(
+    tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     old, new = certificates(tmp_path / "old"), certificates(tmp_path / "new")
     used = certificates(tmp_path / "used")
 

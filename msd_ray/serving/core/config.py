@@ -72,7 +72,7 @@ class FrontConfig:
 
 @dataclass(frozen=True)
 class TraceConfig:
-    """OpenTelemetry. exporter: `module:function` that gives Ray Serve the span processors; `file` writes spans to Serve's
+    """OpenTelemetry. exporter: `module:function` that gives Ray Serve span processors; `file` writes spans to Serve's
     logs; empty for no traces. share: of the requests that are traced; whoever sends a `traceparent` decides that.
     """
 

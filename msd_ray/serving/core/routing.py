@@ -8,7 +8,6 @@ from msd_ray.serving.core.wish import Wish
 from msd_ray.serving.wire.formats import FLOAT32, PNG
 from msd_ray.serving.wire.refusal import Refusal, wrong
 
-
 _NO_PROMPTS = "this ensemble takes no free text, only its labels, which GetEnsemble lists"
 
 

@@ -1,9 +1,7 @@
 """What stands between the network and the service's methods: tokens, well-formed messages, statuses, the access log."""
 
-
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-
 from typing import Any, TypeAlias
 
 import grpc
@@ -91,8 +89,6 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return handler.request_deserializer(raw)
         except (DecodeError, UnicodeError, ValueError):
             raise wrong("", "the request is not a message of this method, or holds text that is not UTF-8") from None
-
-
 
 
 async def _abort(context: Context, error: Exception, call: Call) -> None:
