@@ -138,7 +138,7 @@ def assert_right(made: list[Made], uris: dict[str, str], most: int = 60) -> None
         assert image.data == right.numpy().tobytes()
 
 
-def eventually(holds: Callable[[], bool]) -> bool:
+def eventually(holds: Callable[[], object]) -> bool:
     """Whether it comes to hold, within a time that is plenty."""
     for _ in range(1200):
         if holds():
