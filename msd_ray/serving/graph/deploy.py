@@ -1,5 +1,7 @@
 """Starting and ending the applications of a service on the cluster that we are connected to."""
 
+import logging
+
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import RunTarget
@@ -25,7 +27,11 @@ def start_serve(config: ServeConfig) -> None:
         )
     if status.proxies and config.front.tls_cert:
         raise UserError("Serve runs on this cluster already, and its HTTP port cannot be given certificates any more")
-    serve.start(**serve_options(config), logging_config={"log_level": "WARNING"})
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # in this process, which has lines of its own
+    try:
+        serve.start(**serve_options(config), logging_config={"log_level": "WARNING"})
+    except RayError as error:  # its HTTP proxy did not come up
+        raise _cannot_start(error) from None
 
 
 def deploy_students(version: Version, config: ServeConfig, multiplexed: bool) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 from msd_ray.serving.core.config import FrontConfig, ServeConfig, TraceConfig
 
-# Serve looks for proxies that are gone every second instead of every ten.
-CONTROLLER = {"runtime_env": {"env_vars": {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}}}
+# Serve looks for proxies that are gone every second instead of every ten, and gives a new one 30 s to start, not 5.
+_TIMES = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30"}
+CONTROLLER = {"runtime_env": {"env_vars": _TIMES}}
 
 
 def serve_options(config: ServeConfig) -> dict[str, Any]:
