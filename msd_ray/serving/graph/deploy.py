@@ -1,6 +1,8 @@
 """Starting and ending the applications of a service on the cluster that we are connected to."""
 
 import logging
+import re
+from collections.abc import Iterable
 
 from ray import serve
 from ray.exceptions import RayError
@@ -31,7 +33,7 @@ def start_serve(config: ServeConfig) -> None:
     try:
         serve.start(**serve_options(config), logging_config={"log_level": "WARNING"})
     except RayError as error:  # its HTTP proxy did not come up
-        raise _cannot_start(error) from None
+        raise _cannot_start(str(error)) from None
 
 
 def deploy_students(version: Version, config: ServeConfig, multiplexed: bool) -> None:
@@ -85,7 +87,7 @@ def _run(said: Said) -> None:
         if targets:
             serve.run_many(targets)
     except RuntimeError as error:
-        raise _cannot_start(error) from None
+        raise _cannot_start(_complaints(said) or str(error)) from None
 
 
 def _load(version: Version) -> None:
@@ -96,10 +98,18 @@ def _load(version: Version) -> None:
         try:
             wanted.load.remote().result()
         except RayError as error:
-            raise _cannot_start(error) from None
+            raise _cannot_start(str(error)) from None
 
 
-def _cannot_start(error: Exception) -> UserError:
+def _cannot_start(said: str) -> UserError:
     """In one line: the last of a traceback, which says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return UserError(f"it does not start: {lines[-1][:300] if lines else 'no reason given'}")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = re.sub(r"^[\w.]+Error: ", "", lines[-1])[:300] if lines else "Serve gives no reason"
+    return UserError(f"it does not start: {reason}")
+
+
+def _complaints(names: Iterable[str]) -> str:
+    """What Serve says of the deployments of these applications that do not run."""
+    apps = serve.status().applications
+    of = [deployment for name in names if name in apps for deployment in apps[name].deployments.values()]
+    return "\n".join(deployment.message for deployment in of if deployment.status != "HEALTHY")
