@@ -1,6 +1,7 @@
 """The whole service as a user starts it: `msd-ray serve` in a process of its own, here on the tests' Ray cluster."""
 
 import json
+import os
 import random
 import socket
 import subprocess
@@ -45,10 +46,12 @@ class Site:
     def told(self, command: str, *arguments: str) -> dict[str, float]:
         """What `msd-ray serve COMMAND --json` says from another process: the share of each version."""
         line = [*SERVE, command, *arguments, "--address", self.cluster, "--json"]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=200, check=True)
+        env = {key: value for key, value in os.environ.items() if key not in INHERITED}  # as in another terminal
+        done = subprocess.run(line, capture_output=True, text=True, timeout=200, check=True, env=env)
         return {row["name"]: row["weight"] for row in json.loads(done.stdout)}
 
 
+INHERITED = ("RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")  # which Ray and the tests set here
 SERVE = [sys.executable, "-m", "msd_ray", "serve"]
 
 

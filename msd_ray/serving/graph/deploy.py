@@ -1,6 +1,5 @@
 """Starting and ending the applications of a service on the cluster that we are connected to."""
 
-import logging
 import re
 from collections.abc import Iterable
 
@@ -29,7 +28,6 @@ def start_serve(config: ServeConfig) -> None:
         )
     if status.proxies and config.front.tls_cert:
         raise UserError("Serve runs on this cluster already, and its HTTP port cannot be given certificates any more")
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # in this process, which has lines of its own
     try:
         serve.start(**serve_options(config), logging_config={"log_level": "WARNING"})
     except RayError as error:  # its HTTP proxy did not come up

@@ -1,5 +1,6 @@
 """A service on a Ray cluster, from its start to its end."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
         from msd_ray.serving.graph import deploy
         from msd_ray.serving.graph.placement import multiplexed
 
+        _hush()
         shared = multiplexed(version, config)
         note(f"{where}: {len(version.parts)} parts, {'multiplexed' if shared else 'dedicated'}")
         deploy.start_serve(config)
@@ -59,11 +61,13 @@ def attached(address: str | None) -> Iterator["Operation"]:
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
         raise UserError("say which cluster serves: --address, which `msd-ray serve` printed, or RAY_ADDRESS")
-    if address.startswith("127.0.0.1"):
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a cluster on loopback calls back, and only there
+    if address.startswith("127.0.0.1"):  # a cluster that `msd-ray serve` started
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it calls back, and only there
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which Ray turns on for whoever starts a cluster, not for us
     with connected(address):
         from msd_ray.serving.graph.operation import Operation
 
+        _hush()
         yield Operation()
 
 
@@ -88,3 +92,8 @@ def refuse_taken(front: FrontConfig) -> None:
                 raise UserError(
                     f"cannot listen on {front.host}:{port}: {error.strerror}; choose another {key}"
                 ) from None
+
+
+def _hush() -> None:
+    """Serve tells this process of its every step; what matters of that we say ourselves."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
