@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup run test lint clean
+.PHONY: setup run test lint proto clean
 setup: $(STAMP)
 
 # torch goes first and by its exact pin. clean-fid brings torchvision along, which msd_ray does not need and whose
@@ -28,6 +28,11 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+# The contract as Python, with the virtual path that the generated modules import each other by.
+proto: $(STAMP)
+	$(BIN)/python -m grpc_tools.protoc -Imsd_ray/serving/generated=services/ensemble \
+		--python_out=. --pyi_out=. --grpc_python_out=. msd_ray/serving/generated/ensemble.proto
 
 clean:
 	rm -rf .venv runs

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from msd_ray import __version__
+from msd_ray.cli_serve import serve_app
 from msd_ray.cli_sweep import sweep_app
 from msd_ray.errors import MsdRayError, UserError
 from msd_ray.terminal import Watcher, err, out, table, wide
@@ -21,6 +22,7 @@ app = typer.Typer(
 teacher_app = typer.Typer(help="Teachers.", no_args_is_help=True)
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(sweep_app, name="sweep")
+app.add_typer(serve_app, name="serve")
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (digits, toy2d) or a YAML file.")]
 Overrides = Annotated[

@@ -3,6 +3,7 @@
 from msd_ray.ensemble.artifact import FORMAT_VERSION, Description, read_description, read_member, save_ensemble
 from msd_ray.ensemble.ensemble import Ensemble
 from msd_ray.ensemble.member import Member
+from msd_ray.ensemble.part import Pair, Part
 from msd_ray.ensemble.requests import seeded_noise
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 
@@ -12,6 +13,8 @@ __all__ = [
     "Description",
     "Ensemble",
     "Member",
+    "Pair",
+    "Part",
     "Sampling",
     "read_description",
     "read_member",

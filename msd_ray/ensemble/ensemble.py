@@ -1,20 +1,17 @@
 """An ensemble ready to generate."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from msd_ray.diffusion import one_step
 from msd_ray.ensemble.artifact import contradiction, read_description, read_member
 from msd_ray.ensemble.member import Member
-from msd_ray.ensemble.requests import as_tensor, integers, seeded_noise
-from msd_ray.ensemble.sampling import ONE_STEP, Relay, Sampling
-from msd_ray.ensemble.slots import Evaluation, in_order, in_slots, slot_of, slots_for
+from msd_ray.ensemble.part import Part
+from msd_ray.ensemble.requests import as_tensor, integers
+from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.networks import count_parameters
 from msd_ray.partition import Partition
 from msd_ray.storage import Store
 
@@ -23,8 +20,8 @@ class Ensemble:
     """K students that make samples together.
 
     partition: who owns which conditions and noise levels. labels: name of each condition. recipe: what the students
-    were trained by. members: the students in order. sampling: how they make a sample, unless asked otherwise.
-    parameters: of all of them together.
+    were trained by. members: the students in order. parts: those of them that make a sample together. sampling: how
+    they make a sample, unless asked otherwise. parameters: of all of them together.
     """
 
     def __init__(
@@ -42,8 +39,11 @@ class Ensemble:
             raise CorruptError(f"this is not one ensemble: {problem}")
         self.recipe, self.partition, self.labels = recipe, partition, labels
         self.members, self.device, self.sampling = tuple(members), torch.device(device), sampling
-        self._students = [member.build(device) for member in members]
-        self.parameters = sum(count_parameters(student) for student in self._students)
+        self.parts = tuple(
+            Part(partition, [self.members[i] for i in partition.students_of(part)], sampling, device)
+            for part in range(partition.parts)
+        )
+        self.parameters = sum(part.parameters for part in self.parts)
 
     @classmethod
     def load(cls, where: str | Store, device: torch.device | str = "cpu") -> "Ensemble":
@@ -65,7 +65,6 @@ class Ensemble:
         """Network evaluations per sample."""
         return self.sampling.nfe
 
-    @torch.no_grad()
     def generate(
         self,
         conditions: Sequence[int] | Tensor,
@@ -91,35 +90,7 @@ class Ensemble:
             raise UserError(f"{len(wanted)} conditions but {len(seed_list)} seeds: give one seed per condition")
         parts = self.partition.part_of(as_tensor(wanted)).tolist()
         out = torch.empty(len(wanted), *self.sample_shape)
-        for part in range(self.partition.parts):
-            mine = [i for i, of in enumerate(parts) if of == part]
-            pairs = [(wanted[i], seed_list[i]) for i in mine]
-            for evaluation in self._evaluations(part, pairs, batch):
-                made = self._evaluate(part, pairs, evaluation, sampling)
-                out[[mine[sample] for sample in evaluation.samples]] = made
+        for number, part in enumerate(self.parts):
+            mine = [i for i, of in enumerate(parts) if of == number]
+            out[mine] = part.generate([(wanted[i], seed_list[i]) for i in mine], batch, sampling)
         return out
-
-    def _evaluations(self, part: int, pairs: list[tuple[int, int]], batch: int) -> Iterator[Evaluation]:
-        if batch > 0:
-            return in_order(len(pairs), batch)
-        largest = max(count_parameters(self._students[i]) for i in self.partition.students_of(part))
-        size = slots_for(largest, math.prod(self.sample_shape[1:]))
-        return in_slots([slot_of(seed, condition, size) for condition, seed in pairs], size)
-
-    def _evaluate(self, part: int, pairs: list[tuple[int, int]], evaluation: Evaluation, sampling: Sampling) -> Tensor:
-        """The samples of one evaluation; pairs: condition and seed of all samples of the part."""
-        chosen, positions = [pairs[sample] for sample in evaluation.samples], evaluation.positions
-        z = torch.zeros(evaluation.size, *self.sample_shape)
-        z[positions] = seeded_noise([seed for _, seed in chosen], self.sample_shape)
-        condition = torch.zeros(evaluation.size, dtype=torch.long)
-        condition[positions] = torch.tensor([condition for condition, _ in chosen])
-        samples = self._sampled(part, z.to(self.device), condition.to(self.device), sampling)
-        return samples.cpu()[positions]
-
-    def _sampled(self, part: int, z: Tensor, condition: Tensor, sampling: Sampling) -> Tensor:
-        """What the students of one part of the conditions make of the noise z [B, ...]."""
-        students = self.partition.students_of(part)
-        if sampling == ONE_STEP:
-            (alone,) = students
-            return one_step(self._students[alone], z, condition, self.members[alone].sigma_init)
-        return sampling.integrate(Relay(self.partition, [self._students[i] for i in students]), z, condition)

@@ -55,14 +55,16 @@ class Spy:
         self.asked += zip(sigma.tolist(), condition.tolist(), strict=True)
         return self.student(x_t, sigma, condition)
 
-    def parameters(self) -> Any:
-        return self.student.parameters()  # type: ignore[attr-defined]
-
 
 def spied(made: Ensemble) -> list[Spy]:
-    spies = [Spy(student) for student in made._students]
-    made._students = spies  # type: ignore[assignment]
-    return spies
+    return replaced(made, Spy)
+
+
+def replaced(made: Ensemble, by: type[Spy]) -> list[Spy]:
+    """Puts another denoiser in the place of each student; gives the new ones, in order."""
+    for part in made.parts:
+        part._students = [by(student) for student in part._students]  # type: ignore[misc]
+    return [student for part in made.parts for student in part._students]  # type: ignore[misc]
 
 
 class Gaussian(Spy):
@@ -94,7 +96,7 @@ def test_students_that_are_all_alike_are_one_denoiser(
 @pytest.mark.parametrize("kind", ["heun", "ddim"])
 def test_gaussians_handed_from_student_to_student_come_out_as_gaussians(kind: str) -> None:
     made = ensemble(3, 2)
-    made._students = [Gaussian(student) for student in made._students]  # type: ignore[misc]
+    replaced(made, Gaussian)
     condition, seeds = torch.arange(8) % 4, list(range(8))
     expected = SAMPLERS[kind](Gaussian(made.members[0].build()), seeded_noise(seeds, (2,)), condition, NOISE, 18)
     torch.testing.assert_close(made.generate(condition, seeds, sampler=kind, steps=18), expected, rtol=1e-5, atol=1e-5)
@@ -146,14 +148,15 @@ def test_the_largest_student_of_a_part_decides_on_its_slots(monkeypatch: pytest.
     partition = fit(PartitionConfig(2, timesteps=2), len(LABELS), noise=NOISE)
     widths = [8, 64, 16, 16]
     members = [member(i, partition.conditions_of(i), MLPConfig(width=w, blocks=2)) for i, w in enumerate(widths)]
-    made, seen = Ensemble({}, partition, LABELS, members, sampling=HEUN), []
+    seen: list[int] = []
 
     def slots_for(parameters: int, positions: int) -> int:
         seen.append(parameters)
         return 4
 
-    monkeypatch.setattr("msd_ray.ensemble.ensemble.slots_for", slots_for)
-    made.generate([0, 3], [0, 0])
+    monkeypatch.setattr("msd_ray.ensemble.part.slots_for", slots_for)
+    made = Ensemble({}, partition, LABELS, members, sampling=HEUN)
+    assert [part.slots for part in made.parts] == [4, 4]
     assert seen == [members[1].spec.parameters(), members[2].spec.parameters()]
 
 

@@ -1,0 +1,80 @@
+"""The students of one part of the conditions: all that is needed to make a sample of one of them."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from msd_ray.diffusion import one_step
+from msd_ray.ensemble.artifact import Description, read_member
+from msd_ray.ensemble.member import Member
+from msd_ray.ensemble.requests import seeded_noise
+from msd_ray.ensemble.sampling import ONE_STEP, Relay, Sampling
+from msd_ray.ensemble.slots import Evaluation, in_order, in_slots, slot_of, slots_for
+from msd_ray.networks import count_parameters
+from msd_ray.partition import Partition
+
+Pair = tuple[int, int]
+
+
+class Part:
+    """One student, or those that share the noise levels. A pair is a condition and a seed.
+
+    slots: samples per network evaluation where the batch must not show (see `msd_ray.ensemble.slots`). parameters: of
+    its students together. sample_shape: [C, H, W] or [D].
+    """
+
+    def __init__(
+        self, partition: Partition, members: Sequence[Member], sampling: Sampling, device: torch.device | str = "cpu"
+    ) -> None:
+        """members: the students of the part, lowest noise levels first. Raises CorruptError where weights do not fit
+        their network."""
+        self._partition, self._sampling, self._device = partition, sampling, torch.device(device)
+        self._students, self._sigma_init = [member.build(device) for member in members], members[0].sigma_init
+        sizes = [count_parameters(student) for student in self._students]
+        self.sample_shape, self.parameters = members[0].spec.sample_shape, sum(sizes)
+        self.slots = slots_for(max(sizes), math.prod(self.sample_shape[1:]))
+
+    @classmethod
+    def load(cls, known: Description, part: int, device: torch.device | str = "cpu") -> "Part":
+        """Part number `part` of an ensemble, without reading the others' weights. Raises CorruptError where they are
+        damaged."""
+        members = [read_member(known, index) for index in known.partition.students_of(part)]
+        return cls(known.partition, members, known.sampling, device)
+
+    def generate(self, pairs: Sequence[Pair], batch: int = 0, sampling: Sampling | None = None) -> Tensor:
+        """One sample for each pair, as `Ensemble.generate` makes them: [N, *sample_shape], float32, on the CPU."""
+        out = torch.empty(len(pairs), *self.sample_shape)
+        for evaluation in self._evaluations(pairs, batch):
+            chosen = [pairs[sample] for sample in evaluation.samples]
+            out[evaluation.samples] = self.evaluate(chosen, evaluation.positions, evaluation.size, sampling)
+        return out
+
+    def slot_of(self, pair: Pair) -> int:
+        """The position in a batch of `slots` at which a sample is always made."""
+        condition, seed = pair
+        return slot_of(seed, condition, self.slots)
+
+    @torch.no_grad()
+    def evaluate(
+        self, pairs: Sequence[Pair], positions: Sequence[int], size: int, sampling: Sampling | None = None
+    ) -> Tensor:
+        """The samples of the pairs, made together in a batch of `size`, each at its position: [N, *sample_shape]."""
+        at, z = list(positions), torch.zeros(size, *self.sample_shape)
+        z[at] = seeded_noise([seed for _, seed in pairs], self.sample_shape)
+        condition = torch.zeros(size, dtype=torch.long)
+        condition[at] = torch.tensor([condition for condition, _ in pairs])
+        return self._sampled(z.to(self._device), condition.to(self._device), sampling or self._sampling).cpu()[at]
+
+    def _evaluations(self, pairs: Sequence[Pair], batch: int) -> Iterator[Evaluation]:
+        if batch > 0:
+            return in_order(len(pairs), batch)
+        return in_slots([self.slot_of(pair) for pair in pairs], self.slots)
+
+    def _sampled(self, z: Tensor, condition: Tensor, sampling: Sampling) -> Tensor:
+        """What the students make of the noise z [B, ...]."""
+        if sampling == ONE_STEP:
+            (alone,) = self._students
+            return one_step(alone, z, condition, self._sigma_init)
+        return sampling.integrate(Relay(self._partition, self._students), z, condition)

@@ -1,0 +1,14 @@
+"""A client of the service. Needs neither ray nor torch.
+
+with Client("127.0.0.1:9000") as client:
+    made = client.generate([3, "8"], seeds=[0, 1])
+    made[0].picture().save("three.png")
+"""
+
+from msd_ray.serving.client.answer import Made, RefusedError
+from msd_ray.serving.client.asynchronous import AsyncClient
+from msd_ray.serving.client.channel import Connection
+from msd_ray.serving.client.patience import Retry
+from msd_ray.serving.client.synchronous import Client
+
+__all__ = ["AsyncClient", "Client", "Connection", "Made", "RefusedError", "Retry"]

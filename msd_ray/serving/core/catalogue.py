@@ -1,0 +1,111 @@
+"""What is served: versions of an ensemble and how the traffic is split between them. Plain data, without weights."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StudentFacts:
+    """index, classes, sigma_low, sigma_high: what it owns. nimg: images it was trained on. sha256: of its weights."""
+
+    index: int
+    classes: tuple[int, ...]
+    sigma_low: float
+    sigma_high: float
+    parameters: int
+    nimg: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """One ensemble. owners: the part that each class belongs to. parts: the content hash of each part, which is the
+    version of its students. intervals: students of a part. evaluations: of networks, per image. recipe: its name."""
+
+    name: str
+    uri: str
+    kind: str
+    labels: tuple[str, ...]
+    owners: tuple[int, ...]
+    intervals: int
+    parts: tuple[str, ...]
+    sample_shape: tuple[int, ...]
+    evaluations: int
+    recipe: str
+    students: tuple[StudentFacts, ...]
+
+    @cached_property
+    def class_of(self) -> dict[str, int]:
+        """The class of each label; of equal ones the first."""
+        return {label: i for i, label in reversed(list(enumerate(self.labels)))}
+
+    def students_of(self, part: int) -> tuple[int, ...]:
+        """The students of a part, lowest noise levels first."""
+        return tuple(range(part * self.intervals, (part + 1) * self.intervals))
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "Version":
+        students = tuple(StudentFacts(**{**s, "classes": tuple(s["classes"])}) for s in raw["students"])
+        tuples = {key: tuple(raw[key]) for key in ("labels", "owners", "parts", "sample_shape")}
+        return cls(**{**raw, **tuples, "students": students})
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """versions: the newest first. weights: of each, of which at least one is positive."""
+
+    versions: tuple[Version, ...]
+    weights: tuple[float, ...]
+
+    def version(self, name: str) -> Version | None:
+        """The version of that name; without a name the one that gets most, the newest of equals."""
+        if not name:
+            return max(zip(self.weights, self.versions, strict=True), key=lambda pair: pair[0])[1]
+        return next((version for version in self.versions if version.name == name), None)
+
+    def chosen(self, seed: int) -> Version:
+        """The version that makes the image of a seed, unless one is asked for by name. The same seed keeps its version
+        while the weights stay, and as a version's weight grows it only gains seeds."""
+        left = _share(seed) * sum(self.weights)
+        for version, weight in zip(self.versions, self.weights, strict=True):
+            left -= weight
+            if left < 0:
+                return version
+        return self.versions[-1]
+
+    def with_version(self, version: Version, weight: float) -> "Traffic":
+        """With a version first, which gets `weight` (0 to 1) of the traffic; the others share the rest as before."""
+        others = [(v, w) for v, w in zip(self.versions, self.weights, strict=True) if v.name != version.name]
+        rest = sum(w for _, w in others)
+        scaled = [(1 - weight) * w / rest if rest else 0.0 for _, w in others]
+        return Traffic((version, *(v for v, _ in others)), (weight if rest else 1.0, *scaled))
+
+    def kept(self, most: int) -> "Traffic":
+        """Without the oldest of the versions that get nothing, so that at most `most` are left, if that is enough.
+        The newest stays: it may be there to be made ready before it gets anything."""
+        keep = list(zip(self.versions, self.weights, strict=True))
+        for pair in reversed(keep[1:]):
+            if len(keep) > most and not pair[1]:
+                keep.remove(pair)
+        return replace(self, versions=tuple(v for v, _ in keep), weights=tuple(w for _, w in keep))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"versions": [asdict(version) for version in self.versions], "weights": list(self.weights)}
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "Traffic":
+        return cls(tuple(Version.from_json(version) for version in raw["versions"]), tuple(raw["weights"]))
+
+
+def content_hash(content: Any) -> str:
+    """Twelve hexadecimal digits that stand for anything that JSON can say."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _share(seed: int) -> float:
+    """In [0, 1), the same for the same seed and as good as evenly spread."""
+    digest = hashlib.blake2b(str(seed).encode(), digest_size=8, person=b"msd.v1.share").digest()
+    return int.from_bytes(digest, "big") / 2**64

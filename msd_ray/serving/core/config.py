@@ -1,0 +1,107 @@
+"""All that can be said about how an ensemble is served."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from msd_ray.serving.core.limits import Limits
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The students' replicas. placement: `dedicated` gives each part of the conditions a deployment of its own,
+    `multiplexed` lets replicas hold up to `resident` parts each, `auto` takes the first where memory is enough.
+
+    cpus, gpus: Ray resources of a replica, fractions allowed. threads: that its networks compute with; other numbers
+    may change last bits. min_replicas, max_replicas: of each deployment; with 0 it goes away when nobody asked for
+    idle_seconds. batch: most images of an evaluation, 0 for as many as it has slots. wait_ms: how long an image waits
+    for company. queue: images that may wait at a replica. ongoing: requests per replica that autoscaling aims at.
+    """
+
+    placement: Literal["dedicated", "multiplexed", "auto"] = "auto"
+    resident: int = 8
+    cpus: float = 0.1
+    gpus: float = 0.0
+    threads: int = 1
+    min_replicas: int = 1
+    max_replicas: int = 1
+    idle_seconds: float = 300.0
+    batch: int = 0
+    wait_ms: float = 2.0
+    queue: int = 1024
+    ongoing: float = 8.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_replicas <= self.max_replicas or self.max_replicas < 1:
+            raise ValueError("max_replicas must be at least 1, and min_replicas from 0 to max_replicas")
+        if min(self.cpus, self.gpus, self.batch, self.wait_ms, self.idle_seconds) < 0:
+            raise ValueError("cpus, gpus, batch and times must not be negative")
+        if min(self.resident, self.threads, self.queue) < 1:
+            raise ValueError("resident, threads and queue must be at least 1")
+
+
+@dataclass(frozen=True)
+class FrontConfig:
+    """The processes that speak gRPC and, through Serve's proxy, HTTP. host: the interface; others than loopback should
+    have tls and tokens. port: of gRPC, shared by all replicas of a node; 0, any one, is for tests. tls_cert, tls_key:
+    PEM files; gRPC takes up new ones while it runs. tls_client_ca: PEM of who signs clients' certificates; if it is
+    given they are asked for, and there is no HTTP. tokens: a file with one bearer token per line; it may change at any
+    time. access_log: one JSON line per request on standard error. drain_seconds: how long requests may still take when
+    a front ends.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 9000
+    http_port: int = 8000
+    replicas: int = 1
+    cpus: float = 0.1
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    tokens: str = ""
+    access_log: bool = True
+    drain_seconds: float = 15.0
+
+    def __post_init__(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):
+            raise ValueError("tls_cert and tls_key belong together, and tls_client_ca needs both")
+        if self.replicas < 1 or self.cpus < 0 or self.drain_seconds < 0:
+            raise ValueError("replicas must be at least 1, cpus and drain_seconds not negative")
+        if not (0 <= self.port < 65536 and 0 <= self.http_port < 65536):
+            raise ValueError("ports must be below 65536")
+
+
+@dataclass(frozen=True)
+class TraceConfig:
+    """OpenTelemetry. exporter: `module:function` that gives Ray Serve span processors; `file` writes spans to Serve's
+    logs; empty for no traces. share: of the requests that are traced; whoever sends a `traceparent` decides that.
+    """
+
+    exporter: str = ""
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.exporter not in ("", "file") and ":" not in self.exporter:
+            raise ValueError("traces.exporter must be `file` or module:function")
+        if not 0 <= self.share <= 1:
+            raise ValueError("traces.share must be from 0 to 1")
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """keep: versions that stay ready, also without traffic, for a roll-back at once."""
+
+    keep: int = 2
+    students: StudentConfig = field(default_factory=StudentConfig)
+    limits: Limits = field(default_factory=Limits)
+    front: FrontConfig = field(default_factory=FrontConfig)
+    traces: TraceConfig = field(default_factory=TraceConfig)
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError("keep must be at least 1")
+        if self.limits.images > self.students.queue:
+            raise ValueError("students.queue must have room for a request of limits.images")
+
+    def to_json(self) -> dict[str, Any]:
+        """Every value spelled out; `parse_config` reads it back."""
+        return asdict(self)

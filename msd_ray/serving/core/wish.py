@@ -1,0 +1,42 @@
+"""What a caller asks for, checked as far as that needs no ensemble."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msd_ray.serving.core.limits import Limits
+from msd_ray.serving.wire.formats import FORMATS
+from msd_ray.serving.wire.refusal import wrong
+
+LARGEST_SEED = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class Wish:
+    """conditions: class numbers or labels. seeds: one for each. format: one of FORMATS; empty: as suits the samples.
+    version: of the ensemble, by name; empty: as the traffic is split."""
+
+    conditions: tuple[int | str, ...]
+    seeds: tuple[int, ...]
+    format: str = ""
+    version: str = ""
+
+
+def checked(conditions: Sequence[int | str], seeds: Sequence[int], format: str, version: str, limits: Limits) -> Wish:
+    """The wish with seeds drawn if it has none. Raises Refusal, which names the field, where it cannot be fulfilled."""
+    if not conditions:
+        raise wrong("conditions", "there must be at least one")
+    if len(conditions) > limits.images:
+        raise wrong("conditions", f"at most {limits.images} images can be asked for at once, not {len(conditions)}")
+    if seeds and len(seeds) != len(conditions):
+        raise wrong("seeds", f"one per condition or none at all; there are {len(seeds)} for {len(conditions)}")
+    for i, seed in enumerate(seeds):
+        if not 0 <= seed <= LARGEST_SEED:
+            raise wrong(f"seeds[{i}]", "must be from 0 to 2^63 - 1")
+    if format and format not in FORMATS:
+        raise wrong("format", f"there is no format {format!r}, only {', '.join(FORMATS)}")
+    return Wish(tuple(conditions), tuple(seeds) or _drawn(len(conditions)), format, version)
+
+
+def _drawn(n: int) -> tuple[int, ...]:
+    return tuple(secrets.randbits(63) for _ in range(n))

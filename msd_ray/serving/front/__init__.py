@@ -1,0 +1,1 @@
+"""The service as gRPC and as HTTP. Knows neither Ray nor torch."""

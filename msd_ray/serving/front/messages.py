@@ -1,0 +1,90 @@
+"""The contract's messages from and to what the core speaks of."""
+
+from msd_ray.serving.core.catalogue import StudentFacts, Traffic, Version
+from msd_ray.serving.core.limits import Limits
+from msd_ray.serving.core.service import Picture
+from msd_ray.serving.core.tally import Count, Tally
+from msd_ray.serving.core.wish import Wish, checked
+from msd_ray.serving.generated import ensemble_pb2 as pb
+from msd_ray.serving.wire.formats import name_of, number_of
+from msd_ray.serving.wire.refusal import wrong
+
+
+def wish_of(request: pb.GenerateRequest, limits: Limits) -> Wish:
+    """Raises Refusal for what cannot be fulfilled."""
+    if len(request.conditions) > limits.images:  # before it is worth looking at each
+        raise wrong("conditions", f"at most {limits.images} images at once, not {len(request.conditions)}")
+    conditions = [_condition(condition, i) for i, condition in enumerate(request.conditions)]
+    return checked(conditions, request.seeds, name_of(request.format), request.version, limits)
+
+
+def image_of(picture: Picture) -> pb.Image:
+    errand, item, made = picture.errand, picture.item, picture.made
+    return pb.Image(
+        index=item.index,
+        data=made.data,
+        format=number_of(errand.format),
+        shape=errand.version.sample_shape,
+        class_id=item.class_id,
+        seed=item.seed,
+        students=errand.version.students_of(errand.part),
+        version=errand.version.name,
+        student_version=errand.version.parts[errand.part],
+        queue_ms=made.queue_ms,
+        compute_ms=made.compute_ms,
+    )
+
+
+def students_of(version: Version) -> pb.ListStudentsResponse:
+    return pb.ListStudentsResponse(version=version.name, students=[_student(s, version) for s in version.students])
+
+
+def ensemble_of(traffic: Traffic, limits: Limits, tally: Tally) -> pb.GetEnsembleResponse:
+    weighed, total = zip(traffic.versions, traffic.weights, strict=True), sum(traffic.weights)
+    return pb.GetEnsembleResponse(
+        versions=[_version(version, weight / total, tally.of(version.name)) for version, weight in weighed],
+        limits=pb.Limits(images=limits.images, request_bytes=limits.request_bytes),
+    )
+
+
+def _condition(condition: pb.Condition, i: int) -> int | str:
+    of = condition.WhichOneof("of")
+    if of is None:
+        raise wrong(f"conditions[{i}]", "give a class_id or a prompt")
+    value: int | str = getattr(condition, of)
+    return value
+
+
+def _student(student: StudentFacts, version: Version) -> pb.Student:
+    return pb.Student(
+        index=student.index,
+        classes=student.classes,
+        sigma_low=student.sigma_low,
+        sigma_high=student.sigma_high,
+        parameters=student.parameters,
+        trained_images=student.nimg,
+        sha256=student.sha256,
+        student_version=version.parts[student.index // version.intervals],
+    )
+
+
+def _version(version: Version, weight: float, count: Count) -> pb.Version:
+    images = max(count.images, 1)
+    return pb.Version(
+        name=version.name,
+        weight=weight,
+        partition_kind=version.kind,
+        labels=version.labels,
+        students=[version.students_of(part)[0] for part in version.owners],
+        intervals=version.intervals,
+        parameters=sum(student.parameters for student in version.students),
+        evaluations=version.evaluations,
+        sample_shape=version.sample_shape,
+        recipe=version.recipe,
+        served=pb.Served(
+            images=count.images,
+            failures=count.failures,
+            mean_queue_ms=count.queue_ms / images,
+            mean_compute_ms=count.compute_ms / images,
+        ),
+    )

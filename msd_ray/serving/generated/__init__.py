@@ -1,0 +1,1 @@
+"""What protoc made of services/ensemble/ensemble.proto; `make proto` makes it again."""

@@ -1,0 +1,1 @@
+"""The service on Ray Serve. With msd_ray.cluster, the only package that imports ray."""

@@ -1,0 +1,113 @@
+"""Starting and ending the applications of a service on the cluster that we are connected to."""
+
+import re
+from collections.abc import Iterable
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve import RunTarget
+
+from msd_ray.errors import UserError
+from msd_ray.serving.core.catalogue import Traffic, Version
+from msd_ray.serving.core.config import ServeConfig
+from msd_ray.serving.graph import apps
+from msd_ray.serving.graph.names import FRONT, LEDGER, SHELF, is_ours, is_part_app, model_id, part_app
+from msd_ray.serving.graph.options import serve_options
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}  # fronts have an access log of their own
+Said = dict[str, tuple[str, apps.Args]]
+
+
+def start_serve(config: ServeConfig) -> None:
+    """Serve's controller and its HTTP proxy on each node; where they run already they stay as they are. Raises
+    UserError where an ensemble is served already, or a proxy that runs would give away what should be encrypted."""
+    status = serve.status()
+    if FRONT in status.applications:
+        raise UserError(
+            "this cluster serves an ensemble already: change it with `msd-ray serve update`, or end that service first"
+        )
+    if status.proxies and config.front.tls_cert:
+        raise UserError("Serve runs on this cluster already, and its HTTP port cannot be given certificates any more")
+    try:
+        serve.start(**serve_options(config), logging_config={"log_level": "WARNING"})
+    except RayError as error:  # its HTTP proxy did not come up
+        raise _cannot_start(str(error)) from None
+
+
+def deploy_students(version: Version, config: ServeConfig, multiplexed: bool) -> None:
+    """Starts those students of a version that do not run yet, and waits until they do. Raises UserError where they
+    cannot be started."""
+    running = {name for name, app in serve.status().applications.items() if app.status == "RUNNING"}
+    wanted = apps.student_args(version, config, multiplexed)
+    _run({name: said for name, said in wanted.items() if name not in running})
+    if multiplexed:
+        _load(version)
+
+
+def deploy_ledger(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
+    """Says to all fronts what the traffic is from now on."""
+    _run({LEDGER: apps.service_args(traffic, config, multiplexed)[LEDGER]})
+
+
+def deploy_front(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
+    """Starts the fronts, which need a ledger. Raises UserError where they cannot be started."""
+    _run({FRONT: apps.service_args(traffic, config, multiplexed)[FRONT]})
+
+
+def remove_students(traffic: Traffic) -> None:
+    """Ends the students that no version of the traffic has."""
+    kept = {part_app(part) for version in traffic.versions for part in version.parts}
+    for name in serve.status().applications:
+        if is_part_app(name) and name not in kept:
+            serve.delete(name)
+
+
+def end() -> None:
+    """Lets the fronts finish what they are at, ends all that is ours, and Serve itself where nobody else uses it."""
+    if FRONT in serve.status().applications:
+        serve.delete(FRONT)  # first, so that what is under way still finds its students
+    left = list(serve.status().applications)
+    ours = [name for name in left if is_ours(name)]
+    if ours == left:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        return
+    for name in ours:
+        serve.delete(name)
+
+
+def _run(said: Said) -> None:
+    """Starts all of these at once, and waits until they run. Raises UserError where any cannot be started."""
+    targets = [
+        RunTarget(getattr(apps, build)(args), name, "/" if name == FRONT else None, QUIET)
+        for name, (build, args) in said.items()
+    ]
+    try:
+        if targets:
+            serve.run_many(targets)
+    except RuntimeError as error:
+        raise _cannot_start(_complaints(said) or str(error)) from None
+
+
+def _load(version: Version) -> None:
+    """Has a shelf load each part once, so that damage shows before it gets requests."""
+    handle = serve.get_app_handle(SHELF)
+    for number, part in enumerate(version.parts):
+        wanted = handle.options(multiplexed_model_id=model_id(version.uri, number, part))
+        try:
+            wanted.load.remote().result()
+        except RayError as error:
+            raise _cannot_start(str(error)) from None
+
+
+def _cannot_start(said: str) -> UserError:
+    """In one line: the last of a traceback, which says what happened."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = re.sub(r"^[\w.]+Error: ", "", lines[-1])[:300] if lines else "Serve gives no reason"
+    return UserError(f"it does not start: {reason}")
+
+
+def _complaints(names: Iterable[str]) -> str:
+    """What Serve says of the deployments of these applications that do not run."""
+    apps = serve.status().applications
+    of = [deployment for name in names if name in apps for deployment in apps[name].deployments.values()]
+    return "\n".join(deployment.message for deployment in of if deployment.status != "HEALTHY")

@@ -1,0 +1,69 @@
+"""The replicas that callers speak to: gRPC on a port of their own, HTTP through Serve's proxy."""
+
+import asyncio
+import logging
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.exceptions import RayServeException
+
+from msd_ray.serving.core.config import FrontConfig
+from msd_ray.serving.core.limits import Limits
+from msd_ray.serving.core.service import Service
+from msd_ray.serving.core.tokens import Tokens
+from msd_ray.serving.front import access
+from msd_ray.serving.front.http import http_app
+from msd_ray.serving.front.rpc import RpcServer
+from msd_ray.serving.graph.asking import Asking
+from msd_ray.serving.graph.ledger import PERIOD, ask_ledger, find_ledger
+from msd_ray.serving.graph.meters import RequestMeters
+
+LOG = logging.getLogger(__name__)
+
+
+@serve.ingress()
+class Front:
+    """The deployment. It is ready once it knows the traffic, and drains before it ends."""
+
+    async def __init__(self, config: dict[str, Any], limits: dict[str, Any], multiplexed: bool) -> None:  # type: ignore[misc]
+        said = FrontConfig(**config)
+        access.send_to(RequestMeters(), *([access.on_stderr()] if said.access_log else []))
+        self._asking, self._tokens = Asking(multiplexed), Tokens(said.tokens)
+        self._service = Service(self._asking, Limits(**limits))
+        self._server = RpcServer(self._service, self._tokens, said)
+        self._ledger = await find_ledger()
+        while self._service.traffic is None:
+            await self._look()
+            await asyncio.sleep(0 if self._service.traffic else PERIOD)
+        self._following = asyncio.create_task(self._follow())
+        await self._server.start()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return http_app(self._service, self._tokens)
+
+    async def check_health(self) -> None:
+        """Raises RuntimeError where this front no longer follows the ledger, so that Serve replaces it."""
+        if self._following.done():
+            raise RuntimeError("this front does not follow the ledger any more")
+
+    async def __del__(self) -> None:
+        await self._server.stop()
+        self._following.cancel()
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Takes up new traffic once all its students can be reached."""
+        traffic = await ask_ledger(self._ledger)
+        if traffic is None or traffic == self._service.traffic:
+            return
+        try:
+            await self._asking.reach(traffic.versions)
+        except RayServeException as error:
+            LOG.warning("the ledger names students that are not deployed: %s", error)
+            return
+        self._service.traffic = traffic

@@ -1,0 +1,30 @@
+"""A service as a config file for `serve deploy`, and so for KubeRay's RayService."""
+
+from typing import Any
+
+from msd_ray.serving.core.catalogue import Traffic, Version
+from msd_ray.serving.core.config import ServeConfig
+from msd_ray.serving.graph import apps
+from msd_ray.serving.graph.names import FRONT
+from msd_ray.serving.graph.options import serve_options
+
+BUILDERS = "msd_ray.serving.graph.apps"
+
+
+def manifest(version: Version, config: ServeConfig) -> dict[str, Any]:
+    """Plain data in the form of Serve's ServeDeploySchema. Placement `auto` means `dedicated` here, as nothing can be
+    measured."""
+    multiplexed, traffic = config.students.placement == "multiplexed", Traffic((version,), (1.0,))
+    said = apps.student_args(version, config, multiplexed) | apps.service_args(traffic, config, multiplexed)
+    return {
+        **serve_options(config),
+        "applications": [
+            {
+                "name": name,
+                "route_prefix": "/" if name == FRONT else None,
+                "import_path": f"{BUILDERS}:{build}",
+                "args": args,
+            }
+            for name, (build, args) in said.items()
+        ],
+    }

@@ -1,0 +1,82 @@
+"""Replicas that hold students: of one part, or of whichever parts are asked for."""
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from ray import serve
+
+from msd_ray.ensemble import Pair
+from msd_ray.serving.core.config import StudentConfig
+from msd_ray.serving.core.service import Made
+from msd_ray.serving.core.student import StudentAtWork, load_part
+from msd_ray.serving.graph.meters import StudentMeters
+from msd_ray.serving.wire.refusal import Refusal
+
+Answer = list[Made] | Refusal
+
+
+class Bench:
+    """What all students of a replica share: one computing thread, one device."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        torch.set_num_threads(config.threads)
+        self._config, self._device = config, "cuda" if config.gpus and torch.cuda.is_available() else "cpu"
+        self._thread = ThreadPoolExecutor(1, "students", torch.set_num_threads, (config.threads,))
+
+    async def load(self, uri: str, part: int, version: str) -> "Replica":
+        """Raises UserError or CorruptError where the students cannot be loaded."""
+        loaded, show = await asyncio.to_thread(load_part, uri, part, version, self._device)
+        return Replica(StudentAtWork(loaded, show, self._config, self._thread), StudentMeters(version))
+
+
+class Replica:
+    """The students of one part, with their meters."""
+
+    def __init__(self, student: StudentAtWork, meters: StudentMeters) -> None:
+        self._student, self._meters = student, meters
+
+    async def answer(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
+        """A refusal is returned, not raised: it is no error of the replica."""
+        try:
+            made = await self._student.make(pairs, format, seconds)
+        except Refusal as refusal:
+            self._meters.refused(refusal.kind)
+            return refusal
+        self._meters.made(made, self._student.waiting)
+        return made
+
+
+class Dedicated:
+    """A deployment of the students of one part."""
+
+    async def __init__(self, uri: str, part: int, version: str, config: dict[str, Any]) -> None:  # type: ignore[misc]
+        self._replica = await Bench(StudentConfig(**config)).load(uri, part, version)
+
+    async def make(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
+        return await self._replica.answer(pairs, format, seconds)
+
+
+def shelf(resident: int) -> type:
+    """A deployment whose replicas load whichever parts are asked for, and keep up to `resident` of them."""
+
+    class Shelf:
+        def __init__(self, config: dict[str, Any]) -> None:
+            self._bench = Bench(StudentConfig(**config))
+
+        @serve.multiplexed(max_num_models_per_replica=resident)  # type: ignore[untyped-decorator]
+        async def part(self, model_id: str) -> Replica:
+            uri, part, version = json.loads(model_id)
+            return await self._bench.load(uri, part, version)
+
+        async def load(self) -> None:
+            """Makes ready to be asked for a part. Raises UserError or CorruptError where it cannot be loaded."""
+            await self.part(serve.get_multiplexed_model_id())
+
+        async def make(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
+            replica: Replica = await self.part(serve.get_multiplexed_model_id())
+            return await replica.answer(pairs, format, seconds)
+
+    return Shelf

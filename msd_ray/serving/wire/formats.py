@@ -1,0 +1,37 @@
+"""The formats that images travel in, and what a client makes of them."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from msd_ray.serving.generated import ensemble_pb2 as pb
+
+PNG, WEBP, FLOAT32 = "png", "webp", "float32"
+FORMATS = (PNG, WEBP, FLOAT32)
+_NUMBERS = {PNG: pb.IMAGE_FORMAT_PNG, WEBP: pb.IMAGE_FORMAT_WEBP, FLOAT32: pb.IMAGE_FORMAT_FLOAT32}
+_NAMES = {int(number): name for name, number in _NUMBERS.items()}
+
+
+def number_of(name: str) -> pb.ImageFormat:
+    """The contract's number of a format, 0 for none."""
+    return _NUMBERS.get(name, pb.IMAGE_FORMAT_UNSPECIFIED)
+
+
+def name_of(number: int) -> str:
+    """The name of a format by the contract's number: empty for 0, the number in words for one that is not known."""
+    return _NAMES.get(number, f"number {number}" if number else "")
+
+
+def to_array(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The sample that was sent as float32: writable, in this machine's byte order. Raises ValueError where bytes and
+    shape disagree."""
+    return np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)
+
+
+def to_picture(data: bytes) -> Pillow.Image:
+    """The picture that was sent as PNG or WebP. Raises OSError for anything else."""
+    picture = Pillow.open(io.BytesIO(data), formats=["PNG", "WEBP"])
+    picture.load()
+    return picture

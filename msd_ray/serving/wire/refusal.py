@@ -1,0 +1,41 @@
+"""Why a request is not answered, in terms of neither gRPC nor HTTP."""
+
+from typing import Literal
+
+Kind = Literal[
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "FAILED_PRECONDITION",
+    "UNAUTHENTICATED",
+    "RESOURCE_EXHAUSTED",
+    "DEADLINE_EXCEEDED",
+    "UNAVAILABLE",
+    "INTERNAL",
+]
+
+
+class Refusal(Exception):  # noqa: N818 - an answer rather than an error of ours
+    """kind: the name of a gRPC status code. message: one line that the caller can act on. field: of the request, where
+    one is wrong, such as conditions[3]. retry_seconds: when another try may help; None: it cannot."""
+
+    def __init__(self, kind: Kind, message: str, field: str = "", retry_seconds: float | None = None) -> None:
+        super().__init__(kind, message, field, retry_seconds)  # which is what pickle restores it from
+        self.kind, self.message, self.field, self.retry_seconds = kind, message, field, retry_seconds
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def wrong(field: str, message: str) -> Refusal:
+    """A request whose `field` cannot be as it is."""
+    return Refusal("INVALID_ARGUMENT", f"{field}: {message}" if field else message, field)
+
+
+def busy(what: str, seconds: float) -> Refusal:
+    """Too much is asked for at once; it may be worth asking again after so many seconds."""
+    return Refusal("RESOURCE_EXHAUSTED", f"{what}; try again in {seconds:.2g} s", retry_seconds=seconds)
+
+
+def away(what: str, seconds: float = 0.5) -> Refusal:
+    """Who should have answered did not; another, or the same once it is back, may."""
+    return Refusal("UNAVAILABLE", f"{what}; try again", retry_seconds=seconds)

@@ -1,0 +1,96 @@
+"""A whole service in this process: a gRPC front on a port of its own and its students, without Ray."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import uvicorn
+
+from msd_ray.serving.core.catalogue import Traffic
+from msd_ray.serving.core.config import FrontConfig, StudentConfig
+from msd_ray.serving.core.describe import describe
+from msd_ray.serving.core.limits import Limits
+from msd_ray.serving.core.routing import Errand
+from msd_ray.serving.core.service import Made, Service
+from msd_ray.serving.core.student import StudentAtWork, load_part
+from msd_ray.serving.core.tokens import Tokens
+from msd_ray.serving.front.http import http_app
+from msd_ray.serving.front.rpc import RpcServer
+
+from .ensembles import saved
+
+
+class LocalStudents:
+    """`Students` in this process, each part loaded once."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        self._config, self._thread = config, ThreadPoolExecutor(1)
+        self._parts: dict[str, StudentAtWork] = {}
+
+    async def ask(self, errand: Errand, seconds: float) -> Sequence[Made]:
+        version = errand.version.parts[errand.part]
+        if version not in self._parts:
+            loaded = load_part(errand.version.uri, errand.part, version, "cpu")
+            self._parts[version] = StudentAtWork(*loaded, self._config, self._thread)
+        return await self._parts[version].make(errand.pairs, errand.format, seconds)
+
+
+@dataclass
+class Running:
+    """address: host:port of gRPC. url: of HTTP."""
+
+    address: str
+    url: str
+
+
+async def http_server(service: Service, tokens: Tokens) -> tuple[uvicorn.Server, int]:
+    """What Serve's proxy is in earnest."""
+    server = uvicorn.Server(uvicorn.Config(http_app(service, tokens), port=0, log_level="critical", lifespan="off"))
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup()
+    return server, server.servers[0].sockets[0].getsockname()[1]
+
+
+@contextmanager
+def running(uris: Sequence[str], limits: Limits, students: Any = None, **front: Any) -> Iterator[Running]:
+    """Serves the ensembles at these URIs, the first with all traffic. front: of FrontConfig."""
+    loop, config = asyncio.new_event_loop(), FrontConfig(**{"port": 0, "drain_seconds": 1.0, **front})
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def wait(work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(60)
+
+    async def start() -> tuple[RpcServer, int, uvicorn.Server, int]:
+        service = Service(students or LocalStudents(StudentConfig()), limits)
+        service.traffic = Traffic(tuple(map(describe, uris)), tuple(float(not i) for i in range(len(uris))))
+        server, tokens = RpcServer(service, Tokens(config.tokens), config), Tokens(config.tokens)
+        return server, await server.start(), *(await http_server(service, tokens))
+
+    server, port, http, http_port = wait(start())
+    try:
+        yield Running(f"127.0.0.1:{port}", f"http://127.0.0.1:{http_port}")
+    finally:
+        wait(server.stop())
+        wait(http.shutdown())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Three students of 8 x 8 pictures."""
+    return saved(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def service(tiny: str) -> Iterator[Running]:
+    """Three students behind a front without tokens."""
+    with running([tiny], Limits(images=32, request_bytes=4096)) as it:
+        yield it

@@ -1,0 +1,40 @@
+"""Small ensembles of random weights, on disk."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from msd_ray.diffusion import Noise
+from msd_ray.ensemble import ONE_STEP, Member, Sampling, save_ensemble
+from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
+from msd_ray.partition import PartitionConfig, fit
+from msd_ray.storage import Store
+
+NOISE = Noise(sigma_max=20.0)
+LABELS = tuple(f"digit {i}" for i in range(10))
+PICTURES = DenoiserSpec(UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0), (1, 8, 8), 10)
+POINTS = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 10)
+
+
+def saved(
+    where: Path, k: int = 3, timesteps: int = 1, spec: DenoiserSpec = PICTURES, weights: tuple[int, ...] = ()
+) -> str:
+    """Saves an ensemble of random weights. weights: a seed for each student, its number by default."""
+    partition = fit(PartitionConfig(k, "random", timesteps=timesteps), len(LABELS), noise=NOISE)
+    seeds = weights or tuple(range(partition.k))
+    members = [
+        Member(i, partition.conditions_of(i), spec, 80.0, 640, _random(spec, seeds[i])) for i in range(len(seeds))
+    ]
+    sampling = ONE_STEP if timesteps == 1 else Sampling("heun", 3, NOISE)
+    save_ensemble(Store(str(where)), {"name": "tiny"}, partition, LABELS, members, sampling)
+    return str(where)
+
+
+def _random(spec: DenoiserSpec, seed: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    denoiser = spec.build()
+    for parameter in denoiser.parameters():
+        if not parameter.any():  # layers that start as zero would hide what flows into them
+            nn.init.normal_(parameter, std=0.1)
+    return denoiser.state_dict()

@@ -1,0 +1,114 @@
+"""How a service is configured, and what is said where that is wrong."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from msd_ray.cli import main
+from msd_ray.errors import UserError
+from msd_ray.serving.core.config import ServeConfig
+from msd_ray.serving.core.load import load_config, parse_config
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["msd-ray", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text("keep: 3\nfront: {port: 9100}\nlimits: {seconds: 5.0}\n")
+    config = load_config(str(tmp_path / "serve.yaml"), ["front.port=9200", "students.min_replicas=0"])
+    assert (config.keep, config.front.port, config.limits.seconds) == (3, 9200, 5.0)
+    assert config.students.min_replicas == 0
+    assert parse_config(config.to_json()) == config
+    assert load_config(None) == ServeConfig()
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        ({"front": {"prot": 1}}, r"unknown key front\.prot; did you mean front\.port\?"),
+        ({"frontt": {}}, "unknown key frontt"),
+        ({"front": {"port": 99999}}, "ports must be below 65536"),
+        ({"front": {"port": "9000"}}, r"front\.port"),
+        ({"front": {"tls_cert": "x"}}, "tls_cert and tls_key belong together"),
+        ({"front": {"tls_client_ca": "x"}}, "tls_client_ca needs both"),
+        ({"students": {"placement": "here"}}, "dedicated"),
+        ({"students": {"min_replicas": 3}}, "min_replicas from 0 to max_replicas"),
+        ({"limits": {"images": 0}}, "limits must be positive"),
+        ({"keep": 0}, "keep must be at least 1"),
+        ({"traces": {"exporter": "here"}}, "module:function"),
+        ({"traces": {"share": 2.0}}, "from 0 to 1"),
+        ({"students": {"queue": 100}}, "room for a request"),
+        ({"front": 3}, "front"),
+    ],
+)
+def test_wrong_values_are_told(raw: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError, match=why) as told:
+        parse_config(raw)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no ensemble at"),
+        (["nowhere", "front.prot=1"], "unknown key front.prot; did you mean front.port?"),
+        (["nowhere", "--port", "99999"], "ports must be below 65536"),
+        (["--port", "x", "nowhere"], "Invalid value for '--port'"),
+        (["nowhere", "--tls-cert", "x.pem"], "tls_cert and tls_key belong together"),
+        (["nowhere", "--config", "nowhere.yaml"], "cannot read nowhere.yaml"),
+        (["update", "nowhere"], "say which cluster serves"),
+        (["rollback"], "say which cluster serves"),
+        (["versions"], "say which cluster serves"),
+        (["update", "nowhere", "--weight", "2"], "Invalid value for '--weight'"),
+        (["config", "nowhere"], "no ensemble at"),
+        (["start"], "Missing argument"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = run(capsys, monkeypatch, "serve", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_the_config_file_is_one_that_serve_takes(
+    tiny: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    code, out, _ = run(capsys, monkeypatch, "serve", "config", tiny, "students.max_replicas=4", "front.http_port=8100")
+    assert code == 0
+    said = ServeDeploySchema(**yaml.safe_load(out))
+    assert said.http_options.port == 8100
+    names = [app.name for app in said.applications]
+    assert len([name for name in names if name.startswith("msd-ray-part-")]) == 3
+    assert names[-2:] == ["msd-ray-ledger", "msd-ray"]
+    assert [app.route_prefix for app in said.applications] == [None] * 4 + ["/"]
+    assert said.applications[0].args["students"]["max_replicas"] == 4
+
+
+def test_what_fronts_need_is_looked_for_before_anything_starts(
+    tiny: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = run(capsys, monkeypatch, "serve", tiny, "--tokens", "nowhere.txt")
+    assert (code, err) == (2, "error: cannot read nowhere.txt: No such file or directory\n")
+
+
+def test_serve_has_no_http_port_where_it_would_not_ask_for_certificates() -> None:
+    from msd_ray.serving.graph.options import serve_options
+
+    tls = {"tls_cert": "a.pem", "tls_key": "a.key"}
+    one_sided, mutual = parse_config({"front": tls}), parse_config({"front": {**tls, "tls_client_ca": "ca.pem"}})
+    assert serve_options(one_sided)["proxy_location"] == "EveryNode"
+    assert serve_options(one_sided)["http_options"]["ssl_certfile"] == "a.pem"
+    assert serve_options(mutual)["proxy_location"] == "Disabled"

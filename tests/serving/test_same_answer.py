@@ -1,0 +1,129 @@
+"""A class and a seed give the same bits, whatever else is asked at the same time."""
+
+import asyncio
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from msd_ray.ensemble import Ensemble, Part, read_description
+from msd_ray.networks import DenoiserSpec
+from msd_ray.serving.client import AsyncClient, Client
+from msd_ray.serving.core.limits import Limits
+from msd_ray.serving.core.positions import positions_show
+from msd_ray.storage import Store
+
+from .conftest import Running, running
+from .ensembles import PICTURES, POINTS, saved
+
+Pair = tuple[int, int]
+N = 120
+
+
+def pairs_of(n: int) -> list[Pair]:
+    rng = random.Random(0)
+    return [(rng.randrange(10), rng.choice([rng.randrange(100), rng.getrandbits(63)])) for _ in range(n)]
+
+
+def one_at_a_time(uri: str, pairs: list[Pair]) -> list[bytes]:
+    ensemble = Ensemble.load(uri)
+    return [ensemble.generate([c], [s])[0].numpy().tobytes() for c, s in pairs]
+
+
+async def all_at_once(address: str, pairs: list[Pair]) -> list[bytes]:
+    """Asked for in requests of different sizes, sixteen at a time."""
+    rng, room = random.Random(1), asyncio.Semaphore(16)
+    found: dict[Pair, bytes] = {}
+
+    async def ask(client: AsyncClient, some: list[Pair]) -> None:
+        async with room:
+            made = await client.generate([c for c, _ in some], [s for _, s in some], "float32")
+        found.update({(image.class_id, image.seed): image.array().tobytes() for image in made})
+
+    async with AsyncClient(address) as client:
+        left, requests = list(pairs), []
+        while left:
+            n = rng.choice([1, 1, 1, 2, 7, 20])
+            requests.append(left[:n])
+            left = left[n:]
+        await asyncio.gather(*(ask(client, some) for some in requests))
+    return [found[pair] for pair in pairs]
+
+
+def test_under_load_every_bit_is_that_of_generate_one_at_a_time(service: Running, tiny: str) -> None:
+    pairs = pairs_of(N)
+    assert asyncio.run(all_at_once(service.address, pairs)) == one_at_a_time(tiny, pairs)
+
+
+@pytest.mark.parametrize(("spec", "timesteps", "n"), [(POINTS, 1, 80), (POINTS, 3, 40), (PICTURES, 2, 8)])
+def test_other_ensembles_as_well(tmp_path: Path, spec: DenoiserSpec, timesteps: int, n: int) -> None:
+    uri, pairs = saved(tmp_path, 2, timesteps, spec), pairs_of(n)
+    with running([uri], Limits()) as it:
+        assert asyncio.run(all_at_once(it.address, pairs)) == one_at_a_time(uri, pairs)
+
+
+def test_a_stream_has_each_image_once(service: Running) -> None:
+    with Client(service.address) as client:
+        streamed = sorted(client.stream(range(10), range(10)), key=lambda made: made.index)
+        whole = client.generate(range(10), range(10))
+    assert [(m.index, m.class_id, m.data) for m in streamed] == [(m.index, m.class_id, m.data) for m in whole]
+
+
+def test_images_say_who_made_them(service: Running, tiny: str, tmp_path: Path) -> None:
+    ensemble = Ensemble.load(tiny)
+    with Client(service.address) as client:
+        made = client.generate([f"digit {i}" for i in range(10)])
+        assert np.array(made[0].picture()).shape == (8, 8)
+    owners = ensemble.partition.route(torch.arange(10)).tolist()
+    assert [m.students for m in made] == [(owner,) for owner in owners]
+    assert len({m.student_version for m in made}) == 3
+    relay = saved(tmp_path, 2, 2, POINTS)
+    with running([relay], Limits()) as it, Client(it.address) as client:
+        assert {m.students for m in client.generate(range(10))} == {(0, 1), (2, 3)}
+
+
+class Shifty:
+    """A part whose samples depend on where they are made, at one position alone."""
+
+    slots = 16
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def evaluate(self, pairs: Any, positions: Any, size: int) -> torch.Tensor:
+        return torch.tensor(
+            [float(seed) + (position == self.at) for (_, seed), position in zip(pairs, positions, strict=True)]
+        )
+
+
+@pytest.mark.parametrize("at", range(16))
+def test_the_trial_finds_a_position_that_shows(at: int) -> None:
+    assert positions_show(Shifty(at), 0)  # type: ignore[arg-type]
+    assert not positions_show(Shifty(-1), 0)  # type: ignore[arg-type]
+
+
+def test_a_part_of_real_students_makes_the_same_in_any_position_or_is_found_out(tiny: str) -> None:
+    part = Part.load(read_description(Store(tiny)), 0)
+    free = not positions_show(part, 0)
+    pairs = [(0, seed) for seed in range(1000, 1000 + part.slots)]
+    own = torch.cat([part.evaluate([pair], [part.slot_of(pair)], part.slots) for pair in pairs[:8]])
+    together = part.evaluate(pairs, list(range(part.slots)), part.slots)[:8]
+    assert torch.equal(own, together) or not free
+
+
+def test_students_that_changed_behind_the_services_back_are_not_served(tmp_path: Path) -> None:
+    uri = saved(tmp_path)
+    with running([uri], Limits()) as it, Client(it.address) as client:
+        saved(tmp_path, weights=(7, 8, 9))
+        with pytest.raises(Exception, match="INTERNAL"):
+            client.generate([0])
+
+
+def test_both_clients_work_from_several_threads(service: Running) -> None:
+    with Client(service.address) as client, ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda seed: client.generate([1], [seed])[0].data, [5] * 8))
+    assert len(set(made)) == 1
