@@ -33,7 +33,7 @@ def test_trials_and_decisions_are_those_of_a_sweep_that_nobody_disturbed(cluster
     sweep(family(**ASHA), Store(str(calm)), None, Notes())
     assert "stopped" in [state for _, state, _ in outcome(calm)]
 
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SAID | ASHA))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SAID | ASHA, sort_keys=False))
     command = [sys.executable, "-m", "msd_ray", "sweep", str(tmp_path / "tiny.yaml"), "--run-dir", str(killed)]
     rng = random.Random(0)
     for _ in range(3):
