@@ -1,11 +1,14 @@
 """Who asked for what, and what became of it: one line of JSON for each request."""
 
+import asyncio
 import json
 import logging
 import re
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 LOG = logging.getLogger("msd_ray.access")
@@ -41,8 +44,19 @@ def to_stderr() -> None:
     LOG.setLevel(logging.INFO)
 
 
-def note(call: Call) -> None:
-    """Writes the line of a request that has ended."""
+@contextmanager
+def noted(call: Call) -> Iterator[None]:
+    """Writes the line of a request that is answered in this block."""
+    try:
+        yield
+    except (asyncio.CancelledError, GeneratorExit):
+        call.code = "CANCELLED"
+        raise
+    finally:
+        _note(call)
+
+
+def _note(call: Call) -> None:
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "request_id": call.id,

@@ -1,16 +1,14 @@
 """What stands between the network and the service's methods: tokens, well-formed messages, statuses, the access log."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from msd_ray.serving.core.tokens import Tokens
-from msd_ray.serving.front.access import Call, note
+from msd_ray.serving.front.access import Call, noted
 from msd_ray.serving.wire.refusal import Refusal, wrong
 from msd_ray.serving.wire.status import to_status, trailing
 
@@ -47,7 +45,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _unary(self, handler: Handler, method: str) -> Callable[[bytes, Context], Awaitable[Any]]:
         async def answer(raw: bytes, context: Context) -> Any:
             call = _call(method, context)
-            with _noted(call):
+            with noted(call):
                 try:
                     result = await handler.unary_unary(self._admitted(handler, raw, context), context)
                 except Exception as error:
@@ -60,7 +58,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _stream(self, handler: Handler, method: str) -> Callable[[bytes, Context], AsyncIterator[Any]]:
         async def answer(raw: bytes, context: Context) -> AsyncIterator[Any]:
             call = _call(method, context)
-            with _noted(call):
+            with noted(call):
                 try:
                     async for message in handler.unary_stream(self._admitted(handler, raw, context), context):
                         call.images += 1
@@ -90,17 +88,6 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return handler.request_deserializer(raw)
         except (DecodeError, UnicodeError, ValueError):
             raise wrong("", "the request is not a message of this method, or holds text that is not UTF-8") from None
-
-
-@contextmanager
-def _noted(call: Call) -> Any:
-    try:
-        yield
-    except (asyncio.CancelledError, GeneratorExit):
-        call.code = "CANCELLED"
-        raise
-    finally:
-        note(call)
 
 
 async def _abort(context: Context, error: Exception, call: Call) -> None:
