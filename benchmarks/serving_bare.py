@@ -1,0 +1,59 @@
+"""A bare grpc.aio server around the batched generator of the service, in one process: what benchmarks/serving.py compares
+it with. No routing beyond a list, no checks, no tokens, no replicas.
+
+    python benchmarks/serving_bare.py ENSEMBLE
+
+Prints its port, and ends when its standard input does.
+"""
+
+import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import torch
+from common import cpus
+from serving_division import divided
+
+from msd_ray.serving.core.config import StudentConfig
+from msd_ray.serving.core.describe import describe
+from msd_ray.serving.core.service import Made
+from msd_ray.serving.core.student import StudentAtWork, load_part
+from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
+
+
+class Bare(pb_grpc.EnsembleServiceServicer):
+    """Each part of the classes has a computing thread of its own, as it has a replica in the service."""
+
+    def __init__(self, uri: str) -> None:
+        version, config = describe(uri), StudentConfig(queue=1 << 20)
+        self._owners, threads = version.owners, max(1, cpus() // len(version.parts))
+        torch.set_num_threads(threads)
+        self._parts = [
+            StudentAtWork(*load_part(uri, i, of, "cpu"), config, _thread(threads)) for i, of in enumerate(version.parts)
+        ]
+
+    async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await divided(request, self._owners, self._made)
+
+    async def _made(self, part: int, pairs: list[tuple[int, int]]) -> list[Made]:
+        return await self._parts[part].make(pairs, "png", 600.0)
+
+
+def _thread(torch_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "student", torch.set_num_threads, (torch_threads,))
+
+
+async def serve(uri: str) -> None:
+    server = grpc.aio.server()
+    pb_grpc.add_EnsembleServiceServicer_to_server(Bare(uri), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(port, flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1]))
