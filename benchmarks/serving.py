@@ -3,7 +3,7 @@
 (a) service: `msd-ray serve`, through Ray Serve. (b) bare: a grpc.aio server around the same batched generator, in one
 process. (c) bentoml: BentoML around the same generator, over HTTP, if it is installed (`pip install 'msd-ray[bench]'`, or
 `--bentoml-python` of an environment of its own that has msd_ray as well). (d) teacher: its sampler with 35 evaluations,
-behind the same bare server as (b). With `--proxy` also (e) Serve's own gRPC proxy before the students of (a).
+behind the same bare server as (b), on all CPUs. With `--proxy` also (e) Serve's own gRPC proxy before the students of (a).
 
 All run at the same time; each kind of load goes to one after the other, so that what else the machine does hits all
 alike. What Ray's own processes take when nobody asks is in `idle_cpu_percent`. Callers ask again as soon as they are
@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
-from common import finish, say, versions
+from common import cpus, finish, say, versions
 from serving_load import Ask, Cell, Figures, measure
 
 from msd_ray.cluster.connect import listen_on_loopback
@@ -90,9 +90,9 @@ def run(served: Served, args: argparse.Namespace) -> Figures:
         if proxy_port:
             route(version)
             servers["proxy"] = lambda: grpc_asker(proxy_port, METADATA)
-        servers["bare"] = stack.enter_context(bare(served.students))
+        servers["bare"] = stack.enter_context(bare(served.students, 1))
         servers["bentoml"] = stack.enter_context(bento(served.students, args.bentoml_python))
-        servers["teacher"] = stack.enter_context(bare(served.teacher))
+        servers["teacher"] = stack.enter_context(bare(served.teacher, cpus()))
         if not servers["bentoml"]:
             say("BentoML is not installed: its column is left out")
             del servers["bentoml"]

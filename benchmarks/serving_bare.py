@@ -1,7 +1,7 @@
 """A bare grpc.aio server around the batched generator of the service, in one process: what benchmarks/serving.py compares
 it with. No routing beyond a list, no checks, no tokens, no replicas.
 
-    python benchmarks/serving_bare.py ENSEMBLE
+    python benchmarks/serving_bare.py ENSEMBLE THREADS
 
 Prints its port, and ends when its standard input does.
 """
@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 import torch
-from common import cpus
 from serving_division import divided
 
 from msd_ray.serving.core.config import StudentConfig
@@ -26,9 +25,10 @@ from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
 class Bare(pb_grpc.EnsembleServiceServicer):
     """Each part of the classes has a computing thread of its own, as it has a replica in the service."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, threads: int) -> None:
+        """threads: of torch, in each of them."""
         version, config = describe(uri), StudentConfig(queue=1 << 20)
-        self._owners, threads = version.owners, max(1, cpus() // len(version.parts))
+        self._owners = version.owners
         torch.set_num_threads(threads)
         self._parts = [
             StudentAtWork(*load_part(uri, i, of, "cpu"), config, _thread(threads)) for i, of in enumerate(version.parts)
@@ -45,9 +45,9 @@ def _thread(torch_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "student", torch.set_num_threads, (torch_threads,))
 
 
-async def serve(uri: str) -> None:
+async def serve(uri: str, threads: int) -> None:
     server = grpc.aio.server()
-    pb_grpc.add_EnsembleServiceServicer_to_server(Bare(uri), server)
+    pb_grpc.add_EnsembleServiceServicer_to_server(Bare(uri, threads), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)
@@ -56,4 +56,4 @@ async def serve(uri: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1]))
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2])))

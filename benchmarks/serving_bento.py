@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import bentoml
 import torch
-from common import cpus
 
 from msd_ray.ensemble import Pair, Part, read_description
 from msd_ray.serving.core.images import encoded
@@ -26,9 +25,8 @@ class Generator:
         known = read_description(Store(os.environ[VARIABLE]))
         self._owners = known.partition.owners
         self._parts = [Part.load(known, i) for i in range(known.partition.parts)]
-        threads = max(1, cpus() // len(self._parts))
-        torch.set_num_threads(threads)
-        self._threads = ThreadPoolExecutor(len(self._parts), "student", torch.set_num_threads, (threads,))
+        torch.set_num_threads(1)
+        self._threads = ThreadPoolExecutor(len(self._parts), "student", torch.set_num_threads, (1,))
 
     @bentoml.api(batchable=True, max_batch_size=1024, max_latency_ms=600_000)
     def generate(self, pairs: list[list[int]]) -> list[str]:

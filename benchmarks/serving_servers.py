@@ -44,9 +44,10 @@ def service(uri: str, proxy_port: int) -> Iterator[Connect]:
 
 
 @contextmanager
-def bare(uri: str) -> Iterator[Connect]:
-    """A bare grpc.aio server."""
-    with _process([sys.executable, str(HERE / "serving_bare.py"), uri], stdout=subprocess.PIPE) as process:
+def bare(uri: str, threads: int) -> Iterator[Connect]:
+    """A bare grpc.aio server, whose students each compute with so many threads."""
+    command = [sys.executable, str(HERE / "serving_bare.py"), uri, str(threads)]
+    with _process(command, stdout=subprocess.PIPE) as process:
         port = int(process.stdout.readline() or 0)
         if not port:
             raise SystemExit("serving_bare.py did not start")
