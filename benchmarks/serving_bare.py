@@ -1,5 +1,5 @@
-"""A bare grpc.aio server around the batched generator of the service, in one process: what benchmarks/serving.py compares
-it with. No routing beyond a list, no checks, no tokens, no replicas.
+"""A bare grpc.aio server around the batched generator of the service, in one process, for benchmarks/serving.py. No
+routing beyond a list, no checks, no tokens, no replicas.
 
     python benchmarks/serving_bare.py ENSEMBLE THREADS
 

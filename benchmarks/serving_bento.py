@@ -1,7 +1,7 @@
 """The generator of the service behind BentoML, with BentoML's own batching, for benchmarks/serving.py.
 
-It makes the same images: evaluations of a fixed size, filled in order of arrival. Each part of the classes has a computing
-thread of its own, as it has a replica in the service. MSD_RAY_BENCHMARK_ENSEMBLE names the ensemble.
+It makes the same images: evaluations of a fixed size, filled in order of arrival. Each part of the classes has a
+computing thread of its own, as it has a replica in the service. MSD_RAY_BENCHMARK_ENSEMBLE names the ensemble.
 """
 
 import base64
@@ -36,8 +36,11 @@ class Generator:
             places[self._owners[class_id]].append(place)
         mine = [[(pairs[i][0], pairs[i][1]) for i in some] for some in places.values()]
         made = self._threads.map(_made, [self._parts[part] for part in places], mine)
-        images = {i: image for some, answers in zip(places.values(), made) for i, image in zip(some, answers)}
-        return [images[i] for i in range(len(pairs))]
+        images = [""] * len(pairs)
+        for some, answers in zip(places.values(), made, strict=True):
+            for place, image in zip(some, answers, strict=True):
+                images[place] = image
+        return images
 
 
 def _made(part: Part, pairs: list[Pair]) -> list[str]:

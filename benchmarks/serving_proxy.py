@@ -1,7 +1,7 @@
 """Serve's own gRPC proxy as another way in to the students that the service runs, for benchmarks/serving.py.
 
-It listens on every interface, since it knows no other way, so it is started only where that is asked for. To be imported
-after `msd_ray.cluster.connect.listen_on_loopback`, since it imports ray.
+It listens on every interface, since it knows no other way, so it is started only where that is asked for. To be
+imported after `msd_ray.cluster.connect.listen_on_loopback`, since it imports ray.
 """
 
 from typing import Any

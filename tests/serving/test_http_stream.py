@@ -61,15 +61,13 @@ class Scripted(LocalStudents):
             made = await super().ask(errand, seconds)
             self.first.set()
             return made
-        await self.first.wait()
-        await asyncio.sleep(0.1)
-        if class_id == 1:
-            raise busy("full", 2.0)
         try:
-            await asyncio.sleep(60)
-        finally:
+            await self.first.wait()
+            await asyncio.sleep(0.1 if class_id == 1 else 60)
+        except asyncio.CancelledError:
             self.given_up.set()
-        raise AssertionError
+            raise
+        raise busy("full", 2.0)
 
 
 def test_what_goes_wrong_later_ends_it_with_a_line(tiny: str, caplog: pytest.LogCaptureFixture) -> None:

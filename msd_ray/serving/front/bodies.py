@@ -53,7 +53,7 @@ class ErrorBody(BaseModel):
 
 
 class StreamLine(BaseModel):
-    """A line of a stream. An error ends it; one that is there before the first image has a status of its own instead."""
+    """A line of a stream. An error ends it; before the first image it has a status of its own instead."""
 
     image: ImageBody | None = None
     error: ErrorBody | None = None
