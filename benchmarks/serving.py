@@ -3,8 +3,8 @@
 (a) service: `msd-ray serve`, through Ray Serve. (b) bare: a grpc.aio server around the same batched generator, in one
 process. (c) bentoml: BentoML around the same generator, over HTTP, if it is installed (`pip install 'msd-ray[bench]'`,
 or `--bentoml-python` of an environment of its own that has msd_ray as well). (d) teacher: its sampler with 35
-evaluations, behind the same bare server as (b), on all CPUs. With `--proxy` also (e) proxy: Serve's own gRPC proxy before
-the students of (a).
+evaluations, behind the same bare server as (b), on all CPUs. With `--proxy` also (e) proxy: Serve's own gRPC proxy
+before the students of (a).
 
 All run at the same time; each kind of load goes to one after the other, so that what else the machine does hits all
 alike. What Ray's own processes take when nobody asks is in `idle_cpu_percent`. Callers ask again as soon as they are

@@ -15,11 +15,12 @@ import grpc
 import torch
 from serving_division import divided
 
+from msd_ray.ensemble import Part, read_description
 from msd_ray.serving.core.config import StudentConfig
-from msd_ray.serving.core.describe import describe
 from msd_ray.serving.core.service import Made
-from msd_ray.serving.core.student import StudentAtWork, load_part
+from msd_ray.serving.core.student import StudentAtWork
 from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
+from msd_ray.storage import Store
 
 
 class Bare(pb_grpc.EnsembleServiceServicer):
@@ -27,12 +28,11 @@ class Bare(pb_grpc.EnsembleServiceServicer):
 
     def __init__(self, uri: str, threads: int) -> None:
         """threads: of torch, in each of them."""
-        version, config = describe(uri), StudentConfig(queue=1 << 20)
-        self._owners = version.owners
+        known, config = read_description(Store(uri)), StudentConfig(queue=1 << 20)
+        self._owners = known.partition.owners
         torch.set_num_threads(threads)
-        self._parts = [
-            StudentAtWork(*load_part(uri, i, of, "cpu"), config, _thread(threads)) for i, of in enumerate(version.parts)
-        ]
+        parts = [Part.load(known, i) for i in range(known.partition.parts)]
+        self._parts = [StudentAtWork(part, False, config, _thread(threads)) for part in parts]
 
     async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await divided(request, self._owners, self._made)

@@ -18,6 +18,7 @@ FLAGS = (
     "--headless=new",
     "--no-sandbox",  # which needs privileges that a container does not give
     "--disable-gpu",
+    "--hide-scrollbars",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--disable-component-update",
@@ -67,7 +68,7 @@ class Page:
     def wait(self, condition: str) -> None:
         """Until a condition holds, for a minute."""
         end = time.monotonic() + 60
-        while not self.do(condition):
+        while not self.do(f"Boolean({condition})"):
             assert time.monotonic() < end, f"never came true: {condition}\n{self.do('document.body.innerText')}"
             time.sleep(0.05)
 

@@ -44,8 +44,7 @@ function named(students) {
 function tile({ label, seed }) {
   return made("li", { className: "tile" }, [
     made("div", { className: "frame" }),
-    said(made("span", { className: "label", textContent: label }), seedOf(seed)),
-    said(made("span", { textContent: "…" }), made("span")),
+    ...captions(label, "…", made("span", { textContent: "waiting" }), seed),
   ]);
 }
 
@@ -55,19 +54,16 @@ function fill(place, image, { label, students, took, how, small }) {
   const download = `${label}-${image.seed}.${image.format}`;
   const link = made("a", { href: src, download, title: `${how}. Click to save.` }, [picture]);
   const by = coloured(made("span", {}, [made("span", { className: "dot" }), students]), image.students[0]);
-  place.replaceChildren(
-    link,
-    said(made("span", { className: "label", textContent: label }), seedOf(image.seed)),
-    said(by, made("span", { textContent: `${took.toFixed(0)} ms` })),
-  );
+  place.replaceChildren(link, ...captions(label, `${took.toFixed(0)} ms`, by, image.seed));
 }
 
-function said(left, right) {
-  return made("p", { className: "said" }, [left, right]);
-}
-
-function seedOf(seed) {
-  return made("span", { className: "seed", textContent: `#${seed}`, title: `seed ${seed}` });
+function captions(label, took, by, seed) {
+  const name = made("span", { className: "label", textContent: label, title: label });
+  const number = made("span", { textContent: `#${seed}`, title: `seed ${seed}` });
+  return [
+    made("p", { className: "said" }, [name, made("span", { textContent: took })]),
+    made("p", { className: "said by" }, [by, number]),
+  ];
 }
 
 /** Points by their first and last coordinate, in the colours of their students. */
