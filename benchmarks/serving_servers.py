@@ -126,6 +126,6 @@ def _await_ready(url: str, process: "subprocess.Popen[str]") -> None:
         try:
             if requests.get(url, timeout=5).ok:
                 return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             time.sleep(0.2)
     raise SystemExit("BentoML did not start")
