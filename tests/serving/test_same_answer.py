@@ -22,6 +22,7 @@ from .ensembles import PICTURES, POINTS, saved
 
 Pair = tuple[int, int]
 N = 120
+MANY = 1000
 
 
 def pairs_of(n: int) -> list[Pair]:
@@ -35,13 +36,17 @@ def one_at_a_time(uri: str, pairs: list[Pair]) -> list[bytes]:
 
 
 async def all_at_once(address: str, pairs: list[Pair]) -> list[bytes]:
-    """Asked for in requests of different sizes, sixteen at a time."""
+    """Asked for in requests and streams of different sizes, sixteen at a time."""
     rng, room = random.Random(1), asyncio.Semaphore(16)
     found: dict[Pair, bytes] = {}
 
     async def ask(client: AsyncClient, some: list[Pair]) -> None:
+        classes, seeds = [c for c, _ in some], [s for _, s in some]
         async with room:
-            made = await client.generate([c for c, _ in some], [s for _, s in some], "float32")
+            if rng.random() < 0.5:
+                made = await client.generate(classes, seeds, "float32")
+            else:
+                made = [image async for image in client.stream(classes, seeds, "float32")]
         found.update({(image.class_id, image.seed): image.array().tobytes() for image in made})
 
     async with AsyncClient(address) as client:
@@ -56,6 +61,13 @@ async def all_at_once(address: str, pairs: list[Pair]) -> list[bytes]:
 
 def test_under_load_every_bit_is_that_of_generate_one_at_a_time(service: Running, tiny: str) -> None:
     pairs = pairs_of(N)
+    assert asyncio.run(all_at_once(service.address, pairs)) == one_at_a_time(tiny, pairs)
+
+
+@pytest.mark.slow
+def test_so_is_every_bit_of_a_thousand(service: Running, tiny: str) -> None:
+    rng = random.Random(2)
+    pairs = [(rng.randrange(10), rng.getrandbits(63)) for _ in range(MANY)]
     assert asyncio.run(all_at_once(service.address, pairs)) == one_at_a_time(tiny, pairs)
 
 

@@ -1,0 +1,40 @@
+"""What the service costs beside its images: routing, and Ray's own processes."""
+
+import time
+
+import psutil
+from common import spread
+
+from msd_ray.serving.client.request import request_of
+from msd_ray.serving.core.catalogue import Traffic, Version
+from msd_ray.serving.core.limits import Limits
+from msd_ray.serving.core.routing import errands
+from msd_ray.serving.front.messages import wish_of
+from msd_ray.serving.generated import ensemble_pb2 as pb
+
+
+def routing_us(version: Version, images: int, repeats: int = 5, loops: int = 400) -> dict[str, float | int | None]:
+    """Microseconds from the bytes of a request for so many images to errands for students."""
+    classes = [i % len(version.labels) for i in range(images)]
+    raw = request_of(classes, classes, "png", "").SerializeToString()
+    traffic, limits = Traffic((version,), (1.0,)), Limits()
+    took = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        for _ in range(loops):
+            errands(wish_of(pb.GenerateRequest.FromString(raw), limits), traffic)
+        took.append(1e6 * (time.perf_counter() - begin) / loops)
+    return spread(took)
+
+
+def idle_cpu_percent(seconds: float = 3.0) -> float:
+    """Of one CPU: what the processes that this one started, and those that they did, take together meanwhile."""
+    processes = psutil.Process().children(recursive=True)
+    before = sum(map(_cpu, processes))
+    time.sleep(seconds)
+    return 100 * (sum(_cpu(p) for p in processes if p.is_running()) - before) / seconds
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
