@@ -103,5 +103,9 @@ def test_needs_a_token_where_all_else_does(tiny: str, tmp_path: Path) -> None:
 def test_its_lines_are_told_to_openapi(service: Running) -> None:
     said = requests.get(f"{service.url}/openapi.json", timeout=30).json()
     content = said["paths"]["/v1/generate/stream"]["post"]["responses"]["200"]["content"]
-    assert content["application/x-ndjson"]["schema"] == {"$ref": "#/components/schemas/StreamLine"}
-    assert {"image", "error"} == set(said["components"]["schemas"]["StreamLine"]["properties"])
+    line = content["application/x-ndjson"]["schema"]["properties"]
+    assert {name: part["$ref"].rpartition("/")[2] for name, part in line.items()} == {
+        "image": "ImageBody",
+        "error": "ErrorBody",
+    }
+    assert {"ImageBody", "ErrorBody"} < set(said["components"]["schemas"])

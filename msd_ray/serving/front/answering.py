@@ -7,10 +7,11 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
 
 from msd_ray.serving.core.tokens import Tokens
 from msd_ray.serving.front.access import Call, noted
-from msd_ray.serving.front.bodies import ImageBody, StreamLine, error_body
+from msd_ray.serving.front.bodies import ImageBody, error_body
 from msd_ray.serving.wire.refusal import Refusal
 
 LOG = logging.getLogger(__name__)
@@ -77,12 +78,12 @@ async def _lines(
             tokens.check(authorization)
             async for image in work():
                 call.images += 1
-                yield _line(StreamLine(image=image))
+                yield _line("image", image)
         except Exception as error:
             refusal = _told(error, call)
             if not call.images:
                 raise refusal from None
-            yield _line(StreamLine(error=error_body(refusal, call.id)))
+            yield _line("error", error_body(refusal, call.id))
 
 
 async def _from(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
@@ -91,8 +92,8 @@ async def _from(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
         yield line
 
 
-def _line(line: StreamLine) -> str:
-    return line.model_dump_json(exclude_unset=True) + "\n"
+def _line(name: str, body: BaseModel) -> str:
+    return f'{{"{name}":{body.model_dump_json()}}}\n'
 
 
 def _told(error: Exception, call: Call) -> Refusal:

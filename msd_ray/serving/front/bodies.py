@@ -52,11 +52,8 @@ class ErrorBody(BaseModel):
     retry_seconds: float | None
 
 
-class StreamLine(BaseModel):
-    """A line of a stream. An error ends it; before the first image it has a status of its own instead."""
-
-    image: ImageBody | None = None
-    error: ErrorBody | None = None
+# A line of a stream is an object with one of these. An error ends it; before the first image it has a status instead.
+LINE = {"image": ImageBody, "error": ErrorBody}
 
 
 def parsed(body: bytes) -> GenerateBody:

@@ -13,11 +13,11 @@ from msd_ray.serving.core.wish import Wish, checked
 from msd_ray.serving.front.access import Call
 from msd_ray.serving.front.answering import Lines, answered, bounded, streamed
 from msd_ray.serving.front.bodies import (
+    LINE,
     ErrorBody,
     GenerateAnswer,
     GenerateBody,
     ImageBody,
-    StreamLine,
     as_json,
     body_of,
     image_body,
@@ -26,7 +26,9 @@ from msd_ray.serving.front.bodies import (
 from msd_ray.serving.front.messages import ensemble_of, students_of
 from msd_ray.serving.front.playground import add_playground
 
-_STREAM: dict[int | str, dict[str, Any]] = {200: {"model": StreamLine, "description": "One line per image"}}
+_EITHER = {name: {"$ref": f"#/components/schemas/{model.__name__}"} for name, model in LINE.items()}
+_LINES = {Lines.media_type: {"schema": {"type": "object", "properties": _EITHER}}}
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"description": "One JSON object in each line", "content": _LINES}}
 
 
 def http_app(service: Service, tokens: Tokens) -> FastAPI:
@@ -50,7 +52,7 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
 
         return await answered(request, tokens, work)
 
-    @app.post("/v1/generate/stream", response_class=Lines, responses=_STREAM, openapi_extra=body_of(GenerateBody))
+    @app.post("/v1/generate/stream", response_class=Response, responses=_STREAM, openapi_extra=body_of(GenerateBody))
     async def generate_stream(request: Request) -> Response:
         """Make images, and send each as a line of JSON as soon as it is made, in any order."""
 
