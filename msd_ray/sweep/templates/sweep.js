@@ -21,8 +21,17 @@ function scale(column, low, high) {
   const known = [...new Set(values)].sort(numeric ? (a, b) => a - b : undefined);
   const first = numeric ? known[0] : 0, last = numeric ? known.at(-1) : known.length - 1;
   const at = (value) => low + (high - low) * (last === first ? 0.5 : ((numeric ? value : known.indexOf(value)) - first) / (last - first));
-  const ticks = !numeric || known.length <= 6 ? known : [0, 1, 2, 3, 4].map((i) => first + ((last - first) * i) / 4);
+  const quarters = [0, 1, 2, 3, 4].map((i) => first + ((last - first) * i) / 4);
+  const ticks = numeric ? legible(known.length <= 6 ? known : quarters, at, Math.abs(high - low) / 16) : known;
   return { at, ticks };
+}
+
+function legible(ticks, at, apart) {
+  const kept = [];
+  for (const tick of ticks) {
+    if (!kept.length || Math.abs(at(tick) - at(kept.at(-1))) >= apart) kept.push(tick);
+  }
+  return kept;
 }
 
 function point(trial) {
