@@ -31,8 +31,9 @@ def test_a_full_queue_delays_but_loses_nothing(start: Start) -> None:
 
 def test_a_queue_that_stays_full_is_an_error_that_names_it(start: Start) -> None:
     pool = start(shaken(SPEC), max_queue=1, deterministic=False, max_wait_ms=60_000.0)
-    student = client_of(pool, retry_seconds=2.0)
+    student = client_of(pool, retry_seconds=0.2)
     student.submit(*question(1))  # which waits for company long enough
+    until(lambda: metrics_of(pool)[0].waiting == 1)  # an actor need not take requests in order
     with pytest.raises(TrainingError, match=r"queues are full.*max_replicas"):
         student(*question(1))
 
