@@ -16,7 +16,7 @@ from msd_ray.training.config import StageConfig
 def check_keys(raw: dict[str, Any]) -> None:
     """Raises UserError for the first key that no recipe has, naming the nearest that it could have."""
     known = set(_known(Recipe, raw, ""))
-    for path in _present(raw, ""):
+    for path in present(raw, ""):
         if path not in known:
             raise UserError(f"unknown key {path}{suggestion(path, known)}")
 
@@ -27,11 +27,11 @@ def suggestion(path: str, known: set[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _present(raw: dict[str, Any], prefix: str) -> Iterator[str]:
+def present(raw: dict[str, Any], prefix: str) -> Iterator[str]:
     """All dotted paths, the longest first, since a full path is what tells best which key was meant."""
     for key, value in raw.items():
         if isinstance(value, dict):
-            yield from _present(value, f"{prefix}{key}.")
+            yield from present(value, f"{prefix}{key}.")
         yield f"{prefix}{key}"
 
 

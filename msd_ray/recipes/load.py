@@ -4,7 +4,7 @@ import json
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +13,8 @@ from msd_ray.errors import UserError
 from msd_ray.objectives import objective_class
 from msd_ray.recipes.keys import check_keys
 from msd_ray.recipes.schema import Recipe
+
+_Kind = TypeVar("_Kind")
 
 
 class _Loader(yaml.SafeLoader):
@@ -78,6 +80,17 @@ def read_mapping(name: str, text: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise UserError(f"{name} must hold a mapping of keys to values")
     return raw
+
+
+def validated(kind: type[_Kind], name: str, raw: dict[str, Any]) -> _Kind:
+    """A dataclass from plain data, without NaN and infinity. Raises UserError, which calls the data `name`, where a
+    value is wrong; unknown keys are the caller's to refuse."""
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(raw, allow_nan=False), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{name}: {one_line(error)}") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} holds a value that is not plain data: {error}") from None
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

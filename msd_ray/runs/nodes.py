@@ -1,7 +1,6 @@
 """The nodes of a cluster, as a file describes them or as this machine is one."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from msd_ray.errors import UserError
 from msd_ray.recipes.keys import suggestion
-from msd_ray.recipes.load import one_line, read_mapping
+from msd_ray.recipes.load import read_mapping, validated
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,7 @@ def read_cluster(path: str) -> Cluster:
         raise UserError(f"no file {path}: give a YAML file that lists `nodes`, see docs/recipes.md")
     raw = read_mapping(path, Path(path).read_text())
     _check_keys(path, raw)
-    try:
-        cluster: Cluster = TypeAdapter(Cluster).validate_json(json.dumps(raw, allow_nan=False), strict=True)
-    except ValidationError as error:
-        raise UserError(f"{path}: {one_line(error)}") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path} holds a value that is not plain data: {error}") from None
-    return cluster
+    return validated(Cluster, path, raw)
 
 
 def _check_keys(path: str, raw: dict[str, Any]) -> None:

@@ -1,15 +1,12 @@
 """Reading a sweep's definition: YAML in, one validated `Definition` out."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from msd_ray.errors import UserError
 from msd_ray.recipes.keys import suggestion
-from msd_ray.recipes.load import one_line, read_mapping
+from msd_ray.recipes.load import read_mapping, validated
 from msd_ray.sweep.schema import Budget, Definition, Scheduler, Searcher, Trials
 
 SECTIONS = {"budget": Budget, "searcher": Searcher, "scheduler": Scheduler, "trials": Trials}
@@ -26,13 +23,7 @@ def load_definition(path: str) -> Definition:
 def parse_definition(name: str, raw: dict[str, Any]) -> Definition:
     """A definition from plain data, which errors call `name`. Raises UserError as `load_definition`."""
     _check_keys(name, raw)
-    try:
-        definition: Definition = TypeAdapter(Definition).validate_json(json.dumps(raw, allow_nan=False), strict=True)
-    except ValidationError as error:
-        raise UserError(f"{name}: {one_line(error)}") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name} holds a value that is not plain data: {error}") from None
-    return definition
+    return validated(Definition, name, raw)
 
 
 def _check_keys(name: str, raw: dict[str, Any]) -> None:

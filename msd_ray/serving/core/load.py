@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from msd_ray.errors import UserError
-from msd_ray.recipes.keys import suggestion
+from msd_ray.recipes.keys import present, suggestion
 from msd_ray.recipes.load import one_line, read_mapping, with_overrides
 from msd_ray.serving.core.config import ServeConfig
 
@@ -27,7 +27,7 @@ def load_config(file: str | None, overrides: list[str] | None = None) -> ServeCo
 def parse_config(raw: dict[str, Any]) -> ServeConfig:
     """From plain data. Raises UserError as `load_config`."""
     known = set(_paths(ServeConfig(), ""))
-    for path in _given(raw, ""):
+    for path in present(raw, ""):
         if path not in known:
             raise UserError(f"unknown key {path}{suggestion(path, known)}")
     try:
@@ -42,11 +42,4 @@ def _paths(config: Any, prefix: str) -> list[str]:
     for f in fields(config):
         value = getattr(config, f.name)
         found += [f"{prefix}{f.name}", *(_paths(value, f"{prefix}{f.name}.") if is_dataclass(value) else [])]
-    return found
-
-
-def _given(raw: dict[str, Any], prefix: str) -> list[str]:
-    found = []
-    for key, value in raw.items():
-        found += [*(_given(value, f"{prefix}{key}.") if isinstance(value, dict) else []), f"{prefix}{key}"]
     return found
