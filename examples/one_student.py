@@ -82,7 +82,10 @@ def main() -> tuple[float, float]:
         # The fake score must know where G's samples are before it can say how G should move, so it takes several
         # denoising steps (DMD2, section 4.2) on samples of the present G, which it does not change.
         for _ in range(FAKE_STEPS):
-            fake_loss = objective.fake_loss(nets, draw_batch(data.classes, data.shape, rng), rng).total
+            fake_batch = draw_batch(data.classes, data.shape, rng)
+            with torch.no_grad():
+                fake_x = one_step(generator, fake_batch.z, fake_batch.condition, noise.sigma_init)
+            fake_loss = objective.fake_loss(nets, fake_x, fake_batch, rng).total
             take_step(fake_optimizer, fake, fake_loss)
 
         # The difference of the two scores says how to move x towards the teacher's distribution (DMD2, equation 2).

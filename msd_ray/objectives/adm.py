@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msd_ray.diffusion import Noise, add_noise, one_step
+from msd_ray.diffusion import Noise, add_noise
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
 from msd_ray.objectives.dm import DM, score_loss
 from msd_ray.objectives.heads import bottleneck_head, discriminator_gan, generator_gan
@@ -40,10 +40,8 @@ class ADM:
         gan = generator_gan(self.logits(nets, draft.x, draft.condition, rng))
         return Loss(dm.total + self.generator_weight * gan, {**dm.parts, "gan": gan.detach()})
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         assert batch.real is not None and batch.real_condition is not None
-        with torch.no_grad():
-            x = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
         score = score_loss(nets.fake, x, batch.condition, self.noise, rng)
         on_fake = self.logits(nets, x, batch.condition, rng)
         head = discriminator_gan(on_fake, self.logits(nets, batch.real, batch.real_condition, rng))

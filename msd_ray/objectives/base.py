@@ -126,6 +126,7 @@ class Objective(Protocol):
         self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
     ) -> Loss: ...
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
-        """Not called where the objective has neither a fake score nor a discriminator."""
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
+        """x: [B, ...], what the generator makes of the batch's z, without a graph. Not called where the objective has
+        neither a fake score nor a discriminator."""
         ...

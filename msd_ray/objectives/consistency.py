@@ -43,7 +43,7 @@ class Consistency:
         loss = distance(self.distance, nets.generator(x_t, sigma, draft.condition), target).mean()
         return Loss(loss, {"consistency": loss.detach()})
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         raise NotImplementedError("consistency distillation has no fake score")
 
     def _grid(self, like: Tensor) -> Tensor:

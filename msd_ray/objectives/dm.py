@@ -38,9 +38,7 @@ class DM:
         loss = matching_loss(draft.x, teacher_x0, fake_x0)
         return Loss(loss, {"dm": loss.detach()})
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
-        with torch.no_grad():
-            x = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         loss = score_loss(nets.fake, x, batch.condition, self.noise, rng)
         return Loss(loss, {"fake_score": loss.detach()})
 

@@ -43,5 +43,5 @@ class DMD:
         total = dm.total + self.regression_weight * regression
         return Loss(total, {**dm.parts, "regression": regression.detach()})
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
-        return self._dm.fake_loss(nets, batch, rng)
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
+        return self._dm.fake_loss(nets, x, batch, rng)

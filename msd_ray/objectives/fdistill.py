@@ -54,8 +54,8 @@ class FDistill:
         parts = {"f_distill": matching.detach(), "gan": gan.detach(), "spread_of_weights": weight.std()}
         return Loss(matching + self.generator_weight * gan, parts)
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
-        return self._adm.fake_loss(nets, batch, rng)
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
+        return self._adm.fake_loss(nets, x, batch, rng)
 
     def _average(self, averages: Tensor, ratio: Tensor, sigma: Tensor) -> Tensor:
         """Each sample's average ratio [B], by part of the noise grid; first takes the batch into `averages` [BINS]."""

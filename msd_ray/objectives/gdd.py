@@ -54,10 +54,8 @@ class GDD:
         gan = generator_gan(self._logits(nets, draft.x, draft.condition, rng))
         return Loss(gan, {"gan": gan.detach()})
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         assert batch.real is not None and batch.real_condition is not None
-        with torch.no_grad():
-            x = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
         regular = bool(self.r1) and batch.step % self.r1_every == 0
         real = batch.real.detach().requires_grad_(regular)
         on_fake = self._logits(nets, x, batch.condition, rng)

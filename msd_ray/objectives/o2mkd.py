@@ -52,7 +52,7 @@ class O2MKD:
             total, parts["feature_kd"] = total + self.feature_weight * feature, feature.detach()
         return Loss(total, parts)
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         raise NotImplementedError("O2MKD has no fake score")
 
 

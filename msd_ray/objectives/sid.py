@@ -41,9 +41,7 @@ class SiD:
         loss = identity_loss(draft.x, teacher_x0, fake_x0, self.alpha).mean()
         return Loss(loss, {"sid": loss.detach()})
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
-        with torch.no_grad():
-            x = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         loss = self.score_loss(nets, x, batch.condition, rng)
         return Loss(loss, {"fake_score": loss.detach()})
 

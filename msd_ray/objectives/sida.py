@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msd_ray.diffusion import Noise, add_noise, one_step
+from msd_ray.diffusion import Noise, add_noise
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
 from msd_ray.objectives.fdistill import Divergence, density_weight
 from msd_ray.objectives.heads import discriminator_gan, generator_gan
@@ -56,10 +56,8 @@ class SiDA:
         gan_weight = self.gan_weight if batch.step >= self.gan_from else 0.0
         return Loss(self.sid_weight * sid + gan_weight * gan, {"sid": sid.detach(), "gan": gan.detach()})
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         assert batch.real is not None and batch.real_condition is not None
-        with torch.no_grad():
-            x = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
         score = self._sid.score_loss(nets, x, batch.condition, rng)
         on_fake = self._noised_logits(nets, x, batch.condition, rng)
         on_real = self._noised_logits(nets, batch.real, batch.real_condition, rng)

@@ -39,5 +39,5 @@ class TSM:
         loss = (weight * error**2).mean()
         return Loss(loss, {"tsm": loss.detach()})
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         raise NotImplementedError("TSM has no fake score")

@@ -8,9 +8,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from msd_ray.data import Samples
+from msd_ray.diffusion import one_step
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.objectives import Batch, Draft, Loss, Nets
 from msd_ray.random import derived_seed
@@ -24,6 +25,10 @@ from msd_ray.training.spec import Extras, StudentSpec
 from msd_ray.training.state import State, Tensors, load_optimizer, tensors_of, tensors_of_optimizer
 
 _HEAD = "head."
+
+
+_Fake = tuple[Tensor, Batch, torch.Generator]
+"""One shard of a step of the fake score: what the generator made of the batch's noise, the batch, and its stream."""
 
 
 @dataclass(frozen=True)
@@ -213,14 +218,22 @@ class StudentTrainer:
 
     def _train_fake(self, seen: int) -> bool:
         """The steps of fake score and discriminator, where there are any; whether all gradients were finite."""
-        if self._fake_descent is None:
+        if self._fake_descent is None or not self._config.fake_steps:
             return True
         finite = True
-        for i in range(self._config.fake_steps):
-            drawn = (self._draw(f"fake {i}", shard, seen) for shard in self._shards)
-            losses = (self._objective.fake_loss(self.nets, batch, rng) for batch, rng in drawn)
+        for fakes in zip(*(self._fakes(shard, seen) for shard in self._shards), strict=True):
+            losses = (self._objective.fake_loss(self.nets, *fake) for fake in fakes)
             finite &= self._descend(self._fake_descent, losses)
         return finite
+
+    def _fakes(self, shard: int, seen: int) -> list[_Fake]:
+        """One shard of each step's batch. The generator rests meanwhile, so one pass makes the samples of all steps: in
+        small batches most of a pass is overhead."""
+        drawn = [self._draw(f"fake {i}", shard, seen) for i in range(self._config.fake_steps)]
+        z, condition = (torch.cat([getattr(batch, name) for batch, _ in drawn]) for name in ("z", "condition"))
+        with torch.no_grad():
+            x = one_step(self.nets.generator, z, condition, self._objective.noise.sigma_init)
+        return [(made, *pair) for made, pair in zip(x.chunk(len(drawn)), drawn, strict=True)]
 
     def _leave(self) -> None:
         """Ends a stage, if there was one; after one that makes a denoiser the fake score starts from that."""

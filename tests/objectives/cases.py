@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msd_ray.diffusion import EDMDenoiser, Noise
+from msd_ray.diffusion import EDMDenoiser, Noise, one_step
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.objectives import Batch, Loss, Nets, Objective, Pairs
 
@@ -76,6 +76,14 @@ def generator_loss(case: Case, objective: Objective) -> Loss:
     draft = objective.draft(nets, case.batch, source)
     teacher_x0 = case.teacher(draft.x_t, draft.sigma, draft.condition) if objective.needs.teacher != "none" else None
     return objective.generator_loss(nets, draft, case.batch, teacher_x0, source)
+
+
+def fake_loss(case: Case, objective: Objective, nets: Nets | None = None, **other: Any) -> Loss:
+    """other: than the case's, of the batch's fields. The generator's samples have no graph."""
+    nets, batch = nets or case.equip(objective), replace(case.batch, **other)
+    with torch.no_grad():
+        x = one_step(nets.generator, batch.z, batch.condition, objective.noise.sigma_init)
+    return objective.fake_loss(nets, x, batch, rng())
 
 
 def generator_gradient(case: Case, objective: Objective) -> tuple[Tensor, list[Tensor]]:

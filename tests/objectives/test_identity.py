@@ -16,6 +16,7 @@ from .cases import (
     Case,
     denoised,
     expected_edm_loss,
+    fake_loss,
     fake_parameters,
     features,
     generator_loss,
@@ -53,7 +54,7 @@ def test_sid_generator_loss_passes_through_both_networks(case: Case, alpha: floa
 
 
 def test_sid_fake_loss_is_edms(case: Case) -> None:
-    loss = SiD(NOISE).fake_loss(case.equip(SiD(NOISE)), case.batch, rng()).total
+    loss = fake_loss(case, SiD(NOISE)).total
     same_loss(loss, expected_edm_loss(case, made(case).detach(), rng()), fake_parameters(case))
 
 
@@ -91,7 +92,7 @@ def test_sida_has_the_official_weights() -> None:
 
 def test_sida_fake_loss_adds_the_classifier(case: Case) -> None:
     """One logit for each place; the encoder of the fake score learns both."""
-    loss = SiDA(NOISE, head_weight=0.3).fake_loss(case.equip(SiDA(NOISE)), case.batch, rng()).total
+    loss = fake_loss(case, SiDA(NOISE, head_weight=0.3)).total
     source, x = rng(), made(case).detach()
     score = expected_edm_loss(case, x, source)
     on_fake = logits(case.nets.fake, *noised(x, 0, 799, source), case.batch.condition)

@@ -20,6 +20,7 @@ from .cases import (
     denoised,
     expected_directions,
     expected_score_loss,
+    fake_loss,
     fake_parameters,
     generator_gradient,
     generator_loss,
@@ -74,13 +75,13 @@ def test_dmd_generator_loss_adds_the_regression(case: Case, kind: str) -> None:
 
 @pytest.mark.parametrize("objective", [DM(NOISE), DMD(NOISE)])
 def test_dm_fake_loss_is_the_weighted_denoising_error(case: Case, objective: Objective) -> None:
-    loss = objective.fake_loss(case.equip(objective), case.batch, rng()).total
+    loss = fake_loss(case, objective).total
     same_loss(loss, expected_score_loss(case, made(case).detach(), rng()), fake_parameters(case))
 
 
 def test_adm_fake_loss_adds_the_classifier(case: Case) -> None:
     objective = ADM(NOISE, head_weight=0.3)
-    loss = objective.fake_loss(case.equip(objective), case.batch, rng()).total
+    loss = fake_loss(case, objective).total
     source, x = rng(), made(case).detach()
     expected = expected_score_loss(case, x, source)
     on_fake = logits(case.nets, x, case.batch.condition, source)
@@ -95,13 +96,13 @@ def test_adm_without_its_gan_and_dmd_without_its_regression_are_dm(case: Case, o
     (loss, ours), (plain, others) = generator_gradient(case, DM(NOISE)), generator_gradient(case, other)
     assert loss.item() == plain.item()
     assert all(torch.equal(a, b) for a, b in zip(ours, others, strict=True))
-    fakes = [objective.fake_loss(case.nets, case.batch, rng()).total.item() for objective in (DM(NOISE), other)]
+    fakes = [fake_loss(case, objective, case.nets).total.item() for objective in (DM(NOISE), other)]
     assert fakes[0] == fakes[1]
 
 
 def test_parts_are_the_named_terms_detached(case: Case) -> None:
     generator = generator_loss(case, ADM(NOISE))
-    fake = ADM(NOISE).fake_loss(case.nets, case.batch, rng())
+    fake = fake_loss(case, ADM(NOISE), case.nets)
     assert generator.total.item() == pytest.approx((generator.parts["dm"] + 3e-3 * generator.parts["gan"]).item())
     assert fake.total.item() == pytest.approx((fake.parts["fake_score"] + 1e-2 * fake.parts["head"]).item())
     assert not any(part.requires_grad for part in {**generator.parts, **fake.parts}.values())
@@ -114,7 +115,7 @@ def test_gradients_stay_in_their_networks(case: Case) -> None:
         assert all(p.grad is None for p in module.parameters())
     assert all(p.grad is not None for p in generator_parameters(case))
     case.nets.generator.zero_grad(set_to_none=True)
-    ADM(NOISE).fake_loss(case.equip(ADM(NOISE)), case.batch, rng()).total.backward()
+    fake_loss(case, ADM(NOISE)).total.backward()
     for module in (case.teacher, case.nets.generator):
         assert all(p.grad is None for p in module.parameters())
     assert all(p.grad is not None for p in fake_parameters(case))
@@ -199,7 +200,7 @@ def test_noise_indices_are_uniform_in_dmd2s_ranges(objective: DM | ADM) -> None:
         assert torch.equal(fake.sigmas[0], draft.sigma)  # teacher and fake score are compared on the same question
         drawn = [(draft.sigma, 20, 980), *((sigma, 0, 999) for sigma in fake.sigmas[1:])]
         fake.sigmas.clear()
-        objective.fake_loss(nets, batch, source)
+        objective.fake_loss(nets, draft.x.detach(), batch, source)
     drawn += [(sigma, 0, 999) for sigma in fake.sigmas]
     assert len(drawn) == (2 if isinstance(objective, DM) else 5)
     for sigma, first, last in drawn:
@@ -253,4 +254,4 @@ def test_no_graph_reaches_the_teacher_unless_its_gradient_is_needed(case: Case, 
 @pytest.mark.parametrize("name", [name for name, needs in NEEDS.items() if not (needs[3] or needs[4])])
 def test_without_fake_score_and_discriminator_there_is_no_fake_loss(case: Case, name: str) -> None:
     with pytest.raises(NotImplementedError):
-        OBJECTIVES[name]().fake_loss(case.nets, case.batch, rng())
+        fake_loss(case, OBJECTIVES[name](), case.nets)

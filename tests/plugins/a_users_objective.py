@@ -30,5 +30,5 @@ class Bootstrap:
         loss = (draft.x - teacher_x0).square().mean()
         return Loss(loss, {"bootstrap": loss.detach()})
 
-    def fake_loss(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Loss:
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         raise NotImplementedError

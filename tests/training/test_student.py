@@ -275,9 +275,9 @@ def test_only_its_own_conditions_and_real_samples_are_used(monkeypatch: pytest.M
     batches = []
     original = type(t.spec.objective("adm")).fake_loss
 
-    def noted(self: Any, nets: Any, batch: Any, rng: Any) -> Any:
+    def noted(self: Any, nets: Any, x: Any, batch: Any, rng: Any) -> Any:
         batches.append(batch)
-        return original(self, nets, batch, rng)
+        return original(self, nets, x, batch, rng)
 
     monkeypatch.setattr(type(t.spec.objective("adm")), "fake_loss", noted)
     t.advance(400)
@@ -290,6 +290,26 @@ def test_only_its_own_conditions_and_real_samples_are_used(monkeypatch: pytest.M
     z = torch.cat([b.z for b in batches])
     assert len(z.unique(dim=0)) == len(z)  # no noise is drawn twice
     assert z.std().item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_one_pass_makes_the_samples_of_all_steps_of_the_fake_score(
+    shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = trainer(replace(SPEC, shards=shards, stages={"dm": replace(DM, fake_steps=3)}))
+    steps, original = [], OBJECTIVES["dm"].fake_loss
+
+    def noted(self: Any, nets: Any, x: Any, batch: Any, rng: Any) -> Any:
+        expected = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
+        steps.append((x, expected.detach()))
+        return original(self, nets, x, batch, rng)
+
+    monkeypatch.setattr(OBJECTIVES["dm"], "fake_loss", noted)
+    t.advance(2 * BATCH)
+    assert len(steps) == 2 * 3 * shards
+    for x, expected in steps:
+        assert not x.requires_grad
+        assert torch.allclose(x, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_are_clipped() -> None:
