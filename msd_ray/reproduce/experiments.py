@@ -3,9 +3,6 @@
 from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below, every, falls
 
 COUNTS = (1, 2, 4, 8)
-STUDENT_IMAGES = {"dm": 4_160, "adm": 1_600}
-"""The digits recipe's, for one student."""
-
 _TSM = "tsm: {objective: tsm, images: 32_768, batch: 512, generator_lr: 4e-3, warmup: 4_096}"
 _TOY = {
     "DM": "dm: {objective: dm, images: 12288, fake_steps: 4, batch: 256, generator_lr: 2e-4, fake_lr: 1e-3, warmup: 0}",
@@ -41,14 +38,8 @@ TOY2D = Experiment(
 )
 
 
-def _shorter(k: int) -> tuple[str, ...]:
-    """The stages' lengths where K students share what five have together."""
-    return tuple(f"stages.{stage}.images={_rounded(5 * n / k)}" for stage, n in STUDENT_IMAGES.items())
-
-
-def _rounded(images: float) -> int:
-    return round(images / 32) * 32
-
+_SHARED = ("training.share_images=true", "stages.dm.images=20_800", "stages.adm.images=8_000")
+"""What the digits recipe's five students have together."""
 
 ABLATION_K = Experiment(
     name="ablation-k",
@@ -56,7 +47,7 @@ ABLATION_K = Experiment(
     arms=(
         *(Arm(f"same images each, K = {k}", "digits", (f"partition.k={k}",), k, "each") for k in (1, 2, 5, 10)),
         *(
-            Arm(f"same total images, K = {k}", "digits", (f"partition.k={k}", *_shorter(k)), k, "total")
+            Arm(f"same total images, K = {k}", "digits", (f"partition.k={k}", *_SHARED), k, "total")
             for k in (1, 2, 10)
         ),
     ),

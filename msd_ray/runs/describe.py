@@ -8,13 +8,13 @@ from msd_ray.runs.plan import Job, Plan
 
 def describe(plan: Plan) -> dict[str, Any]:
     """JSON-able facts: what trains where."""
-    recipe, cluster = plan.recipe, plan.cluster
+    recipe, cluster, stages = plan.recipe, plan.cluster, plan.jobs[0].spec.stages
     return {
         "recipe": recipe.name,
         "teacher": f"{plan.teacher.parameters():,} parameters",
         "student": f"{plan.student.parameters():,} parameters",
         "partition": f"{recipe.partition.kind}, k = {recipe.partition.k}, timesteps = {recipe.partition.timesteps}",
-        "stages": "; ".join(f"{name} ({s.objective}, {s.images:,} images)" for name, s in recipe.stages.items()),
+        "stages": "; ".join(f"{name} ({s.objective}, {s.images:,} images)" for name, s in stages.items()),
         "student_actors": f"{len(plan.jobs)} x ({cluster.cpus_per_student:g} CPU, {cluster.gpus_per_student:g} GPU)",
         "teacher_actors": _replicas(cluster.pool)
         if cluster.teacher == "pool"

@@ -13,7 +13,9 @@ from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
 from msd_ray.partition import Partition, PartitionConfig, fit
 from msd_ray.recipes import ClusterConfig, Recipe
+from msd_ray.errors import UserError
 from msd_ray.runs.fitting import needs_of, networks_of, sampling_of
+from msd_ray.training.config import StageConfig
 from msd_ray.training.spec import StudentSpec
 
 
@@ -73,10 +75,27 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     sampling = sampling_of(recipe, needs)
     teacher, student = networks_of(recipe, data, needs.values())
     partition = fit(recipe.partition, data.classes, _means(recipe, data, features), recipe.noise)
-    groups = [_group(recipe, student, "ensemble", "", partition)]
+    each = _for_each_student(recipe, partition.k)
+    groups = [_group(each, student, "ensemble", "", partition)]
     if recipe.evaluation.baselines:
-        groups += _baselines(recipe, student, data.classes, partition.k)
+        groups += _baselines(each, student, data.classes, partition.k)
     return Plan(recipe, teacher, student, data.labels, tuple(groups), sampling)
+
+
+def _for_each_student(recipe: Recipe, students: int) -> Recipe:
+    """The recipe with the stages' images of one student. Raises UserError where its share is too short."""
+    if not recipe.training.share_images:
+        return recipe
+    try:
+        stages = {name: _share(stage, students) for name, stage in recipe.stages.items()}
+    except ValueError as error:
+        raise UserError(f"training.share_images: shared by {students} students, a stage has too few: {error}") from None
+    return replace(recipe, stages=stages)
+
+
+def _share(stage: StageConfig, students: int) -> StageConfig:
+    """To the nearest whole batch."""
+    return replace(stage, images=round(stage.images / students / stage.batch) * stage.batch)
 
 
 def _means(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) -> NDArray[np.float64] | None:

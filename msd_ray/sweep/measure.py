@@ -96,7 +96,7 @@ def judged(
 def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
     """Of one student that has seen so many images."""
     total = 0.0
-    for name, stage in plan.recipe.stages.items():
+    for name, stage in plan.jobs[0].spec.stages.items():
         total += flops[name] * min(images, stage.images)
         images = max(0, images - stage.images)
     return total

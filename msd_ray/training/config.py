@@ -44,6 +44,8 @@ class TrainingConfig:
     """precision: bf16 runs the networks under autocast. threads: torch threads per student on a CPU.
 
     log_every, checkpoint_every: in images; a student's segment between two reports to the driver is the latter.
+    share_images: the stages' images are those of all students together, each of which trains on its share; so ensembles
+    of any size cost the same.
     shards: equal parts that every batch is made of, each with random numbers of its own; up to so many workers can
     share a student. keep: newest checkpoints kept per student. max_skipped: updates in a row that may be skipped
     because a gradient is not finite; one more, and the student has failed.
@@ -55,6 +57,7 @@ class TrainingConfig:
     ema: EMAConfig = field(default_factory=EMAConfig)
     log_every: int = 10_000
     checkpoint_every: int = 100_000
+    share_images: bool = False
     keep: int = 2
     max_skipped: int = 10
 

@@ -66,6 +66,19 @@ def test_a_student_draws_only_levels_of_its_own() -> None:
         assert len(others) < 20
 
 
+def test_students_can_share_the_images_of_all() -> None:
+    lengths = "stages={a: {objective: dm, images: 1_600, batch: 16}, b: {objective: adm, images: 96, batch: 32}}"
+    made = sequential(lengths, "partition.k=4", "training.share_images=true", "evaluation.baselines=true")
+    assert {name: stage.images for name, stage in made.jobs[0].spec.stages.items()} == {"a": 400, "b": 32}
+    assert [group.images for group in made.groups] == [4 * 432, 432, 4 * 432]
+    assert [job.spec.images for job in sequential(lengths, "partition.k=4").jobs] == [1_696] * 4
+
+
+def test_a_share_is_at_least_a_batch() -> None:
+    with pytest.raises(UserError, match=r"training.share_images: shared by 4 students.*images \(0\)"):
+        sequential(stages(only="dm"), "partition.k=4", "stages.only.images=16", "training.share_images=true")
+
+
 def test_baselines_are_one_student_for_everything() -> None:
     made = plan(*DENOISER, "partition.timesteps=2", "evaluation.baselines=true")
     for group, images in zip(made.groups[1:], (160, 640), strict=True):
