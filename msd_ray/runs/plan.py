@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from msd_ray.data import DataSet
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import ONE_STEP, Sampling
+from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
 from msd_ray.partition import Partition, PartitionConfig, fit
 from msd_ray.recipes import ClusterConfig, Recipe
-from msd_ray.errors import UserError
 from msd_ray.runs.fitting import needs_of, networks_of, sampling_of
 from msd_ray.training.config import StageConfig
 from msd_ray.training.spec import StudentSpec
