@@ -46,10 +46,7 @@ ABLATION_K = Experiment(
     title="Digits: FID by number of students",
     arms=(
         *(Arm(f"same images each, K = {k}", "digits", (f"partition.k={k}",), k, "each") for k in (1, 2, 5, 10)),
-        *(
-            Arm(f"same total images, K = {k}", "digits", (f"partition.k={k}", *_SHARED), k, "total")
-            for k in (1, 2, 10)
-        ),
+        *(Arm(f"same total images, K = {k}", "digits", (f"partition.k={k}", *_SHARED), k, "total") for k in (1, 2, 10)),
     ),
     claims=(
         Claim(
