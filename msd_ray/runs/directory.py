@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import pandas as pd
-
 from msd_ray.ensemble import Member, save_ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import Recipe, parse_recipe
@@ -84,15 +82,6 @@ def assemble(store: Store, plan: Plan, group: Group, images: int | None = None) 
         )
     where, recipe = folder(store, group.directory), plan.recipe.to_json()
     save_ensemble(where, recipe, group.partition, plan.labels, members, plan.sampling)
-
-
-def curves(store: Store, plan: Plan) -> pd.DataFrame:
-    """What all students logged so far, in long format: student, stage, nimg, name, value."""
-    rows: list[Any] = []
-    for job in plan.jobs:
-        state = checkpoint_of(store, job)
-        rows += [(job.name, *row) for row in (state.meta["metrics"] if state else [])]
-    return pd.DataFrame(rows, columns=["student", "stage", "nimg", "name", "value"])
 
 
 def weights_part(recipe: Recipe) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from torch import Tensor
 from msd_ray.evaluation import Row, Sampler
 from msd_ray.evaluation.report import ReportContent, SampleGrids, write_report, write_samples
 from msd_ray.partition import Partition
-from msd_ray.runs.directory import curves, folder, has_ensemble
+from msd_ray.runs.curves import curves
+from msd_ray.runs.directory import folder, has_ensemble
 from msd_ray.runs.fitting import teachers_sampling
 from msd_ray.runs.plan import Group, Job
 from msd_ray.runs.samplers import ensemble_of, ensemble_sampler, teacher_sampler

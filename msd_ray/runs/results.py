@@ -22,7 +22,8 @@ from msd_ray.evaluation import (
 from msd_ray.recipes import parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.costs import ensemble_costs, student_costs, teacher_costs
-from msd_ray.runs.directory import curves, folder, has_ensemble
+from msd_ray.runs.curves import curves
+from msd_ray.runs.directory import folder, has_ensemble
 from msd_ray.runs.fitting import teachers_sampling
 from msd_ray.runs.plan import Group
 from msd_ray.runs.report import write_all

@@ -17,7 +17,8 @@ from msd_ray.errors import TrainingError
 from msd_ray.evaluation import Judge
 from msd_ray.recipes import Recipe
 from msd_ray.runs.clocks import Clock
-from msd_ray.runs.directory import assemble, checkpoint_of, curves, folder, keep_recipe
+from msd_ray.runs.curves import curves
+from msd_ray.runs.directory import assemble, checkpoint_of, folder, keep_recipe
 from msd_ray.runs.plan import Job, Plan
 from msd_ray.storage import Store
 from msd_ray.sweep.family import Family
