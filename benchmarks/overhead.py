@@ -6,7 +6,7 @@ probes) with another plain loop beside them: it shares CPUs and caches with them
 costs, and what else the machine does, is in both alike. Every second round runs them in the opposite order. The teacher
 is random. Every process has one torch thread. A student's first segment, the pool's first answers and the plain loops'
 first images are not counted. CPU seconds are those of whole processes, user and system. The students train with DM
-alone.
+alone. They make the samples of all steps of the fake score in one pass, which the plain loops do with `--joint` only.
 
     python benchmarks/overhead.py [--quick] [--rounds 3] [--images 3200]
 
@@ -65,6 +65,7 @@ class PlainLoop:
     def __init__(self, args: argparse.Namespace, images: int, seed: int, niceness: int) -> None:
         script = Path(__file__).with_name("plain_loop.py")
         options = [f"--recipe={args.recipe}", f"--images={images}", f"--warmup={args.plain_warmup}", f"--seed={seed}"]
+        options += ["--joint"] if args.joint else []
         command = [sys.executable, str(script), *options]
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, preexec_fn=partial(os.nice, niceness)
@@ -266,6 +267,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=3200, help="images per student, its first segment included")
     parser.add_argument("--plain-images", type=int, default=3200, help="of the plain loop alone; half of it beside")
     parser.add_argument("--plain-warmup", type=int, default=160)
+    parser.add_argument("--joint", action="store_true", help="give the plain loops the trainer's own shortcut")
     parser.add_argument("--segment", type=int, help="images between checkpoints, if other than the recipe's")
     parser.add_argument("--quick", action="store_true", help="one short round of two students")
     args = parser.parse_args()
@@ -297,6 +299,7 @@ def main() -> None:
             "images_per_student": args.images,
             "images_plain": args.plain_images,
             "checkpoint_every": args.segment or setting.recipe.training.checkpoint_every,
+            "joint": args.joint,
             "rounds": args.rounds,
             "seeds": list(range(args.rounds)),
             "figures": {name: spread([r[name] for r in rounds]) for name in names},

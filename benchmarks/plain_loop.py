@@ -1,8 +1,9 @@
 """The loop that Ray's overhead is measured against: one student trained with DM in one process, in plain PyTorch.
 
 The maths is that of `StudentTrainer` with a teacher beside it; all that makes it a service is left out: random streams
-by name, checkpoints, FID probes, curves, actors. Prints one JSON object: CPU seconds of this process and wall seconds
-for `--images` images, counted after a warm-up.
+by name, checkpoints, FID probes, curves, actors; and, without `--joint`, one pass for the samples of all steps of the fake
+score. Prints one JSON object: CPU seconds of this process and wall seconds for `--images` images, counted after a
+warm-up.
 
     python benchmarks/plain_loop.py --recipe digits --images 6400
 """
@@ -55,8 +56,10 @@ def steps(
     noise: Noise,
     ema: EMAConfig,
     conditions: Tensor,
+    joint: bool = False,
 ) -> Iterator[int]:
-    """One generator update per item; yields the images seen so far."""
+    """One generator update per item; yields the images seen so far. joint: one pass makes the samples of all steps of
+    the fake score, as in `StudentTrainer`."""
     generator = copy.deepcopy(teacher).requires_grad_(True)
     fake, average = copy.deepcopy(generator), copy.deepcopy(teacher)
     settings: dict[str, Any] = {"betas": stage.betas, "weight_decay": stage.weight_decay, "fused": True}
@@ -66,6 +69,13 @@ def steps(
 
     def drawn() -> tuple[Tensor, Tensor]:
         return torch.randn(batch, *shape), conditions[torch.randint(len(conditions), (batch,))]
+
+    def generated(drafts: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        with torch.no_grad():
+            if joint:
+                z, condition = (torch.cat(parts) for parts in zip(*drafts, strict=True))
+                return list(one_step(generator, z, condition, noise.sigma_init).split(batch))
+            return [one_step(generator, z, condition, noise.sigma_init) for z, condition in drafts]
 
     def noised(x: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
         sigma = grid[torch.randint(first, last, (batch,))]
@@ -85,10 +95,8 @@ def steps(
         x_t, sigma = noised(x.detach(), int(0.02 * levels), int(0.98 * levels) + 1)
         with torch.no_grad():
             teacher_x0 = teacher(x_t, sigma, condition)
-        for _ in range(stage.fake_steps):
-            fake_z, fake_condition = drawn()
-            with torch.no_grad():
-                fake_x = one_step(generator, fake_z, fake_condition, noise.sigma_init)
+        drafts = [drawn() for _ in range(stage.fake_steps)]
+        for fake_x, (_, fake_condition) in zip(generated(drafts), drafts, strict=True):
             fake_x_t, fake_sigma = noised(fake_x, 0, levels)
             weight = per_sample(fake_sigma**-2 + noise.sigma_data**-2, fake_x)
             error = fake(fake_x_t, fake_sigma, fake_condition) - fake_x
@@ -103,13 +111,14 @@ def steps(
         yield nimg
 
 
-def run(recipe: Recipe, images: int, warmup: int, seed: int) -> dict[str, float]:
+def run(recipe: Recipe, images: int, warmup: int, seed: int, joint: bool) -> dict[str, float]:
     """CPU and wall seconds for `images` images after `warmup` others."""
     torch.set_num_threads(recipe.training.threads)
     spec = teacher_spec(recipe)
     teacher = random_teacher(spec)
     torch.manual_seed(seed)
-    seen = steps(teacher, spec.sample_shape, dm_stage(recipe), recipe.noise, recipe.training.ema, torch.tensor([0, 1]))
+    stage, conditions = dm_stage(recipe), torch.tensor([0, 1])
+    seen = steps(teacher, spec.sample_shape, stage, recipe.noise, recipe.training.ema, conditions, joint)
     begin = next(n for n in seen if n >= warmup)
     wall, cpu = time.perf_counter(), time.process_time()
     end = next(n for n in seen if n >= begin + images)
@@ -126,10 +135,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6400)
     parser.add_argument("--warmup", type=int, default=160, help="images before the clock starts")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--joint", action="store_true", help="the samples of all steps of the fake score in one pass")
     parser.add_argument("--quick", action="store_true", help="320 images")
     args = parser.parse_args()
     images = 320 if args.quick else args.images
-    print(json.dumps(run(load_recipe(args.recipe), images, args.warmup, args.seed)))
+    print(json.dumps(run(load_recipe(args.recipe), images, args.warmup, args.seed, args.joint)))
 
 
 if __name__ == "__main__":
