@@ -1,8 +1,8 @@
 """The loop that Ray's overhead is measured against: one student trained with DM in one process, in plain PyTorch.
 
 The maths is that of `StudentTrainer` with a teacher beside it; all that makes it a service is left out: random streams
-by name, checkpoints, FID probes, curves, actors; and, without `--joint`, one pass for the samples of all steps of the fake
-score. Prints one JSON object: CPU seconds of this process and wall seconds for `--images` images, counted after a
+by name, checkpoints, FID probes, curves, actors; and, without `--joint`, one pass for the samples of all steps of the
+fake score. Prints one JSON object: CPU seconds of this process and wall seconds for `--images` images, counted after a
 warm-up.
 
     python benchmarks/plain_loop.py --recipe digits --images 6400
