@@ -14,23 +14,33 @@ from msd_ray.runs.plan import Plan
 from msd_ray.runs.trial import StageTiming, Timing, try_out
 
 TOO_SLOW_TO_TRY = 20_000_000  # parameters, on a CPU
+CROWD = 2
+"""Processes per CPU beyond which a trial would take longer and say no more."""
 
 
 def time_plan(plan: Plan) -> Timing | None:
     """None where a network is too large to try on a CPU.
 
-    On CPUs it is tried in as many processes at once as will train at once, since they slow each other down even where
-    each has a CPU of its own: they share its caches, and often its cores.
+    On CPUs it is tried in as many processes at once as will train at once, but at most CROWD for each CPU: they slow
+    each other down even where each has a CPU of its own, since they share caches and often cores, and more where they
+    take turns.
     """
     gpus = plan.cluster.gpus_per_student if torch.cuda.is_available() else 0.0
     if not gpus and max(plan.student.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY:
         return None
-    processes = 1 if gpus else min(os.cpu_count() or 1, len(plan.jobs))
+    processes = 1 if gpus else _at_once(plan, os.cpu_count() or 1)
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as executor:
         try:
             return median_of(list(executor.map(try_out, [plan] * processes, [gpus] * processes)))
         except BrokenProcessPool:
             raise TrainingError("a process that tried the plan's steps was killed; is there enough memory?") from None
+
+
+def _at_once(plan: Plan, cpus: int) -> int:
+    """How many students of the plan train at once on so many CPUs, or as many of them as are tried."""
+    cluster = plan.cluster
+    room = int(cpus / cluster.cpus_per_student) if cluster.cpus_per_student else len(plan.jobs)
+    return max(1, min(CROWD * cpus, len(plan.jobs), room, cluster.max_slots or room))
 
 
 def median_of(found: list[Timing]) -> Timing:

@@ -11,7 +11,7 @@ from torch import Tensor
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.runs.clocks import Clock, ClockedTeacher
 from msd_ray.runs.setting import Setting
-from msd_ray.runs.timing import median_of, time_plan
+from msd_ray.runs.timing import _at_once, median_of, time_plan
 from msd_ray.runs.trial import StageTiming, Timing, try_out
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
@@ -137,6 +137,23 @@ def test_a_network_that_is_too_large_for_a_cpu_is_not_tried(monkeypatch: pytest.
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert time_plan(setting("network.width=4096").plan) is None
     assert time_plan(setting("network.width=4096", "student.channel_factor=0.01").plan) is None  # the teacher is
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cpus", "expected"),
+    [
+        ([], 1, 2),
+        (["partition.k=4"], 1, 2),
+        (["partition.k=4"], 2, 4),
+        (["partition.k=4", "cluster.cpus_per_student=1"], 2, 2),
+        (["partition.k=4", "cluster.max_slots=3"], 2, 3),
+        (["cluster.cpus_per_student=3"], 2, 1),
+    ],
+)
+def test_as_many_students_are_tried_at_once_as_will_train_at_once(
+    overrides: list[str], cpus: int, expected: int
+) -> None:
+    assert _at_once(setting(*overrides).plan, cpus) == expected
 
 
 def test_a_plan_is_timed_in_processes_of_its_own() -> None:
