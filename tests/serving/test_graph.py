@@ -8,6 +8,8 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,19 @@ def test_answers_as_the_ensemble_does_over_grpc_and_http(site: Site, first: str)
     assert twin["images"][0]["student_version"] == made[3].student_version
     assert site.http("/healthz").json() == {"status": "SERVING"}
     assert site.http("/v1/generate", {"conditions": [10]}).status_code == 400
+
+
+def test_a_thousand_pairs_under_load_are_what_the_ensemble_makes_one_at_a_time(site: Site) -> None:
+    rng = random.Random(0)
+    pairs = [(rng.randrange(10), rng.getrandbits(63)) for _ in range(1000)]
+    left, requests = iter(pairs), list[list[tuple[int, int]]]()
+    while request := list(islice(left, rng.randint(1, 16))):
+        requests.append(request)
+    with Client(site.where) as client, ThreadPoolExecutor(8) as callers:
+        answers = callers.map(lambda r: client.generate([c for c, _ in r], [s for _, s in r], "float32"), requests)
+        made = [image.data for answer in answers for image in answer]
+    ensemble = Ensemble.load(site.uri)
+    assert made == [ensemble.generate([c], [s])[0].numpy().tobytes() for c, s in pairs]
 
 
 def test_a_trace_goes_from_the_caller_to_the_students(site: Site, cache: Path) -> None:
@@ -167,6 +182,25 @@ def test_few_replicas_may_hold_many_students(site: Site, tmp_path: Path) -> None
     (tmp_path / "student-0001.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match=r"does not start: .*student-0001\.safetensors"):
         deploy_students(describe(str(tmp_path)), config, True)
+
+
+def test_students_that_nobody_asks_go_away_and_come_back(site: Site, tmp_path: Path) -> None:
+    from ray import serve
+
+    from msd_ray.serving.core.load import parse_config
+    from msd_ray.serving.graph.deploy import deploy_students
+    from msd_ray.serving.graph.names import part_app
+
+    uri = saved(tmp_path, 2, spec=PICTURES, weights=(21, 22))
+    version = describe(uri)
+    students = {"placement": "dedicated", "min_replicas": 0, "idle_seconds": 1.0}
+    deploy_students(version, parse_config({"students": students}), False)
+    part = version.parts[version.owners[3]]
+    assert eventually(lambda: not replicas(f"ServeReplica:{part_app(part)}"))
+    asked = serve.get_app_handle(part_app(part)).make.remote([(3, 4)], "float32", 60.0)
+    (made,) = asked.result(timeout_s=120)
+    assert made.data == Ensemble.load(uri).generate([3], [4])[0].numpy().tobytes()
+    assert replicas(f"ServeReplica:{part_app(part)}")
 
 
 def test_told_to_stop_it_finishes_what_is_under_way(site: Site) -> None:
