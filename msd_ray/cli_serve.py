@@ -64,7 +64,7 @@ def start(
         at = settings.front.host
         out.print(f"gRPC:  {at}:{settings.front.port}", highlight=False)
         if not settings.front.tls_client_ca:
-            out.print(f"HTTP:  {scheme}://{at}:{settings.front.http_port}/docs", highlight=False)
+            out.print(f"HTTP:  {scheme}://{at}:{settings.front.http_port}/", highlight=False)
         out.print(f"update: msd-ray serve update ENSEMBLE --address {ray_address}", highlight=False, soft_wrap=True)
         _told_to_stop().wait()
         err.print("stopping: requests under way are finished")

@@ -1,4 +1,4 @@
-"""The contract's methods as HTTP and JSON, with OpenAPI at /docs, and the playground at /."""
+"""The contract's methods as HTTP and JSON, with OpenAPI at /openapi.json, and the playground at /."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -33,7 +33,9 @@ _STREAM: dict[int | str, dict[str, Any]] = {200: {"description": "One JSON objec
 
 def http_app(service: Service, tokens: Tokens) -> FastAPI:
     """The routes below /v1; /healthz and the playground, which are open to all."""
-    app = FastAPI(title="msd_ray", version="v1", description=__doc__, responses={"default": {"model": ErrorBody}})
+    said: dict[str, Any] = {"description": __doc__, "responses": {"default": {"model": ErrorBody}}}
+    # FastAPI's own pages of the API would load scripts from the internet.
+    app = FastAPI(title="msd_ray", version="v1", docs_url=None, redoc_url=None, **said)
 
     async def wish(request: Request) -> tuple[Wish, float | None]:
         """What is asked for, and how long the caller waits."""
