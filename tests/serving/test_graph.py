@@ -3,13 +3,12 @@
 All tests share one service; the last one ends it.
 """
 
+import asyncio
 import json
 import os
 import random
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from msd_ray.serving.client.patience import NEVER
 from msd_ray.serving.core.config import ServeConfig
 from msd_ray.serving.core.describe import describe
 
+from .asking import all_at_once, one_at_a_time, pairs_of
 from .ensembles import PICTURES, saved
 from .whole import BODY, Load, Site, assert_right, eventually, replicas, started
 
@@ -66,16 +66,8 @@ def test_answers_as_the_ensemble_does_over_grpc_and_http(site: Site, first: str)
 
 
 def test_a_thousand_pairs_under_load_are_what_the_ensemble_makes_one_at_a_time(site: Site) -> None:
-    rng = random.Random(0)
-    pairs = [(rng.randrange(10), rng.getrandbits(63)) for _ in range(1000)]
-    left, requests = iter(pairs), list[list[tuple[int, int]]]()
-    while request := list(islice(left, rng.randint(1, 16))):
-        requests.append(request)
-    with Client(site.where) as client, ThreadPoolExecutor(8) as callers:
-        answers = callers.map(lambda r: client.generate([c for c, _ in r], [s for _, s in r], "float32"), requests)
-        made = [image.data for answer in answers for image in answer]
-    ensemble = Ensemble.load(site.uri)
-    assert made == [ensemble.generate([c], [s])[0].numpy().tobytes() for c, s in pairs]
+    pairs = pairs_of(1000)
+    assert asyncio.run(all_at_once(site.where, pairs)) == one_at_a_time(site.uri, pairs)
 
 
 def test_a_trace_goes_from_the_caller_to_the_students(site: Site, cache: Path) -> None:

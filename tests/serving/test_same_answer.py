@@ -1,7 +1,6 @@
 """A class and a seed give the same bits, whatever else is asked at the same time."""
 
 import asyncio
-import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,62 +11,20 @@ import torch
 
 from msd_ray.ensemble import Ensemble, Part, read_description
 from msd_ray.networks import DenoiserSpec
-from msd_ray.serving.client import AsyncClient, Client
+from msd_ray.serving.client import Client
 from msd_ray.serving.core.limits import Limits
 from msd_ray.serving.core.positions import positions_show
 from msd_ray.storage import Store
 
+from .asking import all_at_once, one_at_a_time, pairs_of
 from .conftest import Running, running
 from .ensembles import PICTURES, POINTS, saved
 
-Pair = tuple[int, int]
 N = 120
-MANY = 1000
-
-
-def pairs_of(n: int) -> list[Pair]:
-    rng = random.Random(0)
-    return [(rng.randrange(10), rng.choice([rng.randrange(100), rng.getrandbits(63)])) for _ in range(n)]
-
-
-def one_at_a_time(uri: str, pairs: list[Pair]) -> list[bytes]:
-    ensemble = Ensemble.load(uri)
-    return [ensemble.generate([c], [s])[0].numpy().tobytes() for c, s in pairs]
-
-
-async def all_at_once(address: str, pairs: list[Pair]) -> list[bytes]:
-    """Asked for in requests and streams of different sizes, sixteen at a time."""
-    rng, room = random.Random(1), asyncio.Semaphore(16)
-    found: dict[Pair, bytes] = {}
-
-    async def ask(client: AsyncClient, some: list[Pair]) -> None:
-        classes, seeds = [c for c, _ in some], [s for _, s in some]
-        async with room:
-            if rng.random() < 0.5:
-                made = await client.generate(classes, seeds, "float32")
-            else:
-                made = [image async for image in client.stream(classes, seeds, "float32")]
-        found.update({(image.class_id, image.seed): image.array().tobytes() for image in made})
-
-    async with AsyncClient(address) as client:
-        left, requests = list(pairs), []
-        while left:
-            n = rng.choice([1, 1, 1, 2, 7, 20])
-            requests.append(left[:n])
-            left = left[n:]
-        await asyncio.gather(*(ask(client, some) for some in requests))
-    return [found[pair] for pair in pairs]
 
 
 def test_under_load_every_bit_is_that_of_generate_one_at_a_time(service: Running, tiny: str) -> None:
     pairs = pairs_of(N)
-    assert asyncio.run(all_at_once(service.address, pairs)) == one_at_a_time(tiny, pairs)
-
-
-@pytest.mark.slow
-def test_so_is_every_bit_of_a_thousand(service: Running, tiny: str) -> None:
-    rng = random.Random(2)
-    pairs = [(rng.randrange(10), rng.getrandbits(63)) for _ in range(MANY)]
     assert asyncio.run(all_at_once(service.address, pairs)) == one_at_a_time(tiny, pairs)
 
 
