@@ -27,6 +27,8 @@ MEASURED: dict[str, Any] = dict.fromkeys(("latency_ms", "batch_latency_ms", "cpu
 
 @pytest.mark.timeout(900)
 def test_trials_and_decisions_are_those_of_a_sweep_that_nobody_disturbed(cluster: None, tmp_path: Path) -> None:
+    import ray
+
     from msd_ray.sweep.run import sweep
 
     calm, killed = tmp_path / "calm", tmp_path / "killed"
@@ -35,6 +37,7 @@ def test_trials_and_decisions_are_those_of_a_sweep_that_nobody_disturbed(cluster
 
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SAID | ASHA, sort_keys=False))
     command = [sys.executable, "-m", "msd_ray", "sweep", str(tmp_path / "tiny.yaml"), "--run-dir", str(killed)]
+    command += ["--address", ray.get_runtime_context().gcs_address]
     rng = random.Random(0)
     for _ in range(3):
         signal_after_a_report(command, signal.SIGKILL, rng.uniform(0, 1.5))
