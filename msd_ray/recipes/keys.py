@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from msd_ray.errors import UserError
+from msd_ray.networks import StudentSize
 from msd_ray.networks.spec import type_of_kind
 from msd_ray.objectives import objective_class
 from msd_ray.recipes.schema import Recipe
@@ -49,6 +50,10 @@ def _known(cls: Any, raw: dict[str, Any], prefix: str) -> Iterator[str]:
             yield from _known(type_of_kind.get(str(inner.get("kind")), type_of_kind["unet"]), inner, f"{path}.")
         elif f.name == "stages":
             yield from _known_stages(inner, f"{path}.")
+        elif f.name == "students":
+            for number, size in inner.items():
+                yield f"{path}.{number}"
+                yield from _known(StudentSize, size if isinstance(size, dict) else {}, f"{path}.{number}.")
 
 
 def _known_stages(stages: dict[str, Any], prefix: str) -> Iterator[str]:

@@ -66,9 +66,14 @@ def _read(name_or_path: str) -> dict[str, Any]:
         text = Path(name_or_path).read_text()
     else:
         raise UserError(f"no recipe {name_or_path}: give a YAML file or one of {', '.join(shipped())}")
-    raw = read_mapping(name_or_path, text)
+    raw = _named(read_mapping(name_or_path, text))
     base = raw.pop("base", None)
     return raw if base is None else _merged(_read(str(base)), raw)
+
+
+def _named(raw: Any) -> Any:
+    """With text for keys: YAML takes the number of a student for a number, but paths are text."""
+    return {str(key): _named(value) for key, value in raw.items()} if isinstance(raw, dict) else raw
 
 
 def read_mapping(name: str, text: str) -> dict[str, Any]:

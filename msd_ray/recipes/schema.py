@@ -100,7 +100,8 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run. network: the teacher's shape. student: how its students' shape is cut from it. stages: in order.
+    """One run. network: the teacher's shape. student: how its students' shape is cut from it; students: how those of
+    single ones are, by number, where they are to be others. stages: in order.
 
     pairs: how many pairs of noise and teacher sample are made, where an objective needs them. init: an ensemble, or a
     run that has one, of the same student shape: each student starts as the one there that owns most of its conditions.
@@ -117,6 +118,7 @@ class Recipe:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     student: StudentSize = field(default_factory=StudentSize)
+    students: dict[int, StudentSize] = field(default_factory=dict)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -12,7 +12,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "teacher": f"{plan.teacher.parameters():,} parameters",
-        "student": f"{plan.student.parameters():,} parameters",
+        "student": _parameters(plan),
         "partition": f"{recipe.partition.kind}, k = {recipe.partition.k}, timesteps = {recipe.partition.timesteps}",
         "stages": "; ".join(f"{name} ({s.objective}, {s.images:,} images)" for name, s in stages.items()),
         "student_actors": f"{len(plan.jobs)} x ({cluster.cpus_per_student:g} CPU, {cluster.gpus_per_student:g} GPU)",
@@ -21,6 +21,11 @@ def describe(plan: Plan) -> dict[str, Any]:
         else "none: the teacher runs in each student",
         "students": [_student(plan, job) for job in plan.jobs],
     }
+
+
+def _parameters(plan: Plan) -> str:
+    least, *more = sorted({job.spec.denoiser.parameters() for job in plan.jobs})
+    return f"{least:,} to {more[-1]:,} parameters" if more else f"{least:,} parameters"
 
 
 def _replicas(pool: PoolConfig) -> str:

@@ -8,7 +8,7 @@ import torch
 from msd_ray.data import DataSet
 from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.errors import UserError
-from msd_ray.networks import DenoiserSpec, resize
+from msd_ray.networks import DenoiserSpec, StudentSize, resize
 from msd_ray.objectives import Needs, Nets, objective_class
 from msd_ray.recipes import Recipe
 
@@ -52,11 +52,14 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
     return sampling
 
 
-def networks_of(recipe: Recipe, data: DataSet, needs: Collection[Needs]) -> tuple[DenoiserSpec, DenoiserSpec]:
-    """The teacher's and the students'. Raises UserError where they, or a discriminator on them, do not fit the data."""
+def teacher_of(recipe: Recipe, data: DataSet) -> DenoiserSpec:
+    return DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
+
+
+def student_of(recipe: Recipe, teacher: DenoiserSpec, size: StudentSize, needs: Collection[Needs]) -> DenoiserSpec:
+    """A student of that size. Raises UserError where it, its teacher or a discriminator on it does not fit the data."""
     try:
-        teacher = DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
-        student = replace(teacher, network=resize(recipe.network, recipe.student))
+        student = replace(teacher, network=resize(recipe.network, size))
         if any(n.boundary for n in needs):
             student = replace(student, sigma_min=recipe.noise.sigma_min)
         with torch.device("meta"):
@@ -66,4 +69,4 @@ def networks_of(recipe: Recipe, data: DataSet, needs: Collection[Needs]) -> tupl
                     make(nets)
     except ValueError as error:
         raise UserError(f"the recipe's network does not fit its data: {error}") from None
-    return teacher, student
+    return student

@@ -14,7 +14,7 @@ from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
 from msd_ray.partition import Partition, PartitionConfig, fit
 from msd_ray.recipes import ClusterConfig, Recipe
-from msd_ray.runs.fitting import needs_of, networks_of, sampling_of
+from msd_ray.runs.fitting import needs_of, sampling_of, student_of, teacher_of
 from msd_ray.training.config import StageConfig
 from msd_ray.training.spec import StudentSpec
 
@@ -45,7 +45,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """groups: the ensemble first, then the baselines it is compared with. sampling: how all of them make samples."""
+    """student: but for those whose size the recipe gives by number. groups: the ensemble first, then the baselines it
+    is compared with. sampling: how all of them make samples."""
 
     recipe: Recipe
     teacher: DenoiserSpec
@@ -57,6 +58,11 @@ class Plan:
     @property
     def jobs(self) -> list[Job]:
         return [job for group in self.groups for job in group.jobs]
+
+    @property
+    def largest(self) -> StudentSpec:
+        """The student of the ensemble with the most parameters, the first of several."""
+        return max((job.spec for job in self.groups[0].jobs), key=lambda spec: spec.denoiser.parameters())
 
     @property
     def cluster(self) -> ClusterConfig:
@@ -73,10 +79,14 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     """
     needs = {name: needs_of(recipe, name) for name in recipe.stages}
     sampling = sampling_of(recipe, needs)
-    teacher, student = networks_of(recipe, data, needs.values())
+    teacher = teacher_of(recipe, data)
+    student = student_of(recipe, teacher, recipe.student, needs.values())
+    single = {i: student_of(recipe, teacher, size, needs.values()) for i, size in recipe.students.items()}
     partition = fit(recipe.partition, data.classes, _means(recipe, data, features), recipe.noise)
+    if strangers := [i for i in single if not 0 <= i < partition.k]:
+        raise UserError(f"students.{strangers[0]}: the students are those from 0 to {partition.k - 1}")
     each = _for_each_student(recipe, partition.k)
-    groups = [_group(each, student, "ensemble", "", partition)]
+    groups = [_group(each, [single.get(i, student) for i in range(partition.k)], "ensemble", "", partition)]
     if recipe.evaluation.baselines:
         groups += _baselines(each, student, data.classes, partition.k)
     return Plan(recipe, teacher, student, data.labels, tuple(groups), sampling)
@@ -110,14 +120,14 @@ def _baselines(recipe: Recipe, student: DenoiserSpec, classes: int, students: in
     alone = fit(PartitionConfig(k=1), classes)
     longer = {name: replace(stage, images=stage.images * students) for name, stage in recipe.stages.items()}
     return [
-        _group(recipe, student, "one student, same images each", "baselines/same-each", alone),
+        _group(recipe, [student], "one student, same images each", "baselines/same-each", alone),
         _group(
-            replace(recipe, stages=longer), student, "one student, same total images", "baselines/same-total", alone
+            replace(recipe, stages=longer), [student], "one student, same total images", "baselines/same-total", alone
         ),
     ]
 
 
-def _group(recipe: Recipe, student: DenoiserSpec, name: str, directory: str, partition: Partition) -> Group:
+def _group(recipe: Recipe, students: list[DenoiserSpec], name: str, directory: str, partition: Partition) -> Group:
     prefix = f"{directory}/" if directory else ""
     jobs = tuple(
         Job(
@@ -134,7 +144,7 @@ def _group(recipe: Recipe, student: DenoiserSpec, name: str, directory: str, par
                 shards=recipe.training.shards,
             ),
         )
-        for i in range(partition.k)
+        for i, student in enumerate(students)
     )
     return Group(name, f"{prefix}ensemble", partition, jobs)
 

@@ -26,7 +26,7 @@ def time_plan(plan: Plan) -> Timing | None:
     take turns.
     """
     gpus = plan.cluster.gpus_per_student if torch.cuda.is_available() else 0.0
-    if not gpus and max(plan.student.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY:
+    if not gpus and max(plan.largest.denoiser.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY:
         return None
     processes = 1 if gpus else _at_once(plan, os.cpu_count() or 1)
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as executor:

@@ -22,7 +22,7 @@ from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher, Teacher
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.device import prepare_device
-from msd_ray.training.spec import Extras
+from msd_ray.training.spec import Extras, StudentSpec
 from msd_ray.training.student import StudentTrainer
 from msd_ray.training.teacher import TeacherTrainer
 
@@ -62,7 +62,7 @@ class Timing:
 def try_out(plan: Plan, gpus: float) -> Timing:
     """To be called first thing in a process. gpus: whether to use one."""
     start = time.process_time()
-    with _trial(plan, gpus) as trial:
+    with _trial(plan, plan.largest, gpus) as trial:
         return Timing(
             device=trial.device.type,
             stages={name: trial.stage(name) for name in plan.recipe.stages},
@@ -74,24 +74,24 @@ def try_out(plan: Plan, gpus: float) -> Timing:
         )
 
 
-def flops_per_image(plan: Plan, gpus: float) -> dict[str, float]:
-    """Floating-point operations that an image of each stage takes, the fake score's and the teacher's included: those
-    of matrix products and convolutions, which PyTorch counts in one update."""
-    with _trial(plan, gpus) as trial:
+def flops_per_image(plan: Plan, student: StudentSpec, gpus: float) -> dict[str, float]:
+    """Floating-point operations that an image of each of the student's stages takes, the fake score's and the teacher's
+    included: those of matrix products and convolutions, which PyTorch counts in one update."""
+    with _trial(plan, student, gpus) as trial:
         return {name: trial.flops(name) for name in plan.recipe.stages}
 
 
 @contextmanager
-def _trial(plan: Plan, gpus: float) -> Iterator["_Trial"]:
+def _trial(plan: Plan, student: StudentSpec, gpus: float) -> Iterator["_Trial"]:
     with tempfile.TemporaryDirectory() as folder:
-        yield _Trial(plan, prepare_device(gpus, plan.recipe.training.threads), Store(folder))
+        yield _Trial(plan, student, prepare_device(gpus, plan.recipe.training.threads), Store(folder))
 
 
 class _Trial:
-    """The first student of a plan. Teacher, features and real samples are blanks, which cost as much as real ones."""
+    """One student of a plan. Teacher, features and real samples are blanks, which cost as much as real ones."""
 
-    def __init__(self, plan: Plan, device: torch.device, folder: Store) -> None:
-        self._plan, self.device, self._spec = plan, device, plan.groups[0].jobs[0].spec
+    def __init__(self, plan: Plan, student: StudentSpec, device: torch.device, folder: Store) -> None:
+        self._plan, self.device, self._spec = plan, device, student
         self._clock = Clock(device, plan.recipe.training.threads)
         teacher = plan.teacher.build(plan.recipe.training.precision)
         self._teacher: EDMDenoiser = teacher.eval().requires_grad_(False).to(device)

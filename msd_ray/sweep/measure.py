@@ -53,18 +53,21 @@ def _median(act: Callable[[int], object], clock: Clock) -> float:
     return median(found)
 
 
-def training_flops(plan: Plan, gpus: float) -> dict[str, float] | None:
-    """Per image of each stage; None where that cannot be counted here in reasonable time."""
-    too_slow = max(plan.student.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY
-    return None if too_slow and not gpus else flops_per_image(plan, gpus)
+def training_flops(plan: Plan, gpus: float) -> list[dict[str, float]] | None:
+    """Of each student, per image of each stage; None where that cannot be counted here in reasonable time."""
+    if not gpus and max(plan.largest.denoiser.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY:
+        return None
+    specs = [job.spec for job in plan.groups[0].jobs]
+    known = {denoiser: flops_per_image(plan, spec, gpus) for denoiser, spec in {s.denoiser: s for s in specs}.items()}
+    return [known[spec.denoiser] for spec in specs]
 
 
 def judged(
     judge: Judge, data: DataSet, plan: Plan, ensemble: Ensemble, logged: pd.DataFrame, images: int, speed: Speed,
-    flops: dict[str, float] | None,
+    flops: list[dict[str, float]] | None,
 ) -> tuple[Report, Samples]:  # fmt: skip
     """The report of an ensemble whose students have seen `images` each, and the samples it was judged by. logged: the
-    students' curves. flops: per image of each stage."""
+    students' curves. flops: of each student, per image of each stage."""
     group = plan.groups[0]
     costs = ensemble_costs(group, ensemble, logged)
     row, samples = sampler_row("ensemble", judge, ensemble_sampler(ensemble), range(data.classes), costs)
@@ -83,10 +86,10 @@ def judged(
         latency_ms=speed.latency_ms,
         batch_latency_ms=speed.batch_latency_ms,
         parameters=ensemble.parameters,
-        active_parameters=ensemble.parameters // group.partition.parts,
+        active_parameters=_active_parameters(ensemble),
         nfe=ensemble.nfe,
         total_images=images * k,
-        flops=None if flops is None else k * _flops_until(plan, flops, images),
+        flops=None if flops is None else sum(_flops_until(plan, each, images) for each in flops),
         cpu_seconds=costs.cpu_seconds or 0.0,
         gpu_seconds=held * plan.cluster.gpus_per_student,
     )
@@ -100,6 +103,12 @@ def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
         total += flops[name] * min(images, stage.images)
         images = max(0, images - stage.images)
     return total
+
+
+def _active_parameters(ensemble: Ensemble) -> int:
+    """Of the students that one request asks, in the mean over the classes."""
+    asked = sum(len(member.conditions) * member.spec.parameters() for member in ensemble.members)
+    return round(asked / len(ensemble.labels))
 
 
 def known(value: float) -> float | None:

@@ -66,6 +66,21 @@ def test_a_student_draws_only_levels_of_its_own() -> None:
         assert len(others) < 20
 
 
+def test_single_students_can_have_sizes_of_their_own() -> None:
+    made = sequential("students.1.channel_factor=0.5", "students.1.blocks=4", "evaluation.baselines=true")
+    usual, other = (job.spec.denoiser for job in made.groups[0].jobs)
+    assert usual == made.student == made.groups[1].jobs[0].spec.denoiser
+    assert (other.network.width, other.network.blocks) == (usual.network.width // 2, 4)
+    assert made.largest.denoiser == (usual if usual.parameters() > other.parameters() else other)
+
+
+def test_sizes_are_of_students_that_there_are() -> None:
+    with pytest.raises(UserError, match=r"^students.2: the students are those from 0 to 1$"):
+        sequential("students.2.blocks=4")
+    with pytest.raises(UserError, match=r"unknown key students.1.width"):
+        sequential("students.1.width=4")
+
+
 def test_students_can_share_the_images_of_all() -> None:
     lengths = "stages={a: {objective: dm, images: 1_600, batch: 16}, b: {objective: adm, images: 96, batch: 32}}"
     made = sequential(lengths, "partition.k=4", "training.share_images=true", "evaluation.baselines=true")
