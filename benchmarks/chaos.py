@@ -240,12 +240,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=19_200, help="per student")
     parser.add_argument("--students", type=int, default=8)
     parser.add_argument("--workers", type=int, nargs=2, default=[1, 1], help="the fewest and the most of a student")
-    parser.add_argument("--patience", type=float, nargs=2, default=(4.0, 12.0), help="seconds between events")
+    parser.add_argument("--patience", type=float, nargs=2, help="seconds between events, at least and at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="three events")
     args = parser.parse_args()
     if args.quick:
         args.events, args.images, args.patience = 3, 1_280, (2.0, 4.0)
+    # Workers that share a student begin together, which takes them longer: they too are to get something done between.
+    args.patience = args.patience or ((15.0, 30.0) if args.workers[1] > 1 else (4.0, 12.0))
     return args
 
 
