@@ -87,7 +87,12 @@ def update(
 
 @serve_app.command()
 def rollback(
-    name: Annotated[str, typer.Argument(metavar="[VERSION]", help="By default the one that was served before.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[VERSION]", help="By default the main one of the others."
+        ),
+    ] = "",
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:

@@ -96,6 +96,17 @@ def test_a_new_version_takes_its_weight_from_the_others(version: Version) -> Non
     assert whole.version("") == whole.versions[0]
 
 
+@pytest.mark.parametrize(
+    ("weights", "before"),
+    [((1.0,), None), ((1.0, 0.0, 0.0), "1"), ((0.5, 0.1, 0.4), "2"), ((0.0, 1.0, 0.0), "1"), ((0.2, 0.4, 0.4), "1")],
+)
+def test_a_roll_back_goes_to_what_most_of_the_others_traffic_goes_to(
+    version: Version, weights: tuple[float, ...], before: str | None
+) -> None:
+    found = weighted(version, *weights).before
+    assert (found and found.name) == before
+
+
 def test_versions_with_traffic_are_kept_and_the_oldest_without_go(version: Version) -> None:
     names = [v.name for v in weighted(version, 1.0, 0.0, 0.0, 0.0).kept(2).versions]
     assert names == ["0", "1"]

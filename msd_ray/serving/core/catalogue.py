@@ -66,6 +66,12 @@ class Traffic:
             return max(zip(self.weights, self.versions, strict=True), key=lambda pair: pair[0])[1]
         return next((version for version in self.versions if version.name == name), None)
 
+    @property
+    def before(self) -> Version | None:
+        """What to go back to from the newest version: of the others the one that gets most, the newest of equals."""
+        others = zip(self.weights[1:], self.versions[1:], strict=True)
+        return max(others, key=lambda pair: pair[0], default=(0.0, None))[1]
+
     def chosen(self, seed: int) -> Version:
         """The version that makes the image of a seed, unless one is asked for by name. The same seed keeps its version
         while the weights stay, and as a version's weight grows it only gains seeds."""

@@ -38,12 +38,13 @@ class Operation:
         return self._change(traffic.with_version(version, weight).kept(config.keep), config, multiplexed)
 
     def roll_back(self, name: str = "") -> Traffic:
-        """Gives all traffic to a version that is kept: the one of that name, or else the one that was served before.
+        """Gives all traffic to a version that is kept: the one of that name, or else what most of the traffic
+        went to before the newest, or still goes to beside it.
 
         Returns the new traffic. Raises UserError where there is none.
         """
         traffic, config, multiplexed = self.current()
-        before = traffic.version(name) if name else next(iter(traffic.versions[1:]), None)
+        before = traffic.version(name) if name else traffic.before
         if before is None:
             kept = ", ".join(version.name for version in traffic.versions)
             raise UserError(f"no version {name or 'before this one'} to go back to; there is {kept}")
