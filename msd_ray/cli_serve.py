@@ -89,9 +89,7 @@ def update(
 def rollback(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="[VERSION]", help="By default the main one of the others."
-        ),
+        typer.Argument(metavar="[VERSION]", help="By default the main one of the others."),
     ] = "",
     address: Address = None,
     as_json: AsJson = False,
