@@ -16,8 +16,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from msd_ray.cluster.connect import workers_for, workers_in
 from msd_ray.cluster.students import StudentTask
+from msd_ray.cluster.together.abandoned import release_abandoned
 from msd_ray.cluster.together.exchange import Exchange
-from msd_ray.cluster.together.workers import release, share
+from msd_ray.cluster.together.workers import share
 from msd_ray.cluster.work import Progress
 from msd_ray.errors import TrainingError
 from msd_ray.recipes import ClusterConfig
@@ -123,10 +124,11 @@ class SharedTraining:
 
     def _awaited_room(self) -> bool:
         """Waits until the fewest workers fit on the cluster; whether they are still wanted."""
-        release(self._shared.task.checkpoints)  # what workers had whose slot was killed
         cluster, fewest = self._shared.cluster, self._shared.cluster.workers_per_student[0]
+        release_abandoned()
         while not self._exchange.over and workers_in(ray.available_resources(), cluster, fewest) < fewest:  # type: ignore[no-untyped-call]
             time.sleep(LOOK)
+            release_abandoned()
         return not self._exchange.over
 
     def _fit(self, slot: Any) -> None:
@@ -141,7 +143,6 @@ class SharedTraining:
                 run_config=self._run_config(folder),
             )
             trainer.fit()
-        release(self._shared.task.checkpoints)
 
     # What mypy is told to ignore is in Ray Train 2, which it takes for the first.
 

@@ -10,21 +10,17 @@ from ray import train
 from ray.exceptions import RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from msd_ray.cluster.students import StudentTask
 from msd_ray.cluster.together.exchange import Grant
 from msd_ray.cluster.work import Progress
-from msd_ray.errors import MsdRayError, TrainingError
-from msd_ray.storage import Store
+from msd_ray.errors import MsdRayError
 from msd_ray.training.group import Group
 
 POLL = 0.2
 """Seconds between two questions how far the student may go."""
 LOOK = 1.0
 """Seconds between two questions whether the segment under way is to end early."""
-RESERVED = "workers"
-"""File beside the checkpoints, while workers are there: the placement group that they hold."""
 
 
 def share(config: dict[str, Any]) -> None:
@@ -37,8 +33,6 @@ def share(config: dict[str, Any]) -> None:
     group = Group(context.get_world_rank(), context.get_world_size())
     task: StudentTask = config["task"]
     line = Line(config["slot"], task.spec.index, group)
-    if group.rank == 0:
-        _reserve(task.checkpoints)
     try:
         _train(task, line)
     except Exception as error:
@@ -119,21 +113,3 @@ class Line:
 
     def _send(self, progress: Progress | None) -> Any:
         return self.slot.exchange.remote(self.student, progress)
-
-
-def _reserve(store: Store) -> None:
-    group = ray.get_runtime_context().get_placement_group_id()
-    if group is None:
-        raise TrainingError("workers that share a student must be started by Ray Train, in a placement group")
-    store.write(RESERVED, group.encode())
-
-
-def release(store: Store) -> None:
-    """Frees what workers hold of the cluster whose slot was killed. They die with it, but their placement group stays
-    for as long as the run, unless Ray's dashboard is there to clean up. store: of the student's checkpoints."""
-    try:
-        group = store.read(RESERVED).decode()
-    except FileNotFoundError:
-        return
-    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
-    store.delete(RESERVED)
