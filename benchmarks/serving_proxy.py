@@ -14,6 +14,7 @@ from msd_ray.serving.core.catalogue import Version
 from msd_ray.serving.graph.names import part_app
 
 APP = "proxy"
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
 METADATA = (("application", APP),)
 _METHODS = "msd_ray.serving.generated.ensemble_pb2_grpc.add_EnsembleServiceServicer_to_server"
 
@@ -24,14 +25,14 @@ def open_proxy(port: int, http_port: int) -> None:
         proxy_location="EveryNode",
         http_options=HTTPOptions(host="127.0.0.1", port=http_port),
         grpc_options=gRPCOptions(port=port, grpc_servicer_functions=[_METHODS]),
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
+        logging_config=QUIET,
     )
 
 
 def route(version: Version) -> None:
     """Lets the proxy reach the students of a version that is served."""
     router = serve.deployment(max_ongoing_requests=512, ray_actor_options={"num_cpus": 0.1})(Router)
-    serve.run(router.bind(version.owners, version.parts), name=APP, route_prefix=f"/{APP}")
+    serve.run(router.bind(version.owners, version.parts), name=APP, route_prefix=f"/{APP}", logging_config=QUIET)
 
 
 class Router:

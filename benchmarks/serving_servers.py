@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import ray
 import requests
 from common import say
 from serving_load import Ask
@@ -39,7 +40,7 @@ def service(uri: str, proxy_port: int) -> Iterator[Connect]:
     with connected():
         if proxy_port:
             open_proxy(proxy_port, http_port)
-        with serving(uri, config, None, say):
+        with serving(uri, config, ray.get_runtime_context().gcs_address, say):  # where Serve's ports may be taken
             yield lambda: grpc_asker(port)
 
 
