@@ -6,6 +6,10 @@ function text(value) {
   return typeof value === "number" && !Number.isInteger(value) ? value.toPrecision(4) : String(value);
 }
 
+/* For axes, where there is little room. */
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+const short = (value) => (typeof value === "number" ? compact.format(value) : text(value));
+
 function add(parent, name, attributes, content) {
   const element = document.createElementNS(parent.namespaceURI, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -63,11 +67,11 @@ function drawPlot() {
   svg.replaceChildren();
   for (const tick of across.ticks) {
     add(svg, "line", { class: "axis", x1: across.at(tick), x2: across.at(tick), y1: 15, y2: 375 });
-    add(svg, "text", { x: across.at(tick), y: 392, "text-anchor": "middle" }, text(tick));
+    add(svg, "text", { x: across.at(tick), y: 392, "text-anchor": "middle" }, short(tick));
   }
   for (const tick of up.ticks) {
     add(svg, "line", { class: "axis", x1: 75, x2: 885, y1: up.at(tick), y2: up.at(tick) });
-    add(svg, "text", { x: 70, y: up.at(tick) + 4, "text-anchor": "end" }, text(tick));
+    add(svg, "text", { x: 70, y: up.at(tick) + 4, "text-anchor": "end" }, short(tick));
   }
   add(svg, "text", { x: 480, y: 412, "text-anchor": "middle" }, x);
   add(svg, "text", { x: 12, y: 12 }, y);
@@ -90,7 +94,7 @@ function drawParallel() {
   for (const axis of axes) {
     add(svg, "line", { class: "axis", x1: axis.x, x2: axis.x, y1: 40, y2: 280 });
     add(svg, "text", { x: axis.x, y: 20, "text-anchor": "middle" }, axis.column);
-    for (const tick of axis.ticks) add(svg, "text", { x: axis.x + 5, y: axis.at(tick) + 4 }, text(tick));
+    for (const tick of axis.ticks) add(svg, "text", { x: axis.x + 5, y: axis.at(tick) + 4 }, short(tick));
   }
   for (const row of data.rows) {
     const known = axes.filter((axis) => row[axis.column] !== null && row[axis.column] !== undefined);
