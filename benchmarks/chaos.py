@@ -6,7 +6,7 @@ compares: all students done, weights equal bit for bit, no image trained twice b
 process left behind. Exits with 1 where one of these does not hold.
 
     python benchmarks/chaos.py [--events 24] [--seed 0] [--quick]
-    python benchmarks/chaos.py --students 2 --workers 1 2   # which Ray Train gives more or fewer workers as nodes allow
+    python benchmarks/chaos.py --students 1 --workers 1 2   # which Ray Train gives more or fewer workers as nodes allow
 
 Also timed: from a student's death to its next trained segment, and what the others trained meanwhile against before.
 """
