@@ -87,10 +87,7 @@ def update(
 
 @serve_app.command()
 def rollback(
-    name: Annotated[
-        str,
-        typer.Argument(metavar="[VERSION]", help="By default the main one of the others."),
-    ] = "",
+    name: Annotated[str, typer.Argument(metavar="[VERSION]", help="By default the main one of the others.")] = "",
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:

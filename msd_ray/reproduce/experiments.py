@@ -37,7 +37,6 @@ TOY2D = Experiment(
     x="students K",
 )
 
-
 _SHARED = ("training.share_images=true", "stages.dm.images=20_800", "stages.adm.images=8_000")
 """What the digits recipe's five students have together."""
 
