@@ -1,5 +1,7 @@
 """Which student is asked for what."""
 
+import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -94,6 +96,12 @@ def test_a_new_version_takes_its_weight_from_the_others(version: Version) -> Non
     whole = canary.with_version(replace(version, name="b"), 1.0)
     assert whole.weights == (1.0, 0.0)
     assert whole.version("") == whole.versions[0]
+
+
+def test_traffic_survives_strict_json(version: Version) -> None:
+    assert version.students[0].sigma_high == math.inf
+    traffic = weighted(version, 0.5, 0.5)
+    assert Traffic.from_json(json.loads(json.dumps(traffic.to_json(), allow_nan=False))) == traffic
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,15 @@ class StudentFacts:
     parameters: int
     nimg: int
     sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON has no word for the infinite noise that a student may own."""
+        return {**asdict(self), "sigma_high": None if math.isinf(self.sigma_high) else self.sigma_high}
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "StudentFacts":
+        high = math.inf if raw["sigma_high"] is None else raw["sigma_high"]
+        return cls(**{**raw, "sigma_high": high, "classes": tuple(raw["classes"])})
 
 
 @dataclass(frozen=True)
@@ -46,9 +56,12 @@ class Version:
         """The students of a part, lowest noise levels first."""
         return tuple(range(part * self.intervals, (part + 1) * self.intervals))
 
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "students": [student.to_json() for student in self.students]}
+
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "Version":
-        students = tuple(StudentFacts(**{**s, "classes": tuple(s["classes"])}) for s in raw["students"])
+        students = tuple(map(StudentFacts.from_json, raw["students"]))
         tuples = {key: tuple(raw[key]) for key in ("labels", "owners", "parts", "sample_shape")}
         return cls(**{**raw, **tuples, "students": students})
 
@@ -99,7 +112,7 @@ class Traffic:
         return replace(self, versions=tuple(v for v, _ in keep), weights=tuple(w for _, w in keep))
 
     def to_json(self) -> dict[str, Any]:
-        return {"versions": [asdict(version) for version in self.versions], "weights": list(self.weights)}
+        return {"versions": [version.to_json() for version in self.versions], "weights": list(self.weights)}
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "Traffic":
