@@ -26,7 +26,7 @@ def time_plan(plan: Plan) -> Timing | None:
     take turns.
     """
     gpus = plan.cluster.gpus_per_student if torch.cuda.is_available() else 0.0
-    if not gpus and max(plan.largest.denoiser.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY:
+    if too_slow_to_try(plan, gpus):
         return None
     processes = 1 if gpus else _at_once(plan, os.cpu_count() or 1)
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as executor:
@@ -34,6 +34,11 @@ def time_plan(plan: Plan) -> Timing | None:
             return median_of(list(executor.map(try_out, [plan] * processes, [gpus] * processes)))
         except BrokenProcessPool:
             raise TrainingError("a process that tried the plan's steps was killed; is there enough memory?") from None
+
+
+def too_slow_to_try(plan: Plan, gpus: float) -> bool:
+    """Whether a network is so large that updates are not to be tried without a GPU."""
+    return not gpus and max(plan.largest.denoiser.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY
 
 
 def _at_once(plan: Plan, cpus: int) -> int:

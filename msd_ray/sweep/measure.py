@@ -15,7 +15,7 @@ from msd_ray.runs.clocks import Clock
 from msd_ray.runs.costs import ensemble_costs
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.samplers import ensemble_sampler
-from msd_ray.runs.timing import TOO_SLOW_TO_TRY
+from msd_ray.runs.timing import too_slow_to_try
 from msd_ray.runs.trial import flops_per_image
 from msd_ray.sweep.metrics import Report
 
@@ -55,10 +55,11 @@ def _median(act: Callable[[int], object], clock: Clock) -> float:
 
 def training_flops(plan: Plan, gpus: float) -> list[dict[str, float]] | None:
     """Of each student, per image of each stage; None where that cannot be counted here in reasonable time."""
-    if not gpus and max(plan.largest.denoiser.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY:
+    if too_slow_to_try(plan, gpus):
         return None
     specs = [job.spec for job in plan.groups[0].jobs]
-    known = {denoiser: flops_per_image(plan, spec, gpus) for denoiser, spec in {s.denoiser: s for s in specs}.items()}
+    one_of_each = {spec.denoiser: spec for spec in specs}
+    known = {denoiser: flops_per_image(plan, spec, gpus) for denoiser, spec in one_of_each.items()}
     return [known[spec.denoiser] for spec in specs]
 
 
