@@ -33,9 +33,14 @@ _STREAM: dict[int | str, dict[str, Any]] = {200: {"description": "One JSON objec
 
 def http_app(service: Service, tokens: Tokens) -> FastAPI:
     """The routes below /v1; /healthz and the playground, which are open to all."""
-    said: dict[str, Any] = {"description": __doc__, "responses": {"default": {"model": ErrorBody}}}
-    # FastAPI's own pages of the API would load scripts from the internet.
-    app = FastAPI(title="msd_ray", version="v1", docs_url=None, redoc_url=None, **said)
+    app = FastAPI(
+        title="msd_ray",
+        version="v1",
+        description=__doc__,
+        responses={"default": {"model": ErrorBody}},
+        docs_url=None,  # FastAPI's own pages of the API would load scripts from the internet
+        redoc_url=None,
+    )
 
     async def wish(request: Request) -> tuple[Wish, float | None]:
         """What is asked for, and how long the caller waits."""
