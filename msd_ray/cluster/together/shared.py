@@ -125,11 +125,12 @@ class SharedTraining:
     def _awaited_room(self) -> bool:
         """Waits until the fewest workers fit on the cluster; whether they are still wanted."""
         cluster, fewest = self._shared.cluster, self._shared.cluster.workers_per_student[0]
-        release_abandoned()
-        while not self._exchange.over and workers_in(ray.available_resources(), cluster, fewest) < fewest:  # type: ignore[no-untyped-call]
-            time.sleep(LOOK)
+        while not self._exchange.over:
             release_abandoned()
-        return not self._exchange.over
+            if workers_in(ray.available_resources(), cluster, fewest) >= fewest:  # type: ignore[no-untyped-call]
+                return True
+            time.sleep(LOOK)
+        return False
 
     def _fit(self, slot: Any) -> None:
         """Returns when the workers have ended by themselves, raises TrainingFailedError where they could not."""
