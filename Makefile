@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup run test lint proto clean
+.PHONY: setup run test test-all lint proto clean
 setup: $(STAMP)
 
 # torch goes first and by its exact pin. clean-fid brings torchvision along, which msd_ray does not need and whose
@@ -19,11 +19,12 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP)
 	$(BIN)/msd-ray train digits
 
-# Two halves side by side: what starts Ray mostly waits for processes to start.
-test: lint
+# Two halves side by side: what starts Ray mostly waits for processes to start. `test` leaves out what takes minutes each.
+test: CHOSEN := and not nightly
+test test-all: lint
 	@mkdir -p build
-	@$(BIN)/python -m pytest -m ray >build/ray.log 2>&1 & ray=$$!; \
-	$(BIN)/python -m pytest -m "not ray"; others=$$?; \
+	@$(BIN)/python -m pytest -m "ray $(CHOSEN)" >build/ray.log 2>&1 & ray=$$!; \
+	$(BIN)/python -m pytest -m "not ray $(CHOSEN)"; others=$$?; \
 	wait $$ray; rays=$$?; cat build/ray.log; exit $$((others + rays))
 
 lint: $(STAMP)
