@@ -27,7 +27,7 @@ from msd_ray.runs.standing import Standing, read_standing
 from msd_ray.runs.timing import time_plan
 
 if TYPE_CHECKING:
-    from msd_ray.cluster.driver import Status
+    from msd_ray.cluster.status import Status
 
 SHORT = ["teacher.images=16_000", "stages.dm.images=2_880", "stages.adm.images=960"]
 QUICK = ["teacher.images=25_600", "stages.dm.images=2_560", "training.checkpoint_every=1_280"]

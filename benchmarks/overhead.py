@@ -40,10 +40,11 @@ listen_on_loopback(None)  # before anything imports ray
 
 from measured import MeasuredProgress, MeasuredTask  # noqa: E402
 
-from msd_ray.cluster.driver import Driver, Status, Terms  # noqa: E402
+from msd_ray.cluster.driver import Driver, Terms  # noqa: E402
 from msd_ray.cluster.pool.client import TeacherPool  # noqa: E402
 from msd_ray.cluster.pool.pool import Pool  # noqa: E402
 from msd_ray.cluster.ray_slots import RaySlots  # noqa: E402
+from msd_ray.cluster.status import Status  # noqa: E402
 from msd_ray.cluster.students import StudentTask, Surroundings  # noqa: E402
 from msd_ray.cluster.work import Work  # noqa: E402
 from msd_ray.runs.directory import folder  # noqa: E402

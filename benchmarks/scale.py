@@ -19,8 +19,9 @@ from typing import Any
 from common import finish, say
 
 from msd_ray.cluster.board import Board
-from msd_ray.cluster.driver import Driver, NoPool, Status, Terms
+from msd_ray.cluster.driver import Driver, NoPool, Terms
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
+from msd_ray.cluster.status import Status
 from msd_ray.cluster.work import Work
 from msd_ray.storage import Store
 

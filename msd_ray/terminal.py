@@ -13,8 +13,8 @@ from rich.table import Table
 from msd_ray.words import duration
 
 if TYPE_CHECKING:
-    from msd_ray.cluster.driver import Status
     from msd_ray.cluster.planning.forecast import Forecast
+    from msd_ray.cluster.status import Status
     from msd_ray.runs.standing import Standing
 
 out = Console()

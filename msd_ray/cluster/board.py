@@ -5,13 +5,14 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import fmean
 from typing import Any, Protocol
 
-from msd_ray.cluster.driver import Status
 from msd_ray.cluster.meters import Meters
 from msd_ray.cluster.pool.measuring import ReplicaMetrics
 from msd_ray.cluster.pool.pool import Pool
+from msd_ray.cluster.status import Status
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.runs.journal import Journal
 from msd_ray.runs.standing import Standing, StudentStanding, read_standing, write_standing
@@ -76,7 +77,7 @@ class Board:
     def watch(self, statuses: list[Status]) -> None:
         self._count(statuses)
         for i, status in enumerate(statuses):
-            if i >= len(self._seen) or status is not self._seen[i]:
+            if i >= len(self._seen) or _has_news(status, self._seen[i]):
                 self._log(status)
         self._seen = statuses
         self._listener.watch(statuses)
@@ -127,6 +128,11 @@ class Board:
             facts |= {"begin": p.begin, "waited": p.waited, f"fid@{p.fid_samples}": p.fid}
             self._meters.progress(name, p)
         self._students[name].add(status.state, **facts)
+
+
+def _has_news(status: Status, before: Status) -> bool:
+    """Whether more than the way to the next checkpoint has changed."""
+    return status is not before and replace(status, live=None) != replace(before, live=None)
 
 
 def _figures(replicas: list[ReplicaMetrics]) -> dict[str, float]:

@@ -2,89 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 from msd_ray.cluster.scheduler import Policy, Scheduler
+from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Slots, Up
+from msd_ray.cluster.status import State, Status, Watch
 from msd_ray.cluster.work import Order, Progress, Work
 from msd_ray.errors import TrainingError
 
-State = Literal["waiting", "starting", "training", "restarting", "done", "failed"]
 TICK = 1.0
 """Seconds after which the driver looks around even if nothing was reported."""
 SPARE = 2
 """Slots asked for beyond those that seem to fit: how a node that joins is noticed."""
 PATIENCE = 20.0
 """Seconds without a single teacher replica after which a slot makes room for one. A replica starts in some 5 s."""
-
-
-@dataclass(frozen=True)
-class Up:
-    """A slot that was asked for is there."""
-
-    slot: int
-    node: str
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A segment is over."""
-
-    slot: int
-    progress: Progress
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A segment ended with an error that another try would meet as well."""
-
-    slot: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Leaving:
-    """The slot's node will go soon; a checkpoint now saves its work."""
-
-    slot: int
-
-
-@dataclass(frozen=True)
-class Gone:
-    """A slot died. excused: with its node, so that its student is not to blame."""
-
-    slot: int
-    reason: str
-    excused: bool = False
-
-
-Event = Up | Ended | Failed | Leaving | Gone
-
-
-class Slots(Protocol):
-    """Where students train: actors on a cluster, or a simulation of them. A slot that is asked for is `Up` some time
-    later, or never."""
-
-    def room(self) -> int:
-        """How many slots seem to fit, those there are included."""
-        ...
-
-    def ask(self, slot: int) -> None: ...
-
-    def give(self, slot: int, order: Order) -> None: ...
-
-    def hurry(self, slot: int) -> None:
-        """Makes the segment under way end soon, with a checkpoint."""
-        ...
-
-    def drop(self, slot: int) -> None: ...
-
-    def wait(self, seconds: float) -> list[Event]:
-        """What happened, as soon as anything has; nothing after so many seconds."""
-        ...
-
-    def now(self) -> float:
-        """Seconds on a clock that never goes back."""
-        ...
 
 
 class Support(Protocol):
@@ -119,36 +50,6 @@ class Terms:
     policy: Policy = "fair"
     max_slots: int | None = None
     max_failures: int = 3
-
-
-@dataclass(frozen=True)
-class Status:
-    """One line of the live view. failures: deaths in a row without progress. restarts: all deaths so far. slot: the
-    one it trains in, None while it waits for one."""
-
-    name: str
-    images: int
-    state: State = "waiting"
-    progress: Progress | None = None
-    failures: int = 0
-    restarts: int = 0
-    error: str = ""
-    slot: int | None = None
-
-    @property
-    def doing(self) -> State:
-        """The state as people read it: who is between two turns waits."""
-        return self.state if self.slot is not None or self.state in ("done", "failed") else "waiting"
-
-
-class Watch(Protocol):
-    """Who is told what happens."""
-
-    def watch(self, statuses: list[Status]) -> None:
-        """Called after each event, and each TICK; what it raises ends the run."""
-        ...
-
-    def event(self, kind: str, **facts: Any) -> None: ...
 
 
 class Driver:
@@ -222,6 +123,8 @@ class Driver:
                 self._refused = 0
                 self._scheduler.arrive(slot)
                 self._watch.event("slot up", slot=slot, node=node)
+            case Moving(slot, progress) if slot in self._running:
+                self._set(self._running[slot], state="training", live=progress)
             case Ended(slot, progress):
                 self._ended(slot, progress)
             case Failed(slot) if not self._support.ready:  # for want of a teacher, which may come back
@@ -237,7 +140,7 @@ class Driver:
 
     def _ended(self, slot: int, progress: Progress) -> None:
         student = self._running.pop(slot)
-        self._set(student, state="training", progress=progress, failures=0, slot=None)
+        self._set(student, state="training", progress=progress, live=None, failures=0, slot=None)
         if progress.done:
             self._end(student, "done")
         elif slot not in self._leaving and self._scheduler.waiting <= self._coming():
@@ -282,7 +185,7 @@ class Driver:
         status = self._status[student]
         failures, restarts = status.failures + (not excused), status.restarts + 1
         self._watch.event("preempted" if excused else "died", student=status.name, slot=status.slot)
-        self._set(student, failures=failures, restarts=restarts, slot=None)
+        self._set(student, failures=failures, restarts=restarts, slot=None, live=None)
         if failures > self._terms.max_failures:
             self._end(student, "failed", f"its process died {failures} times in a row without progress")
         else:
@@ -298,7 +201,7 @@ class Driver:
         self._slots.drop(slot)  # also where it is gone: it may be unreachable rather than dead
 
     def _end(self, student: int, state: State, error: str = "") -> None:
-        self._set(student, state=state, error=error, slot=None)
+        self._set(student, state=state, error=error, slot=None, live=None)
         self._unfinished -= 1
         facts = {"error": error} if error else {}
         self._watch.event(state, student=self._status[student].name, **facts)

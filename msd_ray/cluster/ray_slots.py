@@ -8,13 +8,13 @@ import ray
 from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from msd_ray.cluster.driver import Ended, Event, Failed, Gone, Leaving, Up
 from msd_ray.cluster.slot import Slot
+from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Up
 from msd_ray.cluster.work import Order
 from msd_ray.errors import MsdRayError
 
 LOOK = 2.0
-"""Seconds between looks at the cluster: how many slots fit, which nodes are about to go."""
+"""Seconds between looks at the cluster: how many slots fit, which nodes are about to go, how far students are."""
 KEPT = 30.0
 """Seconds for which idle processes are kept while a driver waits for others: the teacher may need their room."""
 
@@ -49,6 +49,8 @@ class RaySlots:
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, str] = {}
         self._answers: dict[Any, int] = {}  # the reference of what a slot is doing -> the slot
+        self._questions: dict[int, Any] = {}  # slot -> the reference of where its student stands
+        self._questioned = 0.0
 
     def room(self) -> int:
         if time.monotonic() - self._counted > LOOK:
@@ -61,6 +63,7 @@ class RaySlots:
 
     def give(self, slot: int, order: Order) -> None:
         self._answers[self._actors[slot].advance.remote(order)] = slot
+        self._questions.pop(slot, None)  # it was about the student before
 
     def hurry(self, slot: int) -> None:
         self._actors[slot].hurry.remote()
@@ -73,6 +76,7 @@ class RaySlots:
         elif actor:
             ray.kill(actor)
         self._answers = {ref: s for ref, s in self._answers.items() if s != slot}
+        self._questions.pop(slot, None)
 
     def wait(self, seconds: float) -> list[Event]:
         if time.monotonic() - self._reserved_at > KEPT:
@@ -82,8 +86,8 @@ class RaySlots:
             return self._leaving()
         ready, _ = ray.wait(list(self._answers), num_returns=1, timeout=seconds)
         if ready:  # and whatever else came meanwhile
-            ready, _ = ray.wait(list(self._answers), num_returns=len(self._answers), timeout=0)
-        return [self._event(self._answers.pop(ref), ref) for ref in ready] + self._leaving()
+            ready = _ready(list(self._answers))
+        return [self._event(self._answers.pop(ref), ref) for ref in ready] + self._moving() + self._leaving()
 
     def now(self) -> float:
         return time.monotonic()
@@ -121,6 +125,20 @@ class RaySlots:
         self._nodes[slot] = answer
         return Up(slot, answer)
 
+    def _moving(self) -> list[Event]:
+        """Where the students of segments under way stand. Slots that have not answered yet are not asked again."""
+        if time.monotonic() - self._questioned < LOOK:
+            return []
+        self._questioned = time.monotonic()
+        running = [slot for slot in self._answers.values() if slot in self._nodes]
+        answered, events = set(_ready(list(self._questions.values()))), list[Event]()
+        for slot in running:
+            if self._questions.get(slot) in answered:
+                events += _progress(slot, self._questions.pop(slot))
+            if slot not in self._questions:
+                self._questions[slot] = self._actors[slot].look.remote()
+        return events
+
     def _node_is_lost(self, slot: int) -> bool:
         return slot in self._nodes and self._nodes[slot] not in _alive()
 
@@ -133,6 +151,20 @@ class RaySlots:
         nodes = [*seen.active_nodes, *seen.idle_nodes]
         self._draining = {str(node.node_id) for node in nodes if node.node_status == "DRAINING"}
         return [Leaving(slot) for slot, node in self._nodes.items() if node in self._draining]
+
+
+def _ready(references: list[Any]) -> list[Any]:
+    """Those that are answered by now."""
+    return ray.wait(references, num_returns=len(references), timeout=0)[0] if references else []
+
+
+def _progress(slot: int, reference: Any) -> list[Event]:
+    """What a slot answered, unless it had nothing to tell or died meanwhile, which its segment will tell."""
+    try:
+        progress = ray.get(reference)
+    except RayError:
+        return []
+    return [Moving(slot, progress)] if progress else []
 
 
 def _alive() -> set[str]:

@@ -22,6 +22,7 @@ class Slot:
         self._held: dict[int, Training] = {}
         self._exchanges: dict[int, Exchange] = {}  # of the students that workers may call about
         self._hurried = threading.Event()
+        self._advancing: Training | None = None
 
     def ready(self) -> str:
         """The id of the node that the slot is on. Whoever asks begins here: the students of a driver before it, who
@@ -37,7 +38,11 @@ class Slot:
             training = order.work.task.open()
         if training.exchange:
             self._exchanges[order.student] = training.exchange
-        progress = training.advance(order.work.segment, order.replicas, self._hurried.is_set)
+        self._advancing = training
+        try:
+            progress = training.advance(order.work.segment, order.replicas, self._hurried.is_set)
+        finally:
+            self._advancing = None
         if not progress.done and training.bytes * ROOM < _free_bytes():
             self._held[order.student] = training
         return progress
@@ -48,9 +53,16 @@ class Slot:
         self._hurried.set()
 
     @ray.method(concurrency_group="control")
-    def exchange(self, student: int, progress: Progress | None) -> Grant:
-        """What a worker of a shared student tells, and how far it may go."""
-        return self._exchanges[student].tell(progress)
+    def look(self) -> Progress | None:
+        """Where the student of the segment under way stands; None where it is still being read, or there is none."""
+        advancing = self._advancing
+        return advancing.standing() if advancing else None
+
+    @ray.method(concurrency_group="control")
+    def exchange(self, student: int, progress: Progress | None, live: Progress | None) -> Grant:
+        """What a worker of a shared student tells of its checkpoint or on its way to the next, and how far it may
+        go."""
+        return self._exchanges[student].tell(progress, live)
 
     @ray.method(concurrency_group="control")
     def give_up(self, student: int, reason: str) -> None:

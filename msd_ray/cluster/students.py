@@ -24,7 +24,7 @@ from msd_ray.teachers import LocalTeacher, Teacher
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.device import prepare_device
 from msd_ray.training.group import ALONE, Group
-from msd_ray.training.metrics import Metric
+from msd_ray.training.metrics import Metric, newest_loss
 from msd_ray.training.preview import PREVIEWS, can_preview, preview
 from msd_ray.training.spec import Extras, StudentSpec
 from msd_ray.training.student import StudentTrainer
@@ -94,6 +94,8 @@ class StudentTraining(Alone):
     evaluation: EvaluationConfig
     pool: TeacherPool | None
     until: int | None = None
+    began: tuple[int, float] | None = None
+    """The image and the time at which the segment under way began."""
 
     @property
     def nimg(self) -> int:
@@ -113,16 +115,16 @@ class StudentTraining(Alone):
         return self.until or self.trainer.spec.images
 
     def standing(self) -> Progress:
-        """Where it is before it trains."""
         trainer = self.trainer
-        return Progress(trainer.nimg, trainer.stage, 0.0, self.done, begin=trainer.nimg)
+        return _standing(trainer.nimg, trainer.stage, self.done, newest_loss(trainer.metrics), self.began)
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         trainer, pool = self.trainer, self.pool
         if pool:
             pool.use(replicas)
         begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
-        logged = trainer.advance(min(images, self._end - begin), hurried)
+        self.began = begin, start
+        trainer.advance(min(images, self._end - begin), hurried)
         seconds = time.perf_counter() - start
         cpu, wait = (now - before for now, before in zip(self._asked(), asked, strict=True))
         cpu = trainer.group.total(cpu, trainer.device)
@@ -132,7 +134,7 @@ class StudentTraining(Alone):
             trainer.stage,
             (trainer.nimg - begin) / seconds,
             self.done,
-            loss=logged[0].value if logged else float("nan"),
+            loss=newest_loss(trainer.metrics),
             fid=fid,
             fid_samples=self.evaluation.curve_samples,
             begin=begin,
@@ -205,6 +207,9 @@ class TeacherTraining(Alone):
 
     trainer: TeacherTrainer
     checkpoints: Checkpoints
+    began: tuple[int, float] | None = None
+    loss: float = float("nan")
+    """Of the segment before."""
 
     @property
     def nimg(self) -> int:
@@ -214,12 +219,23 @@ class TeacherTraining(Alone):
     def bytes(self) -> int:
         return self.trainer.state_dict().bytes
 
+    def standing(self) -> Progress:
+        return _standing(self.trainer.nimg, "teacher", self.trainer.done, self.loss, self.began)
+
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         trainer = self.trainer
-        begin, start = trainer.nimg, time.perf_counter()
+        begin, start = self.began = trainer.nimg, time.perf_counter()
         metrics = trainer.advance(images)
         rate = (trainer.nimg - begin) / (time.perf_counter() - start)
         if metrics:
             self.checkpoints.save(trainer.state_dict())
-        loss = metrics[0].value if metrics else float("nan")
-        return Progress(trainer.nimg, "teacher", rate, trainer.done, loss=loss, begin=begin)
+        self.loss = newest_loss(metrics)
+        return Progress(trainer.nimg, "teacher", rate, trainer.done, loss=self.loss, begin=begin)
+
+
+def _standing(nimg: int, stage: str, done: bool, loss: float, began: tuple[int, float] | None) -> Progress:
+    """began: the image and the time at which the segment did, if any did."""
+    now = time.perf_counter()
+    begin, start = began or (nimg, now)
+    rate = (nimg - begin) / (now - start) if nimg > begin else 0.0
+    return Progress(nimg, stage, rate, done, loss=loss, begin=begin)

@@ -46,6 +46,10 @@ class Training(Protocol):
         """Trains on `images` more images, fewer once `hurried()`, and writes a checkpoint. replicas: of the teacher."""
         ...
 
+    def standing(self) -> Progress:
+        """Where it stands now; asked from another thread while it advances, so it does not wait."""
+        ...
+
     def rest(self) -> None:
         """Another student comes: keeps nothing but memory."""
         ...

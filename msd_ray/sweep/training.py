@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import torch
 
 from msd_ray.cluster.board import Board
-from msd_ray.cluster.driver import Driver, Status, Support, Terms
+from msd_ray.cluster.driver import Driver, Support, Terms
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.run import make_pairs
+from msd_ray.cluster.status import Status
 from msd_ray.cluster.students import StudentTask, Surroundings
 from msd_ray.cluster.work import Work
 from msd_ray.data import Samples

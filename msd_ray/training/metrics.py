@@ -1,5 +1,6 @@
 """What a trainer reports of itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,23 @@ class Metric:
     nimg: int
     name: str
     value: float
+
+
+BESIDE = ("wall_seconds", "cpu_seconds", "teacher_cpu_seconds", "teacher_wait_seconds", "skipped")
+"""What is logged beside losses and FIDs."""
+
+
+def newest_loss(metrics: Sequence[Metric]) -> float:
+    """The first of the newest losses that were logged together; NaN where there is none. Does not wait for a thread
+    that appends meanwhile."""
+    loss, point = float("nan"), None
+    for m in reversed(metrics):
+        if m.name in BESIDE or m.name.startswith("fid@"):
+            continue
+        if point not in (None, (m.stage, m.nimg)):
+            break
+        loss, point = m.value, (m.stage, m.nimg)
+    return loss
 
 
 class Averages:

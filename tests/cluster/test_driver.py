@@ -2,14 +2,16 @@
 
 import random
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
 
-from msd_ray.cluster.driver import TICK, Driver, Event, Failed, Gone, NoPool, Status, Terms
+from msd_ray.cluster.driver import TICK, Driver, NoPool, Terms
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
-from msd_ray.cluster.work import Order, Work
+from msd_ray.cluster.slots import Event, Failed, Gone, Moving
+from msd_ray.cluster.status import Status
+from msd_ray.cluster.work import Order, Progress, Work
 from msd_ray.errors import TrainingError
 
 PACE = Pace(image=0.01, segment=0.05, open=0.2, start=1.0)
@@ -150,6 +152,40 @@ def test_an_error_ends_its_student_alone() -> None:
     assert [s.state for s in statuses] == ["done", "failed", "done"]
     assert statuses[1].error == "the gradient is not finite"
     assert "slot gone" not in ear.kinds()[: ear.kinds().index("failed") + 1]  # its slot serves the others
+
+
+class Talking(SimulatedSlots):
+    """Slots that tell a moment after each order how far they have come."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        super().__init__(nodes, PACE)
+        self.orders: list[Order] = []
+        self.told: list[Event] = []
+
+    def give(self, slot: int, order: Order) -> None:
+        super().give(slot, order)
+        self.orders.append(order)
+        self.told.append(Moving(slot, Progress((order.nimg or 0) + 50, "dm", 10.0, done=False)))
+
+    def wait(self, seconds: float) -> list[Event]:
+        told, self.told = self.told, []
+        return told or super().wait(seconds)
+
+
+def test_progress_within_a_segment_is_shown_and_counts_for_nothing_else() -> None:
+    slots = Talking([Node("a", 1)])
+    _, ear = drive(slots, works(1, images=300))
+    seen = [(s.live.nimg if s.live else None, s.progress.nimg if s.progress else 0) for (s,) in ear.views]
+    assert [pair for pair, _ in groupby(seen)][1:] == [
+        (50, 0),
+        (None, 100),
+        (150, 100),
+        (None, 200),
+        (250, 200),
+        (None, 300),
+    ]
+    assert [order.nimg for order in slots.orders] == [None, 100, 200]
+    assert next(s.state for (s,) in ear.views if s.live) == "training"
 
 
 class Away:

@@ -28,6 +28,17 @@ def test_workers_go_as_far_as_was_ordered_and_the_slot_hears_of_it() -> None:
     assert exchange.tell(None) == Grant(640, ["another"])
 
 
+def test_what_workers_tell_on_the_way_is_no_checkpoint() -> None:
+    exchange = Exchange(at(0))
+    exchange.order(320, [])
+    assert exchange.tell(None, live=at(160)) == Grant(320)
+    assert (exchange.live, exchange.progress) == (at(160), at(0))
+    exchange.tell(None)
+    assert exchange.live == at(160)
+    exchange.tell(at(0))
+    assert exchange.live == at(0), "of workers that took over from dead ones"
+
+
 def test_the_slot_waits_until_the_workers_tell() -> None:
     exchange, heard = Exchange(at(0)), []
     exchange.order(320, [])

@@ -1,13 +1,14 @@
 """Slots that one driver uses after another."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
+from msd_ray.cluster.slots import Ended, Event, Moving, Up
 from msd_ray.cluster.work import Alone, Order, Progress, Work
 
 
@@ -27,6 +28,19 @@ class Counting(Alone):
         self.nimg += images
         return Progress(self.nimg, "dm", 1.0, done=False)
 
+    def standing(self) -> Progress:
+        return Progress(self.nimg, "dm", 1.0, done=False)
+
+
+class Slow(Counting):
+    """Trains one image after another, until it is hurried; a checkpoint ends that."""
+
+    def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
+        while not hurried():
+            self.nimg += 1
+            time.sleep(0.01)
+        return self.standing()
+
 
 def test_a_slot_forgets_the_students_of_the_driver_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second driver's student has the number and the images of the first one's, but another slot trained it."""
@@ -41,6 +55,30 @@ def test_a_slot_forgets_the_students_of_the_driver_before(monkeypatch: pytest.Mo
     slot.ready()
     slot.advance(Order(0, Work("second", 300, 100, second), 200))
     assert (first.nimg, second.opened, second.nimg) == (200, 1, 100)
+
+
+@pytest.mark.ray
+def test_a_slot_tells_how_far_it_is_while_it_trains(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from msd_ray.cluster import ray_slots
+
+    monkeypatch.setattr(ray_slots, "LOOK", 0.1)
+    slots = ray_slots.RaySlots(0.2, 0.0, lambda: 1)
+    events = events_of(slots)
+    slots.ask(0)
+    assert isinstance(next(events), Up)
+    slots.give(0, Order(0, Work("student 0", 10**9, 10**9, Slow()), None))
+    first, second = next(events), next(events)
+    assert isinstance(first, Moving) and isinstance(second, Moving)
+    assert 0 <= first.progress.nimg < second.progress.nimg
+    slots.hurry(0)
+    last = next(e for e in events if not isinstance(e, Moving))
+    assert isinstance(last, Ended) and last.progress.nimg >= second.progress.nimg
+    slots.close()
+
+
+def events_of(slots: Any) -> Iterator[Event]:
+    while True:
+        yield from slots.wait(0.1)
 
 
 @pytest.mark.ray

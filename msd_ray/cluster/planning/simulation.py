@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from msd_ray.cluster.driver import Ended, Event, Gone, Leaving, Up
 from msd_ray.cluster.planning.sharing import NO_REPLICAS, Effort, Replicas, Sharing
+from msd_ray.cluster.slots import Ended, Event, Gone, Leaving, Up
 from msd_ray.cluster.work import Order, Progress, Training
 
 

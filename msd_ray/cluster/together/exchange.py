@@ -25,13 +25,19 @@ class Exchange:
     def __init__(self, progress: Progress) -> None:
         """progress: where the student stands before there are workers."""
         self._changed = threading.Condition()
-        self._progress, self._grant = progress, Grant(progress.nimg, over=True)
+        self._progress = self._live = progress
+        self._grant = Grant(progress.nimg, over=True)
         self._ended, self._error = True, ""
 
     @property
     def progress(self) -> Progress:
-        """Where the student stands."""
+        """Where the student's newest checkpoint stands."""
         return self._progress
+
+    @property
+    def live(self) -> Progress:
+        """Where the student stands on the way to its next checkpoint."""
+        return self._live
 
     @property
     def over(self) -> bool:
@@ -65,9 +71,11 @@ class Exchange:
                 raise TrainingError(self._error)
             return self._progress
 
-    def tell(self, progress: Progress | None) -> Grant:
-        """A worker tells where the student stands, or with None asks only how far it may go."""
+    def tell(self, progress: Progress | None, live: Progress | None = None) -> Grant:
+        """A worker tells where the student's newest checkpoint stands, or with `live` how far it has come since, or
+        with neither asks only how far it may go."""
         with self._changed:
+            self._live = progress or live or self._live
             if progress:
                 self._progress = progress
                 self._grant = replace(self._grant, over=self._grant.over or progress.done)

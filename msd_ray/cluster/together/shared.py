@@ -84,6 +84,9 @@ class SharedTraining:
             self.rest()
         return progress
 
+    def standing(self) -> Progress:
+        return self._exchange.live
+
     def rest(self) -> None:
         """Sends the workers away and waits until they are gone."""
         self._exchange.close()

@@ -1,7 +1,9 @@
 """What each of the workers that share a student does. Ray Train starts them, and starts all anew where one dies."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -46,9 +48,9 @@ def _train(task: StudentTask, line: "Line") -> None:
         torch.cuda.set_device(get_device())
     training = task.open(line.group)
     _refuse_if_apart(task, line.group, training.nimg)
-    progress = training.standing()
+    progress, hurried = training.standing(), partial(line.hurried, training.standing)
     while not (grant := line.next(progress)).over:
-        progress = training.advance(grant.nimg - training.nimg, grant.replicas, line.hurried)
+        progress = training.advance(grant.nimg - training.nimg, grant.replicas, hurried)
 
 
 def _refuse_if_apart(task: StudentTask, group: Group, nimg: int) -> None:
@@ -83,12 +85,13 @@ class Line:
         nimg, over = broadcast_from_rank_zero((grant.nimg, grant.over))
         return replace(grant, nimg=nimg, over=over)
 
-    def hurried(self) -> bool:
-        """Whether the segment is to end early. Rank 0 knows, for all; it does not wait for the answer."""
+    def hurried(self, standing: Callable[[], Progress]) -> bool:
+        """Whether the segment is to end early. Rank 0 knows, for all; it does not wait for the answer. With the
+        question it tells where the student stands."""
         if self.group.rank or time.monotonic() - self.looked < LOOK:
             return False
         if self.asked is None:
-            self.asked = self._send(None)
+            self.asked = self._send(None, standing())
         ready, _ = ray.wait([self.asked], timeout=0)
         if not ready:
             return False
@@ -111,5 +114,5 @@ class Line:
         grant: Grant = ray.get(self._send(progress))
         return grant
 
-    def _send(self, progress: Progress | None) -> Any:
-        return self.slot.exchange.remote(self.student, progress)
+    def _send(self, progress: Progress | None, live: Progress | None = None) -> Any:
+        return self.slot.exchange.remote(self.student, progress, live)

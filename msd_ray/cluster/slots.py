@@ -1,0 +1,84 @@
+"""Where students train, as the driver sees it: what it asks of slots, and what they report."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from msd_ray.cluster.work import Order, Progress
+
+
+@dataclass(frozen=True)
+class Up:
+    """A slot that was asked for is there."""
+
+    slot: int
+    node: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A segment is over."""
+
+    slot: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A segment ended with an error that another try would meet as well."""
+
+    slot: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A segment is under way, and has come so far; nothing of it is saved yet."""
+
+    slot: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """The slot's node will go soon; a checkpoint now saves its work."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A slot died. excused: with its node, so that its student is not to blame."""
+
+    slot: int
+    reason: str
+    excused: bool = False
+
+
+Event = Up | Ended | Failed | Moving | Leaving | Gone
+
+
+class Slots(Protocol):
+    """Where students train: actors on a cluster, or a simulation of them. A slot that is asked for is `Up` some time
+    later, or never."""
+
+    def room(self) -> int:
+        """How many slots seem to fit, those there are included."""
+        ...
+
+    def ask(self, slot: int) -> None: ...
+
+    def give(self, slot: int, order: Order) -> None: ...
+
+    def hurry(self, slot: int) -> None:
+        """Makes the segment under way end soon, with a checkpoint."""
+        ...
+
+    def drop(self, slot: int) -> None: ...
+
+    def wait(self, seconds: float) -> list[Event]:
+        """What happened, as soon as anything has; nothing after so many seconds."""
+        ...
+
+    def now(self) -> float:
+        """Seconds on a clock that never goes back."""
+        ...

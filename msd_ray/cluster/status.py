@@ -1,0 +1,40 @@
+"""How each student stands, and who is told of it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from msd_ray.cluster.work import Progress
+
+State = Literal["waiting", "starting", "training", "restarting", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of the live view. failures: deaths in a row without progress. restarts: all deaths so far. slot: the
+    one it trains in, None while it waits for one. progress: at the end of its last segment, with a checkpoint; live:
+    within the one under way, None where there is none or nothing was heard of it yet."""
+
+    name: str
+    images: int
+    state: State = "waiting"
+    progress: Progress | None = None
+    live: Progress | None = None
+    failures: int = 0
+    restarts: int = 0
+    error: str = ""
+    slot: int | None = None
+
+    @property
+    def doing(self) -> State:
+        """The state as people read it: who is between two turns waits."""
+        return self.state if self.slot is not None or self.state in ("done", "failed") else "waiting"
+
+
+class Watch(Protocol):
+    """Who is told what happens."""
+
+    def watch(self, statuses: list[Status]) -> None:
+        """Called after each event, and each TICK; what it raises ends the run."""
+        ...
+
+    def event(self, kind: str, **facts: Any) -> None: ...
