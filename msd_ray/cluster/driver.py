@@ -1,6 +1,6 @@
 """The driver: gives students to slots segment by segment, and replaces the slots that go."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
@@ -16,6 +16,8 @@ SPARE = 2
 """Slots asked for beyond those that seem to fit: how a node that joins is noticed."""
 PATIENCE = 20.0
 """Seconds without a single teacher replica after which a slot makes room for one. A replica starts in some 5 s."""
+GRACE = 12.0
+"""Seconds that students have for a checkpoint where the run is stopped."""
 
 
 class Support(Protocol):
@@ -63,14 +65,15 @@ class Driver:
         self._unfinished = len(work)
         self._asked: set[int] = set()
         self._up: set[int] = set()
-        self._leaving: set[int] = set()
+        self._leaving: dict[int, str] = {}  # slot -> why
         self._running: dict[int, int] = {}  # slot -> student
         self._next_slot, self._refused = 0, 0
         self._supported, self._ticked = slots.now(), slots.now() - TICK
 
-    def run(self) -> list[Status]:
-        """The final statuses, each done or failed. Raises TrainingError where no slot can be started."""
-        while self._unfinished:
+    def run(self, stopping: Callable[[], bool] = lambda: False) -> list[Status]:
+        """The final statuses, each done or failed, unless `stopping()` says that the run is to end now: then those that
+        train write a checkpoint first. Raises TrainingError where no slot can be started."""
+        while self._unfinished and not stopping():
             if self._slots.now() - self._ticked >= TICK:
                 self._ticked = self._slots.now()
                 self._support.tick()
@@ -79,10 +82,21 @@ class Driver:
             self._watch.watch(list(self._status))
             for event in self._slots.wait(TICK):
                 self._take(event)
+        self._let_them_save()
         for slot in [*self._asked, *self._up]:
-            self._remove(slot, "nothing is left to train")
+            self._remove(slot, "the run is stopped" if self._unfinished else "nothing is left to train")
         self._watch.watch(list(self._status))
         return self._status
+
+    def _let_them_save(self) -> None:
+        """Ends the segments under way, if there are any, at their next update; waits GRACE seconds at most."""
+        for slot in list(self._running):
+            self._leave(slot, "the run is stopped")
+        end = self._slots.now() + GRACE
+        while self._running and self._slots.now() < end:
+            for event in self._slots.wait(TICK):
+                self._take(event)
+            self._watch.watch(list(self._status))
 
     def _resize(self) -> None:
         """Asks for the slots that are missing, drops those too many, and one where the pool has no room."""
@@ -134,7 +148,7 @@ class Driver:
                 self._end(self._running.pop(slot), "failed", reason)
                 self._free(slot)
             case Leaving(slot):
-                self._leave(slot)
+                self._leave(slot, "its node is about to go")
             case Gone(slot, reason, excused):
                 self._lose(slot, reason, excused)
 
@@ -154,11 +168,11 @@ class Driver:
         """Slots on their way that there seems to be room for: whoever waits for one of them takes nobody else's."""
         return min(len(self._asked), self._slots.room() - len(self._up))
 
-    def _leave(self, slot: int) -> None:
-        """The slot's node goes soon: it gets no more orders, and ends the one it has."""
+    def _leave(self, slot: int, reason: str) -> None:
+        """The slot gets no more orders, and ends the one it has."""
         if slot in self._leaving or slot not in self._up:
             return
-        self._leaving.add(slot)
+        self._leaving[slot] = reason
         self._watch.event("slot leaving", slot=slot)
         if slot in self._running:
             self._slots.hurry(slot)
@@ -167,7 +181,7 @@ class Driver:
 
     def _free(self, slot: int) -> None:
         if slot in self._leaving:
-            self._remove(slot, "its node is about to go")
+            self._remove(slot, self._leaving[slot])
         else:
             self._scheduler.arrive(slot)
 
@@ -195,8 +209,9 @@ class Driver:
     def _remove(self, slot: int, reason: str) -> None:
         if slot in self._up:
             self._watch.event("slot gone", slot=slot, reason=reason)
-        for slots in (self._asked, self._up, self._leaving):
-            slots.discard(slot)
+        self._asked.discard(slot)
+        self._up.discard(slot)
+        self._leaving.pop(slot, None)
         self._scheduler.leave(slot)
         self._slots.drop(slot)  # also where it is gone: it may be unreachable rather than dead
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from msd_ray.cluster.driver import TICK, Driver, NoPool, Terms
+from msd_ray.cluster.driver import GRACE, TICK, Driver, NoPool, Terms
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
 from msd_ray.cluster.slots import Event, Failed, Gone, Moving
 from msd_ray.cluster.status import Status
@@ -280,3 +280,35 @@ def test_the_driver_looks_after_the_pool_from_the_beginning() -> None:
     gaps = [after - before for before, after in pairwise(pool.ticks)]
     assert min(gaps) >= TICK
     assert max(gaps) < 2 * TICK
+
+
+def test_a_run_that_is_stopped_lets_those_that_train_save_and_begins_nothing_more() -> None:
+    slots, ear = SimulatedSlots([Node("a", 2)], PACE), Ear()
+    stopped_at = 3.0
+
+    def stopping() -> bool:
+        return slots.now() >= stopped_at
+
+    statuses = Driver(works(4), slots, Terms(), ear, NoPool()).run(stopping)
+    begun = [s for s in statuses if s.progress]
+    assert begun
+    assert {s.doing for s in statuses} == {"waiting"}
+    assert sum(s.progress.nimg for s in begun if s.progress) == slots.trained
+    assert any(s.progress.nimg % 100 for s in begun if s.progress)  # in the middle of a segment
+    assert slots.lost == 0
+    assert slots.now() < stopped_at + 2
+    gone = [facts["reason"] for kind, facts in ear.events if kind == "slot gone"]
+    assert gone == ["the run is stopped"] * 2
+
+
+class Deaf(SimulatedSlots):
+    """Whose slots take no notice of hurry."""
+
+    def hurry(self, slot: int) -> None:
+        pass
+
+
+def test_a_run_that_is_stopped_waits_for_nobody_longer_than_it_may() -> None:
+    slots = Deaf([Node("a", 2)], Pace(image=10.0))
+    Driver(works(2), slots, Terms(), Ear(), NoPool()).run(lambda: slots.now() > 3)
+    assert slots.now() < 3 + GRACE + 2 * TICK
