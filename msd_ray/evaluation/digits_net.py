@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from msd_ray.data import DataSet
 from msd_ray.errors import CorruptError
-from msd_ray.evaluation.distances import Features
 from msd_ray.evaluation.features import as_stored
+from msd_ray.evaluation.moments import Features
 from msd_ray.random import derived_seed, stream
 from msd_ray.storage import Store, read_file, read_manifest, write_bundle
 

@@ -1,51 +1,31 @@
 """Distances between two sets of features [N, d]."""
 
-import io
-import logging
-import warnings
-from contextlib import redirect_stdout
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from msd_ray.evaluation.clean_fid import clean_fid
-
-Features = NDArray[np.float64]
-
-RIDGE = 1e-6
-"""Added to the diagonal of both covariances where their product has no real square root; clean-fid's own value."""
+from msd_ray.evaluation.moments import Features, Moments
 
 ROWS_AT_A_TIME = 4096
 KID_SEED = 0
 
-log = logging.getLogger(__name__)
 
+def frechet(a: Moments, b: Moments) -> float:
+    """Squared Frechet distance between the Gaussians with these moments: FID, arXiv 1706.08500 equation 6.
 
-def frechet(a: Features, b: Features) -> float:
-    """Squared Frechet distance between Gaussians fitted to a [N, d] and b [M, d]: FID, arXiv 1706.08500 equation 6.
-
-    Raises ValueError with fewer than 2 rows, or where the features are not finite.
+    The trace of (S1 S2)^(1/2) is the sum of the square roots of the eigenvalues of S1^(1/2) S2 S1^(1/2), which is
+    symmetric: no matrix square root is taken of what has none, and covariances may be singular. Raises ValueError with
+    fewer than 2 rows on a side, or where the features are not finite.
     """
-    if min(len(a), len(b)) < 2:
+    if min(a.n, b.n) < 2:
         raise ValueError("the Frechet distance needs at least 2 samples on each side")
-    if a.shape[1] == 1:  # scipy has no square root of 1 x 1 for clean-fid; a constant coordinate changes nothing
-        a, b = (np.pad(x, ((0, 0), (0, 1))) for x in (a, b))
-    moments = a.mean(0), _covariance(a), b.mean(0), _covariance(b)
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()) as said:
-        warnings.simplefilter("ignore")  # of scipy: how clean-fid calls it, and that a covariance is singular
-        try:
-            distance = float(clean_fid().frechet_distance(*moments))
-        except ValueError:
-            # fewer samples than dimensions: rounding turned zero eigenvalues into negative ones
-            ridge = RIDGE * np.eye(a.shape[1])
-            distance = float(
-                clean_fid().frechet_distance(moments[0], moments[1] + ridge, moments[2], moments[3] + ridge)
-            )
-    if said.getvalue():
-        log.info("clean-fid: %s", said.getvalue().strip())
-    return max(distance, 0.0)
+    s1, s2, gap = a.covariance, b.covariance, a.mean - b.mean
+    if not (np.isfinite(s1).all() and np.isfinite(s2).all()):
+        raise ValueError("the Frechet distance needs finite features")
+    root = _root(s1)
+    mixed = np.sqrt(np.linalg.eigvalsh(root @ s2 @ root).clip(0)).sum()
+    return max(float(gap @ gap + np.trace(s1) + np.trace(s2) - 2 * mixed), 0.0)
 
 
 def kernel(a: Features, b: Features, subsets: int, subset_size: int) -> float:
@@ -76,8 +56,11 @@ def precision_recall(real: Features, fake: Features, neighbours: int) -> tuple[f
     return _share_inside(f, r, neighbours), _share_inside(r, f, neighbours)
 
 
-def _covariance(x: Features) -> Features:
-    return np.atleast_2d(np.cov(x, rowvar=False))
+def _root(covariance: Features) -> Features:
+    """The symmetric square root; eigenvalues that rounding made negative count as zero."""
+    values, vectors = np.linalg.eigh(covariance)
+    root: Features = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    return root
 
 
 def _share_inside(points: Tensor, manifold: Tensor, k: int) -> float:

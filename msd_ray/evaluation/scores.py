@@ -9,8 +9,9 @@ from torch import Tensor
 
 from msd_ray.data import Samples
 from msd_ray.evaluation.config import EvaluationConfig
-from msd_ray.evaluation.distances import Features, frechet, kernel, precision_recall
+from msd_ray.evaluation.distances import frechet, kernel, precision_recall
 from msd_ray.evaluation.features import FeatureNet
+from msd_ray.evaluation.moments import Features, Moments
 
 KID_SUBSET_SIZE = 1000
 
@@ -55,7 +56,7 @@ class Judge:
         precision, recall = precision_recall(real, fake, c.neighbours)
         return Scores(
             n=len(x),
-            fid=frechet(fake, real),
+            fid=frechet(Moments.of(fake), Moments.of(real)),
             kid=kernel(fake, real, c.kid_subsets, KID_SUBSET_SIZE),
             precision=precision,
             recall=recall,
@@ -65,7 +66,7 @@ class Judge:
     def fid(self, x: Tensor) -> float:
         """FID of x [N, ...]; nan where it is undefined."""
         fake = self._features_of(x)
-        return frechet(fake, self._features) if self._comparable(fake, 2) else math.nan
+        return frechet(Moments.of(fake), Moments.of(self._features)) if self._comparable(fake, 2) else math.nan
 
     def only(self, conditions: Tensor | list[int]) -> "Judge":
         """A judge whose real samples are those of the classes `conditions`."""
