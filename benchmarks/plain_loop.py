@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from msd_ray.data import load_data
 from msd_ray.diffusion import EDMDenoiser, Noise, one_step, per_sample
 from msd_ray.networks import DenoiserSpec
+from msd_ray.objectives import Optimization
 from msd_ray.recipes import Recipe, load_recipe
 from msd_ray.training.config import StageConfig
 from msd_ray.training.ema import EMAConfig, update
@@ -62,7 +63,8 @@ def steps(
     the fake score, as in `StudentTrainer`."""
     generator = copy.deepcopy(teacher).requires_grad_(True)
     fake, average = copy.deepcopy(generator), copy.deepcopy(teacher)
-    settings: dict[str, Any] = {"betas": stage.betas, "weight_decay": stage.weight_decay, "fused": True}
+    how = stage.optimization(Optimization())
+    settings: dict[str, Any] = {"betas": how.betas, "weight_decay": how.weight_decay, "fused": True}
     generator_optimizer = torch.optim.AdamW(generator.parameters(), **settings)
     fake_optimizer = torch.optim.AdamW(fake.parameters(), **settings)
     grid, levels, batch = noise.grid(), noise.levels, stage.batch
@@ -84,7 +86,7 @@ def steps(
     def stepped(network: EDMDenoiser, optimizer: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
+        nn.utils.clip_grad_norm_(network.parameters(), how.clip)
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (nimg + batch) / max(stage.warmup, 1))
         optimizer.step()
 

@@ -34,6 +34,24 @@ class Nets:
 
 
 @dataclass(frozen=True)
+class Optimization:
+    """How a method's authors train with it, which a stage does where its recipe does not say otherwise. Most methods
+    here descend from DMD2, whose values (arXiv 2405.14867, official code) are the defaults.
+
+    optimizer, betas, weight_decay: of the generator, and of fake score and discriminator. clip: largest norm of the
+    gradient of either; 0: not clipped. fake_clip_value: largest absolute value of an element of the gradient of fake
+    score and discriminator; 0: not clipped. fake_first: images at the beginning in which only these two train.
+    """
+
+    optimizer: Literal["adamw", "adam", "radam"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    clip: float = 10.0
+    fake_clip_value: float = 0.0
+    fake_first: int = 0
+
+
+@dataclass(frozen=True)
 class Needs:
     """What the trainer must provide, and what it gets.
 
@@ -41,7 +59,7 @@ class Needs:
     whether a fake score trains beside the generator. head: makes the discriminator's layers. encoder: the frozen
     teacher beside the student. memory: name and shape of what is kept between updates, all ones at first. boundary:
     the generator must be the identity at sigma_min. frozen: regular expressions; generator weights whose names hold
-    one of them stay as they are.
+    one of them stay as they are. optimization: what the recipe's stage may leave out.
 
     makes: a one-step generator, or a denoiser at every noise level, which the next stage's fake score then starts from.
     """
@@ -55,6 +73,7 @@ class Needs:
     memory: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     boundary: bool = False
     frozen: tuple[str, ...] = ()
+    optimization: Optimization = Optimization()
     makes: Literal["generator", "denoiser"] = "generator"
 
 

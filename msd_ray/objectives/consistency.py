@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, per_sample
-from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
 from msd_ray.objectives.distances import Distance, distance
 
 
@@ -21,7 +21,8 @@ class Consistency:
 
     @property
     def needs(self) -> Needs:
-        return Needs(real_data=True, fake=False, boundary=True)
+        optimization = Optimization("radam", weight_decay=0.0, clip=0.0)
+        return Needs(real_data=True, fake=False, boundary=True, optimization=optimization)
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
         assert batch.real is not None and batch.real_condition is not None

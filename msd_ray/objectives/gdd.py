@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, one_step
-from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
 from msd_ray.objectives.heads import discriminator_gan, generator_gan, projected_head
 
 INNATE = (r"\.conv0\.", r"\.conv1\.", r"\.proj\.", r"\.hidden\.", r"\.out\.")
@@ -42,6 +42,7 @@ class GDD:
             encoder=True,
             boundary=True,
             frozen=frozen if self.innate else (),
+            optimization=Optimization("adam", betas=(0.0, 0.99), weight_decay=0.0, clip=0.0),
         )
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:

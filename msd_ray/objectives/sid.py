@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, edm_loss, one_step, per_sample
-from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
+
+OPTIMIZATION = Optimization("adam", betas=(0.0, 0.999), weight_decay=0.0, clip=0.0)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class SiD:
 
     @property
     def needs(self) -> Needs:
-        return Needs(teacher="gradient")
+        return Needs(teacher="gradient", optimization=OPTIMIZATION)
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
         n = self.noise

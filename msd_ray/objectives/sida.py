@@ -1,6 +1,6 @@
 """SiDA: SiD with a GAN whose discriminator is the fake score's own encoder (arXiv 2410.14919)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from msd_ray.diffusion import Noise, add_noise
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
 from msd_ray.objectives.fdistill import Divergence, density_weight
 from msd_ray.objectives.heads import discriminator_gan, generator_gan
-from msd_ray.objectives.sid import SiD, identity_loss
+from msd_ray.objectives.sid import OPTIMIZATION, SiD, identity_loss
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class SiDA:
 
     @property
     def needs(self) -> Needs:
-        return Needs(teacher="gradient", real_data=True)
+        optimization = replace(OPTIMIZATION, fake_clip_value=1.0)
+        return Needs(teacher="gradient", real_data=True, optimization=optimization)
 
     @property
     def _sid(self) -> SiD:

@@ -135,5 +135,5 @@ class Recipe:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Every value spelled out; `parse_recipe` reads it back."""
+        """Every value, None where it is left to a stage's method; `parse_recipe` reads it back."""
         return dataclasses.asdict(self)

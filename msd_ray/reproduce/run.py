@@ -59,7 +59,7 @@ def _result(arm: Arm, seed: int, folder: str, address: str | None, listener: Lis
     """Figures of teacher and ensemble of one run; trained and measured unless that was done already."""
     overrides = [*arm.overrides, f"seed={seed}"]
     setting = Setting.of(arm.recipe, overrides, f"{folder}/{slug(arm.name)}-seed{seed}")
-    key = json.dumps(setting.recipe.to_json(), sort_keys=True)
+    key = json.dumps(setting.plan.recipe.to_json(), sort_keys=True)
     if setting.store.exists("result.json"):
         known = json.loads(setting.store.read("result.json"))
         if known["key"] == key:

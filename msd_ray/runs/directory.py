@@ -42,11 +42,17 @@ def keep_recipe(store: Store, recipe: Recipe) -> None:
 def recipe_of(store: Store) -> Recipe:
     """The recipe of a run directory. Raises UserError where there is none."""
     try:
-        return parse_recipe(json.loads(store.read("recipe.json")))
+        return parse_recipe(_of_today(json.loads(store.read("recipe.json"))))
     except FileNotFoundError:
         raise UserError(f"{store.uri} is not a run directory: it has no recipe.json") from None
     except ValueError:
         raise CorruptError(f"{store.uri}/recipe.json is damaged; delete it and run the same command again") from None
+
+
+def _of_today(raw: dict[str, Any]) -> dict[str, Any]:
+    """A kept recipe with what was true of all stages before it could be said."""
+    then = {"optimizer": "adamw", "fake_clip_value": 0.0}
+    return {**raw, "stages": {name: {**then, **stage} for name, stage in raw["stages"].items()}}
 
 
 def has_ensemble(store: Store, group: Group) -> bool:

@@ -28,6 +28,20 @@ def needs_of(recipe: Recipe, name: str) -> Needs:
     return needs
 
 
+def spelled_out(recipe: Recipe, needs: dict[str, Needs]) -> Recipe:
+    """With each method's own values where the recipe leaves them to it, so that what is kept of a run says them all.
+
+    Raises UserError where a stage is too short for its method.
+    """
+    stages = {}
+    for name, stage in recipe.stages.items():
+        try:
+            stages[name] = replace(stage, **vars(stage.optimization(needs[name].optimization)))
+        except ValueError as error:
+            raise UserError(f"stages.{name}: {error}") from None
+    return replace(recipe, stages=stages)
+
+
 def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
     """Follows from what the last stage makes. Raises UserError where the recipe asks for something else."""
     name, last = list(needs.items())[-1]

@@ -14,7 +14,7 @@ from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
 from msd_ray.partition import Partition, PartitionConfig, fit
 from msd_ray.recipes import ClusterConfig, Recipe
-from msd_ray.runs.fitting import needs_of, sampling_of, student_of, teacher_of
+from msd_ray.runs.fitting import needs_of, sampling_of, spelled_out, student_of, teacher_of
 from msd_ray.training.config import StageConfig
 from msd_ray.training.spec import StudentSpec
 
@@ -45,8 +45,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """student: but for those whose size the recipe gives by number. groups: the ensemble first, then the baselines it
-    is compared with. sampling: how all of them make samples."""
+    """recipe: every value spelled out. student: but for those whose size the recipe gives by number. groups: the
+    ensemble first, then the baselines it is compared with. sampling: how all of them make samples."""
 
     recipe: Recipe
     teacher: DenoiserSpec
@@ -78,7 +78,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     Raises UserError where the recipe's parts do not fit each other or the data.
     """
     needs = {name: needs_of(recipe, name) for name in recipe.stages}
-    sampling = sampling_of(recipe, needs)
+    recipe, sampling = spelled_out(recipe, needs), sampling_of(recipe, needs)
     teacher = teacher_of(recipe, data)
     student = student_of(recipe, teacher, recipe.student, needs.values())
     single = {i: student_of(recipe, teacher, size, needs.values()) for i, size in recipe.students.items()}

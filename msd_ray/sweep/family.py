@@ -26,7 +26,7 @@ BASE = "recipe"
 
 @dataclass(frozen=True)
 class Family:
-    """bases: the recipes that trials start from, every value spelled out, by name."""
+    """bases: the recipes that trials start from, by name."""
 
     definition: Definition
     space: Space

@@ -74,7 +74,7 @@ class Trial:
         self._means, self._recipe = means, recipe
         self._plan: Plan = means.premises.family.plan(recipe)
         self._store = folder(means.premises.store, f"trials/{number:04d}")
-        keep_recipe(self._store, recipe)
+        keep_recipe(self._store, self._plan.recipe)
         self._board = Board(self._store, recipe.cluster.price, Silent(), [])
         scheduler = means.premises.family.definition.scheduler
         self._milestones = milestones(scheduler, self._plan)

@@ -1,8 +1,9 @@
 """What a recipe says of training."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from msd_ray.objectives import Optimization
 from msd_ray.training.ema import EMAConfig
 
 
@@ -12,9 +13,8 @@ class StageConfig:
 
     objective: which method (msd_ray.objectives). images: generator images of the stage, the clock of everything.
     batch: images per update. fake_steps: fake-score updates per generator update (DMD2's two time scales).
-    warmup: images over which the learning rates rise from 0. fake_first: images at the beginning in which only fake
-    score and discriminator train. clip: largest gradient norm. options: fields of the objective, such as its loss
-    weights.
+    warmup: images over which the learning rates rise from 0. options: fields of the objective, such as its loss
+    weights. The others are those of `Optimization`, None for what the method's authors have.
     """
 
     objective: str = "dm"
@@ -23,20 +23,29 @@ class StageConfig:
     generator_lr: float = 2e-6
     fake_lr: float = 2e-6
     fake_steps: int = 5
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01
+    optimizer: Literal["adamw", "adam", "radam"] | None = None
+    betas: tuple[float, float] | None = None
+    weight_decay: float | None = None
     warmup: int = 32_000
-    fake_first: int = 0
-    clip: float = 10.0
+    fake_first: int | None = None
+    clip: float | None = None
+    fake_clip_value: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.fake_steps < 0:
             raise ValueError("batch must be at least 1 and fake_steps at least 0")
-        if not 0 <= self.fake_first < self.images:
+        if not 0 <= (self.fake_first or 0) < self.images:
             raise ValueError(f"fake_first ({self.fake_first}) must be at least 0 and below images ({self.images})")
         if self.images < self.batch or self.images % self.batch:
             raise ValueError(f"images ({self.images}) must be a positive multiple of batch ({self.batch})")
+        if min(self.clip or 0.0, self.fake_clip_value or 0.0) < 0:
+            raise ValueError("clip and fake_clip_value must be at least 0, which means that nothing is clipped")
+
+    def optimization(self, method: Optimization) -> Optimization:
+        """The stage's own where it has one, the method's otherwise."""
+        own = {f.name: getattr(self, f.name) for f in fields(method)}
+        return replace(method, **{name: value for name, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ class StudentTrainer:
         self._stage, self._config = stage, self.spec.stages[stage]
         self._objective = self.spec.objective(stage)
         needs = self._objective.needs
+        self._optimization = self._config.optimization(needs.optimization)
         memory = {name: torch.ones(shape, device=self.device) for name, shape in needs.memory.items()}
         self.nets = replace(self.nets, head=self._head(self._config.objective), memory=memory)
         frozen = re.compile("|".join(needs.frozen) or "(?!)")
@@ -167,8 +168,11 @@ class StudentTrainer:
         fake = list(self.nets.fake.parameters()) if needs.fake else []
         if self.nets.head is not None:
             fake += self.nets.head.parameters()
-        self._generator_descent = self._descent(generator, self._config.generator_lr)
-        self._fake_descent = self._descent(fake, self._config.fake_lr) if fake else None
+        how, shards = self._optimization, self.spec.shards
+        self._generator_descent = Descent(generator, self._config.generator_lr, how, 0.0, shards, self.group)
+        self._fake_descent = (
+            Descent(fake, self._config.fake_lr, how, how.fake_clip_value, shards, self.group) if fake else None
+        )
 
     def _head(self, objective: str) -> nn.Module | None:
         """The discriminator of an objective; kept through stages that do not use it."""
@@ -181,9 +185,6 @@ class StudentTrainer:
             self._heads[objective] = make(self.nets).to(self.device)
         return self._heads[objective]
 
-    def _descent(self, parameters: list[nn.Parameter], lr: float) -> Descent:
-        return Descent(parameters, lr, self._config, self.spec.shards, self.group)
-
     def _step(self) -> None:
         """One generator update and the fake score's updates that go with it."""
         stage, begin = self.spec.stage_at(self.nimg)
@@ -192,7 +193,7 @@ class StudentTrainer:
             self._enter(stage)
         seen = self.nimg - begin
         self._warm = min(1.0, (seen + self._config.batch) / max(self._config.warmup, 1))
-        rests = seen < self._config.fake_first
+        rests = seen < self._optimization.fake_first
         self._count(self._train_fake(seen) if rests else self._train_both(seen))
         self.nimg += self._config.batch
         if not rests:

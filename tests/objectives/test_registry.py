@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from msd_ray.errors import UserError
-from msd_ray.objectives import DM, OBJECTIVES, objective_class
+from msd_ray.objectives import DM, OBJECTIVES, Optimization, objective_class
 
 
 def test_known_names_are_their_classes() -> None:
@@ -42,3 +42,17 @@ def test_unknown_names_are_refused_in_one_line(name: str) -> None:
 def test_a_mistyped_name_is_answered_with_those_there_are() -> None:
     with pytest.raises(UserError, match=r"dm, adm, .*, or module:Class"):
         objective_class("dmm")
+
+
+AUTHORS = {
+    "sid": Optimization("adam", (0.0, 0.999), weight_decay=0.0, clip=0.0),
+    "sida": Optimization("adam", (0.0, 0.999), weight_decay=0.0, clip=0.0, fake_clip_value=1.0),
+    "gdd": Optimization("adam", (0.0, 0.99), weight_decay=0.0, clip=0.0),
+    "consistency": Optimization("radam", (0.9, 0.999), weight_decay=0.0, clip=0.0),
+}
+DMD2 = Optimization("adamw", (0.9, 0.999), weight_decay=0.01, clip=10.0)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_each_method_has_its_authors_optimizer(name: str) -> None:
+    assert OBJECTIVES[name]().needs.optimization == AUTHORS.get(name, DMD2)

@@ -320,6 +320,58 @@ def test_gradients_are_clipped() -> None:
     assert torch.cat([m.flatten() for m in moments]).norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
 
 
+def settings_of(t: StudentTrainer) -> list[tuple[Any, ...]]:
+    descents = [t._generator_descent, *([t._fake_descent] if t._fake_descent else [])]
+    groups = [(type(d.optimizer), d.optimizer.param_groups[0]) for d in descents]
+    return [(kind, group["betas"], group["weight_decay"]) for kind, group in groups]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dm", (optim.AdamW, (0.9, 0.999), 0.01)),
+        ("sid", (optim.Adam, (0.0, 0.999), 0.0)),
+        ("gdd", (optim.Adam, (0.0, 0.99), 0.0)),
+        ("consistency", (optim.RAdam, (0.9, 0.999), 0.0)),
+    ],
+)
+def test_the_optimizer_is_the_methods_own_unless_the_stage_has_another(name: str, expected: Any) -> None:
+    t = trainer(staged([name]))
+    t.advance(8)
+    assert set(settings_of(t)) == {expected}
+    t = trainer(staged([name], optimizer="radam", betas=(0.5, 0.6), weight_decay=0.25))
+    t.advance(8)
+    assert set(settings_of(t)) == {(optim.RAdam, (0.5, 0.6), 0.25)}
+
+
+def gradients(t: StudentTrainer) -> dict[str, Tensor]:
+    """Those of the last update, as the optimizers saw them."""
+    networks = {"generator": t.nets.generator, "fake": t.nets.fake}
+    return {
+        name: torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+        for name, network in networks.items()
+    }
+
+
+def test_nothing_is_clipped_where_the_limits_are_0() -> None:
+    after = {clip: trainer(staged(["dm"], clip=clip)) for clip in (0.0, 1e9, 1e-3)}
+    for t in after.values():
+        t.advance(8)
+    found = {clip: gradients(t)["fake"] for clip, t in after.items()}
+    assert found[1e-3].norm().item() == pytest.approx(1e-3, rel=1e-3)
+    assert found[0.0].norm() > 0.01
+    assert torch.equal(found[0.0], found[1e9])
+
+
+def test_values_are_clipped_in_the_fake_scores_gradient_only() -> None:
+    limited, free = (trainer(staged(["dm"], clip=0.0, fake_steps=1, fake_clip_value=v)) for v in (1e-3, 0.0))
+    for t in (limited, free):
+        t.advance(8)
+    ours, whole = gradients(limited), gradients(free)
+    assert torch.equal(ours["fake"], whole["fake"].clamp(-1e-3, 1e-3))
+    assert ours["generator"].abs().max() > 1e-3
+
+
 # Gradients that are not finite.
 
 
@@ -548,7 +600,9 @@ def test_an_optimizer_survives_packing() -> None:
     assert other.param_groups[0]["lr"] == 0.1
 
 
-@pytest.mark.parametrize("bad", [{"batch": 0}, {"fake_steps": -1}, {"images": 4}, {"images": 41}])
+@pytest.mark.parametrize(
+    "bad", [{"batch": 0}, {"fake_steps": -1}, {"images": 4}, {"images": 41}, {"clip": -1.0}, {"fake_clip_value": -1.0}]
+)
 def test_bad_stages_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         replace(DM, **bad)  # type: ignore[arg-type]
