@@ -9,15 +9,16 @@ another preconditioning. Those wrote neither `sampling` nor a spec's `sigma_min`
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from msd_ray.ensemble.member import Member
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec
-from msd_ray.networks.weights import from_bytes, to_bytes
+from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.partition import Partition
-from msd_ray.storage import Manifest, Store, read_file, read_manifest, write_bundle
+from msd_ray.storage import Manifest, Store, read_manifest, write_bundle
 
 FORMAT_VERSION = 2
 
@@ -59,7 +60,7 @@ def save_ensemble(
         "sampling": sampling.to_json(),
         "students": [_described(member) for member in members],
     }
-    write_bundle(store, body, ((_file(member.index), to_bytes(member.weights)) for member in members))
+    write_bundle(store, body, ((_file(member.index), partial(to_chunks, member.weights)) for member in members))
 
 
 def read_description(store: Store) -> Description:
@@ -98,7 +99,7 @@ def read_member(description: Description, index: int) -> Member:
         facts = int(raw["index"]), tuple(raw["conditions"]), spec, float(raw["sigma_init"]), int(raw["nimg"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise _nonsense(store, error) from error
-    return Member(*facts, from_bytes(read_file(store, manifest, file), f"{store.uri}/{file}"))
+    return Member(*facts, StoredWeights(store, manifest, file).read())
 
 
 def contradiction(

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from msd_ray.data import load_data
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import CorruptError
 from msd_ray.networks import DenoiserSpec
-from msd_ray.networks.weights import from_bytes, to_bytes
+from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
-from msd_ray.storage import Store, copy_bundle, read_file, read_manifest, write_bundle
+from msd_ray.storage import Store, copy_bundle, read_manifest, write_bundle
 from msd_ray.training.state import State
 from msd_ray.training.teacher import TeacherTrainer
 
@@ -58,9 +59,8 @@ def has_teacher(store: Store) -> bool:
 
 def load_teacher(store: Store, precision: str = "fp32") -> EDMDenoiser:
     """The teacher kept in a folder, frozen. Raises FileNotFoundError or CorruptError where there is none."""
-    manifest = read_manifest(store)
     denoiser = spec_of(store).build(precision).eval().requires_grad_(False)
-    denoiser.load_state_dict(from_bytes(read_file(store, manifest, _FILE), _FILE))
+    denoiser.load_state_dict(StoredWeights(store, read_manifest(store), _FILE).read())
     return denoiser
 
 
@@ -78,7 +78,7 @@ def kept_facts(store: Store) -> dict[str, float]:
 def keep_teacher(store: Store, spec: DenoiserSpec, state: State) -> None:
     """Keeps the averaged weights of a trained teacher, given the state of its trainer."""
     facts = {name: state.meta[name] for name in ("nimg", "wall_seconds", "cpu_seconds")}
-    write_bundle(store, {"spec": spec.to_json(), "facts": facts}, [(_FILE, to_bytes(state.parts["ema"]))])
+    write_bundle(store, {"spec": spec.to_json(), "facts": facts}, [(_FILE, partial(to_chunks, state.parts["ema"]))])
 
 
 def copy_teacher(source: Store, target: Store) -> None:

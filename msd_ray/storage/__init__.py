@@ -1,17 +1,31 @@
 """Where run directories, checkpoints and ensembles live: a local disk or an object store."""
 
-from msd_ray.storage.bundle import MANIFEST, FileEntry, Manifest, copy_bundle, read_file, read_manifest, write_bundle
+from msd_ray.storage.bundle import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    copy_bundle,
+    read_chunks,
+    read_file,
+    read_manifest,
+    verify,
+    write_bundle,
+)
 from msd_ray.storage.local import Change
-from msd_ray.storage.store import Store
+from msd_ray.storage.store import CHUNK, Chunks, Store
 
 __all__ = [
+    "CHUNK",
     "MANIFEST",
     "Change",
+    "Chunks",
     "FileEntry",
     "Manifest",
     "Store",
     "copy_bundle",
+    "read_chunks",
     "read_file",
     "read_manifest",
+    "verify",
     "write_bundle",
 ]

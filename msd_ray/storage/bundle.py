@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.storage.store import Store
+from msd_ray.storage.store import Chunks, Store
 
 MANIFEST = "manifest.json"
+_Chunk = TypeVar("_Chunk", bound=bytes | memoryview)
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class Manifest:
     files: dict[str, FileEntry]
 
 
-def write_bundle(store: Store, body: dict[str, Any], files: Iterable[tuple[str, bytes]]) -> None:
-    """Writes the (name, content) pairs, then the manifest. `files` is consumed lazily: one content at a time in memory.
+def write_bundle(store: Store, body: dict[str, Any], files: Iterable[tuple[str, bytes | Chunks]]) -> None:
+    """Writes the (name, content) pairs, then the manifest. `files` is consumed lazily: one content at a time in memory,
+    or one chunk of it, hashed on its way to the file.
 
     A bundle already there loses its manifest first, so at no moment does a manifest stand beside files it does not
     describe; files it had that the new one has not are removed last. Raises UserError where the store cannot be
@@ -68,34 +71,66 @@ def read_manifest(store: Store) -> Manifest:
 
 def read_file(store: Store, manifest: Manifest, name: str) -> bytes:
     """A file of the bundle, its size and sha256 verified. Raises CorruptError if it is missing or changed."""
+    return b"".join(read_chunks(store, manifest, name))
+
+
+def read_chunks(store: Store, manifest: Manifest, name: str) -> Iterator[bytes]:
+    """A file of the bundle, piece by piece. Raises CorruptError as `read_file`; that a byte was changed shows at the
+    end only, so use nothing of it before."""
     entry = manifest.files.get(name)
     if entry is None:
         raise _damaged(store, name, "the manifest does not list it")
+    tally = _Tally()
     try:
-        data = store.read(name)
+        yield from tally.of(partial(store.read_chunks, name))
     except FileNotFoundError as error:
         raise _damaged(store, name, "it is missing") from error
-    if len(data) != entry.bytes:
-        raise _damaged(store, name, f"it has {len(data)} bytes instead of {entry.bytes}")
-    if _sha256(data) != entry.sha256:
+    if tally.entry.bytes != entry.bytes:
+        raise _damaged(store, name, f"it has {tally.entry.bytes} bytes instead of {entry.bytes}")
+    if tally.entry != entry:
         raise _damaged(store, name, "its sha256 is not the one in the manifest")
-    return data
+
+
+def verify(store: Store) -> None:
+    """Reads the whole bundle and keeps nothing of it. Raises what `read_manifest` and `read_file` raise."""
+    manifest = read_manifest(store)
+    for name in manifest.files:
+        for _ in read_chunks(store, manifest, name):
+            pass
 
 
 def copy_bundle(source: Store, target: Store) -> None:
     """Raises what `read_manifest`, `read_file` and `write_bundle` raise."""
     manifest = read_manifest(source)
-    write_bundle(target, manifest.body, ((name, read_file(source, manifest, name)) for name in manifest.files))
+    files = ((name, partial(read_chunks, source, manifest, name)) for name in manifest.files)
+    write_bundle(target, manifest.body, files)
 
 
-def _write_files(store: Store, files: Iterable[tuple[str, bytes]]) -> dict[str, FileEntry]:
+def _write_files(store: Store, files: Iterable[tuple[str, bytes | Chunks]]) -> dict[str, FileEntry]:
     entries: dict[str, FileEntry] = {}
     for name, content in files:
         if name in entries or name == MANIFEST:
             raise ValueError(f"a bundle has one file of each name: {name}")
-        store.write(name, content)
-        entries[name] = FileEntry(len(content), _sha256(content))
+        tally = _Tally()
+        chunks = partial(iter, (content,)) if isinstance(content, bytes) else content
+        store.write_chunks(name, partial(tally.of, chunks))
+        entries[name] = tally.entry
     return entries
+
+
+class _Tally:
+    """Size and hash of what passes."""
+
+    entry = FileEntry(0, hashlib.sha256().hexdigest())
+
+    def of(self, chunks: Callable[[], Iterable[_Chunk]]) -> Iterator[_Chunk]:
+        """What `chunks` gives. Afterwards `entry` is of that."""
+        size, sha256 = 0, hashlib.sha256()
+        for chunk in chunks():
+            sha256.update(chunk)
+            size += len(chunk)
+            yield chunk
+        self.entry = FileEntry(size, sha256.hexdigest())
 
 
 def _make_room(store: Store) -> None:

@@ -5,7 +5,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,13 +14,15 @@ Change = Callable[[bytes | None], bytes | None]
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
-def write_atomically(target: Path, data: bytes) -> None:
-    """Puts a file in place whole or not at all, and makes its directory; raises OSError where it cannot."""
+def write_atomically(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Puts a file in place whole or not at all, and makes its directory; raises OSError where it cannot, and what
+    `chunks` raises."""
     _make_directory(target.parent)
     temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            for chunk in chunks:
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

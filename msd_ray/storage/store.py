@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +13,11 @@ from pyarrow import fs
 from msd_ray.errors import UserError
 from msd_ray.storage.local import TEMPORARY, Change, delete_durably, update_locked, write_atomically
 from msd_ray.storage.patience import one_line, patiently
+
+CHUNK = 1 << 24
+"""Bytes that are read or written at a time where a file may be large."""
+Chunks = Callable[[], Iterable[bytes | memoryview]]
+"""Gives the content of a file from its beginning, each time it is called."""
 
 
 class Store:
@@ -55,8 +61,37 @@ class Store:
 
         Raises UserError where the place cannot be written to (read-only, full, no permission, failing for long).
         """
+        self.write_chunks(name, lambda: (data,))
+
+    def write_chunks(self, name: str, chunks: Chunks) -> None:
+        """As `write`, for a file that need not fit into memory; `chunks` is called again where a try fails.
+
+        What `chunks` raises is passed on. On a local disk nothing is left then; an object store may show the beginning
+        of the file.
+        """
         path = self._at(name)
-        patiently("write", path, lambda: self._put(path, data))
+        patiently("write", path, lambda: self._put(path, chunks()))
+
+    def read_chunks(self, name: str) -> Iterator[bytes]:
+        """The content of a file, at most CHUNK bytes at a time; raises as `read`. After a failure that passes it is
+        opened again and read on from where it was."""
+        path, position = self._at(name), 0
+        opened: Any = None
+
+        def next_chunk() -> bytes | None:
+            nonlocal opened
+            try:
+                opened = opened or self._opened(path, position)
+                return bytes(opened.read(CHUNK)) if opened else None
+            except OSError:
+                opened = None
+                raise
+
+        while chunk := patiently("read", path, next_chunk):
+            position += len(chunk)
+            yield chunk
+        if chunk is None:
+            raise FileNotFoundError(f"no file {path}")
 
     def update(self, name: str, change: Change) -> bool:
         """Replaces a small file by change(its content), None standing for no file; creates missing directories.
@@ -96,20 +131,29 @@ class Store:
         with self._filesystem.open_input_stream(path) as stream:
             return bytes(stream.read())
 
-    def _put(self, path: str, data: bytes) -> None:
+    def _opened(self, path: str, position: int) -> Any:
+        """The file, to be read from `position` on; None if there is none."""
+        if self._kind(path) != fs.FileType.File:
+            return None
+        file = self._filesystem.open_input_file(path)
+        file.seek(position)
+        return file
+
+    def _put(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
         if isinstance(self._filesystem, fs.LocalFileSystem):
-            write_atomically(Path(path), data)
+            write_atomically(Path(path), chunks)
             return
         self._filesystem.create_dir(self._path, recursive=True)
         # one put: an object store shows the object only once the stream was closed
         with self._filesystem.open_output_stream(path) as stream:
-            stream.write(data)
+            for chunk in chunks:
+                stream.write(chunk)
 
     def _put_changed(self, path: str, change: Change) -> None:
         old = self._content(path)
         new = change(old)
         if new is not None:
-            self._put(path, new)
+            self._put(path, (new,))
         elif old is not None:
             self._remove(path)
 

@@ -4,11 +4,12 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from msd_ray.errors import CorruptError
-from msd_ray.networks.weights import from_bytes, to_bytes
-from msd_ray.storage import MANIFEST, Manifest, Store, read_file, read_manifest, write_bundle
-from msd_ray.training.state import State, Tensors
+from msd_ray.networks.weights import StoredWeights, to_chunks
+from msd_ray.storage import MANIFEST, Chunks, Store, read_file, read_manifest, write_bundle
+from msd_ray.training.state import State
 
 LOG = logging.getLogger(__name__)
 META, SUFFIX = "state.json", ".safetensors"
@@ -71,9 +72,9 @@ def _nimg(name: str) -> int:
     return int(name.removeprefix("ckpt-"))
 
 
-def _files(state: State) -> Iterator[tuple[str, bytes]]:
+def _files(state: State) -> Iterator[tuple[str, bytes | Chunks]]:
     for part, tensors in state.parts.items():
-        yield f"{part}{SUFFIX}", to_bytes(tensors)
+        yield f"{part}{SUFFIX}", partial(to_chunks, tensors)
     yield META, json.dumps(state.meta).encode()
 
 
@@ -81,9 +82,4 @@ def _load(store: Store) -> State:
     manifest = read_manifest(store)
     meta = json.loads(read_file(store, manifest, META))
     parts: list[str] = manifest.body["parts"]
-    return State({part: _tensors(store, manifest, part) for part in parts}, meta)
-
-
-def _tensors(store: Store, manifest: Manifest, part: str) -> Tensors:
-    file = f"{part}{SUFFIX}"
-    return from_bytes(read_file(store, manifest, file), f"{store.uri}/{file}")
+    return State({part: StoredWeights(store, manifest, f"{part}{SUFFIX}").read() for part in parts}, meta)

@@ -92,15 +92,25 @@ def test_other_errors_are_passed_on(error: Exception, waits: list[float]) -> Non
 
 USES: dict[str, Callable[[Store], Any]] = {
     "read": lambda store: store.read("x"),
+    "read in pieces": lambda store: b"".join(store.read_chunks("x")),
     "write": lambda store: store.write("x", b"2"),
     "update": lambda store: store.update("x", lambda _: b"2"),
     "names": lambda store: store.names(),
     "exists": lambda store: store.exists("x"),
     "delete": lambda store: store.delete("x"),
 }
-FOUND = {"read": b"1", "write": None, "update": False, "names": ["x"], "exists": True, "delete": None}
+FOUND = {
+    "read": b"1",
+    "read in pieces": b"1",
+    "write": None,
+    "update": False,
+    "names": ["x"],
+    "exists": True,
+    "delete": None,
+}
 OPERATIONS = (
-    "create_dir delete_dir delete_file get_file_info get_file_info_selector open_input_stream open_output_stream"
+    "create_dir delete_dir delete_file get_file_info get_file_info_selector "
+    "open_input_file open_input_stream open_output_stream"
 )
 
 

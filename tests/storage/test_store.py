@@ -4,13 +4,17 @@ import os
 import pickle
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import fs
 
 from msd_ray.errors import UserError
 from msd_ray.storage import Change, Store
+from msd_ray.storage import store as module
+from msd_ray.storage.local import TEMPORARY
 
 ROOM = "free some space and run the same command again: what was whole before still is"
 
@@ -28,6 +32,55 @@ def test_what_is_written_is_read_back_and_the_last_write_wins(store: Store) -> N
     assert (child.read("x"), child.read("empty")) == (b"new", b"")
     assert child.names() == ["empty", "x"]
     assert store.names() == ["a"]
+
+
+def test_a_file_comes_and_goes_in_pieces(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 4)
+    store.write_chunks("x", lambda: (b"one", memoryview(b"two-"), b"", b"three"))
+    assert list(store.read_chunks("x")) == [b"onet", b"wo-t", b"hree"]
+    assert store.read("x") == b"onetwo-three"
+    with pytest.raises(FileNotFoundError):
+        next(store.read_chunks("y"))
+
+
+def test_reading_goes_on_where_it_failed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    store.write("x", b"onetwo-three")
+    opened = Store._opened
+    positions: list[int] = []
+
+    class FailsOnItsSecondRead:
+        def __init__(self, file: Any) -> None:
+            self.file, self.reads = file, 0
+
+        def read(self, n: int) -> bytes:
+            self.reads += 1
+            if self.reads == 2:
+                raise OSError(errno.EIO, "Input/output error")
+            return bytes(self.file.read(n))
+
+    def flaky(self: Store, path: str, position: int) -> Any:
+        positions.append(position)
+        return FailsOnItsSecondRead(opened(self, path, position))
+
+    monkeypatch.setattr(Store, "_opened", flaky)
+    assert b"".join(store.read_chunks("x")) == b"onetwo-three"
+    assert positions == [0, 4, 8, 12]
+
+
+def test_what_the_pieces_raise_is_passed_on_and_leaves_the_old_file(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("x", b"old")
+
+    def torn() -> Iterator[bytes]:
+        yield b"new"
+        raise KeyError("torn")
+
+    with pytest.raises(KeyError, match="torn"):
+        store.write_chunks("x", torn)
+    assert store.read("x") == b"old"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(TEMPORARY)]
 
 
 def test_missing_things(store: Store) -> None:

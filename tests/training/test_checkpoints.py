@@ -7,8 +7,8 @@ import torch
 from pyarrow import fs
 
 from msd_ray.errors import CorruptError
-from msd_ray.networks.weights import from_bytes
-from msd_ray.storage import MANIFEST, Store
+from msd_ray.networks.weights import from_chunks
+from msd_ray.storage import MANIFEST, Chunks, Store
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.state import State
 
@@ -102,17 +102,17 @@ def test_a_kill_between_any_two_writes_leaves_the_older_one(tmp_path: Path, monk
     store = Store(str(tmp_path))
     checkpoints = Checkpoints(store, 1)
     checkpoints.save(state(64))
-    write = Store.write
+    write = Store.write_chunks
     for survived in range(5):
         calls: list[str] = []
 
-        def dying(self: Store, name: str, data: bytes, calls: list[str] = calls, survived: int = survived) -> None:
+        def dying(self: Store, name: str, data: Chunks, calls: list[str] = calls, survived: int = survived) -> None:
             if len(calls) == survived:
                 raise KeyboardInterrupt
             calls.append(name)
             write(self, name, data)
 
-        monkeypatch.setattr(Store, "write", dying)
+        monkeypatch.setattr(Store, "write_chunks", dying)
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(state(128))
         monkeypatch.undo()
@@ -167,7 +167,7 @@ def test_any_damage_to_the_newest_means_that_the_older_one_is_used(
 @pytest.mark.parametrize("data", [b"", b"\0" * 8, b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]", b"\x80\x04K\x01."])
 def test_what_is_not_safetensors_is_corrupt(data: bytes) -> None:
     with pytest.raises(CorruptError, match="weights of x is not a safetensors file"):
-        from_bytes(data, "weights of x")
+        from_chunks([data], "weights of x")
 
 
 def test_at_least_one_is_kept(store: Store) -> None:
