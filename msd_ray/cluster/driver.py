@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
+from msd_ray.cluster.places import Places
 from msd_ray.cluster.scheduler import Policy, Scheduler
 from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Slots, Up
 from msd_ray.cluster.status import State, Status, Watch
@@ -66,6 +67,8 @@ class Driver:
         self._asked: set[int] = set()
         self._up: set[int] = set()
         self._leaving: dict[int, str] = {}  # slot -> why
+        self._places = Places()
+        self._held: set[int] = set()  # up on places that are shunned: nobody else gets these meanwhile
         self._running: dict[int, int] = {}  # slot -> student
         self._next_slot, self._refused = 0, 0
         self._supported, self._ticked = slots.now(), slots.now() - TICK
@@ -77,6 +80,7 @@ class Driver:
             if self._slots.now() - self._ticked >= TICK:
                 self._ticked = self._slots.now()
                 self._support.tick()
+            self._hold()
             self._resize()
             self._assign()
             self._watch.watch(list(self._status))
@@ -104,15 +108,30 @@ class Driver:
             self._supported = self._slots.now()
         elif self._slots.now() - self._supported > PATIENCE and self._up:
             self._supported = self._slots.now()
-            self._lose(max(self._up), "made room for the teacher", excused=True)
+            self._lose(max(self._held or self._up), "made room for the teacher", excused=True)
         wanted = min(self._unfinished, self._terms.max_slots or self._unfinished)
         asked = max(SPARE, self._slots.room() - len(self._up)) if self._support.ready else 0
-        while len(self._asked) + len(self._up) < wanted and len(self._asked) < asked:
+        while self._usable() < wanted and len(self._asked) < asked:
             self._asked.add(self._next_slot)
             self._slots.ask(self._next_slot)
             self._next_slot += 1
-        while len(self._asked) + len(self._up) > wanted and (spare := [*self._asked, *self._scheduler.idle]):
+        while self._usable() > wanted and (spare := [*self._asked, *self._scheduler.idle]):
             self._remove(spare[0], "not needed any more")
+
+    def _usable(self) -> int:
+        """Slots that there are or will be, without those that are held."""
+        return len(self._asked) + len(self._up) - len(self._held)
+
+    def _hold(self) -> None:
+        """Gives no work to slots on places that are shunned, until their time is over. They stay, so that what they
+        occupy goes to no other slot, and Ray's autoscaler brings more where there is too little else."""
+        now = self._slots.now()
+        for slot in [slot for slot in self._scheduler.idle if self._places.shuns(slot, now)]:
+            self._scheduler.leave(slot)
+            self._held.add(slot)
+        for slot in [slot for slot in self._held if not self._places.shuns(slot, now)]:
+            self._held.remove(slot)
+            self._scheduler.arrive(slot)
 
     def _assign(self) -> None:
         for slot, student in self._scheduler.assign():
@@ -131,10 +150,11 @@ class Driver:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Up(slot, node):
+            case Up(slot, node, gpus):
                 self._asked.discard(slot)
                 self._up.add(slot)
                 self._refused = 0
+                self._places.up(slot, node, gpus, self._slots.now())
                 self._scheduler.arrive(slot)
                 self._watch.event("slot up", slot=slot, node=node)
             case Moving(slot, progress) if slot in self._running:
@@ -142,7 +162,7 @@ class Driver:
             case Ended(slot, progress):
                 self._ended(slot, progress)
             case Failed(slot) if not self._support.ready:  # for want of a teacher, which may come back
-                self._interrupted(self._running.pop(slot), excused=True)
+                self._interrupted(self._running.pop(slot))
                 self._free(slot)
             case Failed(slot, reason):
                 self._end(self._running.pop(slot), "failed", reason)
@@ -154,6 +174,7 @@ class Driver:
 
     def _ended(self, slot: int, progress: Progress) -> None:
         student = self._running.pop(slot)
+        self._places.progressed(slot, student)
         self._set(student, state="training", progress=progress, live=None, failures=0, slot=None)
         if progress.done:
             self._end(student, "done")
@@ -191,17 +212,27 @@ class Driver:
             self._refused += 1
             if self._refused > self._terms.max_failures:
                 raise TrainingError(f"no process can be started for a student: {reason}")
+        student = self._running.pop(slot, None)
+        if student is not None and not excused:
+            self._blame(slot, student, reason)
         self._remove(slot, reason)
-        if slot in self._running:
-            self._interrupted(self._running.pop(slot), excused)
+        if student is not None:
+            self._interrupted(student, "" if excused else reason)
 
-    def _interrupted(self, student: int, excused: bool) -> None:
-        status = self._status[student]
-        failures, restarts = status.failures + (not excused), status.restarts + 1
-        self._watch.event("preempted" if excused else "died", student=status.name, slot=status.slot)
-        self._set(student, failures=failures, restarts=restarts, slot=None, live=None)
+    def _blame(self, slot: int, student: int, reason: str) -> None:
+        """Takes down where a student's process died, and stays away from there if that happens too often."""
+        shunned = self._places.died(slot, student, self._slots.now(), self._slots.groups())
+        for place, seconds in shunned.items():
+            why = f"processes keep dying there without progress, the last of {self._status[student].name}: {reason}"
+            self._watch.event("shunned", place=place, seconds=seconds, reason=why)
+
+    def _interrupted(self, student: int, reason: str = "") -> None:
+        """reason: of a death that may be the student's fault."""
+        status, failures = self._status[student], self._places.failures(student)
+        self._watch.event("died" if reason else "preempted", student=status.name, slot=status.slot)
+        self._set(student, failures=failures, restarts=status.restarts + 1, slot=None, live=None)
         if failures > self._terms.max_failures:
-            self._end(student, "failed", f"its process died {failures} times in a row without progress")
+            self._end(student, "failed", f"its process died {failures} times in a row without progress: {reason}")
         else:
             self._set(student, state="restarting")
             self._scheduler.wait(student, status.progress.nimg if status.progress else 0)
@@ -209,9 +240,9 @@ class Driver:
     def _remove(self, slot: int, reason: str) -> None:
         if slot in self._up:
             self._watch.event("slot gone", slot=slot, reason=reason)
-        self._asked.discard(slot)
-        self._up.discard(slot)
         self._leaving.pop(slot, None)
+        for slots in (self._asked, self._up, self._held):
+            slots.discard(slot)
         self._scheduler.leave(slot)
         self._slots.drop(slot)  # also where it is gone: it may be unreachable rather than dead
 

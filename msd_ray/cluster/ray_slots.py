@@ -36,6 +36,7 @@ class RaySlots:
         self._lasting, self._reserve = lasting, list[tuple[Any, str]]()  # actors, each with its node
         self._reserved_at = time.monotonic()
         self._draining: set[str] = set()
+        self._resources = cpus, gpus
         self._count, self._counted, self._room = room, -LOOK, 0
         self._looked = time.monotonic()
         grouped: Any = ray.remote(concurrency_groups={"control": 1})  # type: ignore[call-overload]
@@ -56,6 +57,10 @@ class RaySlots:
         if time.monotonic() - self._counted > LOOK:
             self._room, self._counted = self._count(), time.monotonic()
         return self._room
+
+    def groups(self) -> dict[str, int]:
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._draining]  # type: ignore[no-untyped-call]
+        return {n["NodeID"]: size for n in nodes if (size := _groups(n["Resources"], *self._resources))}
 
     def ask(self, slot: int) -> None:
         self._actors[slot] = self._reserved() or self._actor.remote()
@@ -115,15 +120,18 @@ class RaySlots:
         try:
             answer = ray.get(ref)
         except RayTaskError as error:
-            return Failed(slot, reason_of(error))
+            if isinstance(error.cause, MsdRayError):
+                return Failed(slot, reason_of(error))
+            self._nodes.pop(slot, None)  # so that it is ended, not kept
+            return Gone(slot, reason_of(error))
         except RayError as error:  # the process died, or its result was lost with its node
             excused = self._node_is_lost(slot) or not isinstance(error, RayActorError) or error.preempted
             self._nodes.pop(slot, None)
             return Gone(slot, _line(error), excused)
         if slot in self._nodes:
             return Ended(slot, answer)
-        self._nodes[slot] = answer
-        return Up(slot, answer)
+        self._nodes[slot], gpus = answer
+        return Up(slot, self._nodes[slot], gpus)
 
     def _moving(self) -> list[Event]:
         """Where the students of segments under way stand. Slots that have not answered yet are not asked again."""
@@ -165,6 +173,13 @@ def _progress(slot: int, reference: Any) -> list[Event]:
     except RayError:
         return []
     return [Moving(slot, progress)] if progress else []
+
+
+def _groups(has: dict[str, float], cpus: float, gpus: float) -> int:
+    """How many groups of GPUs a node has for slots; one where slots take none and it has room for one."""
+    if has.get("CPU", 0.0) < cpus or has.get("GPU", 0.0) < gpus:
+        return 0
+    return int(has["GPU"] // max(1.0, gpus)) if gpus else 1
 
 
 def _alive() -> set[str]:

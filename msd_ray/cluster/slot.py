@@ -24,11 +24,12 @@ class Slot:
         self._hurried = threading.Event()
         self._advancing: Training | None = None
 
-    def ready(self) -> str:
-        """The id of the node that the slot is on. Whoever asks begins here: the students of a driver before it, who
-        may have had the same numbers, are forgotten."""
+    def ready(self) -> tuple[str, str]:
+        """The id of the node that the slot is on, and the numbers of the GPUs that it was given. Whoever asks begins
+        here: the students of a driver before it, who may have had the same numbers, are forgotten."""
         self._held.clear()
-        return str(ray.get_runtime_context().get_node_id())
+        context = ray.get_runtime_context()
+        return str(context.get_node_id()), ",".join(context.get_accelerator_ids().get("GPU", []))
 
     def advance(self, order: Order) -> Progress:
         """Trains the order's student for a segment; a checkpoint ends it."""

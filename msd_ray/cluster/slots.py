@@ -8,10 +8,11 @@ from msd_ray.cluster.work import Order, Progress
 
 @dataclass(frozen=True)
 class Up:
-    """A slot that was asked for is there."""
+    """A slot that was asked for is there. gpus: the numbers of those that it was given on its node, "" for none."""
 
     slot: int
     node: str
+    gpus: str = ""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """A segment ended with an error that another try would meet as well."""
+    """A segment ended with an error of our own, which another try would meet as well."""
 
     slot: int
     reason: str
@@ -47,7 +48,9 @@ class Leaving:
 
 @dataclass(frozen=True)
 class Gone:
-    """A slot died. excused: with its node, so that its student is not to blame."""
+    """A slot died, or is to end since an error that is not ours came out of its segment: that says nothing about the
+    student, and what the process does from now on is not to be trusted. excused: with its node, so that its student is
+    not to blame."""
 
     slot: int
     reason: str
@@ -63,6 +66,10 @@ class Slots(Protocol):
 
     def room(self) -> int:
         """How many slots seem to fit, those there are included."""
+        ...
+
+    def groups(self) -> dict[str, int]:
+        """The nodes that slots may be on, and how many groups of GPUs each has for them, 1 where slots take none."""
         ...
 
     def ask(self, slot: int) -> None: ...

@@ -1,15 +1,16 @@
 """The driver on a simulated cluster: whatever happens to nodes, all students get through, and little is lost."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
 
 from msd_ray.cluster.driver import GRACE, TICK, Driver, NoPool, Terms
+from msd_ray.cluster.places import FIRST
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
-from msd_ray.cluster.slots import Event, Failed, Gone, Moving
+from msd_ray.cluster.slots import Event, Failed, Gone, Moving, Up
 from msd_ray.cluster.status import Status
 from msd_ray.cluster.work import Order, Progress, Work
 from msd_ray.errors import TrainingError
@@ -186,6 +187,74 @@ def test_progress_within_a_segment_is_shown_and_counts_for_nothing_else() -> Non
     ]
     assert [order.nimg for order in slots.orders] == [None, 100, 200]
     assert next(s.state for (s,) in ear.views if s.live) == "training"
+
+
+class Poisoned(SimulatedSlots):
+    """From its `at`-th order on, a place ends all orders as a GPU does that lost its context: at once, with an error
+    that is not ours. gpus: that a single node has; 0 where each place is a node of its own."""
+
+    def __init__(self, places: int, at: int, gpus: int = 0, pace: Pace = PACE) -> None:
+        super().__init__([Node("a", gpus)] if gpus else [Node(f"n{i}", 1) for i in range(places)], pace)
+        self.at, self.gpus, self.orders = at, gpus, 0
+        self.given: dict[int, str] = {}  # GPUs by slot
+        self.sudden: list[Event] = []
+
+    def groups(self) -> dict[str, int]:
+        return {"a": self.gpus} if self.gpus else super().groups()
+
+    def is_poisoned(self, slot: int) -> bool:
+        return self.given.get(slot) == "0" if self.gpus else self._places[slot].node.name == "n0"
+
+    def give(self, slot: int, order: Order) -> None:
+        self.orders += self.is_poisoned(slot)
+        if self.is_poisoned(slot) and self.orders >= self.at:
+            self.sudden.append(Gone(slot, "RuntimeError: CUDA error: device-side assert triggered"))
+        else:
+            super().give(slot, order)
+
+    def drop(self, slot: int) -> None:
+        self.given.pop(slot, None)
+        if slot in self._places:  # who fails at once is the first to be free again
+            self._open.appendleft(self._places[slot].node.name)
+        super().drop(slot)
+
+    def wait(self, seconds: float) -> list[Event]:
+        sudden, self.sudden = self.sudden, []
+        return sudden or [self._with_gpu(event) for event in super().wait(seconds)]
+
+    def _with_gpu(self, event: Event) -> Event:
+        if not (self.gpus and isinstance(event, Up)):
+            return event
+        self.given[event.slot] = next(g for g in map(str, range(self.gpus)) if g not in self.given.values())
+        return replace(event, gpus=self.given[event.slot])
+
+
+@pytest.mark.parametrize("gpus", [0, 16], ids=["a node of 16", "a GPU of 16"])
+@pytest.mark.parametrize("at", [1, 4])
+def test_a_place_that_kills_its_students_is_shunned_and_none_is_given_up(gpus: int, at: int) -> None:
+    slots = Poisoned(16, at, gpus)
+    statuses, ear = drive(slots, works(100))
+    assert [s.state for s in statuses] == ["done"] * 100
+    shunned = [facts for kind, facts in ear.events if kind == "shunned"]
+    assert {facts["place"] for facts in shunned} == {"a GPU 0" if gpus else "n0"}
+    assert all("CUDA error" in facts["reason"] for facts in shunned)
+    assert slots.orders <= at + 1 + slots.now() / FIRST, "it is tried again from time to time, no more"
+    assert ear.busiest() <= 16
+
+
+@pytest.mark.parametrize("students", [1, 2, 3])
+def test_few_students_get_past_a_place_that_kills_them(students: int) -> None:
+    slots = Poisoned(4, 1)
+    statuses, _ = drive(slots, works(students))
+    assert slots.orders == 2
+    assert [s.state for s in statuses] == ["done"] * students
+
+
+def test_a_student_that_dies_everywhere_is_given_up_with_the_last_reason() -> None:
+    slots = Troubled([Node("a", 2), Node("b", 2)], {1: (300, "dies")})
+    statuses, _ = drive(slots, works(4))
+    assert [s.state for s in statuses] == ["done", "failed", "done", "done"]
+    assert statuses[1].error.endswith("times in a row without progress: exit code 1")
 
 
 class Away:

@@ -46,7 +46,9 @@ def test_a_slot_forgets_the_students_of_the_driver_before(monkeypatch: pytest.Mo
     """The second driver's student has the number and the images of the first one's, but another slot trained it."""
     from msd_ray.cluster.slot import Slot
 
-    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "a"))
+    context = SimpleNamespace(get_node_id=lambda: "a", get_accelerator_ids=lambda: {"GPU": ["0", "1"]})
+    monkeypatch.setattr("ray.get_runtime_context", lambda: context)
+    assert Slot().ready() == ("a", "0,1")
     slot, first, second = Slot(), Counting(), Counting()
     slot.ready()
     slot.advance(Order(0, Work("first", 300, 100, first), None))

@@ -142,6 +142,9 @@ class SimulatedSlots:
     def room(self) -> int:
         return sum(node.slots for name, node in self._nodes.items() if name not in self._draining)
 
+    def groups(self) -> dict[str, int]:
+        return {name: 1 for name in self._nodes if name not in self._draining}
+
     def ask(self, slot: int) -> None:
         self._asked.append(slot)
         self._place()

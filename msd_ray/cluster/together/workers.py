@@ -9,7 +9,6 @@ from typing import Any
 import ray
 import torch
 from ray import train
-from ray.exceptions import RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
 
@@ -37,9 +36,8 @@ def share(config: dict[str, Any]) -> None:
     line = Line(config["slot"], task.spec.index, group)
     try:
         _train(task, line)
-    except Exception as error:
-        if _is_final(error):
-            line.give_up(error)
+    except MsdRayError as error:  # only our own would come again; others may be of the node, or of a worker that died
+        line.give_up(error)
         raise
 
 
@@ -61,11 +59,6 @@ def _refuse_if_apart(task: StudentTask, group: Group, nimg: int) -> None:
             f"worker {group.rank} of student {task.spec.index} found its checkpoint of {nimg} images, worker 0 that of "
             f"{first}; is {task.checkpoints.uri} storage that all nodes share?"
         )
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether another try would meet it again; torch and Ray raise the others also where some worker has died."""
-    return isinstance(error, MsdRayError) or not isinstance(error, RuntimeError | OSError | RayError)
 
 
 @dataclass
@@ -99,9 +92,8 @@ class Line:
         self.asked, self.looked = None, time.monotonic()
         return grant.over
 
-    def give_up(self, error: Exception) -> None:
-        reason = str(error) if isinstance(error, MsdRayError) else f"{type(error).__name__}: {error}"
-        ray.get(self.slot.give_up.remote(self.student, " ".join(reason.split())))
+    def give_up(self, error: MsdRayError) -> None:
+        ray.get(self.slot.give_up.remote(self.student, " ".join(str(error).split())))
 
     def _wait(self, progress: Progress) -> Grant:
         grant = self._ask(progress)
