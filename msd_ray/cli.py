@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,8 @@ import typer
 from msd_ray import __version__
 from msd_ray.cli_serve import serve_app
 from msd_ray.cli_sweep import sweep_app
-from msd_ray.errors import MsdRayError, UserError
+from msd_ray.errors import MsdRayError, Stopped, UserError
+from msd_ray.stopping import STOP
 from msd_ray.terminal import Watcher, err, out, table, wide
 
 app = typer.Typer(
@@ -79,7 +81,7 @@ def train(
     listen_on_loopback(address)
     from msd_ray.cluster.run import train as train_plan
 
-    plan = setting.plan
+    plan, STOP.resumable = setting.plan, True
     with Watcher() as watcher:
         train_plan(plan, setting.store, setting.cache, address, watcher)
         rows = evaluate_once(setting, watcher.note)
@@ -210,7 +212,7 @@ def reproduce(
     if name not in experiments.EXPERIMENTS:
         known = ", ".join(experiments.EXPERIMENTS)
         raise UserError(f"no experiment {name!r}: give one of {known}" if name else f"name an experiment: {known}")
-    experiment, chosen = experiments.EXPERIMENTS[name], seeds or [0, 1, 2]
+    experiment, chosen, STOP.resumable = experiments.EXPERIMENTS[name], seeds or [0, 1, 2], True
     with Watcher() as watcher:
         found, findings = experiments.reproduce(experiment, chosen, f"runs/reproduce/{name}", address, watcher)
     written = write_page(Store(output), experiment, chosen, found, findings)
@@ -257,6 +259,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         code = app(standalone_mode=False)
+    except Stopped as stopped:
+        _stop(stopped)
     except MsdRayError as error:
         _fail(str(error), error.exit_code)
     except typer.Exit as stop:
@@ -268,8 +272,13 @@ def main() -> None:
             sys.exit(UserError.exit_code)
         _fail(error.format_message(), UserError.exit_code)
     if code == INTERRUPTED:
-        _fail("stopped; the same command goes on from the last checkpoint", INTERRUPTED)
+        _stop(STOP.stopped(signal.SIGINT))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(stopped: Stopped) -> None:
+    err.print(str(stopped), soft_wrap=True)
+    sys.exit(stopped.exit_code)
 
 
 def _fail(message: str, code: int) -> None:

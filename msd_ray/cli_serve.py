@@ -1,13 +1,12 @@
 """The commands below `msd-ray serve`."""
 
 import json
-import signal
-import threading
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from msd_ray.stopping import STOP
 from msd_ray.terminal import err, out, table
 
 
@@ -66,7 +65,8 @@ def start(
         if not settings.front.tls_client_ca:
             out.print(f"HTTP:  {scheme}://{at}:{settings.front.http_port}/", highlight=False)
         out.print(f"update: msd-ray serve update ENSEMBLE --address {ray_address}", highlight=False, soft_wrap=True)
-        _told_to_stop().wait()
+        with STOP.in_order(seconds=None):
+            STOP.wait()
         err.print("stopping: requests under way are finished")
 
 
@@ -133,17 +133,3 @@ def _print(traffic: Any, as_json: bool) -> None:
         return
     cells = [[v.name, f"{share:.0%}", str(len(v.students)), v.uri] for v, share in rows]
     out.print(table(["version", "traffic", "students", "ensemble"], cells))
-
-
-def _told_to_stop() -> threading.Event:
-    """Set once this process gets SIGTERM or Ctrl-C; a second time ends it the hard way. To be called once Ray runs,
-    which has a handler of its own."""
-    stop = threading.Event()
-
-    def told(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, told)
-    return stop

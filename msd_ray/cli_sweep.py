@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from msd_ray.errors import UserError
+from msd_ray.errors import Stopped, UserError
+from msd_ray.stopping import STOP
 from msd_ray.terminal import Watcher, out, table, wide
 
 
@@ -48,10 +49,11 @@ def run(
     listen_on_loopback(address)
     from msd_ray.sweep.run import sweep
 
+    STOP.resumable = True
     with Watcher() as watcher:
         try:
             ledger = sweep(family, store, address, watcher)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             if store.exists("report.html"):
                 watcher.note(f"the results so far: {store.uri}/report.html")
             raise

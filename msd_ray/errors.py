@@ -19,3 +19,11 @@ class CorruptError(MsdRayError):
 
 class TrainingError(MsdRayError):
     """A student or a teacher cannot go on training, and trying again would not help."""
+
+
+class Stopped(MsdRayError):  # noqa: N818
+    """This process was told to end, by SIGTERM or Ctrl-C."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from msd_ray.stopping import STOP
 from msd_ray.words import duration
 
 if TYPE_CHECKING:
@@ -41,10 +42,12 @@ class Watcher:
         self._live = Live(console=err, auto_refresh=False) if err.is_terminal else None
         self._seen: list[Status] = []
         self._shown: dict[str, str] = {}
+        self._ending = ExitStack()
 
     def __enter__(self) -> "Watcher":
         self._aside.__enter__()
         if self._live:
+            self._ending.enter_context(STOP.before_the_end(self._live.stop))
             self._live.start()
         return self
 
@@ -53,6 +56,7 @@ class Watcher:
     ) -> None:
         if self._live:
             self._live.stop()
+        self._ending.close()
         self._aside.__exit__(kind, error, trace)
 
     def note(self, line: str) -> None:

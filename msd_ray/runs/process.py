@@ -1,12 +1,20 @@
-"""Which process this is, so that another one can tell later whether it still lives."""
+"""Which process this is, so that another one can tell later whether it still lives; and a process that ends with
+its parent."""
 
+import multiprocessing
 import os
 import platform
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import wait
 from typing import Annotated
 
 from pydantic import BaseModel, Field
 
 _NAMESPACE, _BOOT = "/proc/self/ns/pid", "/proc/sys/kernel/random/boot_id"
+_TRIES, _PAUSE = 10, 0.5
 _STATE, _STARTED = 0, 19  # fields of /proc/<pid>/stat after the name, see proc(5)
 
 
@@ -53,3 +61,22 @@ def _started(pid: int) -> str:
     except OSError:
         return ""
     return "ended" if fields[_STATE] == "Z" else fields[_STARTED]
+
+
+def end_with_parent() -> None:
+    """For the main thread of a child of `multiprocessing`: it ends once its parent has, even by kill -9, and cleans up
+    what it was doing. (An idle one would wait for work for ever: each of its siblings could still send some.)"""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent, "this is a child's"
+    wait([parent.sentinel])
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # nobody is to read of it any more
+    for _ in range(_TRIES):  # whatever it works on takes the first as an error, and goes on to wait
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        time.sleep(_PAUSE)
+    os._exit(1)

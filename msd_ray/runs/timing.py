@@ -11,6 +11,7 @@ import torch
 
 from msd_ray.errors import TrainingError
 from msd_ray.runs.plan import Plan
+from msd_ray.runs.process import end_with_parent
 from msd_ray.runs.trial import StageTiming, Timing, try_out
 
 TOO_SLOW_TO_TRY = 20_000_000  # parameters, on a CPU
@@ -29,7 +30,8 @@ def time_plan(plan: Plan) -> Timing | None:
     if too_slow_to_try(plan, gpus):
         return None
     processes = 1 if gpus else _at_once(plan, os.cpu_count() or 1)
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as executor:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, initializer=end_with_parent) as executor:
         try:
             return median_of(list(executor.map(try_out, [plan] * processes, [gpus] * processes)))
         except BrokenProcessPool:

@@ -186,4 +186,4 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     monkeypatch.setattr("msd_ray.sweep.load.load_definition", interrupted)
     code, out, err = run(capsys, monkeypatch, "sweep", "any.yaml")
     assert (code, out) == (130, "")
-    assert err == "error: stopped; the same command goes on from the last checkpoint\n"
+    assert err == "stopped\n"
