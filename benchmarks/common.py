@@ -11,6 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from msd_ray.cluster.connect import bypass_proxies
+
+bypass_proxies()  # servers here are never asked through a proxy that the environment names
+
 
 def say(line: str) -> None:
     """A line of progress, to standard error."""

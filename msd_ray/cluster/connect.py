@@ -20,6 +20,14 @@ def listen_on_loopback(address: str | None) -> None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the switch by which Ray does that
 
 
+def bypass_proxies(*hosts: str) -> None:
+    """Has this process and its children ask loopback addresses and these hosts directly, whatever proxy the environment
+    names: requests, urllib and gRPC look at no_proxy each time."""
+    known = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",")
+    names = [name.strip() for name in [*known, "127.0.0.1", "localhost", "::1", *hosts] if name.strip()]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys(names))
+
+
 @contextmanager
 def connected(address: str | None = None, dashboard: bool = False) -> Iterator[str]:
     """A connection to the cluster at `address` or RAY_ADDRESS, or to a local one started for this block alone.
@@ -30,6 +38,7 @@ def connected(address: str | None = None, dashboard: bool = False) -> Iterator[s
     """
     address = address or os.environ.get("RAY_ADDRESS")
     listen_on_loopback(address)
+    bypass_proxies(*([_host(address)] if address else []))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; it warns otherwise
     import ray
@@ -49,6 +58,11 @@ def connected(address: str | None = None, dashboard: bool = False) -> Iterator[s
         yield f"Ray cluster at {address}" if address else "local Ray cluster on 127.0.0.1"
     finally:
         ray.shutdown()
+
+
+def _host(address: str) -> str:
+    """Of host:port, with or without a scheme; empty for words such as auto."""
+    return address.rpartition("://")[2].rpartition(":")[0].strip("[]")
 
 
 def check_room(students: int, config: ClusterConfig) -> None:

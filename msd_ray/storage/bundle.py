@@ -99,6 +99,17 @@ def verify(store: Store) -> None:
             pass
 
 
+def check_sizes(store: Store, manifest: Manifest) -> None:
+    """Looks whether each file is there and as long as it should be, without reading any. Raises CorruptError for the
+    first that is not."""
+    sizes = store.sizes()
+    for name, entry in manifest.files.items():
+        if name not in sizes:
+            raise _damaged(store, name, "it is missing")
+        if sizes[name] != entry.bytes:
+            raise _damaged(store, name, f"it has {sizes[name]} bytes instead of {entry.bytes}")
+
+
 def copy_bundle(source: Store, target: Store) -> None:
     """Raises what `read_manifest`, `read_file` and `write_bundle` raise."""
     manifest = read_manifest(source)

@@ -112,6 +112,12 @@ class Store:
         found = patiently("list", self._path, lambda: self._filesystem.get_file_info(selector))
         return sorted(info.base_name for info in found if not info.base_name.startswith(TEMPORARY))
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file in here, by its name, from one look at the directory."""
+        selector = fs.FileSelector(self._path, allow_not_found=True)
+        found = patiently("list", self._path, lambda: self._filesystem.get_file_info(selector))
+        return {info.base_name: info.size for info in found if info.type == fs.FileType.File}
+
     def exists(self, name: str) -> bool:
         """Whether there is a file or directory `name`."""
         path = self._at(name)

@@ -31,6 +31,12 @@ def saved(
     return str(where)
 
 
+def flip_a_bit(file: Path) -> None:
+    """Damage that the size of a file does not show."""
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
 def _random(spec: DenoiserSpec, seed: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
     denoiser = spec.build()

@@ -12,6 +12,8 @@ from msd_ray.errors import UserError
 from msd_ray.serving.core.config import ServeConfig
 from msd_ray.serving.core.load import load_config, parse_config
 
+from .ensembles import saved
+
 
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["msd-ray", *arguments])
@@ -102,6 +104,31 @@ def test_what_fronts_need_is_looked_for_before_anything_starts(
 ) -> None:
     code, _, err = run(capsys, monkeypatch, "serve", tiny, "--tokens", "nowhere.txt")
     assert (code, err) == (2, "error: cannot read nowhere.txt: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "damage", "why"),
+    [
+        ([], "delete", "it is missing"),
+        ([], "cut", "it has 100 bytes instead of"),
+        (["config"], "delete", "it is missing"),
+    ],
+)
+def test_a_damaged_file_is_told_before_anything_starts(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    damage: str,
+    why: str,
+) -> None:
+    uri = saved(tmp_path / "it")
+    file = tmp_path / "it" / "student-0001.safetensors"
+    file.unlink() if damage == "delete" else file.write_bytes(b"x" * 100)
+    monkeypatch.setattr("msd_ray.serving.graph.start.connected", lambda *_: pytest.fail("a cluster was started"))
+    code, out, err = run(capsys, monkeypatch, "serve", *command, uri)
+    assert (code, out, len(err.splitlines())) == (1, "", 1)  # as for all that is damaged
+    assert f"{file} is damaged: {why}" in err
 
 
 def test_serve_has_no_http_port_where_it_would_not_ask_for_certificates() -> None:

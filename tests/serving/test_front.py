@@ -1,6 +1,7 @@
 """The gRPC front: health, reflection, tokens, TLS, deadlines, overload, draining."""
 
 import asyncio
+import gc
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from msd_ray.serving.client import AsyncClient, Client, Connection, RefusedError
 from msd_ray.serving.core.limits import Limits
 from msd_ray.serving.core.routing import Errand
 from msd_ray.serving.core.service import Made
+from msd_ray.serving.generated import ensemble_pb2 as pb
+from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
 from msd_ray.serving.wire.refusal import away, busy
 
 from .certificates import Files, certificates
@@ -220,6 +223,33 @@ def test_a_caller_that_goes_takes_its_work_along(tiny: str) -> None:
     with running([tiny], Limits(), slow) as it:
         asyncio.run(ask_and_go(it.address))
         assert eventually(lambda: slow.cancelled == slow.asked > 0)
+
+
+def test_streams_cancelled_after_their_first_image_leave_nothing_in_the_log(
+    service: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = pb.GenerateRequest(conditions=[pb.Condition(class_id=i) for i in range(10)], seeds=range(10))
+
+    async def first_of(stub: pb_grpc.EnsembleServiceStub) -> None:
+        call = stub.GenerateStream(request)
+        async for _ in call:
+            call.cancel()
+            break
+
+    async def go() -> None:
+        async with grpc.aio.insecure_channel(service.address) as channel:
+            stub = pb_grpc.EnsembleServiceStub(channel)  # type: ignore[no-untyped-call]
+            for _ in range(8):
+                await asyncio.gather(*(first_of(stub) for _ in range(10)))
+
+    caplog.set_level("INFO")
+    asyncio.run(go())
+    assert eventually(lambda: sum("GenerateStream" in line for line in caplog.messages) >= 80)
+    with Client(service.address) as client:
+        assert len(client.generate([0])) == 1
+    gc.collect()  # what nobody refers to any more would complain now
+    said = [record.message for record in caplog.records if record.levelname != "INFO"]
+    assert [line for line in said if "PollerCompletionQueue" not in line] == []  # grpc: two event loops in one process
 
 
 def test_clients_try_again_what_may_pass(tiny: str) -> None:

@@ -23,7 +23,7 @@ from msd_ray.serving.core.config import ServeConfig
 from msd_ray.serving.core.describe import describe
 
 from .asking import all_at_once, one_at_a_time, pairs_of
-from .ensembles import PICTURES, saved
+from .ensembles import PICTURES, flip_a_bit, saved
 from .whole import BODY, Load, Site, assert_right, eventually, replicas, started
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -62,7 +62,9 @@ def test_answers_as_the_ensemble_does_over_grpc_and_http(site: Site, first: str)
     twin = site.http("/v1/generate", {"conditions": [3], "seeds": [seeds[3]]}).json()
     assert twin["images"][0]["student_version"] == made[3].student_version
     assert site.http("/healthz").json() == {"status": "SERVING"}
-    assert site.http("/v1/generate", {"conditions": [10]}).status_code == 400
+    refused = site.http("/v1/generate", {"conditions": [10]}, {"x-request-id": "<b>"})
+    assert refused.status_code == 400
+    assert refused.raw.headers.getlist("x-request-id") == [refused.json()["request_id"]] != ["<b>"]
 
 
 def test_a_thousand_pairs_under_load_are_what_the_ensemble_makes_one_at_a_time(site: Site) -> None:
@@ -142,7 +144,7 @@ def test_versions_change_under_load_without_a_lost_request(
 def test_an_update_that_cannot_be_leaves_the_service_as_it_was(site: Site, operation: Any, tmp_path: Path) -> None:
     served = operation.current()[0]
     damaged = saved(tmp_path / "damaged", 2, spec=PICTURES, weights=(0, 9))
-    (tmp_path / "damaged" / "student-0001.safetensors").write_bytes(b"x" * 100)
+    flip_a_bit(tmp_path / "damaged" / "student-0001.safetensors")
     with pytest.raises(UserError, match=r"does not start: .*student-0001\.safetensors"):
         operation.update(damaged)
     with pytest.raises(UserError, match="no ensemble at"):
@@ -171,7 +173,7 @@ def test_few_replicas_may_hold_many_students(site: Site, tmp_path: Path) -> None
         (made,) = asked.make.remote([(class_id, 4)], "float32", 60.0).result(timeout_s=120)
         assert made.data == Ensemble.load(site.uri).generate([class_id], [4])[0].numpy().tobytes()
     saved(tmp_path, 2, spec=PICTURES)
-    (tmp_path / "student-0001.safetensors").write_bytes(b"x" * 100)
+    flip_a_bit(tmp_path / "student-0001.safetensors")
     with pytest.raises(UserError, match=r"does not start: .*student-0001\.safetensors"):
         deploy_students(describe(str(tmp_path)), config, True)
 

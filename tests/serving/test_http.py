@@ -1,8 +1,10 @@
 """The twin of the gRPC methods: the same answers, the same refusals."""
 
+import asyncio
 import base64
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import requests
 
 from msd_ray.serving.client import Client
 from msd_ray.serving.core.limits import Limits
+from msd_ray.serving.front.request_id import OneRequestId
 from msd_ray.serving.wire.refusal import away, busy
 
 from .conftest import Running, running
@@ -83,6 +86,9 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "a misspelt key": ({"conditions": [0], "seed": [1]}, 400, "seed"),
     "no time": ({"conditions": [0], "timeout_seconds": 0}, 400, "timeout_seconds"),
     "hardly any time": ({"conditions": [0], "timeout_seconds": 1e-9}, 504, ""),
+    "conditions twice": (b'{"conditions": [0], "seeds": [1], "conditions": [1]}', 400, "conditions"),
+    "seeds twice, escaped once": (b'{"conditions": [0], "seeds": [1], "se\\u0065ds": [2]}', 400, "seeds"),
+    "a seed of 23 digits": ({"conditions": [0], "seeds": [10**22]}, 400, "seeds[0]"),
     "not a number": (b'{"conditions": [NaN]}', 400, "conditions[0]"),
     "not UTF-8": (b'{"conditions": ["\xff"]}', 400, ""),
     "half a surrogate": (b'{"conditions": ["\\ud800"]}', 400, ""),
@@ -100,6 +106,63 @@ def test_is_refused_with_the_right_code(service: Running, name: str) -> None:
     assert "Traceback" not in answer.text and "\n" not in told["message"]
     assert told["request_id"] == answer.headers["x-request-id"]
     assert post(service, {"conditions": [0], "seeds": [0]}).status_code == 200
+
+
+def test_a_seed_that_is_too_large_is_told_the_range(service: Running) -> None:
+    told = post(service, {"conditions": [0], "seeds": [10**22]}).json()
+    assert told["message"] == "seeds[0]: must be from 0 to 2^63 - 1 (9223372036854775807)"
+
+
+def test_a_key_that_is_there_twice_is_told(service: Running) -> None:
+    told = post(service, b'{"conditions": [0], "seeds": [1], "seeds": [2]}').json()
+    assert told["message"] == "seeds: this key is there more than once: give it once"
+
+
+class Echoing:
+    """An ASGI server's middleware that adds the caller's x-request-id to the answer, as Serve's proxy does."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        sent = next((value for key, value in scope["headers"] if key == b"x-request-id"), b"drawn-by-the-server")
+
+        async def with_id(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"X-Request-ID", sent)]}
+            await send(message)
+
+        await self._app(scope, receive, with_id)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ([b"good-1"], True),
+        ([], False),
+        ([b"a b"], False),
+        ([b"<script>"], False),
+        ([b"x" * 65], False),
+        ([b"\xff\r"], False),
+        ([b"one", b"two"], False),
+    ],
+)
+def test_an_answer_has_one_request_id_and_a_sensible_one(sent: list[bytes], kept: bool) -> None:
+    seen, answered = list[Any](), list[Any]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(value for key, value in scope["headers"] if key == b"x-request-id")
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", seen[0])]})
+
+    async def send(message: Any) -> None:
+        answered.extend(value for key, value in message["headers"] if key.lower() == b"x-request-id")
+
+    scope = {"type": "http", "headers": [(b"x-request-id", value) for value in sent]}
+    asyncio.run(OneRequestId(Echoing(app))(scope, None, send))
+    assert seen == answered
+    assert len(answered) == 1
+    assert (answered == sent) is kept
+    assert re.fullmatch(rb"[A-Za-z0-9._-]{1,64}", answered[0])
 
 
 def test_fuzzed_bodies_are_refused_or_answered(service: Running) -> None:

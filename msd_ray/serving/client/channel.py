@@ -1,8 +1,11 @@
 """How a client reaches the service."""
 
+import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 
@@ -15,6 +18,7 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+_NEVER_PUBLIC = (".localhost", ".local", ".internal", ".svc", ".lan", ".home.arpa")
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,26 @@ class Connection:
 
     @property
     def all_options(self) -> list[tuple[str, Any]]:
-        return [*_OPTIONS, *self.options]
+        """Proxies that the environment names (grpc_proxy, https_proxy, http_proxy, no_proxy) are for targets outside of
+        this machine and its private networks alone."""
+        return [*_OPTIONS, ("grpc.enable_http_proxy", int(not is_local(self.target))), *self.options]
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+
+def is_local(target: str) -> bool:
+    """Whether a target is this machine, an address of a private network, or a name without a domain or with one that
+    is never a public one, as names within Kubernetes are."""
+    if target.startswith(("unix:", "unix-abstract:", "vsock:")):
+        return True
+    first = re.sub("^(ipv4:|ipv6:|dns:(//[^/]*/)?)", "", target).partition(",")[0]
+    host = urlsplit(f"//{first}").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host.rstrip(".") or host.rstrip(".").endswith(_NEVER_PUBLIC)
 
 
 def _read(path: str) -> bytes | None:

@@ -5,15 +5,17 @@ from typing import Any
 from msd_ray.ensemble import Description, read_description
 from msd_ray.networks import DenoiserSpec
 from msd_ray.serving.core.catalogue import StudentFacts, Version, content_hash
-from msd_ray.storage import Store
+from msd_ray.storage import Store, check_sizes
 
 
 def describe(uri: str, name: str = "") -> Version:
     """The ensemble at a URI as a version; without a name it is called by its content.
 
-    Raises UserError if there is none or it is of a newer format, CorruptError if it is damaged.
+    Raises UserError if there is none or it is of a newer format, CorruptError if it is damaged as far as the manifest
+    and the sizes of files tell; each replica verifies every byte of what it loads.
     """
     known = read_description(Store(uri))
+    check_sizes(known.store, known.manifest)
     partition, parts = known.partition, tuple(part_hash(known, part) for part in range(known.partition.parts))
     return Version(
         name=name or content_hash([parts, partition.to_json(), known.labels]),

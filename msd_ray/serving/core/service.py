@@ -1,7 +1,7 @@
 """A front's work: a wish goes out as errands to students, and comes back as images."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -67,7 +67,7 @@ class Service:
             answers = await _in_time(seconds, _all_or_none([self._pictures(errand, seconds) for errand in out]))
         return sorted((picture for answer in answers for picture in answer), key=_index)
 
-    async def stream(self, wish: Wish, seconds: float | None) -> AsyncIterator[Picture]:
+    async def stream(self, wish: Wish, seconds: float | None) -> AsyncGenerator[Picture]:
         """Each image as soon as it is made, in any order. Raises Refusal as `generate`."""
         seconds = self._patience(seconds)
         out = [alone for errand in errands(wish, self.known_traffic()) for alone in errand.alone()]

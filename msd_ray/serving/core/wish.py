@@ -32,7 +32,7 @@ def checked(conditions: Sequence[int | str], seeds: Sequence[int], format: str, 
         raise wrong("seeds", f"one per condition or none at all; there are {len(seeds)} for {len(conditions)}")
     for i, seed in enumerate(seeds):
         if not 0 <= seed <= LARGEST_SEED:
-            raise wrong(f"seeds[{i}]", "must be from 0 to 2^63 - 1")
+            raise wrong(f"seeds[{i}]", f"must be from 0 to 2^63 - 1 ({LARGEST_SEED})")
     if format and format not in FORMATS:
         raise wrong("format", f"there is no format {format!r}, only {', '.join(FORMATS)}")
     return Wish(tuple(conditions), tuple(seeds) or _drawn(len(conditions)), format, version)

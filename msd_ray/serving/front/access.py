@@ -3,16 +3,15 @@
 import asyncio
 import json
 import logging
-import re
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from msd_ray.serving.front.request_id import sensible
+
 LOG = logging.getLogger("msd_ray.access")
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass
@@ -28,8 +27,7 @@ class Call:
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        if not _ID.fullmatch(self.id):
-            self.id = uuid.uuid4().hex
+        self.id = sensible(self.id)
 
     @property
     def milliseconds(self) -> float:

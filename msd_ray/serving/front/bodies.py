@@ -1,6 +1,7 @@
 """What HTTP takes and gives, as JSON."""
 
 import base64
+import json
 from typing import Any
 
 from google.protobuf import json_format
@@ -59,11 +60,21 @@ LINE = {"image": ImageBody, "error": ErrorBody}
 def parsed(body: bytes) -> GenerateBody:
     """Raises Refusal, which names the field, for what it is not."""
     try:
-        return GenerateBody.model_validate_json(body)
+        parsed = GenerateBody.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"] if p not in ("int", "str"))
         raise wrong(field.lstrip("."), first["msg"]) from None
+    json.loads(body, object_pairs_hook=_each_key_once)
+    return parsed
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> None:
+    """Raises Refusal for a key that is there twice: JSON does not say which of its values counts."""
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise wrong(key, "this key is there more than once: give it once")
 
 
 def image_body(picture: Picture) -> ImageBody:

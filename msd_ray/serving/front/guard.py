@@ -1,7 +1,9 @@
 """What stands between the network and the service's methods: tokens, well-formed messages, statuses, the access log."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -56,14 +58,18 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         return answer
 
-    def _stream(self, handler: Handler, method: str) -> Callable[[bytes, Context], AsyncIterator[Any]]:
-        async def answer(raw: bytes, context: Context) -> AsyncIterator[Any]:
+    def _stream(self, handler: Handler, method: str) -> Callable[[bytes, Context], Awaitable[None]]:
+        """Writes each message itself. An async generator in its place would be closed by the garbage collector where
+        the caller went away, outside of its trace."""
+
+        async def answer(raw: bytes, context: Context) -> None:
             call = _call(method, context)
             with traced(call, context.invocation_metadata()), noted(call):
                 try:
-                    async for message in handler.unary_stream(self._admitted(handler, raw, context), context):
-                        call.images += 1
-                        yield message
+                    async with aclosing(handler.unary_stream(self._admitted(handler, raw, context), context)) as stream:
+                        async for message in stream:
+                            await _write(context, message)
+                            call.images += 1
                 except Exception as error:
                     await _abort(context, error, call)
 
@@ -89,6 +95,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return handler.request_deserializer(raw)
         except (DecodeError, UnicodeError, ValueError):
             raise wrong("", "the request is not a message of this method, or holds text that is not UTF-8") from None
+
+
+async def _write(context: Context, message: Any) -> None:
+    """Raises CancelledError where the caller is not there any more; grpc would log that as a fault of ours."""
+    try:
+        await context.write(message)
+    except grpc.aio.BaseError:
+        raise asyncio.CancelledError from None
 
 
 async def _abort(context: Context, error: Exception, call: Call) -> None:

@@ -1,6 +1,7 @@
 """The contract's methods, and a gRPC server that has them."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -36,8 +37,9 @@ class EnsembleRpc(pb_grpc.EnsembleServiceServicer):
 
     async def GenerateStream(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.Image]:  # noqa: N802
         wish = wish_of(request, self._service.limits)
-        async for picture in self._service.stream(wish, context.time_remaining()):
-            yield image_of(picture)
+        async with aclosing(self._service.stream(wish, context.time_remaining())) as pictures:
+            async for picture in pictures:
+                yield image_of(picture)
 
     async def ListStudents(self, request: pb.ListStudentsRequest, context: Context) -> pb.ListStudentsResponse:  # noqa: N802
         return students_of(named(self._service.known_traffic(), request.version))

@@ -21,7 +21,12 @@ from msd_ray.serving.graph.student import shelf as shelf_class
 Args = dict[str, Any]
 
 # Handles that speak gRPC to replicas instead of calling actors: twice the requests per second. An answer may be large.
-ENVIRONMENT = {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1", "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str((1 << 31) - 1)}
+# Replicas are never asked through a proxy that the environment names: an empty grpc_proxy stands before the others.
+ENVIRONMENT = {
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str((1 << 31) - 1),
+    "grpc_proxy": "",
+}
 
 
 def student_args(version: Version, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:

@@ -6,7 +6,9 @@ from msd_ray.serving.core.config import FrontConfig, ServeConfig, TraceConfig
 
 # Serve looks for proxies that are gone every second instead of every ten, and gives a new one 30 s to start, not 5.
 _TIMES = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30"}
-CONTROLLER = {"runtime_env": {"env_vars": _TIMES}}
+# Proxies have the environment of the controller, which starts them.
+_PROXY = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "msd_ray.serving.graph.proxy:middlewares"}
+CONTROLLER = {"runtime_env": {"env_vars": {**_TIMES, **_PROXY}}}
 
 
 def serve_options(config: ServeConfig) -> dict[str, Any]:
