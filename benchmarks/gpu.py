@@ -62,7 +62,10 @@ def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings
         torch.rand(REAL, *size.sample_shape, generator=rng) * 2 - 1, torch.randint(len(classes), (REAL,), generator=rng)
     )
     images = s.batch * (s.warmup + s.repeats * s.updates + s.compared)
-    stage = StageConfig(objective, images=images, batch=s.batch, generator_lr=s.lr, fake_lr=s.lr, warmup=0)
+    options = {"gan_from": 0} if objective == "sida" else {}  # all terms from the first update
+    stage = StageConfig(
+        objective, images, s.batch, generator_lr=s.lr, fake_lr=s.lr, warmup=0, fake_first=0, options=options
+    )
     training = TrainingConfig(precision=precision, log_every=images)  # type: ignore[arg-type]
     spec = StudentSpec(0, s.seed, classes, size, {"stage": stage}, training)
     pairs = Pairs(torch.randn(REAL, *size.sample_shape, generator=rng), real.x, real.condition).to(s.device)

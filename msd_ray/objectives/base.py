@@ -60,6 +60,7 @@ class Needs:
     teacher beside the student. memory: name and shape of what is kept between updates, all ones at first. boundary:
     the generator must be the identity at sigma_min. frozen: regular expressions; generator weights whose names hold
     one of them stay as they are. optimization: what the recipe's stage may leave out.
+    complete_from: images of a stage after which all terms of the loss take part, so that it must have more.
 
     makes: a one-step generator, or a denoiser at every noise level, which the next stage's fake score then starts from.
     """
@@ -74,6 +75,7 @@ class Needs:
     boundary: bool = False
     frozen: tuple[str, ...] = ()
     optimization: Optimization = Optimization()
+    complete_from: int = 0
     makes: Literal["generator", "denoiser"] = "generator"
 
 
@@ -99,7 +101,7 @@ class Pairs:
 class Batch:
     """z: [B, ...] noise for the generator. condition: [B] classes of the student. real: [B, ...] real samples of the
     student's classes and real_condition [B] theirs, pairs: [B] of the teacher's, of any class, where the objective
-    needs them. step: updates of the stage so far, those in which the generator rests included."""
+    needs them. step, seen: updates and images of the stage so far, those in which the generator rests included."""
 
     z: Tensor
     condition: Tensor
@@ -107,6 +109,7 @@ class Batch:
     real_condition: Tensor | None = None
     pairs: Pairs | None = None
     step: int = 0
+    seen: int = 0
 
 
 @dataclass(frozen=True)

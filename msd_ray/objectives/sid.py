@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msd_ray.diffusion import Noise, add_noise, edm_loss, one_step, per_sample
+from msd_ray.diffusion import Noise, add_noise, edm_weight, lognormal_sigma, one_step, per_sample
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
 
 OPTIMIZATION = Optimization("adam", betas=(0.0, 0.999), weight_decay=0.0, clip=0.0)
@@ -44,21 +44,26 @@ class SiD:
         return Loss(loss, {"sid": loss.detach()})
 
     def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        loss = self.score_loss(nets, x, batch.condition, rng)
+        sigma = lognormal_sigma(x, rng, self.p_mean, self.p_std)
+        answer = nets.fake(add_noise(x, sigma, rng), sigma, batch.condition)
+        loss = denoising_loss(answer, x, edm_weight(sigma, self.noise.sigma_data))
         return Loss(loss, {"fake_score": loss.detach()})
-
-    def score_loss(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> Tensor:
-        """EDM's loss of the fake score on generated x [B, ...]."""
-        sigma_data = self.noise.sigma_data
-        return edm_loss(nets.fake, x, condition, rng, sigma_data=sigma_data, p_mean=self.p_mean, p_std=self.p_std)
 
 
 def identity_loss(x: Tensor, teacher_x0: Tensor, fake_x0: Tensor, alpha: float) -> Tensor:
-    """Each sample's loss [B], a sum over its elements, for x, teacher_x0 and fake_x0 [B, ...] with their graphs.
-
-    Divided by mean|x - teacher_x0| of the sample as a constant, at least 1e-5 (as in the official code).
-    """
+    """Each sample's loss [B], a sum over its elements over the teacher's error, for x, teacher_x0 and fake_x0 [B, ...]
+    with their graphs."""
     difference = teacher_x0 - fake_x0
-    size = (x - teacher_x0).detach().abs().flatten(1).mean(dim=1).clamp_min(1e-5)
-    product = difference * ((teacher_x0 - x) - alpha * difference) / per_sample(size, x)
+    product = difference * ((teacher_x0 - x) - alpha * difference) / per_sample(teachers_error(x, teacher_x0), x)
     return product.flatten(1).sum(dim=1)
+
+
+def teachers_error(x: Tensor, teacher_x0: Tensor) -> Tensor:
+    """mean|x - teacher_x0| of each sample [B] as a constant, at least 1e-5 (as in the official code)."""
+    return (x - teacher_x0).detach().abs().flatten(1).mean(dim=1).clamp_min(1e-5)
+
+
+def denoising_loss(x0: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The squared error of x0 [B, ...] under weights [B]: a sum over elements, as in the official code, and the mean
+    over samples. EDM's own is a mean over both."""
+    return (weight * (x0 - x).square().flatten(1).sum(dim=1)).mean()

@@ -1,22 +1,24 @@
-"""SiDA: SiD with a GAN whose discriminator is the fake score's own encoder (arXiv 2410.14919)."""
+"""SiDA: SiD with a GAN whose discriminator is the fake score's own encoder (arXiv 2410.14919 and its official code)."""
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from msd_ray.diffusion import Noise, add_noise
+from msd_ray.diffusion import Noise, add_noise, edm_weight, lognormal_sigma
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
 from msd_ray.objectives.fdistill import Divergence, density_weight
 from msd_ray.objectives.heads import discriminator_gan, generator_gan
-from msd_ray.objectives.sid import OPTIMIZATION, SiD, identity_loss
+from msd_ray.objectives.sid import OPTIMIZATION, SiD, denoising_loss, identity_loss, teachers_error
 
 
 @dataclass(frozen=True)
 class SiDA:
-    """sid_weight, gan_weight: of the generator's two terms (official code: 0.5 x 100 and 0.5 x 0.01). head_weight: of
-    the discriminator's loss beside the fake score's; not published. gan_from: updates of the stage before the GAN
-    joins. The stage's fake_first is the time in which only the fake score trains (the paper's first 100 kimg).
+    """The generator minimises sid_weight times SiD's loss alone, then half of that and half of gan_weight times the
+    GAN's: SiD's is a sum over a sample's elements over the teacher's error there, and so weighted is the GAN's, one
+    number for the batch. gan_from: images of the stage after which the GAN joins. head_weight: of the discriminator's
+    loss beside the fake score's, which is such a sum too, under EDM's weight. In the first 100,000 images
+    (`fake_first`) the generator rests.
 
     divergence: other than reverse-kl, each sample's SiD loss is weighted by a function of the density ratio, which is
     the idea of Uni-Instruct (arXiv 2505.20755); ours takes the function from f-distill and is not that paper's code.
@@ -27,48 +29,47 @@ class SiDA:
     last: float = 0.8
     p_mean: float = -1.2
     p_std: float = 1.2
-    sid_weight: float = 50.0
-    gan_weight: float = 0.005
-    head_weight: float = 0.01
-    gan_from: int = 0
+    sid_weight: float = 100.0
+    gan_weight: float = 0.01
+    head_weight: float = 1.0
+    gan_from: int = 200_000
     divergence: Divergence = "reverse-kl"
 
     @property
     def needs(self) -> Needs:
-        optimization = replace(OPTIMIZATION, fake_clip_value=1.0)
-        return Needs(teacher="gradient", real_data=True, optimization=optimization)
-
-    @property
-    def _sid(self) -> SiD:
-        return SiD(self.noise, self.alpha, self.last, self.p_mean, self.p_std)
+        optimization = replace(OPTIMIZATION, fake_clip_value=1.0, fake_first=100_000)
+        return Needs(teacher="gradient", real_data=True, optimization=optimization, complete_from=self.gan_from)
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
-        return self._sid.draft(nets, batch, rng)
+        return SiD(self.noise, self.alpha, self.last).draft(nets, batch, rng)
 
     def generator_loss(
         self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
     ) -> Loss:
         assert teacher_x0 is not None
-        x_t, sigma, condition = draft.x_t, draft.sigma, draft.condition
-        logits = _logits(nets, x_t, sigma, condition)
-        losses = identity_loss(draft.x, teacher_x0, nets.fake(x_t, sigma, condition), self.alpha)
+        x, asked = draft.x, (draft.x_t, draft.sigma, draft.condition)
+        logits = _logits(nets, *asked)
+        losses = identity_loss(x, teacher_x0, nets.fake(*asked), self.alpha)
         sid = (density_weight(logits.mean(dim=1), self.divergence) * losses).mean()
-        gan = generator_gan(logits)
-        gan_weight = self.gan_weight if batch.step >= self.gan_from else 0.0
-        return Loss(self.sid_weight * sid + gan_weight * gan, {"sid": sid.detach(), "gan": gan.detach()})
+        gan = generator_gan(logits.clamp(-10, 10))
+        total = self.sid_weight * sid
+        if batch.seen >= self.gan_from:
+            share = x[0].numel() * (1 / teachers_error(x, teacher_x0)).mean()
+            total = (total + self.gan_weight * share * gan) / 2
+        return Loss(total, {"sid": sid.detach(), "gan": gan.detach()})
 
     def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
+        """Generated and real samples are noised alike: at the same levels, with the same noise."""
         assert batch.real is not None and batch.real_condition is not None
-        score = self._sid.score_loss(nets, x, batch.condition, rng)
-        on_fake = self._noised_logits(nets, x, batch.condition, rng)
-        on_real = self._noised_logits(nets, batch.real, batch.real_condition, rng)
+        sigma = lognormal_sigma(x, rng, self.p_mean, self.p_std)
+        noise = add_noise(torch.zeros_like(x), sigma, rng)
+        weight = edm_weight(sigma, self.noise.sigma_data)
+        score = denoising_loss(nets.fake(x + noise, sigma, batch.condition), x, weight)
+        on_fake = _logits(nets, x + noise, sigma, batch.condition)
+        on_real = _logits(nets, batch.real + noise, sigma, batch.real_condition)
         head = discriminator_gan(on_fake, on_real)
-        return Loss(score + self.head_weight * head, {"fake_score": score.detach(), "head": head.detach()})
-
-    def _noised_logits(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> Tensor:
-        n = self.noise
-        sigma = n.draw(len(x), 0, int(self.last * (n.levels - 1)), rng).to(x.dtype)
-        return _logits(nets, add_noise(x, sigma, rng), sigma, condition)
+        total = score + self.head_weight * weight.mean() / 2 * head
+        return Loss(total, {"fake_score": score.detach(), "head": head.detach()})
 
 
 def _logits(nets: Nets, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:

@@ -42,6 +42,16 @@ def spelled_out(recipe: Recipe, needs: dict[str, Needs]) -> Recipe:
     return replace(recipe, stages=stages)
 
 
+def refuse_short_stages(recipe: Recipe, needs: dict[str, Needs]) -> None:
+    """Raises UserError for a stage that ends before its method's whole loss takes part."""
+    for name, stage in recipe.stages.items():
+        if stage.images <= (begin := needs[name].complete_from):
+            raise UserError(
+                f"stages.{name}: {stage.objective} is complete only after {begin} images, and a student sees "
+                f"{stage.images} here; train longer, or set stages.{name}.options so that it is sooner"
+            )
+
+
 def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
     """Follows from what the last stage makes. Raises UserError where the recipe asks for something else."""
     name, last = list(needs.items())[-1]

@@ -14,7 +14,7 @@ from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
 from msd_ray.partition import Partition, PartitionConfig, fit
 from msd_ray.recipes import ClusterConfig, Recipe
-from msd_ray.runs.fitting import needs_of, sampling_of, spelled_out, student_of, teacher_of
+from msd_ray.runs.fitting import needs_of, refuse_short_stages, sampling_of, spelled_out, student_of, teacher_of
 from msd_ray.training.config import StageConfig
 from msd_ray.training.spec import StudentSpec
 
@@ -86,6 +86,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     if strangers := [i for i in single if not 0 <= i < partition.k]:
         raise UserError(f"students.{strangers[0]}: the students are those from 0 to {partition.k - 1}")
     each = _for_each_student(recipe, partition.k)
+    refuse_short_stages(each, needs)
     groups = [_group(each, [single.get(i, student) for i in range(partition.k)], "ensemble", "", partition)]
     if recipe.evaluation.baselines:
         groups += _baselines(each, student, data.classes, partition.k)

@@ -26,10 +26,10 @@ class Batches:
         number = [shard] if spec.shards > 1 else []
         return stream(spec.seed, spec.index, nimg, purpose, *number, device=self._device)
 
-    def draw(self, n: int, needs: Needs, step: int, rng: torch.Generator) -> Batch:
-        """`n` samples for an objective that needs `needs`; step: updates of the stage so far."""
+    def draw(self, n: int, needs: Needs, step: int, seen: int, rng: torch.Generator) -> Batch:
+        """`n` samples for an objective that needs `needs`; step, seen: as in `Batch`."""
         z = torch.randn(n, *self._spec.denoiser.sample_shape, generator=rng, device=self._device)
-        batch = Batch(z, self._conditions[self._indices(n, len(self._conditions), rng)], step=step)
+        batch = Batch(z, self._conditions[self._indices(n, len(self._conditions), rng)], step=step, seen=seen)
         if needs.real_data:
             assert self._real is not None
             chosen = self._indices(n, len(self._real), rng)

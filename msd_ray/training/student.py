@@ -265,4 +265,4 @@ class StudentTrainer:
     def _draw(self, purpose: str, shard: int, seen: int) -> tuple[Batch, torch.Generator]:
         """One shard of a batch, and the stream that it came from."""
         rng, n = self._batches.stream(self.nimg, purpose, shard), self._config.batch
-        return self._batches.draw(n // self.spec.shards, self._objective.needs, seen // n, rng), rng
+        return self._batches.draw(n // self.spec.shards, self._objective.needs, seen // n, seen, rng), rng

@@ -199,10 +199,11 @@ def expected_score_loss(case: Case, x: Tensor, source: torch.Generator) -> Tenso
 
 
 def expected_edm_loss(case: Case, x: Tensor, source: torch.Generator) -> Tensor:
-    """EDM's, of the fake score on x."""
+    """EDM's, of the fake score on x, but a sum over a sample's elements."""
     sigmas = lognormal(source)
     x_t = at_levels(x, sigmas, source)
-    return weighted_by_edm(denoised(case.nets.fake, x_t, sigmas, case.batch.condition) - x, sigmas)
+    error = denoised(case.nets.fake, x_t, sigmas, case.batch.condition) - x
+    return x[0].numel() * weighted_by_edm(error, sigmas)
 
 
 def expected_directions(case: Case, x: Tensor, x_t: Tensor, sigmas: list[float]) -> list[Tensor]:

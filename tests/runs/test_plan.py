@@ -1,5 +1,6 @@
 """What a recipe amounts to: students, what each learns from, and how the ensemble will be sampled. No Ray."""
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,3 +170,31 @@ def test_no_pool_is_started_for_a_method_that_asks_the_teacher_nothing() -> None
     assert Setting.of("digits-gdd", [], None).plan.cluster.teacher == "local"
     mixed = "stages={gdd: {objective: gdd, images: 64}, dm: {objective: dm, images: 64}}"
     assert Setting.of("digits-gdd", [mixed], None).plan.cluster.teacher == "pool"
+
+
+# Methods whose parts join one after the other.
+
+
+def adversarial(**changes: Any) -> str:
+    stage = {"objective": "sida", "images": 160, "batch": 16, "fake_first": 32, "options": {"gan_from": 96}} | changes
+    return f"stages={json.dumps({'gan': stage})}"
+
+
+def test_a_stage_that_ends_before_its_method_is_complete_is_refused() -> None:
+    assert plan(adversarial()).recipe.stages["gan"].fake_first == 32
+    later = "is complete only after 160 images, and a student sees 160 here; train longer, or set stages.gan.options"
+    with pytest.raises(UserError, match=f"stages.gan: sida {later}"):
+        plan(adversarial(options={"gan_from": 160}))
+    with pytest.raises(UserError, match="is complete only after 96 images, and a student sees 80 here"):
+        plan(adversarial(), "training.share_images=true")
+    with pytest.raises(
+        UserError, match=r"stages\.gan: fake_first \(100000\) must be at least 0 and below images \(160\)"
+    ):
+        plan(adversarial(fake_first=None))
+
+
+def test_the_shipped_recipe_gives_each_part_of_sida_its_time() -> None:
+    recipe = Setting.of("digits-sida", [], None).plan.recipe
+    stage = recipe.stages["sida"]
+    assert stage.fake_first is not None
+    assert 0 < stage.fake_first < stage.options["gan_from"] < stage.images

@@ -18,9 +18,9 @@ from msd_ray.training.spec import Extras, StudentSpec
 from msd_ray.training.state import Tensors
 from msd_ray.training.student import StudentTrainer
 
-OPTIONS: dict[str, dict[str, Any]] = {"consistency": {"levels": 6}, "gdd": {"r1_every": 2}, "sida": {"gan_from": 1}}
+OPTIONS: dict[str, dict[str, Any]] = {"consistency": {"levels": 6}, "gdd": {"r1_every": 2}, "sida": {"gan_from": 8}}
 BATCH = 8
-DM = StageConfig("dm", images=40, batch=BATCH, generator_lr=1e-3, fake_lr=2e-3, fake_steps=2, warmup=16)
+DM = StageConfig("dm", images=40, batch=BATCH, generator_lr=1e-3, fake_lr=2e-3, fake_steps=2, warmup=16, fake_first=0)
 ADM = replace(DM, objective="adm", images=24, generator_lr=5e-4)
 CONDITIONS = (1, 3)
 SPEC = StudentSpec(

