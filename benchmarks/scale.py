@@ -19,9 +19,10 @@ from typing import Any
 from common import finish, say
 
 from msd_ray.cluster.board import Board
-from msd_ray.cluster.driver import Driver, NoPool, Terms
+from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
 from msd_ray.cluster.status import Status
+from msd_ray.cluster.support import NoPool
 from msd_ray.cluster.work import Work
 from msd_ray.storage import Store
 

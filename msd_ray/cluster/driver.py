@@ -1,13 +1,16 @@
 """The driver: gives students to slots segment by segment, and replaces the slots that go."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from msd_ray.cluster.places import Places
 from msd_ray.cluster.scheduler import Policy, Scheduler
+from msd_ray.cluster.silence import Silence
 from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Slots, Up
 from msd_ray.cluster.status import State, Status, Watch
+from msd_ray.cluster.support import Support
 from msd_ray.cluster.work import Order, Progress, Work
 from msd_ray.errors import TrainingError
 
@@ -21,38 +24,16 @@ GRACE = 12.0
 """Seconds that students have for a checkpoint where the run is stopped."""
 
 
-class Support(Protocol):
-    """The teacher pool as the driver sees it."""
-
-    @property
-    def replicas(self) -> list[Any]: ...
-
-    @property
-    def ready(self) -> bool: ...
-
-    def tick(self) -> None:
-        """Called by the driver every TICK or so; does not wait."""
-        ...
-
-
-class NoPool:
-    """The support of students that bring their own teacher, or need none."""
-
-    replicas: ClassVar[list[Any]] = []
-    ready = True
-
-    def tick(self) -> None:
-        """Nothing to look after."""
-
-
 @dataclass(frozen=True)
 class Terms:
     """max_slots: None for as many as there is room for. max_failures: deaths in a row without progress after which a
-    student is given up, and a slot that never comes up is no longer asked for."""
+    student is given up, and a slot that never comes up is no longer asked for. silence: seconds without progress that
+    are never suspected."""
 
     policy: Policy = "fair"
     max_slots: int | None = None
     max_failures: int = 3
+    silence: float = math.inf
 
 
 class Driver:
@@ -64,13 +45,14 @@ class Driver:
         self._status = [Status(w.name, w.images) for w in work]
         self._scheduler = Scheduler(terms.policy, [0] * len(work))
         self._unfinished = len(work)
-        self._asked: set[int] = set()
+        self._asked: dict[int, float] = {}  # slot -> since when
         self._up: set[int] = set()
         self._leaving: dict[int, str] = {}  # slot -> why
         self._places = Places()
         self._held: set[int] = set()  # up on places that are shunned: nobody else gets these meanwhile
         self._running: dict[int, int] = {}  # slot -> student
         self._next_slot, self._refused = 0, 0
+        self._silence = Silence(terms.silence, slots.now())
         self._supported, self._ticked = slots.now(), slots.now() - TICK
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> list[Status]:
@@ -80,6 +62,7 @@ class Driver:
             if self._slots.now() - self._ticked >= TICK:
                 self._ticked = self._slots.now()
                 self._support.tick()
+            self._suspect()
             self._hold()
             self._resize()
             self._assign()
@@ -112,11 +95,24 @@ class Driver:
         wanted = min(self._unfinished, self._terms.max_slots or self._unfinished)
         asked = max(SPARE, self._slots.room() - len(self._up)) if self._support.ready else 0
         while self._usable() < wanted and len(self._asked) < asked:
-            self._asked.add(self._next_slot)
+            self._asked[self._next_slot] = self._slots.now()
             self._slots.ask(self._next_slot)
             self._next_slot += 1
         while self._usable() > wanted and (spare := [*self._asked, *self._scheduler.idle]):
             self._remove(spare[0], "not needed any more")
+
+    def _suspect(self) -> None:
+        """Ends slots that have been silent for far longer than is like them; those asked for as well, where there is
+        room for them."""
+        for suspect in self._silence.look(self._slots.now(), excused=not self._support.ready):
+            name = self._status[self._running[suspect.slot]].name
+            self._watch.event("suspected", slot=suspect.slot, student=name, reason=suspect.reason)
+            if suspect.lost:
+                self._lose(suspect.slot, suspect.reason, excused=False)
+        late = [s for s, since in self._asked.items() if self._slots.now() - since > self._silence.bound]
+        for slot in late[: max(0, self._slots.room() - len(self._up))]:
+            self._watch.event("slot late", slot=slot)
+            self._remove(slot, "it did not start")
 
     def _usable(self) -> int:
         """Slots that there are or will be, without those that are held."""
@@ -140,6 +136,7 @@ class Driver:
     def _give(self, slot: int, student: int) -> None:
         status, work = self._status[student], self._work[student]
         self._running[slot] = student
+        self._silence.begin(slot, self._slots.now())
         nimg = status.progress.nimg if status.progress else None
         parked = self._scheduler.at_home(slot) - {student}
         self._slots.give(slot, Order(student, work, nimg, parked, list(self._support.replicas)))
@@ -151,21 +148,23 @@ class Driver:
     def _take(self, event: Event) -> None:
         match event:
             case Up(slot, node, gpus):
-                self._asked.discard(slot)
+                self._asked.pop(slot, None)
                 self._up.add(slot)
                 self._refused = 0
                 self._places.up(slot, node, gpus, self._slots.now())
                 self._scheduler.arrive(slot)
                 self._watch.event("slot up", slot=slot, node=node)
             case Moving(slot, progress) if slot in self._running:
-                self._set(self._running[slot], state="training", live=progress)
+                self._silence.hear(slot, progress, self._slots.now())
+                if progress:
+                    self._set(self._running[slot], state="training", live=progress)
             case Ended(slot, progress):
                 self._ended(slot, progress)
             case Failed(slot) if not self._support.ready:  # for want of a teacher, which may come back
-                self._interrupted(self._running.pop(slot))
+                self._interrupted(self._taken_from(slot))
                 self._free(slot)
             case Failed(slot, reason):
-                self._end(self._running.pop(slot), "failed", reason)
+                self._end(self._taken_from(slot), "failed", reason)
                 self._free(slot)
             case Leaving(slot):
                 self._leave(slot, "its node is about to go")
@@ -173,7 +172,8 @@ class Driver:
                 self._lose(slot, reason, excused)
 
     def _ended(self, slot: int, progress: Progress) -> None:
-        student = self._running.pop(slot)
+        self._silence.end(slot, self._slots.now())
+        student = self._taken_from(slot)
         self._places.progressed(slot, student)
         self._set(student, state="training", progress=progress, live=None, failures=0, slot=None)
         if progress.done:
@@ -212,12 +212,17 @@ class Driver:
             self._refused += 1
             if self._refused > self._terms.max_failures:
                 raise TrainingError(f"no process can be started for a student: {reason}")
-        student = self._running.pop(slot, None)
+        student = self._taken_from(slot) if slot in self._running else None
         if student is not None and not excused:
             self._blame(slot, student, reason)
         self._remove(slot, reason)
         if student is not None:
             self._interrupted(student, "" if excused else reason)
+
+    def _taken_from(self, slot: int) -> int:
+        """The student that the slot no longer trains."""
+        self._silence.forget(slot)
+        return self._running.pop(slot)
 
     def _blame(self, slot: int, student: int, reason: str) -> None:
         """Takes down where a student's process died, and stays away from there if that happens too often."""
@@ -240,9 +245,10 @@ class Driver:
     def _remove(self, slot: int, reason: str) -> None:
         if slot in self._up:
             self._watch.event("slot gone", slot=slot, reason=reason)
+        self._asked.pop(slot, None)
         self._leaving.pop(slot, None)
-        for slots in (self._asked, self._up, self._held):
-            slots.discard(slot)
+        self._up.discard(slot)
+        self._held.discard(slot)
         self._scheduler.leave(slot)
         self._slots.drop(slot)  # also where it is gone: it may be unreachable rather than dead
 

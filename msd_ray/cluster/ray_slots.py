@@ -167,12 +167,11 @@ def _ready(references: list[Any]) -> list[Any]:
 
 
 def _progress(slot: int, reference: Any) -> list[Event]:
-    """What a slot answered, unless it had nothing to tell or died meanwhile, which its segment will tell."""
+    """What a slot answered, unless it died meanwhile, which its segment will tell."""
     try:
-        progress = ray.get(reference)
+        return [Moving(slot, ray.get(reference))]
     except RayError:
         return []
-    return [Moving(slot, progress)] if progress else []
 
 
 def _groups(has: dict[str, float], cpus: float, gpus: float) -> int:

@@ -9,10 +9,11 @@ from ray.exceptions import RayTaskError
 
 from msd_ray.cluster.board import Board, Listener
 from msd_ray.cluster.connect import check_room, connected, request_nodes, room_for
-from msd_ray.cluster.driver import Driver, NoPool, Support, Terms
+from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.pool.pool import Pool
 from msd_ray.cluster.ray_slots import RaySlots, reason_of
 from msd_ray.cluster.students import StudentTask, Surroundings, TeacherTask
+from msd_ray.cluster.support import NoPool, Support
 from msd_ray.cluster.work import Task, Work
 from msd_ray.data import load_data
 from msd_ray.errors import TrainingError
@@ -177,7 +178,7 @@ def _complete(work: list[Work], cluster: ClusterConfig, board: Board, support: S
     """Sees all work through; raises TrainingError that names what failed, after the rest has finished."""
     slots = _slots(cluster, lambda: room_for(len(work), cluster))
     policy = "sequential" if cluster.shares else cluster.policy
-    terms = Terms(policy, _most_slots(len(work), cluster), cluster.max_failures)
+    terms = Terms(policy, _most_slots(len(work), cluster), cluster.max_failures, cluster.silence_seconds)
     board.begin()
     try:
         with request_nodes(len(work), cluster):

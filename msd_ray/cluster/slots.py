@@ -33,10 +33,11 @@ class Failed:
 
 @dataclass(frozen=True)
 class Moving:
-    """A segment is under way, and has come so far; nothing of it is saved yet."""
+    """A segment is under way, and has come so far; nothing of it is saved yet. progress: None where its student is
+    still being read."""
 
     slot: int
-    progress: Progress
+    progress: Progress | None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Progress:
     """Where a trainer stands after a segment. begin: the image it started the segment from. fid: of the student on
-    its own classes, over fid_samples samples. waited: the share of the segment's time spent waiting for the teacher."""
+    its own classes, over fid_samples samples. waited: the share of the segment's time spent waiting for the teacher.
+    beats: counts signs of life that are no images, where there are such within a segment."""
 
     nimg: int
     stage: str
@@ -22,6 +23,7 @@ class Progress:
     fid_samples: int = 0
     begin: int = 0
     waited: float = 0.0
+    beats: int = 0
 
     @property
     def quality(self) -> str:

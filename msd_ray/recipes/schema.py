@@ -63,6 +63,7 @@ class ClusterConfig:
     cpus_per_student and gpus_per_student are Ray resources, fractions allowed. workers_per_student: the fewest and the
     most processes that train a student together, each with these resources; they divide `training.shards` among them,
     which they do not change. max_failures: deaths in a row without progress after which a student is given up.
+    silence_seconds: without progress, after which a student's process may be suspected to hang, and is ended.
 
     Students train in slots, as many as there is room for, in turns where they are more: the one with the fewest images
     first (policy fair), or one after the other (sequential). min_slots: what must fit for a run to begin. max_slots:
@@ -76,6 +77,7 @@ class ClusterConfig:
     gpus_per_student: float = 0.0
     workers_per_student: tuple[int, int] = (1, 1)
     max_failures: int = 3
+    silence_seconds: float = 900.0
     policy: Literal["fair", "sequential"] = "fair"
     min_slots: int = 1
     max_slots: int | None = None
@@ -85,6 +87,8 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         if self.max_failures < 0:
             raise ValueError("max_failures must be at least 0")
+        if not self.silence_seconds > 0:
+            raise ValueError("silence_seconds must be above 0")
         if min(self.cpus_per_student, self.gpus_per_student) < 0:
             raise ValueError("cpus and gpus must not be negative")
         if not 1 <= self.workers_per_student[0] <= self.workers_per_student[1]:

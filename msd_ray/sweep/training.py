@@ -6,11 +6,12 @@ from typing import Any, Protocol
 import torch
 
 from msd_ray.cluster.board import Board
-from msd_ray.cluster.driver import Driver, Support, Terms
+from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.run import make_pairs
 from msd_ray.cluster.status import Status
 from msd_ray.cluster.students import StudentTask, Surroundings
+from msd_ray.cluster.support import Support
 from msd_ray.cluster.work import Work
 from msd_ray.data import Samples
 from msd_ray.ensemble import Ensemble
@@ -112,7 +113,7 @@ class Trial:
         around, segment = self._surroundings(jobs), self._recipe.training.checkpoint_every
         work = [Work(job.name, until, segment, self._task(job, around, until)) for job in jobs]
         config = self._plan.cluster
-        terms = Terms(config.policy, self._means.premises.slots, config.max_failures)
+        terms = Terms(config.policy, self._means.premises.slots, config.max_failures, config.silence_seconds)
         self._board.begin()
         statuses = Driver(work, self._means.slots, terms, self._board, self._means.pool).run()
         self._board.write()

@@ -7,9 +7,9 @@ from typing import Any
 from ray import tune
 
 from msd_ray.cluster.connect import room_for
-from msd_ray.cluster.driver import NoPool, Support
 from msd_ray.cluster.pool.pool import BorrowedPool
 from msd_ray.cluster.ray_slots import RaySlots
+from msd_ray.cluster.support import NoPool, Support
 from msd_ray.errors import MsdRayError
 from msd_ray.evaluation import Judge
 from msd_ray.sweep.training import Premises, Trial

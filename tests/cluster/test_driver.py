@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from msd_ray.cluster.driver import GRACE, TICK, Driver, NoPool, Terms
+from msd_ray.cluster.driver import GRACE, TICK, Driver, Terms
 from msd_ray.cluster.places import FIRST
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
 from msd_ray.cluster.slots import Event, Failed, Gone, Moving, Up
 from msd_ray.cluster.status import Status
+from msd_ray.cluster.support import NoPool
 from msd_ray.cluster.work import Order, Progress, Work
 from msd_ray.errors import TrainingError
 
@@ -255,6 +256,65 @@ def test_a_student_that_dies_everywhere_is_given_up_with_the_last_reason() -> No
     statuses, _ = drive(slots, works(4))
     assert [s.state for s in statuses] == ["done", "failed", "done", "done"]
     assert statuses[1].error.endswith("times in a row without progress: exit code 1")
+
+
+class Hanging(SimulatedSlots):
+    """Student 1's order number `at` never ends. answers: whether its process goes on to say where the student stands,
+    or that it is still being read."""
+
+    def __init__(self, nodes: list[Node], at: int, answers: bool, times: int = 1) -> None:
+        super().__init__(nodes, PACE)
+        self.at, self.answers, self.times, self.orders = at, answers, times, 0
+        self.hanging: set[int] = set()
+
+    def give(self, slot: int, order: Order) -> None:
+        self.orders += order.student == 1
+        if order.student == 1 and self.orders >= self.at and self.times > 0:
+            self.times -= 1
+            self.hanging.add(slot)
+        else:
+            super().give(slot, order)
+
+    def drop(self, slot: int) -> None:
+        self.hanging.discard(slot)
+        super().drop(slot)
+
+    def wait(self, seconds: float) -> list[Event]:
+        moving = [Moving(s, Progress(130, "dm", 1.0, done=False)) for s in self.hanging if self.answers]
+        return [*super().wait(seconds), *moving]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_student_that_hangs_is_suspected_then_ended_and_resumed(answers: bool) -> None:
+    slots = Hanging([Node("a", 2)], at=3, answers=answers)
+    statuses, ear = drive(slots, works(3), Terms(silence=30.0))
+    assert [s.state for s in statuses] == ["done"] * 3
+    assert [s.restarts for s in statuses] == [0, 1, 0]
+    first, second = [facts["reason"] for kind, facts in ear.events if kind == "suspected"]
+    assert first.startswith("no progress for 31 s") and second.startswith("no progress for 38 s")
+    assert ("though its process answers" if answers else "has not answered for 38 s") in second
+    assert "died" in ear.kinds()
+
+
+def test_one_that_always_hangs_is_given_up_with_the_reason() -> None:
+    statuses, _ = drive(Hanging([Node("a", 2)], 3, answers=False, times=99), works(3), Terms(silence=30.0))
+    assert [s.state for s in statuses] == ["done", "failed", "done"]
+    assert "died 4 times in a row without progress: no progress for 38 s" in statuses[1].error
+
+
+class Unheard(SimulatedSlots):
+    """Slots of which the first never comes up."""
+
+    def ask(self, slot: int) -> None:
+        if slot:
+            super().ask(slot)
+
+
+def test_a_slot_that_does_not_start_though_there_is_room_is_asked_for_again() -> None:
+    slots = Unheard([Node("a", 1)], PACE)
+    statuses, ear = drive(slots, works(1), Terms(silence=30.0, max_slots=1))
+    assert statuses[0].state == "done"
+    assert [facts for kind, facts in ear.events if kind == "slot late"] == [{"slot": 0}]
 
 
 class Away:

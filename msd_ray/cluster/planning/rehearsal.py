@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from msd_ray.cluster.driver import Driver, NoPool, Terms
+from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.planning.layout import Layout
 from msd_ray.cluster.planning.simulation import NoTask, Pacing, SimulatedSlots
 from msd_ray.cluster.status import Status
+from msd_ray.cluster.support import NoPool
 from msd_ray.cluster.work import Work
 from msd_ray.errors import UserError
 from msd_ray.recipes import ClusterConfig

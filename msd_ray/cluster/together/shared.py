@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -60,7 +60,7 @@ class SharedTraining:
         """progress: where its newest checkpoint stands."""
         self._shared, self._exchange = shared, Exchange(progress)
         self._thread = threading.Thread()
-        self._most = 0
+        self._most = self._looks = 0
 
     @property
     def exchange(self) -> Exchange:
@@ -85,7 +85,8 @@ class SharedTraining:
         return progress
 
     def standing(self) -> Progress:
-        return self._exchange.live
+        """Also while there is no room for workers it is alive."""
+        return replace(self._exchange.live, beats=self._looks)
 
     def rest(self) -> None:
         """Sends the workers away and waits until they are gone."""
@@ -129,6 +130,7 @@ class SharedTraining:
         """Waits until the fewest workers fit on the cluster; whether they are still wanted."""
         cluster, fewest = self._shared.cluster, self._shared.cluster.workers_per_student[0]
         while not self._exchange.over:
+            self._looks += 1
             release_abandoned()
             if workers_in(ray.available_resources(), cluster, fewest) >= fewest:  # type: ignore[no-untyped-call]
                 return True

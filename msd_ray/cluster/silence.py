@@ -1,0 +1,97 @@
+"""For how long slots have made no progress, and what to think of it. No Ray, no clock of its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msd_ray.cluster.work import Progress
+
+FACTOR = 5
+"""A slot is suspected that is silent for so many times as long as any was before it went on."""
+LAST_CHANCE = 1.25
+"""A slot is lost that is silent for so many times as long as it takes to be suspected."""
+BLINK = 10.0
+"""Seconds between two looks after which whoever looks was away; they are nobody's silence."""
+
+Where = tuple[object, ...]
+
+
+@dataclass
+class _Sign:
+    """Of life, the last of a slot. where: its student was. heard: when the process answered last."""
+
+    at: float
+    heard: float
+    where: Where | None = None
+    suspected: bool = False
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A slot that has been silent for too long. lost: so long that it is to be ended."""
+
+    slot: int
+    lost: bool
+    reason: str
+
+
+class Silence:
+    """Watches slots that carry out an order. A sign of life is that a student stands elsewhere than before: a process
+    that answers may hang all the same."""
+
+    def __init__(self, floor: float, now: float) -> None:
+        """floor: seconds of silence that are never suspected."""
+        self._floor, self._longest, self._looked = floor, 0.0, now
+        self._signs: dict[int, _Sign] = {}
+
+    @property
+    def bound(self) -> float:
+        """Seconds of silence after which a slot is suspected."""
+        return max(self._floor, FACTOR * self._longest)
+
+    def begin(self, slot: int, now: float) -> None:
+        """The slot was given an order."""
+        self._signs[slot] = _Sign(now, now)
+
+    def hear(self, slot: int, progress: Progress | None, now: float) -> None:
+        """The slot's process answered. progress: where its student stands, None while that is read."""
+        sign = self._signs[slot]
+        where = (progress.nimg, progress.stage, progress.beats) if progress else None
+        if where == sign.where:
+            sign.heard = now
+        else:
+            self._learn(sign, now)
+            self._signs[slot] = _Sign(now, now, where)
+
+    def end(self, slot: int, now: float) -> None:
+        """The order is carried out."""
+        self._learn(self._signs[slot], now)
+
+    def forget(self, slot: int) -> None:
+        """The slot is gone, or its order came to nothing."""
+        self._signs.pop(slot, None)
+
+    def pardon(self, seconds: float) -> None:
+        """So much time passed in which nobody could make progress."""
+        for sign in self._signs.values():
+            sign.at, sign.heard = sign.at + seconds, sign.heard + seconds
+
+    def look(self, now: float, excused: bool = False) -> Iterator[Suspect]:
+        """Each slot when it is suspected first, and when it is lost. excused: what all need is not there, so the time
+        since the last look does not count."""
+        passed, self._looked = now - self._looked, now
+        if excused or passed > BLINK:
+            self.pardon(passed)
+        for slot, sign in list(self._signs.items()):
+            silent, lost = now - sign.at, now - sign.at > LAST_CHANCE * self.bound
+            if lost or (silent > self.bound and not sign.suspected):
+                sign.suspected = True
+                yield Suspect(slot, lost, _reason(silent, now - sign.heard))
+
+    def _learn(self, sign: _Sign, now: float) -> None:
+        self._longest = max(self._longest, now - sign.at)
+
+
+def _reason(silent: float, unheard: float) -> str:
+    if unheard > BLINK:
+        return f"no progress for {silent:.0f} s; its process has not answered for {unheard:.0f} s"
+    return f"no progress for {silent:.0f} s, though its process answers"
