@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from msd_ray.ranges import Seed
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,13 @@ class DataConfig:
     """name: which data set. classes, samples, seed: of toy2d, which is drawn at random; digits has its own."""
 
     name: Literal["digits", "toy2d"] = "digits"
-    classes: int = 8
-    samples: int = 8192
-    seed: int = 0
+    classes: Annotated[int, Field(ge=1, le=10**5)] = 8
+    samples: Annotated[int, Field(ge=1, le=10**7)] = 8192
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if self.classes < 1 or self.samples < self.classes:
-            raise ValueError("classes must be at least 1 and samples at least one per class")
+        if self.samples < self.classes:
+            raise ValueError(f"samples ({self.samples}) must be at least one for each of the {self.classes} classes")
 
 
 def load_data(config: DataConfig) -> DataSet:

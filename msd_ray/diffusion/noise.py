@@ -1,9 +1,13 @@
 """The noise levels: Karras grids and the noising of samples (EDM, arXiv 2206.00364, equation 5)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from msd_ray.ranges import Sigma
 
 
 @dataclass(frozen=True)
@@ -15,18 +19,16 @@ class Noise:
     training grid from which objectives draw (DMD2: 1000).
     """
 
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
-    sigma_data: float = 0.5
-    sigma_init: float = 80.0
-    levels: int = 1000
+    sigma_min: Sigma = 0.002
+    sigma_max: Sigma = 80.0
+    rho: Annotated[float, Field(ge=0.1, le=100)] = 7.0
+    sigma_data: Sigma = 0.5
+    sigma_init: Sigma = 80.0
+    levels: Annotated[int, Field(ge=2, le=10**6)] = 1000
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError("sigma_min must be above 0 and below sigma_max")
-        if self.levels < 2:
-            raise ValueError("levels must be at least 2")
 
     def grid(self, n: int | None = None, device: torch.device | None = None) -> Tensor:
         """[n] noise levels from sigma_min up to sigma_max, evenly spaced in sigma^(1/rho); n is `levels` by default."""

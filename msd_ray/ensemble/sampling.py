@@ -9,6 +9,7 @@ from torch import Tensor
 from msd_ray.diffusion import Denoiser, Noise, ddim, heun, nfe_of_heun
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.partition import Partition
+from msd_ray.ranges import in_range
 
 SAMPLERS: dict[str, Callable[[Denoiser, Tensor, Tensor, Noise, int], Tensor]] = {"heun": heun, "ddim": ddim}
 FEWEST, MOST = 5, 35
@@ -63,7 +64,7 @@ class Sampling:
         try:
             if raw == {"kind": "one_step"}:
                 return ONE_STEP
-            made = cls(**{**raw, "noise": Noise(**raw["noise"])})
+            made = cls(**{**raw, "noise": in_range(Noise(**raw["noise"]))})
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"not a way of sampling: {error}") from error
         if not (_like(made, ONE_STEP) and _like(made.noise, ONE_STEP.noise)):

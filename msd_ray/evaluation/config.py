@@ -1,7 +1,13 @@
 """What an evaluation measures and how much of it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from msd_ray.ranges import Count, Images
+
+Samples = Annotated[int, Field(ge=2, le=10**8)]
 
 
 @dataclass(frozen=True)
@@ -15,21 +21,15 @@ class EvaluationConfig:
     network.
     """
 
-    samples: int = 1797
+    samples: Samples = 1797
     features: Literal["auto", "digits", "identity", "inception"] = "auto"
     baselines: bool = False
-    curve_samples: int = 500
-    preview_every: int = 100_000
-    neighbours: int = 3
-    kid_subsets: int = 50
-    batch: int = 256
+    curve_samples: Samples = 500
+    preview_every: Images = 100_000
+    neighbours: Count = 3
+    kid_subsets: Count = 50
+    batch: Count = 256
 
     def __post_init__(self) -> None:
-        if min(self.neighbours, self.kid_subsets, self.batch, self.preview_every) < 1:
-            raise ValueError("neighbours, kid_subsets, batch and preview_every must be at least 1")
         if self.samples <= self.neighbours:
-            raise ValueError("samples must be above neighbours")
-        if self.curve_samples < 2:
-            raise ValueError("curve_samples must be at least 2")
-        if self.features not in ("auto", "digits", "identity", "inception"):
-            raise ValueError(f"features must be auto, digits, identity or inception, not {self.features}")
+            raise ValueError(f"samples ({self.samples}) must be above neighbours ({self.neighbours})")

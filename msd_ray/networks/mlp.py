@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from msd_ray.diffusion import Network
 from msd_ray.networks.embedding import ConditionEmbedding
+from msd_ray.ranges import Blocks, Width
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class MLPConfig:
     """width: hidden units. blocks: residual blocks, half of them before the bottleneck."""
 
     kind: Literal["mlp"] = "mlp"
-    width: int = 128
-    blocks: int = 4
+    width: Width = 128
+    blocks: Blocks = 4
 
     def __post_init__(self) -> None:
         if self.width < 4 or self.width % 2 or self.blocks < 2:

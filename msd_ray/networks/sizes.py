@@ -1,22 +1,22 @@
 """A student's shape, derived from its teacher's."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from msd_ray.networks.mlp import MLPConfig
-from msd_ray.networks.unet import UNetConfig
+from msd_ray.networks.unet import Multipliers, UNetConfig
+from msd_ray.ranges import Blocks
 
 
 @dataclass(frozen=True)
 class StudentSize:
     """channel_factor: of the teacher's width. multipliers, blocks: the teacher's own unless given."""
 
-    channel_factor: float = 1.0
-    multipliers: tuple[int, ...] | None = None
-    blocks: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.channel_factor <= 0:
-            raise ValueError("channel_factor must be above 0")
+    channel_factor: Annotated[float, Field(gt=0, le=100)] = 1.0
+    multipliers: Multipliers | None = None
+    blocks: Blocks | None = None
 
 
 def resize(teacher: UNetConfig | MLPConfig, size: StudentSize) -> UNetConfig | MLPConfig:

@@ -10,6 +10,7 @@ from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import CorruptError
 from msd_ray.networks.mlp import MLP, MLPConfig
 from msd_ray.networks.unet import UNet, UNetConfig
+from msd_ray.ranges import in_range
 
 type_of_kind = {"unet": UNetConfig, "mlp": MLPConfig}
 NetworkConfig = UNetConfig | MLPConfig
@@ -49,7 +50,8 @@ class DenoiserSpec:
             values = dict(raw)
             network = values.pop("network")
             kind = type_of_kind[network["kind"]]
-            return cls(network=kind(**_checked(kind(), network)), **_checked(cls(kind(), (1,), 0), values))
+            made = cls(network=kind(**_checked(kind(), network)), **_checked(cls(kind(), (1,), 0), values))
+            return in_range(made)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"not a description of a network: {error}") from error
 

@@ -1,14 +1,18 @@
 """The ADM UNet (arXiv 2105.05233) in the form that EDM trains it in (arXiv 2206.00364, appendix F.2)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.diffusion import Network
 from msd_ray.networks.embedding import ConditionEmbedding
+from msd_ray.ranges import BelowOne, Blocks, Width
+
+Multipliers = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=16)]
 
 
 @dataclass(frozen=True)
@@ -21,20 +25,16 @@ class UNetConfig:
     """
 
     kind: Literal["unet"] = "unet"
-    channels: int = 192
-    multipliers: tuple[int, ...] = (1, 2, 3, 4)
-    blocks: int = 3
-    attention: tuple[int, ...] = (32, 16, 8)
-    head_channels: int = 64
-    dropout: float = 0.1
+    channels: Width = 192
+    multipliers: Multipliers = (1, 2, 3, 4)
+    blocks: Blocks = 3
+    attention: tuple[Width, ...] = (32, 16, 8)
+    head_channels: Width = 64
+    dropout: BelowOne = 0.1
 
     def __post_init__(self) -> None:
-        if self.channels < 4 or self.channels % 4:
-            raise ValueError("channels must be a positive multiple of 4")
-        if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1:
-            raise ValueError("multipliers and blocks must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError("dropout must be in [0, 1)")
+        if self.channels % 4:
+            raise ValueError("channels must be a multiple of 4")
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

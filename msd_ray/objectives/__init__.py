@@ -34,6 +34,11 @@ OBJECTIVES: dict[str, type[Any]] = {
 }
 
 
+def is_own(name: str) -> bool:
+    """Whether `objective_class` would import the method from a module of the user's."""
+    return ":" in name
+
+
 def objective_class(name: str) -> type[Any]:
     """The class of a method: one of `OBJECTIVES`, or `module:Class` for one of the user's own.
 
@@ -71,5 +76,6 @@ __all__ = [
     "Pairs",
     "SiD",
     "SiDA",
+    "is_own",
     "objective_class",
 ]

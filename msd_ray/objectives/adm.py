@@ -8,8 +8,9 @@ from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
-from msd_ray.objectives.dm import DM, score_loss
+from msd_ray.objectives.dm import DM, check_span, score_loss
 from msd_ray.objectives.heads import bottleneck_head, discriminator_gan, generator_gan
+from msd_ray.ranges import BelowOne, Share, Weight
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,13 @@ class ADM:
     """generator_weight, head_weight: of the GAN's losses beside DM's and the fake score's. first, last: as in DM."""
 
     noise: Noise = Noise()
-    first: float = 0.02
-    last: float = 0.98
-    generator_weight: float = 3e-3
-    head_weight: float = 1e-2
+    first: BelowOne = 0.02
+    last: Share = 0.98
+    generator_weight: Weight = 3e-3
+    head_weight: Weight = 1e-2
+
+    def __post_init__(self) -> None:
+        check_span(self.first, self.last)
 
     @property
     def needs(self) -> Needs:

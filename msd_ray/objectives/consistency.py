@@ -1,8 +1,10 @@
 """Consistency distillation (arXiv 2303.01469, algorithm 2)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, per_sample
@@ -16,7 +18,7 @@ class Consistency:
     one point and what its average says at the next, one Euler step of the teacher's ODE below."""
 
     noise: Noise = Noise()
-    levels: int = 18
+    levels: Annotated[int, Field(ge=2, le=10**6)] = 18
     distance: Distance = "huber"
 
     @property

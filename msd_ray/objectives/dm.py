@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from msd_ray.diffusion import Denoiser, Noise, add_noise, one_step, per_sample
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.ranges import BelowOne, Share
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,11 @@ class DM:
     """first, last: range of the noise grid on which teacher and fake score are compared, as shares of its length."""
 
     noise: Noise = Noise()
-    first: float = 0.02
-    last: float = 0.98
+    first: BelowOne = 0.02
+    last: Share = 0.98
+
+    def __post_init__(self) -> None:
+        check_span(self.first, self.last)
 
     @property
     def needs(self) -> Needs:
@@ -41,6 +45,12 @@ class DM:
     def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         loss = score_loss(nets.fake, x, batch.condition, self.noise, rng)
         return Loss(loss, {"fake_score": loss.detach()})
+
+
+def check_span(first: float, last: float) -> None:
+    """Raises ValueError where no noise level lies between these shares of the grid."""
+    if first > last:
+        raise ValueError(f"first ({first:g}) must be at most last ({last:g})")
 
 
 def matching_loss(x: Tensor, teacher_x0: Tensor, fake_x0: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 from msd_ray.diffusion import Noise, one_step
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
 from msd_ray.objectives.distances import Distance, distance
-from msd_ray.objectives.dm import DM
+from msd_ray.objectives.dm import DM, check_span
+from msd_ray.ranges import BelowOne, Share, Weight
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,13 @@ class DMD:
     not own: MSD saw modes collapse where they were filtered. first, last: as in DM."""
 
     noise: Noise = Noise()
-    first: float = 0.02
-    last: float = 0.98
-    regression_weight: float = 0.25
+    first: BelowOne = 0.02
+    last: Share = 0.98
+    regression_weight: Weight = 0.25
     distance: Distance = "huber"
+
+    def __post_init__(self) -> None:
+        check_span(self.first, self.last)
 
     @property
     def needs(self) -> Needs:

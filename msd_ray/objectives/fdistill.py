@@ -9,8 +9,9 @@ from torch import Tensor
 from msd_ray.diffusion import Noise
 from msd_ray.objectives.adm import ADM
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
-from msd_ray.objectives.dm import matching_loss
+from msd_ray.objectives.dm import check_span, matching_loss
 from msd_ray.objectives.heads import bottleneck_head, generator_gan
+from msd_ray.ranges import BelowOne, Share, Weight
 
 Divergence = Literal["reverse-kl", "forward-kl", "js", "hellinger", "jeffreys"]
 BINS = 10
@@ -22,12 +23,15 @@ class FDistill:
     average per noise level an update keeps. Other fields as in ADM, whose GAN supplies the ratio."""
 
     noise: Noise = Noise()
-    first: float = 0.02
-    last: float = 0.98
-    generator_weight: float = 3e-3
-    head_weight: float = 1e-2
+    first: BelowOne = 0.02
+    last: Share = 0.98
+    generator_weight: Weight = 3e-3
+    head_weight: Weight = 1e-2
     divergence: Divergence = "js"
-    memory: float = 0.99
+    memory: BelowOne = 0.99
+
+    def __post_init__(self) -> None:
+        check_span(self.first, self.last)
 
     @property
     def needs(self) -> Needs:

@@ -2,13 +2,16 @@
 generators", arXiv 2405.20750)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, one_step
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
 from msd_ray.objectives.heads import discriminator_gan, generator_gan, projected_head
+from msd_ray.ranges import Count, Weight
 
 INNATE = (r"\.conv0\.", r"\.conv1\.", r"\.proj\.", r"\.hidden\.", r"\.out\.")
 """Convolutions and projections inside the blocks of a UNet; the hidden layers of an MLP's blocks."""
@@ -27,9 +30,9 @@ class GDD:
     noise: Noise = Noise()
     innate: bool = False
     affine: bool = True
-    sigma: float = 0.2
-    r1: float = 1e-4
-    r1_every: int = 16
+    sigma: Annotated[float, Field(ge=0, le=1e6)] = 0.2
+    r1: Weight = 1e-4
+    r1_every: Count = 16
 
     @property
     def needs(self) -> Needs:

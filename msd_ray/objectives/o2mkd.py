@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from msd_ray.diffusion import Noise, add_noise, edm_weight, per_sample
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.ranges import Weight
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class O2MKD:
     """
 
     noise: Noise = Noise()
-    data_weight: float = 0.1
-    feature_weight: float = 0.1
+    data_weight: Weight = 0.1
+    feature_weight: Weight = 0.1
 
     @property
     def needs(self) -> Needs:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, edm_weight, lognormal_sigma, one_step, per_sample
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
+from msd_ray.ranges import LogSigma, Share, Spread, Weight
 
 OPTIMIZATION = Optimization("adam", betas=(0.0, 0.999), weight_decay=0.0, clip=0.0)
 
@@ -20,10 +21,10 @@ class SiD:
     """
 
     noise: Noise = Noise()
-    alpha: float = 1.2
-    last: float = 0.8
-    p_mean: float = -1.2
-    p_std: float = 1.2
+    alpha: Weight = 1.2
+    last: Share = 0.8
+    p_mean: LogSigma = -1.2
+    p_std: Spread = 1.2
 
     @property
     def needs(self) -> Needs:

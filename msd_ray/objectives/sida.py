@@ -10,6 +10,7 @@ from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
 from msd_ray.objectives.fdistill import Divergence, density_weight
 from msd_ray.objectives.heads import discriminator_gan, generator_gan
 from msd_ray.objectives.sid import OPTIMIZATION, SiD, denoising_loss, identity_loss, teachers_error
+from msd_ray.ranges import ImagesOrNone, LogSigma, Share, Spread, Weight
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class SiDA:
     """
 
     noise: Noise = Noise()
-    alpha: float = 1.0
-    last: float = 0.8
-    p_mean: float = -1.2
-    p_std: float = 1.2
-    sid_weight: float = 100.0
-    gan_weight: float = 0.01
-    head_weight: float = 1.0
-    gan_from: int = 200_000
+    alpha: Weight = 1.0
+    last: Share = 0.8
+    p_mean: LogSigma = -1.2
+    p_std: Spread = 1.2
+    sid_weight: Weight = 100.0
+    gan_weight: Weight = 0.01
+    head_weight: Weight = 1.0
+    gan_from: ImagesOrNone = 200_000
     divergence: Divergence = "reverse-kl"
 
     @property

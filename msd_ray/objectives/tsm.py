@@ -7,6 +7,7 @@ from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, edm_weight, lognormal_sigma, per_sample
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.ranges import LogSigma, Spread
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class TSM:
     """
 
     noise: Noise = Noise()
-    p_mean: float = -1.2
-    p_std: float = 1.2
+    p_mean: LogSigma = -1.2
+    p_std: Spread = 1.2
 
     @property
     def needs(self) -> Needs:

@@ -2,17 +2,19 @@
 division of the timesteps (arXiv 2410.04191)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError
 from msd_ray.partition.kmeans import balanced_kmeans
 from msd_ray.partition.partition import Partition
 from msd_ray.random import derived_seed, stream
+from msd_ray.ranges import Count, Seed
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,10 @@ class PartitionConfig:
     together. seed: of random and kmeans. timesteps: intervals of the noise levels. There are k * timesteps students.
     """
 
-    k: int = 1
+    k: Count = 1
     kind: Literal["sequential", "random", "kmeans"] = "sequential"
-    seed: int = 0
-    timesteps: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.k, self.timesteps) < 1:
-            raise ValueError("k and timesteps must be at least 1")
+    seed: Seed = 0
+    timesteps: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
 def fit(

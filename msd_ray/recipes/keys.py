@@ -9,14 +9,15 @@ from typing import Any
 from msd_ray.errors import UserError
 from msd_ray.networks import StudentSize
 from msd_ray.networks.spec import type_of_kind
-from msd_ray.objectives import objective_class
+from msd_ray.objectives import is_own, objective_class
 from msd_ray.recipes.schema import Recipe
 from msd_ray.training.config import StageConfig
 
 
-def check_keys(raw: dict[str, Any]) -> None:
-    """Raises UserError for the first key that no recipe has, naming the nearest that it could have."""
-    known = set(_known(Recipe, raw, ""))
+def check_keys(raw: dict[str, Any], imports: bool) -> None:
+    """Raises UserError for the first key that no recipe has, naming the nearest that it could have. imports: whether
+    options of `module:Class` are looked up there; otherwise they pass."""
+    known = set(_known(Recipe, raw, "", imports))
     for path in present(raw, ""):
         if path not in known:
             raise UserError(f"unknown key {path}{suggestion(path, known)}")
@@ -36,7 +37,7 @@ def present(raw: dict[str, Any], prefix: str) -> Iterator[str]:
         yield f"{prefix}{key}"
 
 
-def _known(cls: Any, raw: dict[str, Any], prefix: str) -> Iterator[str]:
+def _known(cls: Any, raw: dict[str, Any], prefix: str, imports: bool = True) -> Iterator[str]:
     """The dotted paths of a dataclass; `raw` tells which stages there are and of which kind a network is."""
     hints = typing.get_type_hints(cls)
     for f in dataclasses.fields(cls):
@@ -49,19 +50,23 @@ def _known(cls: Any, raw: dict[str, Any], prefix: str) -> Iterator[str]:
         elif f.name == "network":
             yield from _known(type_of_kind.get(str(inner.get("kind")), type_of_kind["unet"]), inner, f"{path}.")
         elif f.name == "stages":
-            yield from _known_stages(inner, f"{path}.")
+            yield from _known_stages(inner, f"{path}.", imports)
         elif f.name == "students":
             for number, size in inner.items():
                 yield f"{path}.{number}"
                 yield from _known(StudentSize, size if isinstance(size, dict) else {}, f"{path}.{number}.")
 
 
-def _known_stages(stages: dict[str, Any], prefix: str) -> Iterator[str]:
+def _known_stages(stages: dict[str, Any], prefix: str, imports: bool) -> Iterator[str]:
     for name, stage in stages.items():
         yield f"{prefix}{name}"
         inner: dict[str, Any] = stage if isinstance(stage, dict) else {}
         yield from _known(StageConfig, inner, f"{prefix}{name}.")
-        yield from (f"{prefix}{name}.options.{option}" for option in _options(str(inner.get("objective", "dm"))))
+        objective, options = str(inner.get("objective", "dm")), inner.get("options")
+        if imports or not is_own(objective):
+            yield from (f"{prefix}{name}.options.{option}" for option in _options(objective))
+        elif isinstance(options, dict):
+            yield from present(options, f"{prefix}{name}.options.")
 
 
 def _options(objective: str) -> list[str]:

@@ -1,29 +1,21 @@
 """Reading recipes: shipped ones by name, others by path, with overrides from the command line."""
 
 import json
-import re
+import os
 from importlib import resources
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from msd_ray.errors import UserError
-from msd_ray.objectives import objective_class
+from msd_ray.objectives import is_own, objective_class
+from msd_ray.ranges import one_line
 from msd_ray.recipes.keys import check_keys
+from msd_ray.recipes.plain import check_plain, read_mapping, read_value, read_yaml
 from msd_ray.recipes.schema import Recipe
+from msd_ray.training.config import StageConfig
 
 _Kind = TypeVar("_Kind")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as a string; people who write it mean a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
@@ -41,16 +33,23 @@ def with_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     return raw
 
 
-def parse_recipe(raw: dict[str, Any]) -> Recipe:
-    """A recipe from plain data. Raises UserError as `load_recipe` does."""
-    check_keys(raw)
+def parse_recipe(raw: Any, imports: bool = True) -> Recipe:
+    """A recipe from plain data. Raises UserError as `load_recipe` does.
+
+    imports: whether `module:Class` is imported to check its options. Only where the user named it: a recipe that lies
+    in a run or an ensemble may come from somebody else.
+    """
+    if not isinstance(raw, dict):
+        raise UserError("a recipe must be a mapping of keys to values")
+    check_plain(raw)
+    check_keys(raw, imports)
     try:
         recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise UserError(one_line(error)) from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the recipe holds a value that is not plain data: {error}") from None
-    _check_objectives(recipe)
+    for name, stage in recipe.stages.items():
+        if imports or not is_own(stage.objective):
+            _check_objective(name, stage)
     return recipe
 
 
@@ -60,15 +59,28 @@ def shipped() -> list[str]:
 
 
 def _read(name_or_path: str) -> dict[str, Any]:
+    """The recipe merged with all that it is based on."""
+    name, passed, merged = name_or_path, dict[str, str](), dict[str, Any]()
+    while True:
+        key = name if name in shipped() else os.path.realpath(name)
+        if key in passed:
+            ring = " -> ".join([*passed.values(), name])
+            raise UserError(f"{name_or_path}: its base leads back to itself: {ring}")
+        passed[key] = name
+        raw = _named(_read_one(name))
+        base = raw.pop("base", None)
+        merged = _merged(raw, merged)
+        if base is None:
+            return merged
+        name = str(base)
+
+
+def _read_one(name_or_path: str) -> dict[str, Any]:
     if name_or_path in shipped():
-        text = resources.files(__package__).joinpath(f"{name_or_path}.yaml").read_text()
-    elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text()
-    else:
-        raise UserError(f"no recipe {name_or_path}: give a YAML file or one of {', '.join(shipped())}")
-    raw = _named(read_mapping(name_or_path, text))
-    base = raw.pop("base", None)
-    return raw if base is None else _merged(_read(str(base)), raw)
+        return read_mapping(name_or_path, resources.files(__package__).joinpath(f"{name_or_path}.yaml").read_text())
+    if os.path.isfile(name_or_path):
+        return read_yaml(name_or_path)
+    raise UserError(f"no recipe {name_or_path}: give a YAML file or one of {', '.join(shipped())}")
 
 
 def _named(raw: Any) -> Any:
@@ -76,26 +88,14 @@ def _named(raw: Any) -> Any:
     return {str(key): _named(value) for key, value in raw.items()} if isinstance(raw, dict) else raw
 
 
-def read_mapping(name: str, text: str) -> dict[str, Any]:
-    """What YAML says. Raises UserError, which calls the file `name`, where that is no mapping."""
-    try:
-        raw = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{name} must hold a mapping of keys to values")
-    return raw
-
-
 def validated(kind: type[_Kind], name: str, raw: dict[str, Any]) -> _Kind:
-    """A dataclass from plain data, without NaN and infinity. Raises UserError, which calls the data `name`, where a
-    value is wrong; unknown keys are the caller's to refuse."""
+    """A dataclass from plain data. Raises UserError, which calls the data `name`, where a value is wrong; unknown keys
+    are the caller's to refuse."""
+    check_plain(raw, name)
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(raw, allow_nan=False), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        raise UserError(f"{name}: {one_line(error)}") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name} holds a value that is not plain data: {error}") from None
+        raise UserError(": ".join(part for part in (name, one_line(error)) if part)) from None
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -114,37 +114,24 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not equals or not path:
         raise UserError(f"{override!r} is not of the form key=value")
     *parents, last = path.split(".")
-    if parents[:1] == ["stages"] and parents[1:2] and parents[1] not in raw.get("stages", {}):
-        raise UserError(f"unknown key {path}; the recipe's stages are {', '.join(raw.get('stages', {}))}")
+    stages = raw.get("stages")
+    if parents[:1] == ["stages"] and parents[1:2] and isinstance(stages, dict) and parents[1] not in stages:
+        raise UserError(f"unknown key {path}; the recipe's stages are {', '.join(stages)}")
     here = raw
     for key in parents:
         here = here.setdefault(key, {})
         if not isinstance(here, dict):
             raise UserError(f"unknown key {path}; {key} holds a single value")
-    try:
-        given = yaml.load(value, _Loader)
-    except yaml.YAMLError:
-        raise UserError(f"{path}: {value!r} is not a YAML value") from None
+    given = read_value(path, value)
     if path == "network.kind" and here.get(last) != given:
         here.clear()  # the numbers of another kind of network mean nothing in this one
     here[last] = given
 
 
-def one_line(error: ValidationError) -> str:
-    """What is wrong with which value."""
-    first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"] if part not in ("unet", "mlp"))
-    message = first["msg"].removeprefix("Value error, ")
-    given = first["input"]
-    shown = f", not {given!r}" if isinstance(given, str | int | float | bool) or given is None else ""
-    return f"{path}: {message[:1].lower()}{message[1:]}{shown}" if path else message
-
-
-def _check_objectives(recipe: Recipe) -> None:
-    for name, stage in recipe.stages.items():
-        try:
-            TypeAdapter(objective_class(stage.objective)).validate_json(json.dumps(stage.options), strict=True)
-        except ValidationError as error:
-            raise UserError(f"stages.{name}.options.{one_line(error)}") from None
-        except UserError as error:
-            raise UserError(f"stages.{name}.objective: {error}") from None
+def _check_objective(name: str, stage: StageConfig) -> None:
+    try:
+        TypeAdapter(objective_class(stage.objective)).validate_json(json.dumps(stage.options), strict=True)
+    except ValidationError as error:
+        raise UserError(f"stages.{name}.options.{one_line(error)}") from None
+    except UserError as error:
+        raise UserError(f"stages.{name}.objective: {error}") from None

@@ -11,8 +11,12 @@ from msd_ray.diffusion import Noise
 from msd_ray.evaluation.config import EvaluationConfig
 from msd_ray.networks import MLPConfig, StudentSize, UNetConfig
 from msd_ray.partition import PartitionConfig
+from msd_ray.ranges import Amount, Count, CountOrNone, Price, Seconds, Seed
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.teacher import TeacherConfig
+
+MOST_CHECKPOINTS = 100_000
+"""Of a student: more would take longer to write, list and forecast than to train."""
 
 
 @dataclass(frozen=True)
@@ -27,30 +31,24 @@ class PoolConfig:
     request waits longer than scale_up_ms, one fewer where less than scale_down_ms, each after scale_seconds of it.
     """
 
-    min_replicas: int = 1
-    max_replicas: int = 1
-    cpus: float = 1.0
-    gpus: float = 0.0
+    min_replicas: Count = 1
+    max_replicas: Count = 1
+    cpus: Amount = 1.0
+    gpus: Amount = 0.0
     placement: Literal["pack", "spread"] = "pack"
     deterministic: bool = True
-    max_batch: int = 256
-    max_wait_ms: float = 5.0
-    max_queue: int = 64
+    max_batch: Count = 256
+    max_wait_ms: Seconds = 5.0
+    max_queue: Count = 64
     wire: Literal["fp32", "bf16"] = "fp32"
-    retry_seconds: float = 300.0
-    scale_up_ms: float = 100.0
-    scale_down_ms: float = 10.0
-    scale_seconds: float = 20.0
+    retry_seconds: Seconds = 300.0
+    scale_up_ms: Seconds = 100.0
+    scale_down_ms: Seconds = 10.0
+    scale_seconds: Seconds = 20.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_replicas <= self.max_replicas:
-            raise ValueError("min_replicas must be at least 1 and at most max_replicas")
-        if min(self.cpus, self.gpus) < 0:
-            raise ValueError("cpus and gpus must not be negative")
-        if min(self.max_batch, self.max_queue) < 1:
-            raise ValueError("max_batch and max_queue must be at least 1")
-        if min(self.max_wait_ms, self.retry_seconds, self.scale_down_ms, self.scale_seconds) < 0:
-            raise ValueError("times must not be negative")
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas ({self.min_replicas}) must be at most max_replicas ({self.max_replicas})")
         if self.scale_up_ms < self.scale_down_ms:
             raise ValueError("scale_up_ms must be at least scale_down_ms")
 
@@ -73,28 +71,22 @@ class ClusterConfig:
 
     teacher: Literal["pool", "local"] = "pool"
     pool: PoolConfig = field(default_factory=PoolConfig)
-    cpus_per_student: float = 1.0
-    gpus_per_student: float = 0.0
-    workers_per_student: tuple[int, int] = (1, 1)
-    max_failures: int = 3
-    silence_seconds: float = 900.0
+    cpus_per_student: Amount = 1.0
+    gpus_per_student: Amount = 0.0
+    workers_per_student: tuple[Count, Count] = (1, 1)
+    max_failures: CountOrNone = 3
+    silence_seconds: Annotated[float, Field(gt=0, le=1e9)] = 900.0
     policy: Literal["fair", "sequential"] = "fair"
-    min_slots: int = 1
-    max_slots: int | None = None
+    min_slots: Count = 1
+    max_slots: Count | None = None
     autoscale: bool = False
-    price: float = 0.0
+    price: Price = 0.0
 
     def __post_init__(self) -> None:
-        if self.max_failures < 0:
-            raise ValueError("max_failures must be at least 0")
-        if not self.silence_seconds > 0:
-            raise ValueError("silence_seconds must be above 0")
-        if min(self.cpus_per_student, self.gpus_per_student) < 0:
-            raise ValueError("cpus and gpus must not be negative")
-        if not 1 <= self.workers_per_student[0] <= self.workers_per_student[1]:
-            raise ValueError("workers_per_student must be [fewest, most], the fewest at least 1 and at most the most")
-        if self.min_slots < 1 or (self.max_slots is not None and self.max_slots < self.min_slots) or self.price < 0:
-            raise ValueError("min_slots must be at least 1, max_slots at least min_slots, price not negative")
+        if self.workers_per_student[0] > self.workers_per_student[1]:
+            raise ValueError("workers_per_student must be [fewest, most], the fewest at most the most")
+        if self.max_slots is not None and self.max_slots < self.min_slots:
+            raise ValueError(f"max_slots ({self.max_slots}) must be at least min_slots ({self.min_slots})")
 
     @property
     def shares(self) -> bool:
@@ -114,8 +106,8 @@ class Recipe:
     name: str
     network: Annotated[UNetConfig | MLPConfig, Field(discriminator="kind")]
     stages: dict[str, StageConfig]
-    seed: int = 0
-    pairs: int = 2048
+    seed: Seed = 0
+    pairs: Annotated[int, Field(ge=1, le=10**8)] = 2048
     init: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     noise: Noise = field(default_factory=Noise)
@@ -130,8 +122,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("stages must name at least one stage")
-        if self.pairs < 1:
-            raise ValueError("pairs must be at least 1")
+        images = sum(stage.images for stage in self.stages.values())
+        if images > MOST_CHECKPOINTS * self.training.checkpoint_every:
+            raise ValueError(
+                f"training.checkpoint_every ({self.training.checkpoint_every}) makes more than {MOST_CHECKPOINTS:,} "
+                f"checkpoints in {images:,} images; set it to at least {-(-images // MOST_CHECKPOINTS):,}"
+            )
         if (most := self.cluster.workers_per_student[1]) > self.training.shards:
             raise ValueError(
                 f"cluster.workers_per_student: {most} workers cannot share batches of {self.training.shards} shards; "

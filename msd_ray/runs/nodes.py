@@ -2,16 +2,21 @@
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from msd_ray.errors import UserError
+from msd_ray.ranges import Amount, Price, Seconds
 from msd_ray.recipes.keys import suggestion
-from msd_ray.recipes.load import read_mapping, validated
+from msd_ray.recipes.load import validated
+from msd_ray.recipes.plain import read_yaml
+
+MOST_NODES = 10_000
 
 
 @dataclass(frozen=True)
@@ -21,19 +26,15 @@ class NodeKind:
     joins_hours, leaves_hours: after the beginning; None for one that stays. It leaves without notice."""
 
     name: str
-    count: int = 1
-    cpus: float = 1.0
-    gpus: float = 0.0
-    speed: float = 1.0
-    price: float = 0.0
-    joins_hours: float = 0.0
-    leaves_hours: float | None = None
+    count: Annotated[int, Field(ge=1, le=MOST_NODES)] = 1
+    cpus: Amount = 1.0
+    gpus: Amount = 0.0
+    speed: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    price: Price = 0.0
+    joins_hours: Seconds = 0.0
+    leaves_hours: Seconds | None = None
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.speed <= 0:
-            raise ValueError("count must be at least 1 and speed above 0")
-        if min(self.cpus, self.gpus, self.price, self.joins_hours) < 0:
-            raise ValueError("cpus, gpus, price and joins_hours must not be negative")
         if self.leaves_hours is not None and self.leaves_hours <= self.joins_hours:
             raise ValueError(f"leaves_hours ({self.leaves_hours:g}) must be above joins_hours ({self.joins_hours:g})")
 
@@ -55,11 +56,13 @@ class Cluster:
     nodes: tuple[NodeKind, ...] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
-        names = [node.name for kind in self.nodes for node in kind.each()]
-        if not names:
+        if not self.nodes:
             raise ValueError("nodes must list at least one")
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two nodes are called {twice!r}")
+        if (count := sum(kind.count for kind in self.nodes)) > MOST_NODES:
+            raise ValueError(f"{count:,} nodes are more than can be planned for: at most {MOST_NODES:,}")
+        name, times = Counter(node.name for node in self.each()).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"two nodes are called {name!r}")
 
     def each(self) -> list[NodeKind]:
         """The nodes one by one."""
@@ -75,9 +78,9 @@ def this_machine() -> Cluster:
 def read_cluster(path: str) -> Cluster:
     """The cluster that a YAML file describes. Raises UserError, in one line, where there is no such file, a key is
     unknown or a value is wrong."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"no file {path}: give a YAML file that lists `nodes`, see docs/recipes.md")
-    raw = read_mapping(path, Path(path).read_text())
+    raw = read_yaml(path)
     _check_keys(path, raw)
     return validated(Cluster, path, raw)
 

@@ -1,12 +1,13 @@
 """Reading a sweep's definition: YAML in, one validated `Definition` out."""
 
 import dataclasses
-from pathlib import Path
+import os
 from typing import Any
 
 from msd_ray.errors import UserError
 from msd_ray.recipes.keys import suggestion
-from msd_ray.recipes.load import read_mapping, validated
+from msd_ray.recipes.load import validated
+from msd_ray.recipes.plain import read_yaml
 from msd_ray.sweep.schema import Budget, Definition, Scheduler, Searcher, Trials
 
 SECTIONS = {"budget": Budget, "searcher": Searcher, "scheduler": Scheduler, "trials": Trials}
@@ -15,9 +16,9 @@ SECTIONS = {"budget": Budget, "searcher": Searcher, "scheduler": Scheduler, "tri
 def load_definition(path: str) -> Definition:
     """The definition in a YAML file. Raises UserError, in one line, where there is none, a key is unknown or a value is
     wrong."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"no file {path}: give a sweep's definition, such as tune_configs/digits-quick.yaml")
-    return parse_definition(path, read_mapping(path, Path(path).read_text()))
+    return parse_definition(path, read_yaml(path))
 
 
 def parse_definition(name: str, raw: dict[str, Any]) -> Definition:

@@ -2,9 +2,14 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from msd_ray.ranges import Amount, Count, CountOrNone, Images, Seed
 from msd_ray.sweep.metrics import COLUMNS, METRICS, Mode
+
+Hours = Annotated[float, Field(gt=0, le=1e9)]
 
 
 @dataclass(frozen=True)
@@ -15,15 +20,10 @@ class Budget:
     wall, all starts of the command together.
     """
 
-    trials: int | None = None
-    images: int | None = None
-    gpu_hours: float | None = None
-    hours: float | None = None
-
-    def __post_init__(self) -> None:
-        given = [value for value in dataclasses.astuple(self) if value is not None]
-        if any(value <= 0 for value in given):
-            raise ValueError("a budget must be above 0")
+    trials: Count | None = None
+    images: Images | None = None
+    gpu_hours: Hours | None = None
+    hours: Hours | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Searcher:
     while there are others. optuna: TPE on the sweep's metrics, one or several."""
 
     kind: Literal["grid", "random", "optuna"] = "grid"
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,12 @@ class Scheduler:
 
     kind: Literal["none", "asha", "median"] = "none"
     metric: str = "fid"
-    first: int = 1_000
-    factor: int = 4
+    first: Images = 1_000
+    factor: Annotated[int, Field(ge=2, le=1000)] = 4
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise ValueError(f"no trial reports {self.metric}, only {', '.join(METRICS)}")
-        if self.first < 1 or self.factor < 2:
-            raise ValueError("first must be at least 1 and factor at least 2")
 
 
 @dataclass(frozen=True)
@@ -66,18 +64,12 @@ class Trials:
     which the trial is left to the next start of the command.
     """
 
-    concurrent: int = 1
-    slots: int | None = None
+    concurrent: Count = 1
+    slots: Count | None = None
     queue: bool = True
-    cpus: float = 0.0
-    gpus: float = 0.0
-    max_failures: int = 3
-
-    def __post_init__(self) -> None:
-        if self.concurrent < 1 or (self.slots is not None and self.slots < 1):
-            raise ValueError("concurrent and slots must be at least 1")
-        if min(self.cpus, self.gpus, self.max_failures) < 0:
-            raise ValueError("cpus, gpus and max_failures must not be negative")
+    cpus: Amount = 0.0
+    gpus: Amount = 0.0
+    max_failures: CountOrNone = 3
 
 
 @dataclass(frozen=True)

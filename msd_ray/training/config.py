@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from msd_ray.objectives import Optimization
+from msd_ray.ranges import BelowOne, Count, CountOrNone, Images, ImagesOrNone, Rate, Threads, Weight
 from msd_ray.training.ema import EMAConfig
 
 
@@ -18,29 +19,25 @@ class StageConfig:
     """
 
     objective: str = "dm"
-    images: int = 1_000_000
-    batch: int = 64
-    generator_lr: float = 2e-6
-    fake_lr: float = 2e-6
-    fake_steps: int = 5
+    images: Images = 1_000_000
+    batch: Count = 64
+    generator_lr: Rate = 2e-6
+    fake_lr: Rate = 2e-6
+    fake_steps: CountOrNone = 5
     optimizer: Literal["adamw", "adam", "radam"] | None = None
-    betas: tuple[float, float] | None = None
-    weight_decay: float | None = None
-    warmup: int = 32_000
-    fake_first: int | None = None
-    clip: float | None = None
-    fake_clip_value: float | None = None
+    betas: tuple[BelowOne, BelowOne] | None = None
+    weight_decay: Weight | None = None
+    warmup: ImagesOrNone = 32_000
+    fake_first: ImagesOrNone | None = None
+    clip: Weight | None = None
+    fake_clip_value: Weight | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.fake_steps < 0:
-            raise ValueError("batch must be at least 1 and fake_steps at least 0")
-        if not 0 <= (self.fake_first or 0) < self.images:
-            raise ValueError(f"fake_first ({self.fake_first}) must be at least 0 and below images ({self.images})")
+        if (self.fake_first or 0) >= self.images:
+            raise ValueError(f"fake_first ({self.fake_first}) must be below images ({self.images})")
         if self.images < self.batch or self.images % self.batch:
             raise ValueError(f"images ({self.images}) must be a positive multiple of batch ({self.batch})")
-        if min(self.clip or 0.0, self.fake_clip_value or 0.0) < 0:
-            raise ValueError("clip and fake_clip_value must be at least 0, which means that nothing is clipped")
 
     def optimization(self, method: Optimization) -> Optimization:
         """The stage's own where it has one, the method's otherwise."""
@@ -61,17 +58,11 @@ class TrainingConfig:
     """
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int = 1
-    shards: int = 1
+    threads: Threads = 1
+    shards: Count = 1
     ema: EMAConfig = field(default_factory=EMAConfig)
-    log_every: int = 10_000
-    checkpoint_every: int = 100_000
+    log_every: Images = 10_000
+    checkpoint_every: Images = 100_000
     share_images: bool = False
-    keep: int = 2
-    max_skipped: int = 10
-
-    def __post_init__(self) -> None:
-        if min(self.threads, self.shards, self.log_every, self.checkpoint_every, self.keep) < 1:
-            raise ValueError("threads, shards, log_every, checkpoint_every and keep must be at least 1")
-        if self.max_skipped < 0:
-            raise ValueError("max_skipped must be at least 0")
+    keep: Count = 2
+    max_skipped: CountOrNone = 10

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from msd_ray.ranges import ImagesOrNone, Weight
+
 
 @dataclass(frozen=True)
 class EMAConfig:
     """halflife: images after which a weight's share has halved. rampup: the half-life is at most this share of the
     images seen so far, so that the first weights are forgotten soon (EDM: 0.05)."""
 
-    halflife: int = 500_000
-    rampup: float = 0.05
+    halflife: ImagesOrNone = 500_000
+    rampup: Weight = 0.05
 
     def decay(self, nimg: int, batch: int) -> float:
         """The factor that the average keeps over one step of `batch` images, `nimg` images into training."""

@@ -3,8 +3,10 @@
 import copy
 import time
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import optim
 
 from msd_ray.data import Samples
@@ -12,6 +14,7 @@ from msd_ray.diffusion import Noise, edm_loss
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.random import derived_seed, stream
+from msd_ray.ranges import Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Spread, Threads
 from msd_ray.training.ema import EMAConfig, update
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.state import State, load_optimizer, tensors_of, tensors_of_optimizer
@@ -22,22 +25,16 @@ class TeacherConfig:
     """EDM training (arXiv 2206.00364, table 1): images, batch, lr and warmup (in images) of Adam, P_mean and P_std of
     the noise. steps: of the Heun sampler that the teacher is judged with. threads: torch threads on a CPU."""
 
-    seed: int = 0
-    images: int = 200_000
-    batch: int = 128
-    lr: float = 1e-3
-    warmup: int = 10_000
-    p_mean: float = -1.2
-    p_std: float = 1.2
+    seed: Seed = 0
+    images: Images = 200_000
+    batch: Count = 128
+    lr: Rate = 1e-3
+    warmup: ImagesOrNone = 10_000
+    p_mean: LogSigma = -1.2
+    p_std: Spread = 1.2
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(halflife=20_000))
-    steps: int = 18
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.images, self.batch) < 1:
-            raise ValueError("images and batch must be at least 1")
-        if min(self.steps, self.threads) < 1:
-            raise ValueError("steps and threads must be at least 1")
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 18
+    threads: Threads = 1
 
 
 class TeacherTrainer:

@@ -123,7 +123,10 @@ def test_a_denoiser_before_the_last_stage_changes_nothing() -> None:
         ([*DENOISER, "teacher.steps=2"], "teacher.steps, .* heun takes 3 to 18 steps"),
         ([*DENOISER, "teacher.steps=5", "partition.timesteps=6"], r"timesteps \(6\) above teacher.steps \(5\)"),
         ([*DENOISER, "partition.k=5"], "5 students cannot share 4 classes"),
-        ([*DENOISER, "partition.timesteps=0"], "timesteps must be at least 1"),
+        (
+            [*DENOISER, "partition.timesteps=0"],
+            "timesteps: input should be greater than or equal to 1, not 0",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(overrides: list[str], why: str) -> None:

@@ -1,9 +1,14 @@
 """All that can be said about how an ensemble is served."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from msd_ray.ranges import Amount, Count, CountOrNone, Seconds, Share, Threads
 from msd_ray.serving.core.limits import Limits
+
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 @dataclass(frozen=True)
@@ -18,25 +23,21 @@ class StudentConfig:
     """
 
     placement: Literal["dedicated", "multiplexed", "auto"] = "auto"
-    resident: int = 8
-    cpus: float = 0.1
-    gpus: float = 0.0
-    threads: int = 1
-    min_replicas: int = 1
-    max_replicas: int = 1
-    idle_seconds: float = 300.0
-    batch: int = 0
-    wait_ms: float = 2.0
-    queue: int = 1024
-    ongoing: float = 8.0
+    resident: Count = 8
+    cpus: Amount = 0.1
+    gpus: Amount = 0.0
+    threads: Threads = 1
+    min_replicas: CountOrNone = 1
+    max_replicas: Count = 1
+    idle_seconds: Seconds = 300.0
+    batch: CountOrNone = 0
+    wait_ms: Seconds = 2.0
+    queue: Count = 1024
+    ongoing: Annotated[float, Field(gt=0, le=1e6)] = 8.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_replicas <= self.max_replicas or self.max_replicas < 1:
-            raise ValueError("max_replicas must be at least 1, and min_replicas from 0 to max_replicas")
-        if min(self.cpus, self.gpus, self.batch, self.wait_ms, self.idle_seconds) < 0:
-            raise ValueError("cpus, gpus, batch and times must not be negative")
-        if min(self.resident, self.threads, self.queue) < 1:
-            raise ValueError("resident, threads and queue must be at least 1")
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas ({self.min_replicas}) must be at most max_replicas ({self.max_replicas})")
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,20 @@ class FrontConfig:
     """
 
     host: str = "127.0.0.1"
-    port: int = 9000
-    http_port: int = 8000
-    replicas: int = 1
-    cpus: float = 0.1
+    port: Port = 9000
+    http_port: Port = 8000
+    replicas: Count = 1
+    cpus: Amount = 0.1
     tls_cert: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
     tokens: str = ""
     access_log: bool = True
-    drain_seconds: float = 15.0
+    drain_seconds: Seconds = 15.0
 
     def __post_init__(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):
             raise ValueError("tls_cert and tls_key belong together, and tls_client_ca needs both")
-        if self.replicas < 1 or self.cpus < 0 or self.drain_seconds < 0:
-            raise ValueError("replicas must be at least 1, cpus and drain_seconds not negative")
-        if not (0 <= self.port < 65536 and 0 <= self.http_port < 65536):
-            raise ValueError("ports must be below 65536")
 
 
 @dataclass(frozen=True)
@@ -77,28 +74,24 @@ class TraceConfig:
     """
 
     exporter: str = ""
-    share: float = 0.01
+    share: Share = 0.01
 
     def __post_init__(self) -> None:
         if self.exporter not in ("", "file") and ":" not in self.exporter:
             raise ValueError("traces.exporter must be `file` or module:function")
-        if not 0 <= self.share <= 1:
-            raise ValueError("traces.share must be from 0 to 1")
 
 
 @dataclass(frozen=True)
 class ServeConfig:
     """keep: versions that stay ready, also without traffic, for a roll-back at once."""
 
-    keep: int = 2
+    keep: Count = 2
     students: StudentConfig = field(default_factory=StudentConfig)
     limits: Limits = field(default_factory=Limits)
     front: FrontConfig = field(default_factory=FrontConfig)
     traces: TraceConfig = field(default_factory=TraceConfig)
 
     def __post_init__(self) -> None:
-        if self.keep < 1:
-            raise ValueError("keep must be at least 1")
         if self.limits.images > self.students.queue:
             raise ValueError("students.queue must have room for a request of limits.images")
 

@@ -1,0 +1,69 @@
+"""The kinds of numbers that a recipe, a sweep, a service or a description of a cluster may hold.
+
+Pydantic checks these ranges when a file or a command line is read; NaN and infinity are refused before that
+(`msd_ray.recipes.plain`). The upper ends lie far above what makes sense, and below what would take
+all memory or never end.
+"""
+
+from dataclasses import asdict
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+LARGEST_SEED = 2**63 - 1
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Images = Annotated[int, Field(ge=1, le=10**12)]
+"""A length of training, an interval, a number of samples."""
+ImagesOrNone = Annotated[int, Field(ge=0, le=10**12)]
+"""A warm-up or a half-life: 0 for none."""
+Count = Annotated[int, Field(ge=1, le=10**6)]
+CountOrNone = Annotated[int, Field(ge=0, le=10**6)]
+Width = Annotated[int, Field(ge=1, le=2**16)]
+"""Channels, hidden units or pixels."""
+Blocks = Annotated[int, Field(ge=1, le=256)]
+Threads = Annotated[int, Field(ge=1, le=4096)]
+Rate = Annotated[float, Field(gt=0, le=1e3)]
+"""A learning rate."""
+Weight = Annotated[float, Field(ge=0, le=1e9)]
+"""Of a term of a loss; also the decay of weights, and what a gradient is clipped at, 0 for nothing."""
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+"""A share that is never the whole, such as what an average keeps of itself in a step."""
+Sigma = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""A noise level, or the standard deviation of the data."""
+LogSigma = Annotated[float, Field(ge=-20, le=20)]
+"""The mean of the logarithm of noise levels."""
+Spread = Annotated[float, Field(gt=0, le=20)]
+"""The standard deviation of the logarithm of noise levels."""
+Amount = Annotated[float, Field(ge=0, le=1e6)]
+"""Of a Ray resource; 0 for none."""
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+"""Seconds, milliseconds or hours."""
+Price = Annotated[float, Field(ge=0, le=1e9)]
+
+_Kind = TypeVar("_Kind")
+
+
+def in_range(made: _Kind) -> _Kind:
+    """The dataclass itself, made from a file that nobody checked. Raises ValueError where a number is out of range."""
+    try:
+        TypeAdapter(type(made)).validate_python(asdict(made))  # type: ignore[call-overload]
+    except ValidationError as error:
+        raise ValueError(one_line(error)) from None
+    return made
+
+
+def one_line(error: ValidationError) -> str:
+    """What is wrong with which value."""
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"] if part not in ("unet", "mlp"))
+    message = first["msg"].removeprefix("Value error, ")
+    given = first["input"]
+    shown = f", not {shortened(given)}" if isinstance(given, str | int | float | bool) or given is None else ""
+    return f"{path}: {message[:1].lower()}{message[1:]}{shown}" if path else message
+
+
+def shortened(value: Any) -> str:
+    """As it stands in a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
