@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, one thread, one Ray cluster on loopback."""
+"""What all tests share: a cache of their own, one thread, one Ray cluster on loopback, one S3 server."""
 
 import os
 import sys
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+
+from .s3.running import S3, running
 
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # how long a machine takes says nothing of the code
@@ -36,3 +38,24 @@ def cluster(cache: Path) -> Iterator[None]:
     ray.init("local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """A quick and reliable server with a bucket `bucket`; whoever may use it stands in the environment."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3_server.behave()
+    s3_server.make_bucket("bucket")
+    s3_server.requests()
+    yield s3_server
+    s3_server.behave()

@@ -26,6 +26,7 @@ _REFUSED = re.compile(
 )
 _NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|[Bb]ucket .*not found|bucket does not exist")
 
+_AGAIN = "run the same command again once the storage is well: what was whole before still is"
 _ROOM = "free some space and run the same command again: what was whole before still is"
 _RIGHT = "choose another place, or give this user the right to change this one"
 _FILE_IN_THE_WAY = "a file stands where a directory has to be: move it away, or choose another place"
@@ -41,11 +42,18 @@ _ADVICE = {
 _Result = TypeVar("_Result")
 
 
+class StorageError(OSError):
+    """Why a store refused or could not be reached. advice: what to do. passes: whether waiting may help."""
+
+    def __init__(self, why: str, advice: str = "", *, passes: bool = True) -> None:
+        super().__init__(why)
+        self.advice, self.passes = advice, passes
+
+
 def patiently(action: str, path: str, do: Callable[[], _Result]) -> _Result:
     """What `do` returns, tried up to TRIES times while it fails for a reason that may pass. `do` must bear repetition.
 
-    Raises UserError, "cannot <action> <path>: why; what to do", where it keeps failing or waiting cannot help. (An S3
-    client of pyarrow tries each request for 6 s on its own.)
+    Raises UserError, "cannot <action> <path>: why; what to do", where it keeps failing or waiting cannot help.
     """
     try:
         return _again(action, path)(do)
@@ -74,6 +82,8 @@ def _again(action: str, path: str) -> Retrying:
 
 
 def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, StorageError):
+        return error.passes
     if not isinstance(error, OSError):
         return False
     if error.errno is not None:
@@ -82,10 +92,11 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _advice(error: OSError | pa.ArrowException) -> str:
+    told = error.advice if isinstance(error, StorageError) else ""
     if _may_pass(error):
-        return (
-            f"tried {TRIES} times; run the same command again once the storage is well: what was whole before still is"
-        )
+        return f"tried {TRIES} times; {told or _AGAIN}"
+    if told:
+        return told
     if _REFUSED.search(str(error)):
         return _RIGHT
     if _NO_BUCKET.search(str(error)):

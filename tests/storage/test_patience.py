@@ -108,10 +108,7 @@ FOUND = {
     "exists": True,
     "delete": None,
 }
-OPERATIONS = (
-    "create_dir delete_dir delete_file get_file_info get_file_info_selector "
-    "open_input_file open_input_stream open_output_stream"
-)
+OPERATIONS = "create_dir delete_dir delete_file get_file_info get_file_info_selector open_input_file open_output_stream"
 
 
 class FlakyHandler(fs.FSSpecHandler):  # type: ignore[misc]

@@ -1,0 +1,152 @@
+"""What a Store asks of the place where its files are, and the two kinds of place that are not S3."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from pyarrow import fs
+
+from msd_ray.storage.local import Change, delete_durably, update_locked, write_atomically
+
+_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+Pieces = Iterable[bytes | memoryview]
+
+
+class OpenFile(Protocol):
+    """Content that is read a piece at a time."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+        ...
+
+
+class Files(Protocol):
+    """Files by their whole path, / between its parts. Whatever fails raises OSError or pyarrow's ArrowException."""
+
+    def read(self, path: str) -> bytes | None:
+        """None where there is no such file."""
+        ...
+
+    def opened(self, path: str, position: int) -> OpenFile | None:
+        """A file, to be read from so many bytes on; None where there is none."""
+        ...
+
+    def write(self, path: str, pieces: Pieces) -> None:
+        """Whole or not at all, over an old file if need be; makes missing directories. Passes on what `pieces`
+        raises."""
+        ...
+
+    def update(self, path: str, change: Change) -> bool:
+        """Replaces a file by change(its content), None standing for no file. Returns whether others were shut out."""
+        ...
+
+    def listed(self, path: str) -> dict[str, int | None]:
+        """What is in a directory: bytes of files, None of directories. Nothing where it is missing."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or directory of this path."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Removes a file, or a directory with all in it; one that is missing is fine."""
+        ...
+
+
+class LocalFiles:
+    """A disk that this machine has mounted."""
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return Path(path).read_bytes()
+        except _NO_FILE:
+            return None
+
+    def opened(self, path: str, position: int) -> OpenFile | None:
+        try:
+            file = open(path, "rb")  # noqa: SIM115 (whoever reads it to its end lets it go)
+        except _NO_FILE:
+            return None
+        file.seek(position)
+        return file
+
+    def write(self, path: str, pieces: Pieces) -> None:
+        write_atomically(Path(path), pieces)
+
+    def update(self, path: str, change: Change) -> bool:
+        return update_locked(Path(path), change)
+
+    def listed(self, path: str) -> dict[str, int | None]:
+        try:
+            with os.scandir(path) as entries:
+                return dict(filter(None, map(_listed, entries)))
+        except FileNotFoundError:
+            return {}
+
+    def exists(self, path: str) -> bool:
+        return Path(path).exists()
+
+    def remove(self, path: str) -> None:
+        delete_durably(Path(path))
+
+
+class ArrowFiles:
+    """Any filesystem of pyarrow, such as Google's and Azure's object stores."""
+
+    def __init__(self, filesystem: fs.FileSystem) -> None:
+        self.filesystem = filesystem
+
+    def read(self, path: str) -> bytes | None:
+        file = self.opened(path, 0)
+        return file and bytes(file.read())
+
+    def opened(self, path: str, position: int) -> Any:
+        if self._kind(path) != fs.FileType.File:
+            return None
+        file = self.filesystem.open_input_file(path)  # an input stream would come in pieces of 256 KiB
+        file.seek(position)
+        return file
+
+    def write(self, path: str, pieces: Pieces) -> None:
+        """pyarrow completes what was begun when `pieces` raises: then the beginning of the file is there."""
+        self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+        # one put: an object store shows the object only once the stream was closed
+        with self.filesystem.open_output_stream(path) as stream:
+            for piece in pieces:
+                stream.write(piece)
+
+    def update(self, path: str, change: Change) -> bool:
+        """Always False: pyarrow can neither lock nor write on a condition."""
+        old = self.read(path)
+        new = change(old)
+        if new is not None:
+            self.write(path, (new,))
+        elif old is not None:
+            self.remove(path)
+        return False
+
+    def listed(self, path: str) -> dict[str, int | None]:
+        found = self.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return {info.base_name: info.size if info.type == fs.FileType.File else None for info in found}
+
+    def exists(self, path: str) -> bool:
+        return bool(self._kind(path) != fs.FileType.NotFound)
+
+    def remove(self, path: str) -> None:
+        kind = self._kind(path)
+        if kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(path)
+        elif kind == fs.FileType.File:
+            self.filesystem.delete_file(path)
+
+    def _kind(self, path: str) -> Any:
+        return self.filesystem.get_file_info(path).type
+
+
+def _listed(entry: os.DirEntry[str]) -> tuple[str, int | None] | None:
+    """Name and size; None for a file that somebody removed just now."""
+    try:
+        return entry.name, None if entry.is_dir() else entry.stat().st_size
+    except FileNotFoundError:
+        return None
