@@ -14,15 +14,15 @@ from msd_ray.diffusion import EDMDenoiser, Noise
 class Nets:
     """The networks of one student.
 
-    fake: the fake score. head: the discriminator's own layers, where the objective has one. ema: average of the
-    generator's weights over time. encoder: the frozen teacher, for what lies inside it. memory: tensors that the
-    objective keeps from one update to the next.
+    fake: the fake score. head: the discriminator's own layers, where the objective has one. target: an average of the
+    generator's weights. encoder: the frozen teacher, for what lies inside it. memory: tensors that the objective keeps
+    from one update to the next.
     """
 
     generator: EDMDenoiser
     fake: EDMDenoiser
     head: nn.Module | None = None
-    ema: EDMDenoiser | None = None
+    target: EDMDenoiser | None = None
     encoder: EDMDenoiser | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
 
@@ -55,17 +55,20 @@ class Optimization:
 class Needs:
     """What the trainer must provide, and what it gets.
 
-    teacher: nothing, its output, or also the gradient through it. real_data, pairs: samples beside the noise. fake:
+    teacher: nothing, its output, or also the gradient through it. follow_up: a second question to the teacher, made of
+    the first and its answer. real_data, pairs: samples beside the noise. fake:
     whether a fake score trains beside the generator. head: makes the discriminator's layers. encoder: the frozen
     teacher beside the student. memory: name and shape of what is kept between updates, all ones at first. boundary:
     the generator must be the identity at sigma_min. frozen: regular expressions; generator weights whose names hold
-    one of them stay as they are. optimization: what the recipe's stage may leave out.
+    one of them stay as they are. target_decay: how much of `Nets.target`, which begins
+    as the generator, an update keeps. optimization: what the recipe's stage may leave out.
     complete_from: images of a stage after which all terms of the loss take part, so that it must have more.
 
     makes: a one-step generator, or a denoiser at every noise level, which the next stage's fake score then starts from.
     """
 
     teacher: Literal["none", "output", "gradient"] = "output"
+    follow_up: Callable[["Draft", Tensor], "Draft"] | None = None
     real_data: bool = False
     pairs: bool = False
     fake: bool = True
@@ -74,6 +77,7 @@ class Needs:
     memory: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     boundary: bool = False
     frozen: tuple[str, ...] = ()
+    target_decay: float | None = None
     optimization: Optimization = Optimization()
     complete_from: int = 0
     makes: Literal["generator", "denoiser"] = "generator"
@@ -116,12 +120,13 @@ class Batch:
 class Draft:
     """One generator update begun: x [B, ...], for most methods G(z) with its graph, and the question put to the teacher
     about it, x_t [B, ...] at sigma [B]. The teacher can answer while the fake score trains, since G does not change
-    meanwhile."""
+    meanwhile. earlier: where the objective asks twice, the first question and its answer [B, ...]."""
 
     x: Tensor
     x_t: Tensor
     sigma: Tensor
     condition: Tensor
+    earlier: "tuple[Draft, Tensor] | None" = None
 
 
 @dataclass(frozen=True)
@@ -133,8 +138,9 @@ class Loss:
 
 
 class Objective(Protocol):
-    """One method. A generator update is `draft`, the teacher's answer, `generator_loss`; between the first and the last
-    the fake score and the discriminator take their steps with `fake_loss`, each on its own batch."""
+    """One method. A generator update is `draft`, the teacher's answer, `needs.follow_up` and the teacher's answer to it
+    where there is one, `generator_loss`, which is given the last draft and answer; between the first and the last the
+    fake score and the discriminator take their steps with `fake_loss`, each on its own batch."""
 
     @property
     def noise(self) -> Noise: ...

@@ -79,7 +79,7 @@ class StudentTrainer:
         fake = copy.deepcopy(generator)
         if extras.fake is not None:
             fake.load_state_dict(extras.fake)
-        self.nets = Nets(generator, fake, ema=self.ema, encoder=extras.encoder)
+        self.nets = Nets(generator, fake, encoder=extras.encoder)
         self._heads: dict[str, nn.Module] = {}
         self._batches, self._shards = Batches(spec, real, extras.pairs, self.device), group.mine(spec.shards)
         self._averages = Averages()
@@ -132,6 +132,8 @@ class StudentTrainer:
                 parts["fake_optimizer"] = tensors_of_optimizer(self._fake_descent.optimizer)
         if self.nets.memory:
             parts["memory"] = dict(self.nets.memory)
+        if self.nets.target:
+            parts["target"] = tensors_of(self.nets.target)
         parts |= {f"{_HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
         rows = [[m.stage, m.nimg, m.name, m.value] for m in self.metrics]
         meta = {"nimg": self.nimg, "stage": self._stage, "skipped": self._skipped, "metrics": rows}
@@ -150,17 +152,25 @@ class StudentTrainer:
             if self._fake_descent:
                 load_optimizer(self._fake_descent.optimizer, state.parts["fake_optimizer"])
             self.nets.memory.update({k: v.clone().to(self.device) for k, v in state.parts.get("memory", {}).items()})
-        for name, module in [("generator", self.nets.generator), ("ema", self.ema), ("fake", self.nets.fake)]:
-            module.load_state_dict(state.parts[name])
+        nets = self.nets
+        for name, module in [
+            ("generator", nets.generator),
+            ("ema", self.ema),
+            ("fake", nets.fake),
+            ("target", nets.target),
+        ]:
+            if module:
+                module.load_state_dict(state.parts[name])
 
     def _enter(self, stage: str) -> None:
-        """Begins a stage: its objective, a discriminator if it needs one, fresh optimizers."""
+        """Begins a stage: its objective, a discriminator and a target if it needs them, fresh optimizers."""
         self._stage, self._config = stage, self.spec.stages[stage]
         self._objective = self.spec.objective(stage)
         needs = self._objective.needs
         self._optimization = self._config.optimization(needs.optimization)
         memory = {name: torch.ones(shape, device=self.device) for name, shape in needs.memory.items()}
-        self.nets = replace(self.nets, head=self._head(self._config.objective), memory=memory)
+        target = None if needs.target_decay is None else copy.deepcopy(self.nets.generator).requires_grad_(False)
+        self.nets = replace(self.nets, head=self._head(self._config.objective), memory=memory, target=target)
         frozen = re.compile("|".join(needs.frozen) or "(?!)")
         for name, p in self.nets.generator.named_parameters():
             p.requires_grad_(not frozen.search(name))
@@ -197,12 +207,20 @@ class StudentTrainer:
         self._count(self._train_fake(seen) if rests else self._train_both(seen))
         self.nimg += self._config.batch
         if not rests:
-            update(self.ema, self.nets.generator, self.spec.training.ema.decay(self.nimg, self._config.batch))
+            self._average()
+
+    def _average(self) -> None:
+        nets, decay = self.nets, self._objective.needs.target_decay
+        update(self.ema, nets.generator, self.spec.training.ema.decay(self.nimg, self._config.batch))
+        if nets.target and decay is not None:
+            update(nets.target, nets.generator, decay)
 
     def _train_both(self, seen: int) -> bool:
         """The teacher is asked before the fake score trains and read after: G does not change in between."""
         begun = [self._begin(shard, seen) for shard in self._shards]
         finite = self._train_fake(seen)
+        if follow_up := self._objective.needs.follow_up:
+            begun = [self._ask_again(b, follow_up) for b in begun]
         with self._fake_descent.frozen() if self._fake_descent else nullcontext():
             return self._descend(self._generator_descent, map(self._generator_loss, begun)) and finite
 
@@ -210,8 +228,15 @@ class StudentTrainer:
         batch, rng = self._draw("generator", shard, seen)
         draft = self._objective.draft(self.nets, batch, rng)
         asks = self._objective.needs.teacher != "none"
-        answer = self.teacher.submit(draft.x_t, draft.sigma, draft.condition) if asks else None
-        return _Begun(batch, draft, answer, rng)
+        return _Begun(batch, draft, self._ask(draft) if asks else None, rng)
+
+    def _ask(self, draft: Draft) -> Answer:
+        return self.teacher.submit(draft.x_t, draft.sigma, draft.condition)
+
+    def _ask_again(self, begun: _Begun, follow_up: Callable[[Draft, Tensor], Draft]) -> _Begun:
+        assert begun.answer
+        draft = follow_up(begun.draft, begun.answer.result())
+        return replace(begun, draft=draft, answer=self._ask(draft))
 
     def _generator_loss(self, begun: _Begun) -> Loss:
         teacher_x0 = begun.answer.result() if begun.answer else None

@@ -76,6 +76,9 @@ def generator_gradient(objective: Any, teacher: Any, ask: Any) -> torch.Tensor:
         nets = replace(nets, head=make(nets))
     draft = objective.draft(nets, batch, rng)
     x0 = ask.submit(draft.x_t, draft.sigma, draft.condition).result()
+    if follow_up := objective.needs.follow_up:
+        draft = follow_up(draft, x0)
+        x0 = ask.submit(draft.x_t, draft.sigma, draft.condition).result()
     objective.generator_loss(nets, draft, batch, x0, rng).total.backward()
     return torch.cat([p.grad.flatten() for p in generator.parameters() if p.grad is not None])
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from msd_ray.diffusion import Noise, per_sample
-from msd_ray.objectives import DM, Batch, Draft, FDistill, Nets, SiDA, sida
+from msd_ray.diffusion import EDMDenoiser, Noise, per_sample
+from msd_ray.objectives import DM, Batch, Consistency, Draft, FDistill, Nets, SiDA, sida
 from msd_ray.objectives.dm import matching_loss
 from msd_ray.objectives.fdistill import density_weight
 
@@ -197,3 +197,49 @@ def test_sidas_fake_gradient_in_a_network_of_its_own(size: str, monkeypatch: pyt
     close(total, v["linear/fake/score_loss"] + v["linear/fake/discriminator_loss"])
     for leaf_, name in [(a, "a_fake"), (b, "b_fake"), (g, "g"), (m, "m")]:
         close(leaf_.grad, v[f"linear/fake/grad_{name}"])
+
+
+# Consistency distillation.
+
+
+class Raw(nn.Module):
+    """The network g x + h."""
+
+    def __init__(self, g: Tensor, h: Tensor) -> None:
+        super().__init__()
+        self.g, self.h = nn.Parameter(g), nn.Parameter(h)
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+        return self.g * x + self.h
+
+
+@pytest.mark.parametrize("levels", [18, 40])
+def test_consistency_distillation(levels: int) -> None:
+    """Our grid is kept in float32, so that is how far the levels agree."""
+    v, objective = Vectors("consistency", f"scales-{levels}/"), Consistency(levels=levels, distance="l2")
+    student, target = (
+        EDMDenoiser(Raw(v[f"{name}_g"], v[f"{name}_h"]), sigma_min=0.002)  # type: ignore[arg-type]
+        for name in ("student", "target")
+    )
+    grid = objective.noise.grid(levels).double()
+    sigma = grid[levels - 1 - v["index"]]  # theirs begins at the highest level
+    assert torch.allclose(sigma, v["t"], rtol=1e-6)
+
+    def teacher(draft: Draft) -> Tensor:
+        s2, t2 = v["s"] ** 2, per_sample(draft.sigma, draft.x_t) ** 2
+        return (s2 * draft.x_t + t2 * v["mu"]) / (s2 + t2)
+
+    nobody = torch.zeros(len(sigma))
+    first = Draft(v["x0"], v["x0"] + per_sample(sigma, v["x0"]) * v["noise"], sigma, nobody)
+    assert objective.needs.follow_up
+    second = objective.needs.follow_up(first, teacher(first))
+    close(second.x_t, v["x_euler"], 1e-6)
+    assert torch.allclose(second.sigma, v["t2"], rtol=1e-6)
+    nets = Nets(student, student, target=target)
+    loss = objective.generator_loss(nets, second, Batch(nobody, nobody), teacher(second), torch.Generator()).total
+    loss.backward()
+    close(loss, v["loss_per_image"].mean(), 1e-6)
+    raw: Any = student.network
+    close(raw.g.grad, v["grad_student_g"], 1e-6)
+    close(raw.h.grad, v["grad_student_h"], 1e-6)
+    assert all(p.grad is None for p in target.parameters())

@@ -30,13 +30,13 @@ def randomised(module: Any) -> Any:
 
 
 class Case:
-    """Generator, its average, fake score, teacher and encoder of random float64 weights, and a batch."""
+    """Generator, its target, fake score, teacher and encoder of random float64 weights, and a batch."""
 
     def __init__(self, name: str) -> None:
         torch.manual_seed(0)
         self.shape = SPECS[name].sample_shape
-        generator, fake, self.teacher, ema, encoder = (randomised(SPECS[name].build()) for _ in range(5))
-        self.nets = Nets(generator, fake, ema=ema, encoder=encoder.requires_grad_(False))
+        generator, fake, self.teacher, target, encoder = (randomised(SPECS[name].build()) for _ in range(5))
+        self.nets = Nets(generator, fake, target=target, encoder=encoder.requires_grad_(False))
         z, real, pair_z, pair_x = torch.randn(4, B, *self.shape, dtype=torch.float64)
         pairs = Pairs(pair_z, pair_x, torch.tensor([2, 0, 0, 1]))
         self.batch = Batch(z, torch.tensor([0, 2, 1, 2]), real, torch.tensor([1, 1, 0, 2]), pairs)
@@ -48,7 +48,7 @@ class Case:
         head = needs.head and randomised(needs.head(self.nets))
         memory = {name: torch.ones(shape) for name, shape in needs.memory.items()}
         self.nets = replace(self.nets, head=head, memory=memory)
-        for network in (self.nets.generator, self.nets.ema):
+        for network in (self.nets.generator, self.nets.target):
             assert network is not None
             network.sigma_min = objective.noise.sigma_min if needs.boundary else 0.0
         return self.nets
@@ -73,8 +73,11 @@ def rng() -> torch.Generator:
 
 def generator_loss(case: Case, objective: Objective) -> Loss:
     source, nets = rng(), case.equip(objective)
-    draft = objective.draft(nets, case.batch, source)
-    teacher_x0 = case.teacher(draft.x_t, draft.sigma, draft.condition) if objective.needs.teacher != "none" else None
+    draft, needs = objective.draft(nets, case.batch, source), objective.needs
+    teacher_x0 = case.teacher(draft.x_t, draft.sigma, draft.condition) if needs.teacher != "none" else None
+    if needs.follow_up:
+        draft = needs.follow_up(draft, teacher_x0.detach())  # type: ignore[union-attr]
+        teacher_x0 = case.teacher(draft.x_t, draft.sigma, draft.condition)
     return objective.generator_loss(nets, draft, case.batch, teacher_x0, source)
 
 

@@ -69,14 +69,19 @@ def test_lpips_is_refused_for_points() -> None:
 
 @pytest.mark.usefixtures("without_lpips")
 @pytest.mark.parametrize("channels", [1, 3])
-def test_lpips_is_asked_with_three_channels_and_gives_one_number_a_sample(
-    monkeypatch: pytest.MonkeyPatch, channels: int
+@pytest.mark.parametrize(("size", "seen"), [(2, 224), (223, 224), (224, 224), (256, 256)])
+def test_lpips_sees_three_channels_of_224_pixels_and_gives_one_number_a_sample(
+    monkeypatch: pytest.MonkeyPatch, channels: int, size: int, seen: int
 ) -> None:
     class Network(torch.nn.Module):
         def forward(self, a: Tensor, b: Tensor) -> Tensor:
-            assert a.shape == b.shape == (5, 3, 2, 2)
+            assert a.shape == b.shape == (2, 3, seen, seen)
             return (a - b).abs().mean(dim=(1, 2, 3), keepdim=True)
 
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=lambda net, verbose: Network()))
-    a, b = A[:, :channels], B[:, :channels]
-    assert torch.allclose(distance("lpips", a, b), (a - b).abs().mean(dim=(1, 2, 3)))
+    levels = torch.tensor([0.3, -0.7]).reshape(2, 1, 1, 1)  # even images stay even
+    a = levels.expand(2, channels, size, size).clone().requires_grad_()
+    apart = distance("lpips", a, torch.zeros_like(a))
+    assert apart.tolist() == pytest.approx([0.3, 0.7])
+    apart.sum().backward()
+    assert a.grad is not None and (a.grad != 0).any()

@@ -71,7 +71,7 @@ def test_o2mkd_adds_output_data_and_feature_terms(case: Case) -> None:
 def test_o2mkd_without_its_feature_term_asks_for_no_encoder(case: Case) -> None:
     objective = O2MKD(NOISE, feature_weight=0.0)
     assert not objective.needs.encoder
-    case.nets = Nets(case.nets.generator, case.nets.fake, ema=case.nets.ema)
+    case.nets = Nets(case.nets.generator, case.nets.fake, target=case.nets.target)
     assert set(generator_loss(case, objective).parts) == {"output_kd", "data"}
 
 
@@ -116,9 +116,12 @@ def test_consistency_matches_neighbours_on_the_teachers_ode(case: Case, kind: An
     x_t = at_levels(case.real, sigmas, source)
     teacher_x0 = denoised(case.teacher, x_t, sigmas, case.real_condition).detach()
     slopes = [(x_t[i] - teacher_x0[i]) / sigmas[i] for i in range(B)]
-    x_below = torch.stack([x_t[i] + (below[i] - sigmas[i]) * slopes[i] for i in range(B)])
-    assert case.nets.ema is not None
-    target = denoised(case.nets.ema, x_below, below, case.real_condition).detach()
+    euler = torch.stack([x_t[i] + (below[i] - sigmas[i]) * slopes[i] for i in range(B)])
+    euler_x0 = denoised(case.teacher, euler, below, case.real_condition).detach()
+    corrected = [(slopes[i] + (euler[i] - euler_x0[i]) / below[i]) / 2 for i in range(B)]
+    x_below = torch.stack([x_t[i] + (below[i] - sigmas[i]) * corrected[i] for i in range(B)])
+    assert case.nets.target is not None
+    target = denoised(case.nets.target, x_below, below, case.real_condition).detach()
     f = denoised(case.nets.generator, x_t, sigmas, case.real_condition)
     apart = [huber(f[i], target[i]) if kind == "huber" else ((f[i] - target[i]) ** 2).mean() for i in range(B)]
     same_loss(loss, torch.stack(apart).mean(), generator_parameters(case))
@@ -132,8 +135,8 @@ def test_consistency_draws_every_level_but_the_lowest() -> None:
 
 def test_no_gradient_reaches_average_and_teacher(case: Case) -> None:
     generator_loss(case, Consistency(NOISE)).total.backward()
-    assert case.nets.ema is not None
-    assert all(p.grad is None for network in (case.teacher, case.nets.ema) for p in network.parameters())
+    assert case.nets.target is not None
+    assert all(p.grad is None for network in (case.teacher, case.nets.target) for p in network.parameters())
 
 
 MEAN = torch.tensor([0.4, -0.7], dtype=torch.float64)
@@ -158,20 +161,26 @@ def exact(std: float) -> Any:
 def exact_loss(std: float, levels: int) -> float:
     source, objective = rng(), Consistency(NOISE, levels=levels, distance="l2")
     x, condition = MEAN + std * torch.randn(4000, 2, generator=source, dtype=torch.float64), torch.zeros(4000).long()
-    nets, batch = Nets(exact(std), exact(std), ema=exact(std)), Batch(x, condition, x, condition)
-    draft = objective.draft(nets, batch, source)
+    nets, batch = Nets(exact(std), exact(std), target=exact(std)), Batch(x, condition, x, condition)
+    return gaussian_loss(objective, nets, batch, std, source)
+
+
+def gaussian_loss(objective: Consistency, nets: Nets, batch: Batch, std: float, source: torch.Generator) -> float:
+    """The objective's loss under that teacher, who is asked twice."""
+    first = objective.draft(nets, batch, source)
+    draft = objective._one_level_below(first, teacher(first.x_t, first.sigma, std))
     return objective.generator_loss(nets, draft, batch, teacher(draft.x_t, draft.sigma, std), source).total.item()
 
 
 def test_the_exact_consistency_function_has_no_loss_in_the_limit_of_many_levels() -> None:
-    """A step of Euler errs by O(h^2), its square by O(h^4)."""
+    """A step of Heun errs by O(h^3), its square by O(h^6)."""
     losses = [exact_loss(0.5, levels) for levels in (41, 81, 161, 321)]
     orders = [math.log2(coarse / fine) for coarse, fine in pairwise(losses)]
-    assert orders == pytest.approx([4, 4, 4], abs=0.3)
+    assert orders == pytest.approx([6, 6, 6], abs=0.4)
 
 
 def test_for_data_in_one_point_it_has_no_loss_at_all() -> None:
-    """The ODE's paths are straight lines, on which Euler's steps are exact."""
+    """The ODE's paths are straight lines, on which its steps are exact."""
     assert exact_loss(0.0, 5) < 1e-20
 
 
@@ -179,13 +188,11 @@ def test_a_function_that_is_not_consistent_has_a_loss() -> None:
     source, objective = rng(), Consistency(NOISE, levels=41, distance="l2")
     x, condition = MEAN + 0.5 * torch.randn(400, 2, generator=source, dtype=torch.float64), torch.zeros(400).long()
     wrong = exact(0.3)
-    nets, batch = Nets(wrong, wrong, ema=wrong), Batch(x, condition, x, condition)
-    draft = objective.draft(nets, batch, source)
-    loss = objective.generator_loss(nets, draft, batch, teacher(draft.x_t, draft.sigma, 0.5), source).total
-    assert loss.item() > 10 * exact_loss(0.5, 41)
+    nets, batch = Nets(wrong, wrong, target=wrong), Batch(x, condition, x, condition)
+    assert gaussian_loss(objective, nets, batch, 0.5, source) > 10 * exact_loss(0.5, 41)
 
 
-def test_the_average_is_the_target_and_not_the_generator(case: Case) -> None:
+def test_the_target_answers_and_not_the_generator(case: Case) -> None:
     before = generator_loss(case, Consistency(NOISE)).total.item()
-    case.nets = Nets(case.nets.generator, case.nets.fake, ema=copy.deepcopy(case.nets.generator))
+    case.nets = Nets(case.nets.generator, case.nets.fake, target=copy.deepcopy(case.nets.generator))
     assert generator_loss(case, Consistency(NOISE)).total.item() != before

@@ -116,6 +116,12 @@ def test_a_gradient_through_the_teacher_is_two_more_evaluations_that_are_waited_
     assert (found.teacher, found.waits) == (2, 1)
 
 
+def test_a_second_question_is_a_second_answer(counted: Ticks) -> None:
+    """Beside them the generator and its target are evaluated."""
+    found = try_out(setting(stages("consistency")).plan, gpus=0.0).stages["only"]
+    assert (found.own, found.teacher) == (2, 2)
+
+
 def test_a_teacher_in_the_student_is_part_of_its_own_seconds(counted: Ticks) -> None:
     found = try_out(setting(stages("dm"), "cluster.teacher=local").plan, gpus=0.0)
     assert found.stages == {"only": StageTiming(own=1 + 1 + 1 + 2 * 2)}

@@ -243,6 +243,29 @@ def test_the_teacher_is_asked_before_the_fake_score_trains_and_read_after(spy: S
     assert spy.events == update * 2
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_follow_up_is_put_to_the_teacher_when_the_first_answer_is_read(spy: Spy, shards: int) -> None:
+    """Of several shards all are asked before the second answer of any is waited for."""
+    spec = staged(["consistency"], warmup=0, optimizer="adamw")
+    trainer(replace(spec, shards=shards), spy, initial=original().state_dict()).advance(8)
+    assert spy.events == [*["asked"] * shards, *["read", "asked"] * shards, *["read"] * shards, "step 0.001000"]
+
+
+def test_the_target_is_an_average_over_updates_that_begins_as_the_generator() -> None:
+    t, name = trainer(staged(["dm", "consistency", "dm"])), "network.first.weight"
+    t.advance(24)
+    assert "target" not in parts(t)
+    expected = parts(t)["generator"][name].clone()
+    for _ in range(3):
+        t.advance(8)
+        expected = 0.95 * expected + 0.05 * parts(t)["generator"][name]
+        assert torch.allclose(parts(t)["target"][name], expected, atol=1e-6)
+        assert torch.equal(parts(resumed(t))["target"][name], parts(t)["target"][name])
+    assert not torch.allclose(parts(t)["target"][name], parts(t)["ema"][name])
+    t.advance(8)
+    assert "target" not in parts(t)
+
+
 def test_learning_rates_rise_over_the_warmup_of_each_stage(spy: Spy) -> None:
     stages = {"dm": replace(DM, warmup=32, fake_steps=1), "adm": replace(ADM, warmup=16, fake_steps=1)}
     trainer(replace(SPEC, stages=stages), spy).advance(SPEC.images)
