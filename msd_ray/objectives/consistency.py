@@ -6,13 +6,16 @@ the result has the recipe's half-life in images: the paper's 0.9999 per update o
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, per_sample
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
 from msd_ray.objectives.distances import Distance, distance
+from msd_ray.ranges import BelowOne
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,9 @@ class Consistency:
     how much of the target, an average of the generator's weights, an update keeps."""
 
     noise: Noise = Noise()
-    levels: int = 18
+    levels: Annotated[int, Field(ge=2, le=10**6)] = 18
     distance: Distance = "huber"
-    target_decay: float = 0.95
+    target_decay: BelowOne = 0.95
 
     @property
     def needs(self) -> Needs:
