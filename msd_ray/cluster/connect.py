@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from msd_ray.cluster.local import local_cluster
 from msd_ray.errors import UserError
 from msd_ray.recipes import ClusterConfig
 
@@ -46,16 +47,21 @@ def connected(address: str | None = None, dashboard: bool = False) -> Iterator[s
     if ray.is_initialized():
         yield "the Ray cluster that this process is connected to"
         return
+    with _attached(address) if address else local_cluster(dashboard):
+        yield f"Ray cluster at {address}" if address else "local Ray cluster on 127.0.0.1"
+
+
+@contextmanager
+def _attached(address: str) -> Iterator[None]:
+    import ray
+
     try:
-        included = None if address else dashboard
-        ray.init(address=address or "local", include_dashboard=included, logging_level=logging.ERROR)
-    except Exception as error:  # a plain one where a local cluster takes too long to start
+        ray.init(address=address, logging_level=logging.ERROR)
+    except Exception as error:
         reason = " ".join(str(error).split())
-        if not address:
-            raise UserError(f"no local Ray cluster could be started: {reason}") from None
         raise UserError(f"no Ray cluster at {address}: {reason}; start one with `ray start --head`") from None
     try:
-        yield f"Ray cluster at {address}" if address else "local Ray cluster on 127.0.0.1"
+        yield
     finally:
         ray.shutdown()
 

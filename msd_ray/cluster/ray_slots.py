@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from msd_ray.cluster.ray_private import draining_nodes
 from msd_ray.cluster.slot import Slot
 from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Up
 from msd_ray.cluster.work import Order
@@ -155,9 +155,7 @@ class RaySlots:
         if time.monotonic() - self._looked < LOOK:
             return []
         self._looked = time.monotonic()
-        seen = get_cluster_status(ray.get_runtime_context().gcs_address)
-        nodes = [*seen.active_nodes, *seen.idle_nodes]
-        self._draining = {str(node.node_id) for node in nodes if node.node_status == "DRAINING"}
+        self._draining = draining_nodes()
         return [Leaving(slot) for slot, node in self._nodes.items() if node in self._draining]
 
 
