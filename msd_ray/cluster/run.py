@@ -1,27 +1,25 @@
 """A whole run on a cluster: teacher, students, ensembles."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import ray
-from ray.exceptions import RayTaskError
 
 from msd_ray.cluster.board import Board, Listener
 from msd_ray.cluster.connect import check_room, connected, request_nodes, room_for
 from msd_ray.cluster.driver import Driver, Terms
-from msd_ray.cluster.pool.pool import Pool
-from msd_ray.cluster.ray_slots import RaySlots, reason_of
+from msd_ray.cluster.pairs import make_pairs
+from msd_ray.cluster.pool.pool import running_pool
+from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.students import StudentTask, Surroundings, TeacherTask
 from msd_ray.cluster.support import NoPool, Support
 from msd_ray.cluster.work import Task, Work
 from msd_ray.data import load_data
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
-from msd_ray.recipes import ClusterConfig, Recipe
+from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.directory import assemble, checkpoint_of, folder, has_ensemble, keep_recipe, refuse_other_recipe
 from msd_ray.runs.lease import Lease, held, refuse_if_held
-from msd_ray.runs.pairs import PART, has_part, pairs_folder, parts_of
 from msd_ray.runs.plan import Group, Job, Plan
 from msd_ray.runs.start import check_init
 from msd_ray.runs.teacher import REPORTS, cached_in, copy_teacher, has_teacher, keep_teacher
@@ -133,40 +131,6 @@ def _shared(task: StudentTask, cluster: ClusterConfig, students: int) -> Task:
     from msd_ray.cluster.together.shared import SharedTask  # Ray Train takes long to import, and few runs need it
 
     return SharedTask(task, cluster, students)
-
-
-@contextmanager
-def running_pool(recipe: Recipe, teacher: Store, needed: bool) -> Iterator[Pool | None]:
-    """The recipe's pool, for this block; None where it is not needed."""
-    pool = Pool(recipe.cluster.pool, teacher, recipe.training.precision) if needed else None
-    try:
-        yield pool
-    finally:
-        if pool:
-            pool.stop()
-
-
-def make_pairs(
-    plan: Plan, jobs: list[Job], pool: Support | None, teacher: Store, cache: Store, note: Callable[[str], None]
-) -> tuple[Store, list[int]] | None:
-    """Makes those of the teacher's pairs that are missing, where an objective needs any, and says where they are.
-    pool: who makes them; if there is none, one is started."""
-    if not any(job.spec.objective(stage).needs.pairs for job in jobs for stage in job.spec.stages):
-        return None
-    store, parts = pairs_folder(cache, plan), parts_of(plan)
-    missing = [part for part in parts if not has_part(store, part)]
-    with running_pool(plan.recipe, teacher, needed=bool(missing) and pool is None) as own:
-        maker = pool or own
-        makers = maker.replicas if maker else []
-        waiting = [makers[i % len(makers)].make_pairs.remote(store, part, plan) for i, part in enumerate(missing)]
-        while waiting:
-            (done,), waiting = ray.wait(waiting)
-            try:
-                ray.get(done)
-            except RayTaskError as error:
-                raise TrainingError(f"the teacher's pairs could not be made: {reason_of(error)}") from None
-            note(f"teacher's pairs: {(len(parts) - len(waiting)) * PART} of {len(parts) * PART}")
-    return store, parts
 
 
 def _trained(store: Store, job: Job) -> bool:

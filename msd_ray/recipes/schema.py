@@ -27,7 +27,8 @@ class PoolConfig:
     deterministic: one request per forward pass. Otherwise requests of several students are joined up to max_batch
     images, and the oldest waits at most max_wait_ms for company, which changes last bits. max_queue: requests that wait
     at a replica before it refuses. wire: bf16 halves the bytes of images between students and pool, and rounds them.
-    retry_seconds: how long a student looks for a replica that answers. scale_*: one replica more where the median
+    retry_seconds: how long a student looks for a replica that answers. silence_seconds: without an answer, or at one
+    request, after which a replica is ended and started anew. scale_*: one replica more where the median
     request waits longer than scale_up_ms, one fewer where less than scale_down_ms, each after scale_seconds of it.
     """
 
@@ -42,6 +43,7 @@ class PoolConfig:
     max_queue: Count = 64
     wire: Literal["fp32", "bf16"] = "fp32"
     retry_seconds: Seconds = 300.0
+    silence_seconds: Annotated[float, Field(gt=0, le=1e9)] = 300.0
     scale_up_ms: Seconds = 100.0
     scale_down_ms: Seconds = 10.0
     scale_seconds: Seconds = 20.0

@@ -6,7 +6,9 @@ from typing import Any
 
 from msd_ray.cluster.board import Board, Listener
 from msd_ray.cluster.connect import check_room, connected, request_nodes, room_for
-from msd_ray.cluster.run import bring_teacher, make_pairs, running_pool
+from msd_ray.cluster.pairs import make_pairs
+from msd_ray.cluster.pool.pool import running_pool
+from msd_ray.cluster.run import bring_teacher
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.evaluation import Judge
 from msd_ray.recipes import ClusterConfig, Recipe
@@ -96,7 +98,7 @@ def _run(
     with request_nodes(several, cluster), running_pool(recipe, store.child("teacher"), needed) as pool:
         for plan in plans:
             make_pairs(plan, plan.jobs, pool, store.child("teacher"), cache, listener.note)
-        replicas = pool.replicas if pool else []
+        replicas = pool.actors if pool else []
         run_trials(steering, Premises(family, store, cache, replicas, features, slots), chores)
     if steering.given_up:
         lost = len(steering.given_up)

@@ -7,8 +7,8 @@ import torch
 
 from msd_ray.cluster.board import Board
 from msd_ray.cluster.driver import Driver, Terms
+from msd_ray.cluster.pairs import make_pairs
 from msd_ray.cluster.ray_slots import RaySlots
-from msd_ray.cluster.run import make_pairs
 from msd_ray.cluster.status import Status
 from msd_ray.cluster.students import StudentTask, Surroundings
 from msd_ray.cluster.support import Support

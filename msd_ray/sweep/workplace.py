@@ -25,7 +25,9 @@ class Workplace:
         family = premises.family
         config, alone = family.first.cluster, family.definition.trials.concurrent == 1
         self.device = prepare_device(family.definition.trials.gpus, family.first.training.threads)
-        self.pool: Support = BorrowedPool(premises.replicas) if premises.replicas else NoPool()
+        self.pool: Support = NoPool()
+        if premises.replicas:
+            self.pool = BorrowedPool(premises.replicas, family.first.cluster.pool.silence_seconds)
         self.slots = RaySlots(
             config.cpus_per_student,
             config.gpus_per_student,

@@ -81,6 +81,38 @@ def test_where_one_replica_of_several_dies_no_request_is_lost(pool_of: PoolOf) -
 
 
 @pytest.mark.timeout(120)
+def test_a_replica_that_errs_is_replaced_and_its_request_answered(
+    pool_of: PoolOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import troubled
+
+    monkeypatch.setattr("msd_ray.cluster.pool.pool.TeacherActor", troubled.TeacherActor)
+    pool = pool_of(shaken(SPEC))
+    expected = pool(*question())
+    (first,) = teacher_processes()
+    for _ in range(troubled.TeacherActor.ANSWERS + 10):
+        assert torch.equal(pool(*question()), expected)
+    assert first.pid not in {p.pid for p in teacher_processes()}
+
+
+@pytest.mark.timeout(120)
+def test_a_stopped_replica_is_avoided_then_ended_and_started_anew(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msd_ray.cluster.pool.client._SLOW", 2.0)
+    pool = start(shaken(SPEC), size=2, silence_seconds=6.0)
+    ticking(pool, lambda: len(pool.metrics()) == 2)
+    student = client_of(pool)
+    expected = student(*question())
+    stopped = teacher_processes()[0]
+    stopped.suspend()
+    for _ in range(4):
+        assert torch.equal(student(*question()), expected)
+    ticking(pool, lambda: not stopped.is_running())
+    ticking(pool, lambda: len(pool.metrics()) == 2)
+
+
+@pytest.mark.timeout(120)
 def test_where_no_replica_is_left_there_is_one_clear_error(start: Start) -> None:
     pool = start(shaken(SPEC), size=2)
     student = client_of(pool, retry_seconds=1.0)

@@ -13,6 +13,17 @@ class QueueFullError(Exception):
     """As many requests wait at this replica as may. Another may have room, or this one later."""
 
 
+class ReplicaError(Exception):
+    """The replica met an error that is not ours, and its process ends. Another one may do better.
+
+    process: an id of the process. reason: one line.
+    """
+
+    def __init__(self, process: str, reason: str) -> None:
+        super().__init__(process, reason)
+        self.process, self.reason = process, reason
+
+
 @dataclass(frozen=True)
 class Reply:
     """array: x0 or a vector-Jacobian product, [B, ...]. cpu_seconds: what it cost the teacher's computing thread."""

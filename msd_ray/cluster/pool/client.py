@@ -1,7 +1,7 @@
 """The differentiable stand-in for the teacher that students ask; the teacher itself is in other processes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -11,30 +11,34 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
-from msd_ray.cluster.pool.batching import QueueFullError, Reply
+from msd_ray.cluster.pool.batching import QueueFullError, ReplicaError, Reply
 from msd_ray.cluster.pool.wire import Array, pack, pack_half, unpack
 from msd_ray.errors import TrainingError
 from msd_ray.recipes import PoolConfig
 from msd_ray.teachers import Answer
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds
+_SLOW = 30.0  # seconds without an answer after which another replica is asked as well
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request under way, and what it takes to send it again. reference: Ray's, to the Reply."""
+    """A request under way, and what it takes to send it again. reference: Ray's, to the Reply. replica: who has it."""
 
     kind: str
     arrays: tuple[Array, ...]
     reference: Any
+    replica: Any
 
 
 class TeacherPool:
     """A denoiser whose calls run in a pool. Where x_t requires a gradient, backward asks the pool for the
     vector-Jacobian product of the same call, so an objective cannot tell it from a local teacher.
 
-    Requests go straight from here to the replicas, in turn. Where one is dead, away or full the next is asked: replicas
-    keep nothing, so the answer is the same. requests: answered so far. cpu_seconds: what they cost the pool.
+    Requests go straight from here to the replicas, in turn. Where one is dead, away, full, silent or errs the next is
+    asked: replicas keep nothing, so the answer is the same.
+
+    requests: answered so far. cpu_seconds: what they cost the pool.
     wait_seconds: how long they held up the asker.
     """
 
@@ -43,26 +47,28 @@ class TeacherPool:
         self._config, self._next = config, first
         self._pack = pack_half if config.wire == "bf16" else pack
         self._replicas: list[Any] = []
+        self._size = 0  # of the pool; silent replicas are asked no more
         self.requests = 0
         self.cpu_seconds = self.wait_seconds = 0.0
 
     def use(self, replicas: list[Any]) -> None:
         """Asks these teacher actors from now on; at least one."""
-        self._replicas = list(replicas)
+        self._replicas, self._size = list(replicas), len(replicas)
 
     def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         return self.submit(x_t, sigma, condition).result()
 
     def submit(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Answer:
-        """Sends the request and returns at once. The answer's result raises what the teacher raised, and TrainingError
-        where no replica answered for `retry_seconds`."""
+        """Sends the request and returns at once. The answer's result raises errors of ours as the teacher raised them,
+        and TrainingError where all replicas, and at least two processes, met another one or no replica answered for
+        `retry_seconds`."""
         return _Pending(self, x_t, sigma, condition, self.ask("denoise", x_t, sigma, condition))
 
     def ask(self, kind: str, x_t: Tensor, sigma: Tensor, condition: Tensor, *cotangent: Tensor) -> Asked:
         """Sends one request: "denoise", or "vjp" with a cotangent."""
         images = [self._pack(t) for t in (x_t, *cotangent)]
         arrays = (images[0], pack(sigma), pack(condition), *images[1:])
-        return Asked(kind, arrays, self._send(kind, arrays))
+        return self._send(kind, arrays)
 
     def collect(self, asked: Asked, like: Tensor) -> Tensor:
         """The answer, on the device and in the type of `like`; waits for it, and asks again where that helps."""
@@ -73,25 +79,51 @@ class TeacherPool:
         self.cpu_seconds += reply.cpu_seconds
         return unpack(reply.array).to(like)
 
-    def _send(self, kind: str, arrays: tuple[Array, ...]) -> Any:
+    def _send(self, kind: str, arrays: tuple[Array, ...]) -> Asked:
         replica = self._replicas[self._next % len(self._replicas)]
         self._next += 1
-        return getattr(replica, kind).remote(*arrays)
+        return Asked(kind, arrays, getattr(replica, kind).remote(*arrays), replica)
 
     def _reply(self, asked: Asked) -> Reply:
-        reference, pauses = asked.reference, self._pauses()
+        """The first answer, where several replicas have the request by now."""
+        under_way, pauses, failed = {asked.reference: asked.replica}, self._pauses(), dict[str, str]()
         while True:
-            try:
-                reply: Reply = ray.get(reference)
-                return reply
-            except RayError as error:
-                if isinstance(error, RayTaskError) and not isinstance(error, QueueFullError):
-                    raise  # the teacher's own, which it would raise again
-                pause = next(pauses, None)
-                if pause is None:
-                    raise self._no_answer(error) from None
-                time.sleep(pause)
-            reference = self._send(asked.kind, asked.arrays)
+            ready, _ = ray.wait(list(under_way), timeout=_SLOW)
+            for reference in ready:
+                del under_way[reference]
+                try:
+                    reply: Reply = ray.get(reference)
+                    return reply
+                except RayError as error:
+                    self._refuse_final(error, failed)
+                    if not under_way:
+                        self._pause(pauses, error)
+            if not under_way or (not ready and self._avoid(under_way.values())):
+                again = self._send(asked.kind, asked.arrays)
+                under_way[again.reference] = again.replica
+
+    def _avoid(self, silent: Collection[Any]) -> bool:
+        """Asks these replicas no more until told of others; whether there are any that are not silent. Those that hang
+        are ended by who looks after the pool."""
+        others = [replica for replica in self._replicas if replica not in silent]
+        self._replicas = others or self._replicas
+        return bool(others)
+
+    def _refuse_final(self, error: RayError, failed: dict[str, str]) -> None:
+        """Raises where asking again would not help. failed: by process, why it could not answer this request."""
+        cause = error.cause if isinstance(error, RayTaskError) else None
+        if isinstance(cause, ReplicaError):
+            failed[cause.process] = cause.reason
+            if len(failed) >= max(2, self._size):
+                raise TrainingError(f"every replica of the teacher answered with an error: {cause.reason}") from None
+        elif cause is not None and not isinstance(cause, QueueFullError):
+            raise error
+
+    def _pause(self, pauses: Iterator[float], error: RayError) -> None:
+        pause = next(pauses, None)
+        if pause is None:
+            raise self._no_answer(error) from None
+        time.sleep(pause)
 
     def _pauses(self) -> Iterator[float]:
         """Seconds to wait before each further try: none until every replica was asked, then longer and longer, until

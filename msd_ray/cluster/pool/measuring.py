@@ -24,7 +24,8 @@ class ReplicaMetrics:
     """Since the replica began: requests and images answered, forward passes, requests refused, CPU seconds of maths.
 
     Recently: quantiles of the queue delay, in which requests that still wait count with their time so far; images per
-    forward pass; utilisation, the share of the time in which something was computed. waiting: requests, now.
+    forward pass; utilisation, the share of the time in which something was computed. Now: waiting, requests; computing,
+    seconds that the forward pass under way has taken so far. longest: seconds, of all forward passes.
     """
 
     requests: int = 0
@@ -37,6 +38,8 @@ class ReplicaMetrics:
     queue_p99_ms: float = 0.0
     batch: float = 0.0
     utilisation: float = 0.0
+    computing: float = 0.0
+    longest: float = 0.0
 
 
 class Meter:
@@ -47,7 +50,7 @@ class Meter:
         self._running: float | None = None  # since when
         self._recent: deque[Forward] = deque()
         self._requests = self._images = self._forwards = 0
-        self._cpu_seconds = 0.0
+        self._cpu_seconds = self._longest = 0.0
         self.refused = 0
 
     def begin(self, now: float) -> None:
@@ -60,6 +63,7 @@ class Meter:
         self._images += forward.images
         self._forwards += 1
         self._cpu_seconds += forward.cpu_seconds
+        self._longest = max(self._longest, forward.ended - forward.began)
         self._forget(forward.ended)
 
     def read(self, waiting: list[float], now: float) -> ReplicaMetrics:
@@ -78,6 +82,8 @@ class Meter:
             1000 * float(p99),
             sum(f.images for f in self._recent) / max(1, len(self._recent)),
             self._busy(now) / max(1e-9, now - max(self._born, now - WINDOW)),
+            computing=0.0 if self._running is None else now - self._running,
+            longest=self._longest,
         )
 
     def _busy(self, now: float) -> float:

@@ -1,8 +1,10 @@
 """The teacher pool as the driver sees it: starts replicas, looks after them, has more or fewer as their queues say."""
 
+import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -13,30 +15,33 @@ from ray.exceptions import RayError
 from msd_ray.cluster.pool.measuring import ReplicaMetrics
 from msd_ray.cluster.pool.replica import TeacherActor
 from msd_ray.cluster.pool.scaling import Look, replicas_wanted
-from msd_ray.recipes import PoolConfig
+from msd_ray.recipes import PoolConfig, Recipe
 from msd_ray.storage import Store
 
+LOG = logging.getLogger(__name__)
 _SILENCE = 30.0  # seconds without an answer after which a replica counts as away
+_FACTOR = 5  # a forward pass hangs that takes so many times as long as any did
 _GRACE = 60.0  # seconds that one no longer wanted lives on, for students who do not know yet
 
 
 @dataclass
 class _Replica:
     """One actor. question: Ray's reference to the metrics that it was asked for at `asked`. metrics: its last answer;
-    None where there is none, or it died or fell silent since. placed: whether it ever answered."""
+    None where there is none, or it died or fell silent since. alive: whether it has answered since it was started."""
 
     actor: Any
     question: Any
     asked: float
     metrics: ReplicaMetrics | None = None
-    placed: bool = False
+    alive: bool = False
 
 
 class Pool:
     """`min_replicas` to `max_replicas` teacher actors. To be ticked every second or two; nothing here waits.
 
-    One that dies is started anew by Ray wherever there is room; until then it is not ready. Requests that it had are
-    sent again by those who asked (`TeacherPool`).
+    One that dies is started anew by Ray wherever there is room; until then it is not ready. One that does not answer,
+    or computes, for far longer than it should is ended, so that it is started anew. Requests that it had are sent again
+    by those who asked (`TeacherPool`).
     """
 
     def __init__(self, config: PoolConfig, teacher: Store, precision: str) -> None:
@@ -57,9 +62,14 @@ class Pool:
         self._resize(config.min_replicas)
 
     @property
+    def actors(self) -> list[Any]:
+        """All, also those that are not up yet."""
+        return [r.actor for r in self._replicas]
+
+    @property
     def replicas(self) -> list[Any]:
-        """The actors to ask now: those that ever answered, or all while none has."""
-        return [r.actor for r in self._replicas if r.placed] or [r.actor for r in self._replicas]
+        """The actors to ask now: those that answered lately, or all while none has."""
+        return _present(self._replicas)
 
     @property
     def ready(self) -> bool:
@@ -74,7 +84,7 @@ class Pool:
         """Takes in what the replicas say of themselves, and starts one, retires one or leaves it at that."""
         now = time.monotonic()
         for replica in self._replicas:
-            _hear(replica, now)
+            _hear(replica, now, self._config.silence_seconds)
         self._looks.append(self._look(now))
         while len(self._looks) > 1 and self._looks[1].seconds <= now - self._config.scale_seconds:
             self._looks.popleft()
@@ -110,15 +120,28 @@ class Pool:
             ray.kill(self._retired.pop(0)[1])
 
 
-class BorrowedPool:
-    """A pool that another process started and looks after: its actors are asked, and watched, and that is all."""
+@contextmanager
+def running_pool(recipe: Recipe, teacher: Store, needed: bool) -> Iterator[Pool | None]:
+    """The recipe's pool, for this block; None where it is not needed."""
+    pool = Pool(recipe.cluster.pool, teacher, recipe.training.precision) if needed else None
+    try:
+        yield pool
+    finally:
+        if pool:
+            pool.stop()
 
-    def __init__(self, actors: Sequence[Any]) -> None:
+
+class BorrowedPool:
+    """A pool that another process started: its actors are asked, and ended where they hang, and that is all."""
+
+    def __init__(self, actors: Sequence[Any], silence: float) -> None:
+        """silence: seconds after which a replica that does not answer is ended."""
         self._replicas = [_Replica(actor, actor.metrics.remote(), time.monotonic()) for actor in actors]
+        self._silence = silence
 
     @property
     def replicas(self) -> list[Any]:
-        return [r.actor for r in self._replicas]
+        return _present(self._replicas)
 
     @property
     def ready(self) -> bool:
@@ -127,18 +150,33 @@ class BorrowedPool:
 
     def tick(self) -> None:
         for replica in self._replicas:
-            _hear(replica, time.monotonic())
+            _hear(replica, time.monotonic(), self._silence)
 
 
-def _hear(replica: _Replica, now: float) -> None:
-    """Takes in the answer to the last question, if there is one, and asks the next."""
+def _present(replicas: list[_Replica]) -> list[Any]:
+    return [r.actor for r in replicas if r.metrics] or [r.actor for r in replicas]
+
+
+def _hear(replica: _Replica, now: float, silence: float) -> None:
+    """Takes in the answer to the last question, if there is one, and asks the next. Ends a process that hangs."""
     answered, _ = ray.wait([replica.question], timeout=0)
     if not answered:
         if now - replica.asked > _SILENCE:
             replica.metrics = None
+        if replica.alive and now - replica.asked > silence:
+            _end(replica, f"has not answered for {now - replica.asked:.0f} s")
         return
     try:
-        replica.metrics, replica.placed = ray.get(replica.question), True
+        replica.metrics, replica.alive = ray.get(replica.question), True
     except RayError:  # dead or on its way back
-        replica.metrics = None
+        replica.metrics, replica.alive = None, False
     replica.question, replica.asked = replica.actor.metrics.remote(), now
+    if (m := replica.metrics) and m.computing > max(silence, _FACTOR * m.longest):
+        _end(replica, f"has computed for {m.computing:.0f} s at one request")
+
+
+def _end(replica: _Replica, why: str) -> None:
+    """Ray starts another process for it."""
+    LOG.warning("a replica of the teacher %s; its process is ended and another one started", why)
+    replica.metrics, replica.alive = None, False
+    ray.kill(replica.actor, no_restart=False)

@@ -1,20 +1,28 @@
 """One process of the teacher pool: takes in requests while it computes, and measures itself."""
 
 import asyncio
+import logging
+import os
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import ray
 from ray.util.metrics import Gauge, Histogram
 
 from msd_ray.cluster.pool.answering import Answering, Outcome
-from msd_ray.cluster.pool.batching import QueueFullError, Reply, Request, RequestQueue
+from msd_ray.cluster.pool.batching import QueueFullError, ReplicaError, Reply, Request, RequestQueue
 from msd_ray.cluster.pool.measuring import Forward, Meter, ReplicaMetrics
 from msd_ray.cluster.pool.wire import Array
+from msd_ray.errors import MsdRayError
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.pairs import make_part
 from msd_ray.runs.plan import Plan
 from msd_ray.storage import Store
+
+LOG = logging.getLogger(__name__)
+FAREWELL = 0.5
+"""Seconds between an error that is not ours and the end of the process, in which the answer gets to who asked."""
 
 
 class TeacherActor:
@@ -22,21 +30,25 @@ class TeacherActor:
 
     Its event loop takes requests in, one thread of its own computes. Where `config.deterministic`, each request is a
     forward pass of its own, and the answer depends on nothing else that was asked.
+
+    An error that is not ours (of CUDA, a driver, a library) may leave a process that errs for ever. So it ends the
+    process, and Ray starts another.
     """
 
     def __init__(self, teacher: Store, precision: str, config: PoolConfig) -> None:
         """teacher: the folder it is kept in, on storage that all nodes share."""
         self._answering = Answering(teacher, precision, config.gpus)
         self._queue, self._meter, self._exported = RequestQueue(config), Meter(time.monotonic()), _Exported()
-        self._thread = ThreadPoolExecutor(1)
+        self._thread, self._process = ThreadPoolExecutor(1), uuid.uuid4().hex
         self._serving: asyncio.Task[None] | None = None
 
     async def denoise(self, x_t: Array, sigma: Array, condition: Array) -> Reply:
-        """x0 [B, ...] for x_t [B, ...] at sigma [B] under condition [B] or [B, D]. Raises QueueFullError."""
+        """x0 [B, ...] for x_t [B, ...] at sigma [B] under condition [B] or [B, D]. Raises QueueFullError, and
+        ReplicaError where another replica should be asked."""
         return await self._ask("denoise", x_t, sigma, condition)
 
     async def vjp(self, x_t: Array, sigma: Array, condition: Array, cotangent: Array) -> Reply:
-        """cotangent [B, ...] times the Jacobian of x0 in x_t. Raises QueueFullError."""
+        """cotangent [B, ...] times the Jacobian of x0 in x_t. Raises as `denoise`."""
         return await self._ask("vjp", x_t, sigma, condition, cotangent)
 
     async def metrics(self) -> ReplicaMetrics:
@@ -46,12 +58,15 @@ class TeacherActor:
 
     @ray.method(max_task_retries=-1)  # nobody else asks again for these
     async def make_pairs(self, folder: Store, part: int, plan: Plan) -> None:
-        """Samples and writes one part of the pairs that `plan` asks for."""
+        """Samples and writes one part of the pairs that `plan` asks for. Raises ReplicaError."""
 
         def make() -> None:
             make_part(folder, part, self._answering.denoiser, self._answering.device, plan)
 
-        await asyncio.get_running_loop().run_in_executor(self._thread, make)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, make)
+        except Exception as error:
+            raise self._error(error) from None
 
     async def _ask(self, kind: str, *arrays: Array) -> Reply:
         self._serving = self._serving or asyncio.create_task(self._serve())
@@ -66,12 +81,25 @@ class TeacherActor:
         loop = asyncio.get_running_loop()
         while True:
             batch = await self._queue.next()
-            began = time.monotonic()
-            self._meter.begin(began)
-            outcomes = await loop.run_in_executor(self._thread, self._answering.outcomes, batch)
+            began, outcomes = await loop.run_in_executor(self._thread, self._compute, batch)
             self._measure(batch, outcomes, began)
             for request, outcome in zip(batch, outcomes, strict=True):
-                _settle(request, outcome)
+                _settle(request, outcome if isinstance(outcome, Reply) else self._error(outcome))
+
+    def _compute(self, batch: list[Request]) -> tuple[float, list[Outcome]]:
+        """When it began, and what came of it; in the thread."""
+        began = time.monotonic()
+        self._meter.begin(began)
+        return began, self._answering.outcomes(batch)
+
+    def _error(self, error: Exception) -> Exception:
+        """What the asker is told. Ends the process where the error is not ours."""
+        if isinstance(error, MsdRayError):
+            return error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        LOG.warning("this replica of the teacher ends itself: %s", reason)
+        asyncio.get_running_loop().call_later(FAREWELL, os._exit, 1)
+        return ReplicaError(self._process, reason)
 
     def _measure(self, batch: list[Request], outcomes: list[Outcome], began: float) -> None:
         cpu_seconds = sum(o.cpu_seconds for o in outcomes if isinstance(o, Reply))
