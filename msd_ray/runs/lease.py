@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
@@ -19,7 +19,7 @@ NAME = "lease.json"
 DURATION = 45.0  # seconds: two renewals may fail, and whoever waits for the lease of a lost host does not wait long
 RENEWAL = DURATION / 3
 SKEW = 10.0  # seconds by which two hosts' clocks may differ: a lease is another's only so long after it expired
-SETTLING = 2.0  # seconds in which whoever read the old lease has written its own, where storage has no locks
+SETTLING = 2.0  # seconds in which whoever read the old lease has written its own, where others cannot be shut out
 
 
 class Claim(BaseModel, frozen=True):
@@ -54,16 +54,17 @@ def held(store: Store, clock: Callable[[], float] = time.time) -> Iterator["Leas
 
 def refuse_if_held(store: Store) -> None:
     """Raises UserError where another process holds the lease of `store`; takes and writes nothing."""
-    if store.exists(NAME):
+    with suppress(FileNotFoundError):
         Lease(store).refuse_other(store.read(NAME))
 
 
 class Lease:
     """lost: whether another process was seen to have taken it, or removed it; once lost it stays so.
 
-    With clocks less than SKEW apart, two processes never both hold it on storage with locks. Without (object stores)
-    the last of two that take it within the same moment keeps it, and the other finds out after SETTLING seconds, at
-    the latest by `check`. With clocks further apart a live lease may be taken over; its owner finds out by `check`.
+    With clocks less than SKEW apart, two processes never both hold it on storage that has locks, or that writes on a
+    condition (S3). On other object stores the last of two that take it within the same moment keeps it, and the other
+    finds out after SETTLING seconds, at the latest by `check`. With clocks further apart a live lease may be taken
+    over; its owner finds out by `check`.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:

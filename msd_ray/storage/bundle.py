@@ -41,14 +41,16 @@ def write_bundle(store: Store, body: dict[str, Any], files: Iterable[tuple[str, 
     name given twice.
     """
     body = json.loads(_canonical(body))  # as it will be read: string keys, lists for tuples
-    store.delete(MANIFEST)
+    before = store.names()
+    if MANIFEST in before:
+        store.delete_file(MANIFEST)
     try:
         entries = _write_files(store, files)
         store.write(MANIFEST, _serialised(Manifest(body, entries)))
     except UserError:
         _make_room(store)
         raise
-    for name in set(store.names()) - {*entries, MANIFEST}:
+    for name in set(before) - {*entries, MANIFEST}:
         store.delete(name)
 
 

@@ -53,6 +53,10 @@ class Files(Protocol):
         """Removes a file, or a directory with all in it; one that is missing is fine."""
         ...
 
+    def remove_file(self, path: str) -> None:
+        """As `remove`, of what is no directory."""
+        ...
+
 
 class LocalFiles:
     """A disk that this machine has mounted."""
@@ -89,6 +93,8 @@ class LocalFiles:
 
     def remove(self, path: str) -> None:
         delete_durably(Path(path))
+
+    remove_file = remove
 
 
 class ArrowFiles:
@@ -139,6 +145,8 @@ class ArrowFiles:
             self.filesystem.delete_dir(path)
         elif kind == fs.FileType.File:
             self.filesystem.delete_file(path)
+
+    remove_file = remove
 
     def _kind(self, path: str) -> Any:
         return self.filesystem.get_file_info(path).type

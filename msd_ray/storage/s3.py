@@ -78,11 +78,15 @@ class S3Files:
             return any(found in (key, f"{key}/") for found, _ in self._keys(path, key, "/"))
 
     def remove(self, path: str) -> None:
+        self.remove_file(path)
         with translated(self._address):
-            self._client.delete_object(**_named(path))
             keys = [key for key, _ in self._keys(path, f"{_key(path)}/")]
             for i in range(0, len(keys), DELETED_AT_ONCE):
                 self._delete(path, keys[i : i + DELETED_AT_ONCE])
+
+    def remove_file(self, path: str) -> None:
+        with translated(self._address):
+            self._client.delete_object(**_named(path))
 
     @property
     def _client(self) -> Any:

@@ -121,6 +121,11 @@ class Store:
         path = self._at(name)
         patiently("delete", path, lambda: self._files.remove(path))
 
+    def delete_file(self, name: str) -> None:
+        """As `delete`, of what is known to be a file: an object store is asked once."""
+        path = self._at(name)
+        patiently("delete", path, lambda: self._files.remove_file(path))
+
     def _listed(self) -> dict[str, int | None]:
         found = patiently("list", self._path, lambda: self._files.listed(self._path))
         return {name: size for name, size in found.items() if not name.startswith(TEMPORARY)}

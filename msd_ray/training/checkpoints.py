@@ -23,6 +23,7 @@ class Checkpoints:
         if keep < 1:
             raise ValueError("keep must be at least 1")
         self.store, self.keep = store, keep
+        self._whole: set[str] = set()  # as was seen when the last one was saved
 
     def save(self, state: State) -> None:
         """Writes the checkpoint of state.meta["nimg"], then removes what it makes superfluous.
@@ -37,6 +38,7 @@ class Checkpoints:
         complete = [known for known in older if self._complete(known)]
         for known in set(older) - set(complete[: self.keep - 1]):
             self._remove(known)
+        self._whole = {f"ckpt-{nimg:012d}", *complete[: self.keep - 1]}
 
     def latest(self) -> State | None:
         """The newest complete and undamaged checkpoint, None if there is none; warns of each that it skips."""
@@ -57,6 +59,8 @@ class Checkpoints:
         return sorted(names, key=_nimg, reverse=True)
 
     def _complete(self, name: str) -> bool:
+        if name in self._whole:
+            return True
         try:
             read_manifest(self.store.child(name))
         except (FileNotFoundError, CorruptError):
@@ -64,7 +68,7 @@ class Checkpoints:
         return True
 
     def _remove(self, name: str) -> None:
-        self.store.child(name).delete(MANIFEST)  # first, so that a removal cut short leaves nothing to load
+        self.store.child(name).delete_file(MANIFEST)  # first, so that a removal cut short leaves nothing to load
         self.store.delete(name)
 
 
