@@ -20,11 +20,15 @@ INNATE = (r"\.conv0\.", r"\.conv1\.", r"\.proj\.", r"\.hidden\.", r"\.out\.")
 @dataclass(frozen=True)
 class GDD:
     """The discriminator judges features of the frozen teacher's encoder: the paper's ImageNet networks say little about
-    small data, and the classifier that FID is measured in must not also be the judge in training.
+    small data, and the classifier that FID is measured in must not also be the judge in training. Its heads are plain
+    (`ProjectedHead`): the paper's have spectral norm, random mixing of channels and scales, class projection and a map
+    of logits each. Its augmentations are left out.
 
     innate: GDD-I, which leaves the layers in `INNATE` as the teacher has them. affine: whether GDD-I trains the weights
     of the blocks' scale and shift, as the paper does; in a narrow network these alone are a sixth of all. sigma: noise
-    that the features are taken at. r1: weight gamma of R1 on real samples, applied every r1_every updates.
+    that the features are taken at. r1: weight gamma of R1 on real samples, applied every r1_every updates, and beside a
+    loss that is a sum over heads: ours is their mean, so it has that share of the weight. The official code takes it as
+    a step of its own; with Adam, whose denominator hardly sees it, that is nearly the same.
     """
 
     noise: Noise = Noise()
@@ -60,14 +64,15 @@ class GDD:
 
     def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         assert batch.real is not None and batch.real_condition is not None
-        regular = bool(self.r1) and batch.step % self.r1_every == 0
+        regular = self.r1 > 0 and batch.step > 0 and batch.step % self.r1_every == 0
         real = batch.real.detach().requires_grad_(regular)
         on_fake = self._logits(nets, x, batch.condition, rng)
         on_real = self._logits(nets, real, batch.real_condition, rng)
         head = discriminator_gan(on_fake, on_real)
         if not regular:
             return Loss(head, {"head": head.detach()})
-        penalty = self.r1_every * self.r1 / 2 * _squared_gradient(on_real, real)
+        heads = on_real.shape[1]
+        penalty = self.r1_every * self.r1 / 2 / heads * _squared_gradient(on_real, real)
         return Loss(head + penalty, {"head": head.detach(), "r1": penalty.detach()})
 
     def _logits(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> Tensor:
