@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from msd_ray.serving.core.catalogue import Traffic
+from msd_ray.serving.core.catalogue import Traffic, Version
 from msd_ray.serving.core.config import FrontConfig, StudentConfig
 from msd_ray.serving.core.describe import describe
 from msd_ray.serving.core.limits import Limits
+from msd_ray.serving.core.readiness import GRACE, Readiness
 from msd_ray.serving.core.routing import Errand
 from msd_ray.serving.core.service import Made, Service
 from msd_ray.serving.core.student import StudentAtWork, load_part
@@ -39,6 +40,9 @@ class LocalStudents:
             self._parts[version] = StudentAtWork(*loaded, self._config, self._thread)
         return await self._parts[version].make(errand.pairs, errand.format, seconds)
 
+    async def probe(self, version: Version, part: int, failed: bool) -> str:
+        return ""
+
 
 @dataclass
 class Running:
@@ -58,8 +62,11 @@ async def http_server(service: Service, tokens: Tokens) -> tuple[uvicorn.Server,
 
 
 @contextmanager
-def running(uris: Sequence[str], limits: Limits, students: Any = None, **front: Any) -> Iterator[Running]:
-    """Serves the ensembles at these URIs, the first with all traffic. front: of FrontConfig."""
+def running(
+    uris: Sequence[str], limits: Limits, students: Any = None, grace: float = GRACE, **front: Any
+) -> Iterator[Running]:
+    """Serves the ensembles at these URIs, the first with all traffic. grace: of Readiness. front: of FrontConfig."""
+    tasks = list[asyncio.Task[None]]()
     loop, config = asyncio.new_event_loop(), FrontConfig(**{"port": 0, "drain_seconds": 1.0, **front})
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -67,8 +74,15 @@ def running(uris: Sequence[str], limits: Limits, students: Any = None, **front: 
     def wait(work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result(60)
 
+    async def probe(service: Service) -> None:
+        while hasattr(students, "probe"):
+            await service.probe(0.1)
+            await asyncio.sleep(0.02)
+
     async def start() -> tuple[RpcServer, int, uvicorn.Server, int]:
         service = Service(students or LocalStudents(StudentConfig()), limits)
+        service.readiness = Readiness(grace)
+        tasks.append(asyncio.create_task(probe(service)))
         service.traffic = Traffic(tuple(map(describe, uris)), tuple(float(not i) for i in range(len(uris))))
         server, tokens = RpcServer(service, Tokens(config.tokens), config), Tokens(config.tokens)
         return server, await server.start(), *(await http_server(service, tokens))
@@ -77,6 +91,7 @@ def running(uris: Sequence[str], limits: Limits, students: Any = None, **front: 
     try:
         yield Running(f"127.0.0.1:{port}", f"http://127.0.0.1:{http_port}")
     finally:
+        loop.call_soon_threadsafe(tasks[0].cancel)
         wait(server.stop())
         wait(http.shutdown())
         loop.call_soon_threadsafe(loop.stop)

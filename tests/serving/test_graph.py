@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,6 +196,41 @@ def test_students_that_nobody_asks_go_away_and_come_back(site: Site, tmp_path: P
     (made,) = asked.result(timeout_s=120)
     assert made.data == Ensemble.load(uri).generate([3], [4])[0].numpy().tobytes()
     assert replicas(f"ServeReplica:{part_app(part)}")
+
+
+def test_students_that_are_stopped_or_damaged_are_told_and_replaced(site: Site) -> None:
+    def not_ready() -> list[int]:
+        return [student["student"] for student in site.http("/healthz").json().get("not_ready", [])]
+
+    with Client(site.where) as client:
+        (owner,) = (s for s in client.students().students if 3 in s.classes)
+        title = f"{STUDENT}{owner.student_version}"
+        (stopped,) = replicas(title)
+        stopped.suspend()
+        assert eventually(lambda: not_ready() == [owner.index])
+        assert client.generate([3], [7])  # tried again until there is another replica
+        assert eventually(lambda: not_ready() == [])
+        assert client.students().students[owner.index].not_ready == ""
+    file = Path(site.uri) / f"student-{owner.index:04d}.safetensors"
+    content = file.read_bytes()
+    flip_a_bit(file)
+    for process in replicas(title):
+        process.kill()
+    with Client(site.where, retry=NEVER) as client:
+        why = f"student {owner.index} of classes .* is not ready: {file.name} is damaged: its sha256"
+        assert eventually(lambda: re.search(why, refusal_of(client)))
+        assert eventually(lambda: not_ready() == [owner.index])
+        file.write_bytes(content)
+        assert eventually(lambda: not_ready() == [])
+        assert client.generate([3], [7])
+
+
+def refusal_of(client: Client) -> str:
+    try:
+        client.generate([3], [7])
+    except RefusedError as error:
+        return str(error)
+    return ""
 
 
 def test_told_to_stop_it_finishes_what_is_under_way(site: Site) -> None:

@@ -1,14 +1,16 @@
 """A front's work: a wish goes out as errands to students, and comes back as images."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from msd_ray.serving.core.catalogue import Traffic
+from msd_ray.serving.core.catalogue import Traffic, Version
 from msd_ray.serving.core.giving_up import give_up
 from msd_ray.serving.core.limits import Limits
+from msd_ray.serving.core.readiness import NotReady, Readiness, refusal_of
 from msd_ray.serving.core.routing import Errand, Item, errands
 from msd_ray.serving.core.tally import Tally
 from msd_ray.serving.core.wish import Wish
@@ -42,6 +44,10 @@ class Students(Protocol):
 
     async def ask(self, errand: Errand, seconds: float) -> Sequence[Made]: ...
 
+    async def probe(self, version: Version, part: int, failed: bool) -> str:
+        """Why a part's students cannot be asked now; empty where they can. failed: whether they could not before."""
+        ...
+
 
 class Service:
     """traffic: what is served now; None until that is known. tally: what was made since the start."""
@@ -49,13 +55,26 @@ class Service:
     def __init__(self, students: Students, limits: Limits) -> None:
         self._students, self.limits = students, limits
         self.traffic: Traffic | None = None
-        self.tally, self._under_way = Tally(), 0
+        self.tally, self.readiness, self._under_way = Tally(), Readiness(), 0
 
     def known_traffic(self) -> Traffic:
         """Raises Refusal while nothing is served yet."""
         if self.traffic is None:
             raise away("the service is starting", 1.0)
         return self.traffic
+
+    async def probe(self, seconds: float) -> None:
+        """Asks all students whether they are ready of whom nothing good was heard for so long."""
+        versions = self.traffic.versions if self.traffic else ()
+        parts = {of: (version, part) for version in versions for part, of in enumerate(version.parts)}
+        silent = [part for part in parts if self.readiness.silent(part, seconds)]
+        await asyncio.gather(*(self._probe_one(of, *parts[of]) for of in silent))
+
+    async def _probe_one(self, of: str, version: Version, part: int) -> None:
+        began = time.monotonic()
+        why = await self._students.probe(version, part, bool(self.readiness.why(of)))
+        if not why or self.readiness.silent(of, time.monotonic() - began):  # an image since then says more
+            self.readiness.heard(of, why)
 
     async def generate(self, wish: Wish, seconds: float | None) -> list[Picture]:
         """The images in the order of the wish. seconds: how long the caller waits, None for as long as we allow.
@@ -82,6 +101,19 @@ class Service:
             finally:
                 give_up(tasks)
 
+    async def _asked(self, errand: Errand, seconds: float) -> Sequence[Made]:
+        part = errand.version.parts[errand.part]
+        try:
+            made = await self._students.ask(errand, seconds)
+        except Refusal as refusal:
+            if refusal.kind != "UNAVAILABLE":
+                raise
+            self.readiness.heard(part, refusal.message)
+            found = NotReady(errand.version, errand.part, refusal.message)
+            raise refusal_of(found, refusal.retry_seconds) from None
+        self.readiness.heard(part)
+        return made
+
     @contextmanager
     def _room(self) -> Iterator[None]:
         """For one request more. Raises Refusal where enough are under way."""
@@ -98,7 +130,8 @@ class Service:
 
     async def _pictures(self, errand: Errand, seconds: float) -> list[Picture]:
         try:
-            made = await self._students.ask(errand, seconds)
+            with self.readiness.waiting(errand, seconds):
+                made = await self._asked(errand, seconds)
         except Refusal:
             self.tally.failed(errand.version.name)
             raise

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from msd_ray.serving.core.routing import named
 from msd_ray.serving.core.service import Service
@@ -23,6 +23,7 @@ from msd_ray.serving.front.bodies import (
     image_body,
     parsed,
 )
+from msd_ray.serving.front.health import front, whole
 from msd_ray.serving.front.messages import ensemble_of, students_of
 from msd_ray.serving.front.playground import add_playground
 
@@ -32,7 +33,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {200: {"description": "One JSON objec
 
 
 def http_app(service: Service, tokens: Tokens) -> FastAPI:
-    """The routes below /v1; /healthz and the playground, which are open to all."""
+    """The routes below /v1; health and the playground, which are open to all."""
     app = FastAPI(
         title="msd_ray",
         version="v1",
@@ -41,6 +42,9 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
         docs_url=None,  # FastAPI's own pages of the API would load scripts from the internet
         redoc_url=None,
     )
+
+    def told(health: dict[str, Any]) -> Response:
+        return JSONResponse(health, 200 if health["status"] == "SERVING" else 503)
 
     async def wish(request: Request) -> tuple[Wish, float | None]:
         """What is asked for, and how long the caller waits."""
@@ -74,7 +78,7 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
         """The students of a version; of the main one if none is named."""
 
         async def work(call: Call) -> Any:
-            return as_json(students_of(named(service.known_traffic(), version)))
+            return as_json(students_of(named(service.known_traffic(), version), service.readiness))
 
         return await answered(request, tokens, work)
 
@@ -83,15 +87,24 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
         """What is served: versions, weights, labels, limits."""
 
         async def work(call: Call) -> Any:
-            return as_json(ensemble_of(service.known_traffic(), service.limits, service.tally))
+            return as_json(ensemble_of(service))
 
         return await answered(request, tokens, work)
 
     @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Whether requests are answered."""
-        service.known_traffic()
-        return {"status": "SERVING"}
+    async def healthz() -> Response:
+        """Whether all students that get traffic are ready; 503 where some are not, and which. For people and alarms."""
+        return told(whole(service))
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        """Whether this front can be sent requests: it can while some students are not ready. For load balancers."""
+        return told(front(service))
+
+    @app.get("/livez")
+    async def livez() -> Response:
+        """Whether this front runs: the answer itself says so. For whoever would start it again."""
+        return told({"status": "SERVING"})
 
     add_playground(app)
     return app

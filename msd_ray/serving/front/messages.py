@@ -1,9 +1,9 @@
 """The contract's messages from and to what the core speaks of."""
 
-from msd_ray.serving.core.catalogue import StudentFacts, Traffic, Version
+from msd_ray.serving.core.catalogue import StudentFacts, Version
 from msd_ray.serving.core.limits import Limits
-from msd_ray.serving.core.service import Picture
-from msd_ray.serving.core.tally import Count, Tally
+from msd_ray.serving.core.readiness import Readiness, short
+from msd_ray.serving.core.service import Picture, Service
 from msd_ray.serving.core.wish import Wish, checked
 from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.wire.formats import name_of, number_of
@@ -35,14 +35,17 @@ def image_of(picture: Picture) -> pb.Image:
     )
 
 
-def students_of(version: Version) -> pb.ListStudentsResponse:
-    return pb.ListStudentsResponse(version=version.name, students=[_student(s, version) for s in version.students])
+def students_of(version: Version, readiness: Readiness) -> pb.ListStudentsResponse:
+    students = [_student(student, version, readiness) for student in version.students]
+    return pb.ListStudentsResponse(version=version.name, students=students)
 
 
-def ensemble_of(traffic: Traffic, limits: Limits, tally: Tally) -> pb.GetEnsembleResponse:
+def ensemble_of(service: Service) -> pb.GetEnsembleResponse:
+    """Raises Refusal while nothing is served yet."""
+    traffic, limits = service.known_traffic(), service.limits
     weighed, total = zip(traffic.versions, traffic.weights, strict=True), sum(traffic.weights)
     return pb.GetEnsembleResponse(
-        versions=[_version(version, weight / total, tally.of(version.name)) for version, weight in weighed],
+        versions=[_version(version, weight / total, service) for version, weight in weighed],
         limits=pb.Limits(images=limits.images, request_bytes=limits.request_bytes),
     )
 
@@ -55,7 +58,8 @@ def _condition(condition: pb.Condition, i: int) -> int | str:
     return value
 
 
-def _student(student: StudentFacts, version: Version) -> pb.Student:
+def _student(student: StudentFacts, version: Version, readiness: Readiness) -> pb.Student:
+    part = version.parts[student.index // version.intervals]
     return pb.Student(
         index=student.index,
         classes=student.classes,
@@ -64,11 +68,13 @@ def _student(student: StudentFacts, version: Version) -> pb.Student:
         parameters=student.parameters,
         trained_images=student.nimg,
         sha256=student.sha256,
-        student_version=version.parts[student.index // version.intervals],
+        student_version=part,
+        not_ready=short(readiness.why(part), version),
     )
 
 
-def _version(version: Version, weight: float, count: Count) -> pb.Version:
+def _version(version: Version, weight: float, service: Service) -> pb.Version:
+    count, away = service.tally.of(version.name), service.readiness.not_ready_of(version)
     images = max(count.images, 1)
     return pb.Version(
         name=version.name,
@@ -87,4 +93,5 @@ def _version(version: Version, weight: float, count: Count) -> pb.Version:
             mean_queue_ms=count.queue_ms / images,
             mean_compute_ms=count.compute_ms / images,
         ),
+        not_ready=[i for found in away for i in version.students_of(found.part)],
     )

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from msd_ray.serving.core.config import FrontConfig
@@ -12,6 +12,7 @@ from msd_ray.serving.core.routing import named
 from msd_ray.serving.core.service import Service
 from msd_ray.serving.core.tokens import Tokens
 from msd_ray.serving.front.guard import Context, Guard
+from msd_ray.serving.front.health import Health
 from msd_ray.serving.front.messages import ensemble_of, image_of, students_of, wish_of
 from msd_ray.serving.front.tls import credentials
 from msd_ray.serving.generated import ensemble_pb2 as pb
@@ -42,10 +43,10 @@ class EnsembleRpc(pb_grpc.EnsembleServiceServicer):
                 yield image_of(picture)
 
     async def ListStudents(self, request: pb.ListStudentsRequest, context: Context) -> pb.ListStudentsResponse:  # noqa: N802
-        return students_of(named(self._service.known_traffic(), request.version))
+        return students_of(named(self._service.known_traffic(), request.version), self._service.readiness)
 
     async def GetEnsemble(self, request: pb.GetEnsembleRequest, context: Context) -> pb.GetEnsembleResponse:  # noqa: N802
-        return ensemble_of(self._service.known_traffic(), self._service.limits, self._service.tally)
+        return ensemble_of(self._service)
 
 
 class RpcServer:
@@ -53,14 +54,14 @@ class RpcServer:
 
     def __init__(self, service: Service, tokens: Tokens, config: FrontConfig) -> None:
         limits = service.limits
-        self._config, self._health = config, health.aio.HealthServicer()
+        self._config, self._health = config, Health(service, ("", NAME))
         self._server = grpc.aio.server(
             interceptors=[Guard(tokens)],
             maximum_concurrent_rpcs=4 * limits.concurrent,  # calls that are just held open count here too
             options=[("grpc.max_receive_message_length", limits.request_bytes), *_OPTIONS],
         )
         pb_grpc.add_EnsembleServiceServicer_to_server(EnsembleRpc(service), self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self) -> int:
@@ -72,11 +73,10 @@ class RpcServer:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from None
         await self._server.start()
-        for name in ("", NAME):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.start()
         return int(port)
 
     async def stop(self) -> None:
         """Tells callers to go elsewhere, and lets requests finish for `drain_seconds`."""
-        await self._health.enter_graceful_shutdown()
+        await self._health.stop()
         await self._server.stop(self._config.drain_seconds)

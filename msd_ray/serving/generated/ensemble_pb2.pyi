@@ -85,7 +85,7 @@ class ListStudentsResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., students: _Optional[_Iterable[_Union[Student, _Mapping]]] = ...) -> None: ...
 
 class Student(_message.Message):
-    __slots__ = ("index", "classes", "sigma_low", "sigma_high", "parameters", "trained_images", "sha256", "student_version")
+    __slots__ = ("index", "classes", "sigma_low", "sigma_high", "parameters", "trained_images", "sha256", "student_version", "not_ready")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     SIGMA_LOW_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +94,7 @@ class Student(_message.Message):
     TRAINED_IMAGES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     STUDENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NOT_READY_FIELD_NUMBER: _ClassVar[int]
     index: int
     classes: _containers.RepeatedScalarFieldContainer[int]
     sigma_low: float
@@ -102,7 +103,8 @@ class Student(_message.Message):
     trained_images: int
     sha256: str
     student_version: str
-    def __init__(self, index: _Optional[int] = ..., classes: _Optional[_Iterable[int]] = ..., sigma_low: _Optional[float] = ..., sigma_high: _Optional[float] = ..., parameters: _Optional[int] = ..., trained_images: _Optional[int] = ..., sha256: _Optional[str] = ..., student_version: _Optional[str] = ...) -> None: ...
+    not_ready: str
+    def __init__(self, index: _Optional[int] = ..., classes: _Optional[_Iterable[int]] = ..., sigma_low: _Optional[float] = ..., sigma_high: _Optional[float] = ..., parameters: _Optional[int] = ..., trained_images: _Optional[int] = ..., sha256: _Optional[str] = ..., student_version: _Optional[str] = ..., not_ready: _Optional[str] = ...) -> None: ...
 
 class GetEnsembleRequest(_message.Message):
     __slots__ = ()
@@ -117,7 +119,7 @@ class GetEnsembleResponse(_message.Message):
     def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "weight", "partition_kind", "labels", "students", "intervals", "parameters", "evaluations", "sample_shape", "recipe", "served")
+    __slots__ = ("name", "weight", "partition_kind", "labels", "students", "intervals", "parameters", "evaluations", "sample_shape", "recipe", "served", "not_ready")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     PARTITION_KIND_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +131,7 @@ class Version(_message.Message):
     SAMPLE_SHAPE_FIELD_NUMBER: _ClassVar[int]
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     SERVED_FIELD_NUMBER: _ClassVar[int]
+    NOT_READY_FIELD_NUMBER: _ClassVar[int]
     name: str
     weight: float
     partition_kind: str
@@ -140,7 +143,8 @@ class Version(_message.Message):
     sample_shape: _containers.RepeatedScalarFieldContainer[int]
     recipe: str
     served: Served
-    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ..., partition_kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., students: _Optional[_Iterable[int]] = ..., intervals: _Optional[int] = ..., parameters: _Optional[int] = ..., evaluations: _Optional[int] = ..., sample_shape: _Optional[_Iterable[int]] = ..., recipe: _Optional[str] = ..., served: _Optional[_Union[Served, _Mapping]] = ...) -> None: ...
+    not_ready: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ..., partition_kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., students: _Optional[_Iterable[int]] = ..., intervals: _Optional[int] = ..., parameters: _Optional[int] = ..., evaluations: _Optional[int] = ..., sample_shape: _Optional[_Iterable[int]] = ..., recipe: _Optional[str] = ..., served: _Optional[_Union[Served, _Mapping]] = ..., not_ready: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Served(_message.Message):
     __slots__ = ("images", "failures", "mean_queue_ms", "mean_compute_ms")

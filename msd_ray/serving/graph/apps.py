@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str((1 << 31) - 1),
     "grpc_proxy": "",
 }
+# Serve asks each replica every second, and replaces one that was silent three times for so long.
+HEALTH = {"health_check_period_s": 1, "health_check_timeout_s": 4}
 
 
 def student_args(version: Version, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
@@ -62,6 +64,7 @@ def ledger(args: Args) -> Application:
         "max_ongoing_requests": 1000,
         "graceful_shutdown_timeout_s": 2,
         "graceful_shutdown_wait_loop_s": 0.2,
+        **HEALTH,
     }
     return serve.deployment(**options)(Ledger).bind(args)
 
@@ -76,10 +79,10 @@ def front(args: Args) -> Application:
         "max_queued_requests": config.limits.concurrent,
         "graceful_shutdown_timeout_s": config.front.drain_seconds + 5,
         "graceful_shutdown_wait_loop_s": 0.2,
-        "health_check_period_s": 1,
+        **HEALTH,
         "max_constructor_retry_count": 3,
     }
-    said = asdict(config.front), asdict(config.limits), args["multiplexed"]
+    said = asdict(config.front), asdict(config.limits), args["multiplexed"], not config.students.min_replicas
     return serve.deployment(**options)(Front).bind(*said)
 
 
@@ -89,7 +92,7 @@ def _student_options(config: StudentConfig) -> dict[str, Any]:
         "ray_actor_options": actor,
         "max_ongoing_requests": config.queue,
         "max_queued_requests": config.queue,
-        "health_check_period_s": 1,
+        **HEALTH,
         "max_constructor_retry_count": 2,
     }
     if config.min_replicas == config.max_replicas:

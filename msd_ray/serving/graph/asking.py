@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import random
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ray import serve
@@ -10,7 +12,8 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from msd_ray.serving.core.catalogue import Version
+from msd_ray.serving.core.catalogue import Traffic, Version
+from msd_ray.serving.core.readiness import Readiness
 from msd_ray.serving.core.routing import Errand
 from msd_ray.serving.core.service import Made
 from msd_ray.serving.graph.meters import FrontMeters
@@ -19,14 +22,16 @@ from msd_ray.serving.wire.refusal import Refusal, away, busy
 
 LOG = logging.getLogger(__name__)
 TRIES = 8  # an image follows from its seed, so it may be asked for again
-PAUSE = 0.25  # seconds before another try
+FIRST, MOST = 0.05, 1.0  # seconds of the first pause and of the longest; pauses double
+PROBE = 3.0  # seconds that students may take to say whether they are ready; a busy machine takes one, at times
 
 
 class Asking:
     """The `Students` of a front. To be used in one event loop."""
 
-    def __init__(self, multiplexed: bool) -> None:
-        self._multiplexed, self._meters = multiplexed, FrontMeters()
+    def __init__(self, multiplexed: bool, may_sleep: bool) -> None:
+        """may_sleep: whether students have no replica at all while nobody asks."""
+        self._multiplexed, self._may_sleep, self._meters = multiplexed, may_sleep, FrontMeters()
         self._handles: dict[str, DeploymentHandle[Any]] = {}
 
     async def reach(self, versions: tuple[Version, ...]) -> None:
@@ -47,17 +52,42 @@ class Asking:
         finally:
             self._meters.errand(errand.version.name, errand.part, code, time.monotonic() - began)
 
+    async def probe(self, version: Version, part: int, failed: bool) -> str:
+        """Asks students whether they are ready, a second time where the first replica does not answer. Those that go
+        away while nobody asks are left alone, and so are parts of a shelf, unless they failed before."""
+        if self._may_sleep and not failed:
+            return ""
+        handle = self._handle(version, part) if failed or not self._multiplexed else self._handles[SHELF]
+        for _ in range(2):
+            response = handle.ready.remote()
+            try:
+                return str(await asyncio.wait_for(response, PROBE))
+            except TimeoutError:
+                response.cancel()  # type: ignore[no-untyped-call]
+                why = "no replica answers"
+            except BackPressureError:
+                return ""
+            except (RayError, RayServeException) as error:
+                why = f"its replica failed ({type(error).__name__})"
+        return why
+
+    def report(self, traffic: Traffic, readiness: Readiness) -> None:
+        """Says to Prometheus which students are ready."""
+        for version in traffic.versions:
+            for part, of in enumerate(version.parts):
+                self._meters.ready(version.name, part, not readiness.why(of))
+
     async def _patiently(self, errand: Errand, deadline: float) -> list[Made]:
-        for _ in range(TRIES):
+        for pause in pauses():
             try:
                 return await self._once(errand, deadline - time.monotonic())
             except (RayActorError, DeploymentUnavailableError):
                 self._meters.retried(errand.version.name)
-                await asyncio.sleep(PAUSE)
-        raise away(f"the students of part {errand.part} do not answer", 1.0)
+                await asyncio.sleep(pause)
+        raise away(f"no replica answered {TRIES} times in a row", 1.0)
 
     async def _once(self, errand: Errand, seconds: float) -> list[Made]:
-        response = self._handle(errand).make.remote(errand.pairs, errand.format, seconds)
+        response = self._handle(errand.version, errand.part).make.remote(errand.pairs, errand.format, seconds)
         try:
             answer = await response
         except asyncio.CancelledError:
@@ -75,11 +105,10 @@ class Asking:
         made: list[Made] = answer
         return made
 
-    def _handle(self, errand: Errand) -> DeploymentHandle[Any]:
-        version = errand.version.parts[errand.part]
+    def _handle(self, version: Version, part: int) -> DeploymentHandle[Any]:
         if not self._multiplexed:
-            return self._handles[version]
-        wanted = model_id(errand.version.uri, errand.part, version)
+            return self._handles[version.parts[part]]
+        wanted = model_id(version.uri, part, version.parts[part])
         return self._handles[SHELF].options(multiplexed_model_id=wanted)
 
     def _handles_of(self, versions: tuple[Version, ...]) -> dict[str, DeploymentHandle[Any]]:
@@ -87,3 +116,11 @@ class Asking:
             return {SHELF: self._handles.get(SHELF) or serve.get_app_handle(SHELF)}
         parts = {part for version in versions for part in version.parts}
         return {part: self._handles.get(part) or serve.get_app_handle(part_app(part)) for part in parts}
+
+
+def pauses() -> Iterator[float]:
+    """Seconds before each further try: none before the second, since another replica may be there; then growing ones,
+    never the same for two callers, so that those of a replica that died do not all come at once."""
+    yield 0.0
+    for i in range(TRIES - 1):
+        yield min(FIRST * 2.0**i, MOST) * random.uniform(0.5, 1.0)

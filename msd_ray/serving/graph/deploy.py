@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import RunTarget
+from ray.serve.exceptions import RayServeException
 
 from msd_ray.errors import UserError
 from msd_ray.serving.core.catalogue import Traffic, Version
@@ -15,6 +16,7 @@ from msd_ray.serving.graph.names import FRONT, LEDGER, SHELF, is_ours, is_part_a
 from msd_ray.serving.graph.options import serve_options
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}  # fronts have an access log of their own
+READY = 300.0  # seconds that students may take to be loaded
 Said = dict[str, tuple[str, apps.Args]]
 
 
@@ -40,8 +42,8 @@ def deploy_students(version: Version, config: ServeConfig, multiplexed: bool) ->
     running = {name for name, app in serve.status().applications.items() if app.status == "RUNNING"}
     wanted = apps.student_args(version, config, multiplexed)
     _run({name: said for name, said in wanted.items() if name not in running})
-    if multiplexed:
-        _load(version)
+    for part in range(len(version.parts)):
+        _refuse_unready(version, part, multiplexed)
 
 
 def deploy_ledger(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
@@ -88,15 +90,20 @@ def _run(said: Said) -> None:
         raise _cannot_start(_complaints(said) or str(error)) from None
 
 
-def _load(version: Version) -> None:
-    """Has a shelf load each part once, so that damage shows before it gets requests."""
-    handle = serve.get_app_handle(SHELF)
-    for number, part in enumerate(version.parts):
-        wanted = handle.options(multiplexed_model_id=model_id(version.uri, number, part))
-        try:
-            wanted.load.remote().result()
-        except RayError as error:
-            raise _cannot_start(str(error)) from None
+def _refuse_unready(version: Version, part: int, multiplexed: bool) -> None:
+    """Raises UserError where the students of a part cannot be loaded, so that damage shows before they get requests."""
+    of = version.parts[part]
+    handle = serve.get_app_handle(SHELF if multiplexed else part_app(of))
+    if multiplexed:
+        handle = handle.options(multiplexed_model_id=model_id(version.uri, part, of))
+    try:
+        why = handle.ready.remote().result(timeout_s=READY)
+    except (RayError, RayServeException) as error:
+        raise _cannot_start(str(error)) from None
+    except TimeoutError:
+        raise UserError(f"it does not start: part {part} does not say within {READY:g} s whether it is ready") from None
+    if why:
+        raise UserError(f"it does not start: {why}")
 
 
 def _cannot_start(said: str) -> UserError:

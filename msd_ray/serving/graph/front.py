@@ -20,16 +20,19 @@ from msd_ray.serving.graph.ledger import PERIOD, ask_ledger, find_ledger
 from msd_ray.serving.graph.meters import RequestMeters
 
 LOG = logging.getLogger(__name__)
+QUIET = 2.0  # seconds after which students that made nothing are probed
 
 
 @serve.ingress()
 class Front:
     """The deployment. It is ready once it knows the traffic, and drains before it ends."""
 
-    async def __init__(self, config: dict[str, Any], limits: dict[str, Any], multiplexed: bool) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, config: dict[str, Any], limits: dict[str, Any], multiplexed: bool, may_sleep: bool
+    ) -> None:
         said = FrontConfig(**config)
         access.send_to(RequestMeters(), *([access.on_stderr()] if said.access_log else []))
-        self._asking, self._tokens = Asking(multiplexed), Tokens(said.tokens)
+        self._asking, self._tokens = Asking(multiplexed, may_sleep), Tokens(said.tokens)
         self._service = Service(self._asking, Limits(**limits))
         self._server = RpcServer(self._service, self._tokens, said)
         self._ledger = await find_ledger()
@@ -37,24 +40,34 @@ class Front:
             await self._look()
             await asyncio.sleep(0 if self._service.traffic else PERIOD)
         self._following = asyncio.create_task(self._follow())
+        self._probing = asyncio.create_task(self._probe())
         await self._server.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return http_app(self._service, self._tokens)
 
     async def check_health(self) -> None:
-        """Raises RuntimeError where this front no longer follows the ledger, so that Serve replaces it."""
-        if self._following.done():
-            raise RuntimeError("this front does not follow the ledger any more")
+        """Raises RuntimeError where this front no longer follows the ledger or the students, so that Serve replaces
+        it."""
+        if self._following.done() or self._probing.done():
+            raise RuntimeError("this front does not follow the ledger or the students any more")
 
     async def __del__(self) -> None:
         await self._server.stop()
         self._following.cancel()
+        self._probing.cancel()
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(PERIOD)
             await self._look()
+
+    async def _probe(self) -> None:
+        while True:
+            await self._service.probe(QUIET)
+            if self._service.traffic:
+                self._asking.report(self._service.traffic, self._service.readiness)
+            await asyncio.sleep(QUIET)
 
     async def _look(self) -> None:
         """Takes up new traffic once all its students can be reached."""

@@ -38,11 +38,15 @@ class FrontMeters:
             "msd_ray_serve_errand_ms", "of an errand", MILLISECONDS, _keys("version", "part")
         )
         self._retries = Counter("msd_ray_serve_retries", "errands sent again as a replica died", ("version",))
+        self._ready = Gauge("msd_ray_serve_ready", "1 where a part's students are ready", _keys("version", "part"))
 
     def errand(self, version: str, part: int, code: str, seconds: float) -> None:
         tags = {"version": version, "part": str(part)}
         self._errands.inc(1, {**tags, "code": code})
         self._milliseconds.observe(1000 * seconds, tags)
+
+    def ready(self, version: str, part: int, ready: bool) -> None:
+        self._ready.set(float(ready), {"version": version, "part": str(part)})
 
     def retried(self, version: str) -> None:
         self._retries.inc(1, {"version": version})

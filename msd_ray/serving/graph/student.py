@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,12 +10,15 @@ import torch
 from ray import serve
 
 from msd_ray.ensemble import Pair
+from msd_ray.errors import MsdRayError
 from msd_ray.serving.core.config import StudentConfig
 from msd_ray.serving.core.service import Made
 from msd_ray.serving.core.student import StudentAtWork, load_part
 from msd_ray.serving.graph.meters import StudentMeters
-from msd_ray.serving.wire.refusal import Refusal
+from msd_ray.serving.wire.refusal import Refusal, away
 
+LOG = logging.getLogger("ray.serve")  # whose lines Serve shows and keeps
+TRY_AGAIN = 10.0  # seconds until students that could not be loaded are tried again
 Answer = list[Made] | Refusal
 
 
@@ -50,13 +54,34 @@ class Replica:
 
 
 class Dedicated:
-    """A deployment of the students of one part."""
+    """A deployment of the students of one part. Where they cannot be loaded, it says why and tries again: that is
+    known sooner than by dying, and costs less than to be started anew each time."""
 
     async def __init__(self, uri: str, part: int, version: str, config: dict[str, Any]) -> None:  # type: ignore[misc]
-        self._replica = await Bench(StudentConfig(**config)).load(uri, part, version)
+        self._bench, self._which = Bench(StudentConfig(**config)), (uri, part, version)
+        self._replica: Replica | None = None
+        self._why = await self._load()
+        self._trying = asyncio.create_task(self._try_again())
+
+    async def ready(self) -> str:
+        """Why it cannot be asked; empty where it can."""
+        return self._why
 
     async def make(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
-        return await self._replica.answer(pairs, format, seconds)
+        return await self._replica.answer(pairs, format, seconds) if self._replica else away(self._why)
+
+    async def _load(self) -> str:
+        try:
+            self._replica = await self._bench.load(*self._which)
+        except MsdRayError as error:
+            LOG.error("%s", error)
+            return str(error)
+        return ""
+
+    async def _try_again(self) -> None:
+        while self._why:
+            await asyncio.sleep(TRY_AGAIN)
+            self._why = await self._load()
 
 
 def shelf(resident: int) -> type:
@@ -71,11 +96,19 @@ def shelf(resident: int) -> type:
             uri, part, version = json.loads(model_id)
             return await self._bench.load(uri, part, version)
 
-        async def load(self) -> None:
-            """Makes ready to be asked for a part. Raises UserError or CorruptError where it cannot be loaded."""
-            await self.part(serve.get_multiplexed_model_id())
+        async def ready(self) -> str:
+            """Loads the part, if one is named; why that cannot be done, empty where it can."""
+            try:
+                if wanted := serve.get_multiplexed_model_id():
+                    await self.part(wanted)
+            except MsdRayError as error:
+                LOG.error("%s", error)
+                return str(error)
+            return ""
 
         async def make(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
+            if why := await self.ready():
+                return away(why)
             replica: Replica = await self.part(serve.get_multiplexed_model_id())
             return await replica.answer(pairs, format, seconds)
 
