@@ -169,8 +169,9 @@ def report(run: Run) -> None:
     from msd_ray.runs.results import report_uri
 
     with Watcher() as watcher:
-        for uri in report_uri(run, watcher.note):
-            out.print(uri, soft_wrap=True)
+        written = report_uri(run, watcher.note)
+    for uri in written:
+        out.print(uri, soft_wrap=True)
 
 
 @app.command()

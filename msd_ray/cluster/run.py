@@ -18,7 +18,7 @@ from msd_ray.data import load_data
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
 from msd_ray.recipes import ClusterConfig
-from msd_ray.runs.directory import assemble, checkpoint_of, folder, has_ensemble, keep_recipe, refuse_other_recipe
+from msd_ray.runs.directory import assemble, checkpoint_of, flaw_of, folder, keep_recipe, refuse_other_recipe
 from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import Group, Job, Plan
 from msd_ray.runs.start import check_init
@@ -36,7 +36,7 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
     refuse_other_recipe(store, plan.recipe)
     refuse_if_held(store)
     check_init(plan)
-    missing = [group for group in plan.groups if not has_ensemble(store, group)]
+    missing = _unfinished(plan, store, listener.note)
     jobs = [job for group in missing for job in group.jobs if not _trained(store, job)]
     taught = has_teacher(store.child("teacher")) or has_teacher(cached_in(cache, plan.recipe, plan.teacher))
     if jobs or not taught:
@@ -54,6 +54,20 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
             keep_recipe(store, plan.recipe)
             _own_teacher(plan, store, cache)
             _finish(plan, missing, store, lease)
+
+
+def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[Group]:
+    """The groups that have no whole ensemble; what was whole once is told."""
+    found = []
+    for group in plan.groups:
+        try:
+            if flaw := flaw_of(store, group):
+                note(flaw)
+        except FileNotFoundError:
+            flaw = "there is none"
+        if flaw:
+            found.append(group)
+    return found
 
 
 def _train(plan: Plan, jobs: list[Job], store: Store, cache: Store, board: Board) -> None:

@@ -4,6 +4,7 @@ To add a method: write its file, then name its class in `OBJECTIVES`; or leave t
 the recipe as `module:Class`.
 """
 
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -50,9 +51,11 @@ def objective_class(name: str) -> type[Any]:
     if not colon:
         raise UserError(f"there is no objective {name!r}, only {', '.join(OBJECTIVES)}, or module:Class for your own")
     try:
-        found: type[Any] = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"there is no objective {name!r}: {error}") from None
+        found = getattr(import_module(module), attribute)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise UserError(f"there is no objective {name!r}: {' '.join(str(error).split())}") from None
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise UserError(f"there is no objective {name!r}: what it names is not a dataclass")
     return found
 
 

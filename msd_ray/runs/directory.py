@@ -1,17 +1,20 @@
 """A run's directory: what lies where, and whose it is."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from msd_ray.ensemble import Member, save_ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import Recipe, parse_recipe
 from msd_ray.runs.plan import Group, Job, Plan
-from msd_ray.storage import Store, read_manifest
+from msd_ray.runs.standing import read_standing
+from msd_ray.storage import Store, check_sizes, read_manifest
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.state import State
 
 _WITHOUT_EFFECT_ON_WEIGHTS = ("cluster", "evaluation")
+MAKES_AGAIN = "`msd-ray train` with the same recipe makes the ensemble again, from checkpoints where it finds them"
 
 
 def folder(store: Store, path: str) -> Store:
@@ -22,9 +25,33 @@ def folder(store: Store, path: str) -> Store:
 
 
 def ensemble_folder(uri: str) -> Store:
-    """Where the ensemble is that `uri` names: itself, or the one of a run directory."""
+    """Where the ensemble is that `uri` names: itself, or the one of a run directory.
+
+    Raises UserError where the run has none yet, CorruptError where a file of it is missing or cut short.
+    """
     store = Store(uri)
-    return store.child("ensemble") if store.exists("ensemble") else store
+    if not (store.exists("recipe.json") or store.exists("ensemble")):
+        return store
+    found = store.child("ensemble")
+    try:
+        check_sizes(found, read_manifest(found), MAKES_AGAIN)
+    except FileNotFoundError:
+        raise UserError(f"{store.uri} has no ensemble yet: {how_far(store)}") from None
+    return found
+
+
+def how_far(store: Store) -> str:
+    """How far the students of an unfinished run are, and what to do."""
+    try:
+        students = read_standing(store).students
+    except (UserError, CorruptError):
+        return "its training has not begun; run `msd-ray train`"
+    trained, images = sum(s.nimg for s in students), sum(s.images for s in students)
+    done = sum(s.nimg >= s.images for s in students)
+    return (
+        f"{done} of {len(students)} students are trained, on {trained / max(images, 1):.0%} of all images; "
+        f"`msd-ray train` with the same recipe goes on"
+    )
 
 
 def refuse_other_recipe(store: Store, recipe: Recipe) -> None:
@@ -42,11 +69,13 @@ def keep_recipe(store: Store, recipe: Recipe) -> None:
 def recipe_of(store: Store) -> Recipe:
     """The recipe of a run directory. Raises UserError where there is none."""
     try:
-        return parse_recipe(_of_today(json.loads(store.read("recipe.json"))))
+        return parse_recipe(_of_today(json.loads(store.read("recipe.json"))), imports=False)
     except FileNotFoundError:
         raise UserError(f"{store.uri} is not a run directory: it has no recipe.json") from None
-    except ValueError:
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise CorruptError(f"{store.uri}/recipe.json is damaged; delete it and run the same command again") from None
+    except UserError as error:
+        raise UserError(f"{store.uri}/recipe.json: {error}") from None
 
 
 def _of_today(raw: dict[str, Any]) -> dict[str, Any]:
@@ -58,10 +87,34 @@ def _of_today(raw: dict[str, Any]) -> dict[str, Any]:
 def has_ensemble(store: Store, group: Group) -> bool:
     """Whether the group's ensemble is complete, and made of students trained as far as the plan asks."""
     try:
-        students = read_manifest(folder(store, group.directory)).body["students"]
-    except (FileNotFoundError, CorruptError, KeyError):
+        return not flaw_of(store, group)
+    except FileNotFoundError:
         return False
-    return [s["nimg"] for s in students] == [job.spec.images for job in group.jobs]
+
+
+def flaw_of(store: Store, group: Group) -> str:
+    """What is wrong with the group's ensemble, empty where nothing is. Raises FileNotFoundError where there is none."""
+    where = folder(store, group.directory)
+    try:
+        manifest = read_manifest(where)
+        check_sizes(where, manifest, MAKES_AGAIN)
+        trained = [s["nimg"] for s in manifest.body["students"]]
+    except (CorruptError, KeyError) as error:
+        return str(error)
+    if trained != [job.spec.images for job in group.jobs]:
+        return f"the students of {where.uri} were trained on other numbers of images; {MAKES_AGAIN}"
+    return ""
+
+
+def refuse_unfinished(store: Store, groups: Iterable[Group]) -> None:
+    """Raises UserError where a group has no whole ensemble, and says why."""
+    for group in groups:
+        try:
+            flaw = flaw_of(store, group)
+        except FileNotFoundError:
+            raise UserError(f"{store.uri} has no finished {group.name}: {how_far(store)}") from None
+        if flaw:
+            raise UserError(flaw)
 
 
 def checkpoint_of(store: Store, job: Job) -> State | None:

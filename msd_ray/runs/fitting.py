@@ -9,13 +9,24 @@ from msd_ray.data import DataSet
 from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec, StudentSize, resize
-from msd_ray.objectives import Needs, Nets, objective_class
+from msd_ray.objectives import Needs, Nets, is_own, objective_class
 from msd_ray.recipes import Recipe
 
 
 def teachers_sampling(recipe: Recipe) -> Sampling:
     """How the teacher makes samples, and students that are denoisers as it is."""
     return Sampling("heun", recipe.teacher.steps, recipe.noise)
+
+
+def without_imports(recipe: Recipe) -> Recipe:
+    """The recipe with a built-in method in place of each of the user's own: who owns what, for how many images and in
+    which directories does not depend on it, and nothing is imported because a file says so."""
+    other = "dm" if recipe.partition.timesteps == 1 else "o2mkd"
+    stages = {
+        name: replace(stage, objective=other, options={}) if is_own(stage.objective) else stage
+        for name, stage in recipe.stages.items()
+    }
+    return replace(recipe, stages=stages)
 
 
 def needs_of(recipe: Recipe, name: str) -> Needs:

@@ -23,7 +23,7 @@ from msd_ray.recipes import parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.costs import ensemble_costs, student_costs, teacher_costs
 from msd_ray.runs.curves import curves
-from msd_ray.runs.directory import folder, has_ensemble
+from msd_ray.runs.directory import folder, has_ensemble, refuse_unfinished
 from msd_ray.runs.fitting import teachers_sampling
 from msd_ray.runs.plan import Group
 from msd_ray.runs.report import write_all
@@ -105,14 +105,10 @@ def evaluate_uri(uri: str, overrides: list[str], note: Note) -> list[Row]:
             raise UserError(f"{override}: only keys under evaluation. can be changed here; others take a new run")
     if store.exists("recipe.json"):
         setting = Setting.of_run(store, overrides)
-        for group in setting.plan.groups:
-            if not has_ensemble(store, group):
-                raise UserError(
-                    f"{store.uri} has no finished {group.name}: run `msd-ray train` with these values first"
-                )
+        refuse_unfinished(store, setting.plan.groups)
         return measure(setting, note)
     ensemble = Ensemble.load(store, device_here())
-    recipe = parse_recipe(with_overrides(dict(ensemble.recipe), overrides))
+    recipe = parse_recipe(with_overrides(dict(ensemble.recipe), overrides), imports=False)
     data = load_data(recipe.data)
     judge = Judge(load_features(recipe.evaluation.features, data, default_cache()), data.train, recipe.evaluation)
     costs = Costs(ensemble.parameters, ensemble.nfe)

@@ -8,6 +8,7 @@ from msd_ray.evaluation import FeatureNet, load_features
 from msd_ray.recipes import Recipe, load_recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.directory import recipe_of
+from msd_ray.runs.fitting import without_imports
 from msd_ray.runs.plan import Plan, make_plan
 from msd_ray.runs.teacher import default_cache
 from msd_ray.storage import Store
@@ -15,10 +16,12 @@ from msd_ray.storage import Store
 
 @dataclass(frozen=True)
 class Setting:
-    """A recipe and where its run is. What follows from them is made when it is first asked for."""
+    """A recipe and where its run is. What follows from them is made when it is first asked for. imports: whether
+    objectives of the user's own are; not those that a directory names, for commands that do not train."""
 
     recipe: Recipe
     store: Store
+    imports: bool = True
 
     @staticmethod
     def of(recipe: str, overrides: list[str] | None, run_dir: str | None) -> "Setting":
@@ -29,7 +32,8 @@ class Setting:
     @staticmethod
     def of_run(store: Store, overrides: list[str]) -> "Setting":
         """Of a run directory, its recipe changed by `overrides`. Raises UserError where it is none."""
-        return Setting(parse_recipe(with_overrides(recipe_of(store).to_json(), overrides)), store)
+        changed = with_overrides(recipe_of(store).to_json(), overrides)
+        return Setting(parse_recipe(changed, imports=False), store, imports=False)
 
     @cached_property
     def cache(self) -> Store:
@@ -47,4 +51,5 @@ class Setting:
     @cached_property
     def plan(self) -> Plan:
         """Raises UserError where the recipe's parts do not fit each other."""
-        return make_plan(self.recipe, self.data, lambda: self.features)
+        recipe = self.recipe if self.imports else without_imports(self.recipe)
+        return make_plan(recipe, self.data, lambda: self.features)

@@ -12,6 +12,9 @@ from msd_ray.errors import CorruptError, UserError
 from msd_ray.storage.store import Chunks, Store
 
 MANIFEST = "manifest.json"
+RESTORE = "restore this directory from a copy, or delete it and create it again"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_POINTER = "it is a pointer of git LFS, not the file itself", "run `git lfs pull` where it came from"
 _Chunk = TypeVar("_Chunk", bound=bytes | memoryview)
 
 
@@ -61,6 +64,8 @@ def read_manifest(store: Store) -> Manifest:
     byte of it changed since it was written.
     """
     data = store.read(MANIFEST)
+    if data.startswith(LFS_POINTER):
+        raise _damaged(store, MANIFEST, *_POINTER)
     try:
         manifest = _parsed(data)
         intact = _serialised(manifest) == data
@@ -88,7 +93,7 @@ def read_chunks(store: Store, manifest: Manifest, name: str) -> Iterator[bytes]:
     except FileNotFoundError as error:
         raise _damaged(store, name, "it is missing") from error
     if tally.entry.bytes != entry.bytes:
-        raise _damaged(store, name, f"it has {tally.entry.bytes} bytes instead of {entry.bytes}")
+        raise _damaged(store, name, *_cut_short(store, name, tally.entry.bytes, entry))
     if tally.entry != entry:
         raise _damaged(store, name, "its sha256 is not the one in the manifest")
 
@@ -101,15 +106,22 @@ def verify(store: Store) -> None:
             pass
 
 
-def check_sizes(store: Store, manifest: Manifest) -> None:
-    """Looks whether each file is there and as long as it should be, without reading any. Raises CorruptError for the
-    first that is not."""
+def check_sizes(store: Store, manifest: Manifest, advice: str = RESTORE) -> None:
+    """Looks whether each file is there and as long as it should be, without reading any. Raises CorruptError, which
+    ends with `advice`, for the first that is not."""
     sizes = store.sizes()
     for name, entry in manifest.files.items():
         if name not in sizes:
-            raise _damaged(store, name, "it is missing")
+            raise _damaged(store, name, "it is missing", advice)
         if sizes[name] != entry.bytes:
-            raise _damaged(store, name, f"it has {sizes[name]} bytes instead of {entry.bytes}")
+            raise _damaged(store, name, *_cut_short(store, name, sizes[name], entry, advice))
+
+
+def _cut_short(store: Store, name: str, size: int, entry: FileEntry, advice: str = RESTORE) -> tuple[str, str]:
+    """What is wrong with a file of another size, and the advice."""
+    if size < 1024 and store.read(name).startswith(LFS_POINTER):
+        return _POINTER
+    return f"it has {size} bytes instead of {entry.bytes}", advice
 
 
 def copy_bundle(source: Store, target: Store) -> None:
@@ -174,7 +186,5 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _damaged(store: Store, name: str, why: str) -> CorruptError:
-    return CorruptError(
-        f"{store.uri}/{name} is damaged: {why}; restore this directory from a copy, or delete it and create it again"
-    )
+def _damaged(store: Store, name: str, why: str, advice: str = RESTORE) -> CorruptError:
+    return CorruptError(f"{store.uri}/{name} is damaged: {why}; {advice}")

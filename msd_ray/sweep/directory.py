@@ -36,18 +36,20 @@ def refuse_other_definition(store: Store, family: Family) -> None:
 def read_definition(store: Store) -> Definition:
     """The definition of the sweep in a directory. Raises UserError where there is none."""
     said = _read(store)
-    del said["bases"]
+    said.pop("bases", None)
     return parse_definition(f"{store.uri}/{FILE}", said)
 
 
 def _read(store: Store) -> dict[str, Any]:
     """The definition and the recipes it starts from."""
     try:
-        said: dict[str, Any] = json.loads(store.read(FILE))
+        said = json.loads(store.read(FILE))
+        if not isinstance(said, dict):
+            raise TypeError("a definition is a mapping")
         return said
     except FileNotFoundError:
         raise UserError(f"{store.uri} holds no sweep: it has no {FILE}") from None
-    except ValueError:
+    except (ValueError, TypeError):
         raise CorruptError(f"{store.uri}/{FILE} is damaged; run the same command again") from None
 
 

@@ -99,10 +99,16 @@ def test_another_recipe_is_refused_and_names_the_difference(run_dir: Path) -> No
     assert (run_dir / "recipe.json").read_bytes() == before
 
 
-def test_a_lost_ensemble_is_made_again_of_the_checkpoints(run_dir: Path) -> None:
+@pytest.mark.parametrize("lost", ["", "student-0001.safetensors"])
+def test_a_lost_ensemble_is_made_again_of_the_checkpoints(
+    run_dir: Path, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = Ensemble.load(str(run_dir / "ensemble")).generate([0, 1, 2, 3], [1, 2, 3, 4])
-    shutil.rmtree(run_dir / "ensemble")
+    (run_dir / "ensemble" / lost).unlink() if lost else shutil.rmtree(run_dir / "ensemble")
+    notes: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda self, line: notes.append(line))
     train(run_dir)
+    assert any(f"{lost} is damaged: it is missing" in note for note in notes) == bool(lost)
     assert torch.equal(Ensemble.load(str(run_dir / "ensemble")).generate([0, 1, 2, 3], [1, 2, 3, 4]), before)
 
 
