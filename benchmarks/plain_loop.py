@@ -97,7 +97,7 @@ def steps(
         x_t, sigma = noised(x.detach(), int(0.02 * levels), int(0.98 * levels) + 1)
         with torch.no_grad():
             teacher_x0 = teacher(x_t, sigma, condition)
-        drafts = [drawn() for _ in range(stage.fake_steps)]
+        drafts = [drawn() for _ in range(how.fake_steps)]
         for fake_x, (_, fake_condition) in zip(generated(drafts), drafts, strict=True):
             fake_x_t, fake_sigma = noised(fake_x, 0, levels)
             weight = per_sample(fake_sigma**-2 + noise.sigma_data**-2, fake_x)

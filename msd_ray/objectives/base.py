@@ -40,7 +40,8 @@ class Optimization:
 
     optimizer, betas, weight_decay: of the generator, and of fake score and discriminator. clip: largest norm of the
     gradient of either; 0: not clipped. fake_clip_value: largest absolute value of an element of the gradient of fake
-    score and discriminator; 0: not clipped. fake_first: images at the beginning in which only these two train.
+    score and discriminator; 0: not clipped. fake_steps: updates of these two for each of the generator's. fake_first:
+    images at the beginning in which only these two train.
     """
 
     optimizer: Literal["adamw", "adam", "radam"] = "adamw"
@@ -48,6 +49,7 @@ class Optimization:
     weight_decay: float = 0.01
     clip: float = 10.0
     fake_clip_value: float = 0.0
+    fake_steps: int = 5
     fake_first: int = 0
 
 

@@ -22,7 +22,7 @@ class GDD:
     """The discriminator judges features of the frozen teacher's encoder: the paper's ImageNet networks say little about
     small data, and the classifier that FID is measured in must not also be the judge in training. Its heads are plain
     (`ProjectedHead`): the paper's have spectral norm, random mixing of channels and scales, class projection and a map
-    of logits each. Its augmentations are left out.
+    of logits each. Its augmentations are left out, and our discriminator steps before the generator, not after it.
 
     innate: GDD-I, which leaves the layers in `INNATE` as the teacher has them. affine: whether GDD-I trains the weights
     of the blocks' scale and shift, as the paper does; in a narrow network these alone are a sixth of all. sigma: noise
@@ -49,7 +49,7 @@ class GDD:
             encoder=True,
             boundary=True,
             frozen=frozen if self.innate else (),
-            optimization=Optimization("adam", betas=(0.0, 0.99), weight_decay=0.0, clip=0.0),
+            optimization=Optimization("adam", betas=(0.0, 0.99), weight_decay=0.0, clip=0.0, fake_steps=1),
         )
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:

@@ -1,4 +1,8 @@
-"""SiD: score identity distillation (arXiv 2404.04057, algorithm 1). The gradient passes through both networks."""
+"""SiD: score identity distillation (arXiv 2404.04057, algorithm 1). The gradient passes through both networks.
+
+The generator's noise levels come from a grid, of 1,000 unless the recipe says otherwise, where the paper draws from
+between them. The official code replaces elements of a gradient that are not finite; our trainer leaves the update out.
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +13,7 @@ from msd_ray.diffusion import Noise, add_noise, edm_weight, lognormal_sigma, one
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
 from msd_ray.ranges import LogSigma, Share, Spread, Weight
 
-OPTIMIZATION = Optimization("adam", betas=(0.0, 0.999), weight_decay=0.0, clip=0.0)
+OPTIMIZATION = Optimization("adam", betas=(0.0, 0.999), weight_decay=0.0, clip=0.0, fake_steps=1)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ class StageConfig:
     """One stage of a student's training.
 
     objective: which method (msd_ray.objectives). images: generator images of the stage, the clock of everything.
-    batch: images per update. fake_steps: fake-score updates per generator update (DMD2's two time scales).
-    warmup: images over which the learning rates rise from 0. options: fields of the objective, such as its loss
-    weights. The others are those of `Optimization`, None for what the method's authors have.
+    batch: images per update. warmup: images over which the learning rates rise from 0. options: fields of the
+    objective, such as its loss weights. The others are those of `Optimization`, None for what the method's authors
+    have.
     """
 
     objective: str = "dm"
@@ -23,7 +23,7 @@ class StageConfig:
     batch: Count = 64
     generator_lr: Rate = 2e-6
     fake_lr: Rate = 2e-6
-    fake_steps: CountOrNone = 5
+    fake_steps: CountOrNone | None = None
     optimizer: Literal["adamw", "adam", "radam"] | None = None
     betas: tuple[BelowOne, BelowOne] | None = None
     weight_decay: Weight | None = None

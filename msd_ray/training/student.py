@@ -244,7 +244,7 @@ class StudentTrainer:
 
     def _train_fake(self, seen: int) -> bool:
         """The steps of fake score and discriminator, where there are any; whether all gradients were finite."""
-        if self._fake_descent is None or not self._config.fake_steps:
+        if self._fake_descent is None or not self._optimization.fake_steps:
             return True
         finite = True
         for fakes in zip(*(self._fakes(shard, seen) for shard in self._shards), strict=True):
@@ -255,7 +255,7 @@ class StudentTrainer:
     def _fakes(self, shard: int, seen: int) -> list[_Fake]:
         """One shard of each step's batch. The generator rests meanwhile, so one pass makes the samples of all steps: in
         small batches most of a pass is overhead."""
-        drawn = [self._draw(f"fake {i}", shard, seen) for i in range(self._config.fake_steps)]
+        drawn = [self._draw(f"fake {i}", shard, seen) for i in range(self._optimization.fake_steps)]
         z, condition = (torch.cat([getattr(batch, name) for batch, _ in drawn]) for name in ("z", "condition"))
         with torch.no_grad():
             x = one_step(self.nets.generator, z, condition, self._objective.noise.sigma_init)

@@ -45,12 +45,14 @@ def test_a_mistyped_name_is_answered_with_those_there_are() -> None:
 
 
 AUTHORS = {
-    "sid": Optimization("adam", (0.0, 0.999), weight_decay=0.0, clip=0.0),
-    "sida": Optimization("adam", (0.0, 0.999), weight_decay=0.0, clip=0.0, fake_clip_value=1.0, fake_first=100_000),
-    "gdd": Optimization("adam", (0.0, 0.99), weight_decay=0.0, clip=0.0),
+    "sid": Optimization("adam", (0.0, 0.999), weight_decay=0.0, clip=0.0, fake_steps=1),
+    "sida": Optimization(
+        "adam", (0.0, 0.999), weight_decay=0.0, clip=0.0, fake_clip_value=1.0, fake_steps=1, fake_first=100_000
+    ),
+    "gdd": Optimization("adam", (0.0, 0.99), weight_decay=0.0, clip=0.0, fake_steps=1),
     "consistency": Optimization("radam", (0.9, 0.999), weight_decay=0.0, clip=0.0),
 }
-DMD2 = Optimization("adamw", (0.9, 0.999), weight_decay=0.01, clip=10.0)
+DMD2 = Optimization("adamw", (0.9, 0.999), weight_decay=0.01, clip=10.0, fake_steps=5)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
