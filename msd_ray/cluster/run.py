@@ -23,6 +23,7 @@ from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import Group, Job, Plan
 from msd_ray.runs.start import check_init
 from msd_ray.runs.teacher import REPORTS, cached_in, copy_teacher, has_teacher, keep_teacher
+from msd_ray.stopping import STOP
 from msd_ray.storage import Store
 from msd_ray.training.checkpoints import Checkpoints
 
@@ -31,7 +32,7 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
     """Trains whatever of the plan is not trained yet, and makes its ensembles in the run directory `store`.
 
     Raises UserError where the directory holds another run, another process trains it, or the cluster is too small,
-    TrainingError where a student failed (the others finish first).
+    TrainingError where a student failed (the others finish first), Stopped where this process was told to end.
     """
     refuse_other_recipe(store, plan.recipe)
     refuse_if_held(store)
@@ -153,17 +154,19 @@ def _trained(store: Store, job: Job) -> bool:
 
 
 def _complete(work: list[Work], cluster: ClusterConfig, board: Board, support: Support) -> None:
-    """Sees all work through; raises TrainingError that names what failed, after the rest has finished."""
+    """Sees all work through. Raises TrainingError that names what failed, after the rest has finished, and Stopped
+    where this process was told to end, after all that trained wrote a checkpoint."""
     slots = _slots(cluster, lambda: room_for(len(work), cluster))
     policy = "sequential" if cluster.shares else cluster.policy
     terms = Terms(policy, _most_slots(len(work), cluster), cluster.max_failures, cluster.silence_seconds)
     board.begin()
     try:
-        with request_nodes(len(work), cluster):
-            statuses = Driver(work, slots, terms, board, support).run()
+        with STOP.in_order(), request_nodes(len(work), cluster):
+            statuses = Driver(work, slots, terms, board, support).run(lambda: STOP.asked)
     finally:
         slots.close()
         board.write()
+    STOP.check()
     failed = [s for s in statuses if s.state == "failed"]
     if failed:
         reasons = "; ".join(f"{s.name}: {s.error}" for s in failed)

@@ -203,7 +203,7 @@ class TeacherTask:
 
 @dataclass
 class TeacherTraining(Alone):
-    """A teacher in the process of a slot. It takes no notice of hurry: its segments are short."""
+    """A teacher in the process of a slot."""
 
     trainer: TeacherTrainer
     checkpoints: Checkpoints
@@ -225,7 +225,7 @@ class TeacherTraining(Alone):
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         trainer = self.trainer
         begin, start = self.began = trainer.nimg, time.perf_counter()
-        metrics = trainer.advance(images)
+        metrics = trainer.advance(images, hurried)
         rate = (trainer.nimg - begin) / (time.perf_counter() - start)
         if metrics:
             self.checkpoints.save(trainer.state_dict())

@@ -12,6 +12,7 @@ from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.runs.process import Process
+from msd_ray.stopping import STOP
 from msd_ray.storage import Change, Store
 
 LOG = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def held(store: Store, clock: Callable[[], float] = time.time) -> Iterator["Leas
     thread = threading.Thread(target=_keep, args=(lease, ended), name="lease", daemon=True)
     thread.start()
     try:
-        yield lease
+        with STOP.before_the_end(lease.release):
+            yield lease
     finally:
         ended.set()
         thread.join()

@@ -15,6 +15,7 @@ from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.lease import held, refuse_if_held
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.teacher import default_cache
+from msd_ray.stopping import STOP
 from msd_ray.storage import Store
 from msd_ray.sweep.directory import keep_definition, refuse_other_definition
 from msd_ray.sweep.family import Family
@@ -23,6 +24,7 @@ from msd_ray.sweep.pruning import prune
 from msd_ray.sweep.results import conclude
 from msd_ray.sweep.schema import Trials
 from msd_ray.sweep.steering import Steering
+from msd_ray.sweep.stop_sign import make_sign, put_up_if_asked
 from msd_ray.sweep.training import Premises
 from msd_ray.sweep.tuning import run_trials
 
@@ -31,8 +33,8 @@ def sweep(family: Family, store: Store, address: str | None, listener: Listener)
     """Runs whatever of the sweep has not been run yet, and writes its results into the directory `store`.
 
     Raises UserError where the definition is wrong, the directory holds another sweep or another process drives it, or
-    the cluster is too small; TrainingError where a trial's process kept dying; KeyboardInterrupt after Ctrl-C, with the
-    results so far written.
+    the cluster is too small; TrainingError where a trial's process kept dying; Stopped where this process was told to
+    end (KeyboardInterrupt where it does not listen for that), with the results so far written.
     """
     plans = family.check()
     refuse_other_definition(store, family)
@@ -99,7 +101,11 @@ def _run(
         for plan in plans:
             make_pairs(plan, plan.jobs, pool, store.child("teacher"), cache, listener.note)
         replicas = pool.actors if pool else []
-        run_trials(steering, Premises(family, store, cache, replicas, features, slots), chores)
+        sign = make_sign()
+        premises = Premises(family, store, cache, replicas, features, slots, sign)
+        with STOP.in_order():
+            run_trials(steering, premises, [*chores, partial(put_up_if_asked, sign)])
+    STOP.check()
     if steering.given_up:
         lost = len(steering.given_up)
         raise TrainingError(f"the processes of {lost} trials kept dying; the same command tries again")

@@ -63,8 +63,9 @@ class Steering:
         return spent or len(self._ledger.records) >= self.most
 
     def goes_on(self, number: int, sent: dict[str, Any]) -> bool:
-        """Whether the trial goes on after what it sent: a report, or an `error` that it ended with."""
-        if self._ledger.records[number].state != "running":
+        """Whether the trial goes on after what it sent: a report, an `error` that it ended with, or that it `stopped`
+        with the sweep, to go on with the next."""
+        if self._ledger.records[number].state != "running" or "stopped" in sent:
             return False
         if "error" in sent:
             self._ledger.fail(number, sent["error"])

@@ -1,5 +1,6 @@
 """One trial: its students trained from milestone to milestone on the sweep's cluster, and measured at each."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from msd_ray.cluster.support import Support
 from msd_ray.cluster.work import Work
 from msd_ray.data import Samples
 from msd_ray.ensemble import Ensemble
-from msd_ray.errors import TrainingError
+from msd_ray.errors import Stopped, TrainingError
 from msd_ray.evaluation import Judge
 from msd_ray.recipes import Recipe
 from msd_ray.runs.clocks import Clock
@@ -46,7 +47,7 @@ class Silent:
 @dataclass(frozen=True)
 class Premises:
     """What all trials of a sweep share. store: the sweep's directory. replicas: of the teacher pool. features: of the
-    real samples, [N, d]. slots: that a trial may have."""
+    real samples, [N, d]. slots: that a trial may have. sign: an actor, see `StopSign`."""
 
     family: Family
     store: Store
@@ -54,6 +55,7 @@ class Premises:
     replicas: list[Any]
     features: Any
     slots: int
+    sign: Any
 
 
 class Means(Protocol):
@@ -63,6 +65,7 @@ class Means(Protocol):
     slots: RaySlots
     pool: Support
     device: torch.device
+    stopping: Callable[[], bool]
 
     @property
     def judge(self) -> Judge: ...
@@ -84,7 +87,7 @@ class Trial:
 
     def advance(self, reported: int) -> Report:
         """Trains to the first milestone after `reported` images per student, and measures. Raises TrainingError where a
-        student fails or the ensemble cannot be measured."""
+        student fails or the ensemble cannot be measured, Stopped where the sweep is to end now."""
         until = next(m for m in self._milestones if m > reported)
         for end in shareable(self._plan):
             if reported < end < until:
@@ -115,8 +118,10 @@ class Trial:
         config = self._plan.cluster
         terms = Terms(config.policy, self._means.premises.slots, config.max_failures, config.silence_seconds)
         self._board.begin()
-        statuses = Driver(work, self._means.slots, terms, self._board, self._means.pool).run()
+        statuses = Driver(work, self._means.slots, terms, self._board, self._means.pool).run(self._means.stopping)
         self._board.write()
+        if self._means.stopping():
+            raise Stopped("the sweep is stopped", 1)
         if failed := [s for s in statuses if s.state == "failed"]:
             raise TrainingError("; ".join(f"{s.name}: {s.error}" for s in failed))
 

@@ -13,6 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from msd_ray.errors import MsdRayError
+from msd_ray.stopping import STOP
 from msd_ray.sweep.steering import Steering
 from msd_ray.sweep.training import Premises
 from msd_ray.sweep.workplace import TuneTrial
@@ -41,6 +42,8 @@ class Suggesting(_NotKept, Searcher):
         self._steering = steering
 
     def suggest(self, trial_id: str) -> Any:
+        if STOP.asked:
+            return Searcher.FINISHED
         record = self._steering.next()
         if record is None:
             return Searcher.FINISHED if self._steering.settled else None
@@ -89,8 +92,8 @@ class Chores(_NotKept, tune.Callback):
 
 
 def run_trials(steering: Steering, premises: Premises, chores: Sequence[Callable[[], None]]) -> None:
-    """Runs trials until the steering has no more, or somebody presses Ctrl-C. What the steering or a chore raises ends
-    it.
+    """Runs trials until the steering has no more, or this process is told to end. What the steering or a chore raises
+    ends it.
 
     Tune keeps nothing: where the sweep stands is in its ledger, where a trial stands in its run directory.
     """

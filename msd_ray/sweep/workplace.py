@@ -1,6 +1,7 @@
 """The processes in which trials run. They import neither Optuna nor Tune's schedulers, so that they start sooner."""
 
 import logging
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -10,8 +11,9 @@ from msd_ray.cluster.connect import room_for
 from msd_ray.cluster.pool.pool import BorrowedPool
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.support import NoPool, Support
-from msd_ray.errors import MsdRayError
+from msd_ray.errors import MsdRayError, Stopped
 from msd_ray.evaluation import Judge
+from msd_ray.sweep.stop_sign import StopAsked
 from msd_ray.sweep.training import Premises, Trial
 from msd_ray.training.device import prepare_device
 
@@ -25,6 +27,7 @@ class Workplace:
         family = premises.family
         config, alone = family.first.cluster, family.definition.trials.concurrent == 1
         self.device = prepare_device(family.definition.trials.gpus, family.first.training.threads)
+        self.stopping: Callable[[], bool] = StopAsked(premises.sign)
         self.pool: Support = NoPool()
         if premises.replicas:
             self.pool = BorrowedPool(premises.replicas, family.first.cluster.pool.silence_seconds)
@@ -61,6 +64,8 @@ class TuneTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             report = self._opened().advance(self._reported)
+        except Stopped:
+            return {"number": self._number, "stopped": True}
         except MsdRayError as error:
             return {"number": self._number, "error": str(error)}
         except Exception as error:  # a fault of one trial, which is not to end the others

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -56,14 +57,14 @@ class TeacherTrainer:
     def done(self) -> bool:
         return self.nimg >= self.config.images
 
-    def advance(self, images: int) -> list[Metric]:
-        """Trains on at least `images` more images, or to the end; returns the mean loss.
+    def advance(self, images: int, hurried: Callable[[], bool] = lambda: False) -> list[Metric]:
+        """Trains on at least `images` more images, or to the end, or until `hurried()`; returns the mean loss.
 
         Raises TrainingError where the loss is no longer finite.
         """
         averages, end = Averages(), self.nimg + images
         wall, cpu = time.perf_counter(), time.process_time()
-        while not self.done and self.nimg < end:
+        while not self.done and self.nimg < end and not hurried():
             averages.add({"edm": self._step()})
         self.wall_seconds += time.perf_counter() - wall
         self.cpu_seconds += time.process_time() - cpu

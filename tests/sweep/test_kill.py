@@ -42,8 +42,9 @@ def test_trials_and_decisions_are_those_of_a_sweep_that_nobody_disturbed(cluster
     for _ in range(3):
         signal_after_a_report(command, signal.SIGKILL, rng.uniform(0, 1.5))
         assert outcome(killed) != outcome(calm)  # so there was something left to do
-    code, err = signal_after_a_report(command, signal.SIGINT, 0.0)
-    assert code == 130 and "the same command goes on" in err
+    code, err = signal_after_a_report(command, signal.SIGTERM, 0.0)
+    assert code == 143
+    assert err.endswith("stopped; the same command goes on from the last checkpoint\n")
     assert (killed / "sweep.parquet").exists() and (killed / "report.html").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
