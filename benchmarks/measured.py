@@ -12,12 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
+from msd_ray.cluster.measuring import Measuring
 from msd_ray.cluster.students import StudentTask, StudentTraining
 from msd_ray.cluster.work import Progress
-from msd_ray.storage import Store
 from msd_ray.teachers import Answer, Teacher
 from msd_ray.training.checkpoints import Checkpoints
+from msd_ray.training.saving import Saver
 from msd_ray.training.state import State
+from msd_ray.training.student import StudentTrainer
 
 
 class Clocks:
@@ -54,13 +56,12 @@ class MeasuredTask:
 
     task: StudentTask
 
-    def open(self) -> "MeasuredTraining":
-        training, clocks = self.task.open(), Clocks()
+    def open(self, known: int = 0) -> "MeasuredTraining":
+        training, clocks = self.task.open(known), Clocks()
         training.trainer.teacher = _TimedTeacher(training.trainer.teacher, clocks)
-        checkpoints = _TimedCheckpoints(training.checkpoints.store, training.checkpoints.keep, clocks)
-        return MeasuredTraining(
-            training.trainer, checkpoints, training.judge, training.evaluation, training.pool, clocks=clocks
-        )
+        saver = _TimedSaver(training.saver.checkpoints, clocks)
+        measuring = _TimedMeasuring(**vars(training.measuring), clocks=clocks)
+        return MeasuredTraining(training.trainer, saver, measuring, training.pool, clocks=clocks)
 
 
 @dataclass(kw_only=True)
@@ -78,19 +79,31 @@ class MeasuredTraining(StudentTraining):
             wall=dict(self.clocks.wall),
         )
 
-    def _fid(self) -> float:
-        with self.clocks("probe"):
-            return super()._fid()
 
+class _TimedSaver(Saver):
+    """Times how long training stands still for its checkpoints."""
 
-class _TimedCheckpoints(Checkpoints):
-    def __init__(self, store: Store, keep: int, clocks: Clocks) -> None:
-        super().__init__(store, keep)
+    def __init__(self, checkpoints: Checkpoints, clocks: Clocks) -> None:
+        super().__init__(checkpoints)
         self._clocks = clocks
 
-    def save(self, state: State) -> None:
+    def begin(self, state: State) -> None:
+        self.finish()
         with self._clocks("checkpoint"):
-            super().save(state)
+            super().begin(state)
+
+    def finish(self) -> None:
+        with self._clocks("checkpoint"):
+            super().finish()
+
+
+@dataclass(kw_only=True)
+class _TimedMeasuring(Measuring):
+    clocks: Clocks
+
+    def measure(self, trainer: StudentTrainer, begin: int) -> float | None:
+        with self.clocks("probe"):
+            return super().measure(trainer, begin)
 
 
 @dataclass(frozen=True)

@@ -133,13 +133,16 @@ class Driver:
         for slot, student in self._scheduler.assign():
             self._give(slot, student)
 
-    def _give(self, slot: int, student: int) -> None:
+    def _give(self, slot: int, student: int, images: int | None = None) -> None:
+        """images: that it trains on, if not a whole segment."""
         status, work = self._status[student], self._work[student]
+        work = work if images is None else replace(work, segment=images)
         self._running[slot] = student
         self._silence.begin(slot, self._slots.now())
         nimg = status.progress.nimg if status.progress else None
+        saved = status.progress.saved if status.progress else 0
         parked = self._scheduler.at_home(slot) - {student}
-        self._slots.give(slot, Order(student, work, nimg, parked, list(self._support.replicas)))
+        self._slots.give(slot, Order(student, work, nimg, parked, list(self._support.replicas), saved))
         self._set(student, state="starting" if status.state == "waiting" else status.state, slot=slot)
         if status.state != "training":
             kind = "resumed" if status.state == "restarting" else "started"
@@ -180,6 +183,9 @@ class Driver:
             self._end(student, "done")
         elif slot not in self._leaving and self._scheduler.waiting <= self._coming():
             self._give(slot, student)
+            return
+        elif progress.writing:  # nobody else may train the student before its checkpoint is whole
+            self._give(slot, student, images=0)
             return
         else:
             self._scheduler.wait(student, progress.nimg)
@@ -240,7 +246,7 @@ class Driver:
             self._end(student, "failed", f"its process died {failures} times in a row without progress: {reason}")
         else:
             self._set(student, state="restarting")
-            self._scheduler.wait(student, status.progress.nimg if status.progress else 0)
+            self._scheduler.wait(student, status.progress.saved if status.progress else 0)
 
     def _remove(self, slot: int, reason: str) -> None:
         if slot in self._up:

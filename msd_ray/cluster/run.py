@@ -18,7 +18,7 @@ from msd_ray.data import load_data
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
 from msd_ray.recipes import ClusterConfig
-from msd_ray.runs.directory import assemble, checkpoint_of, flaw_of, folder, keep_recipe, refuse_other_recipe
+from msd_ray.runs.directory import assemble, flaw_of, folder, images_of, keep_recipe, refuse_other_recipe
 from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import Group, Job, Plan
 from msd_ray.runs.start import check_init
@@ -39,21 +39,21 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
     check_init(plan)
     missing = _unfinished(plan, store, listener.note)
     jobs = [job for group in missing for job in group.jobs if not _trained(store, job)]
-    taught = has_teacher(store.child("teacher")) or has_teacher(cached_in(cache, plan.recipe, plan.teacher))
-    if jobs or not taught:
+    teacher = _whole_teacher(plan, store, cache)
+    if jobs or not teacher:
         with connected(address, dashboard=plan.cluster.shares) as where:
             check_room(max(1, len(jobs)), plan.cluster)
             with held(store) as lease:
                 slots = min(room_for(len(jobs), plan.cluster), len(jobs))
                 listener.note(f"{where}: {slots} of {len(jobs)} students at a time")
                 board = Board(store, plan.cluster.price, listener, [lease.refuse_if_lost])
-                _train(plan, jobs, store, cache, board)
+                _train(plan, jobs, store, cache, board, teacher)
                 _finish(plan, missing, store, lease)
                 board.write(finished=True)
     else:
         with held(store) as lease:
             keep_recipe(store, plan.recipe)
-            _own_teacher(plan, store, cache)
+            _take_teacher(teacher, store)
             _finish(plan, missing, store, lease)
 
 
@@ -71,26 +71,37 @@ def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[G
     return found
 
 
-def _train(plan: Plan, jobs: list[Job], store: Store, cache: Store, board: Board) -> None:
+def _train(plan: Plan, jobs: list[Job], store: Store, cache: Store, board: Board, teacher: Store | None) -> None:
     keep_recipe(store, plan.recipe)  # not before it is certain that something will run
-    bring_teacher(plan, store, cache, board)
+    _bring_teacher(plan, store, cache, board, teacher)
     if jobs:
         _train_students(plan, jobs, store, cache, board)
 
 
 def bring_teacher(plan: Plan, store: Store, cache: Store, board: Board) -> None:
     """Sees that the directory `store` has the plan's teacher: its own, the cache's, or one that is trained now."""
-    if not _own_teacher(plan, store, cache):
+    _bring_teacher(plan, store, cache, board, _whole_teacher(plan, store, cache))
+
+
+def _bring_teacher(plan: Plan, store: Store, cache: Store, board: Board, known: Store | None) -> None:
+    """known: the folder of a whole teacher, if there is any."""
+    if known:
+        _take_teacher(known, store)
+    else:
         _train_teacher(plan, store, board)
         copy_teacher(store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher))
 
 
-def _own_teacher(plan: Plan, store: Store, cache: Store) -> bool:
-    """Whether the run has its teacher, which it takes from the cache if it can."""
-    own, cached = store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher)
-    if not has_teacher(own) and has_teacher(cached):
-        copy_teacher(cached, own)
-    return has_teacher(own)
+def _whole_teacher(plan: Plan, store: Store, cache: Store) -> Store | None:
+    """The folder of the plan's teacher: the run's own, or else the cache's. Reads all of it, so it is asked once."""
+    places = store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher)
+    return next((place for place in places if has_teacher(place)), None)
+
+
+def _take_teacher(source: Store, store: Store) -> None:
+    own = store.child("teacher")
+    if source.uri != own.uri:
+        copy_teacher(source, own)
 
 
 def _finish(plan: Plan, groups: list[Group], store: Store, lease: Lease) -> None:
@@ -149,8 +160,7 @@ def _shared(task: StudentTask, cluster: ClusterConfig, students: int) -> Task:
 
 
 def _trained(store: Store, job: Job) -> bool:
-    state = checkpoint_of(store, job)
-    return state is not None and state.meta["nimg"] >= job.spec.images
+    return images_of(store, job) >= job.spec.images
 
 
 def _complete(work: list[Work], cluster: ClusterConfig, board: Board, support: Support) -> None:

@@ -1,13 +1,14 @@
 """A slot: a process with its share of a node's CPUs and GPUs, in which students take turns."""
 
 import threading
+from contextlib import suppress
 
-import psutil
 import ray
-import torch
 
 from msd_ray.cluster.together.exchange import Exchange, Grant
 from msd_ray.cluster.work import Order, Progress, Training
+from msd_ray.errors import MsdRayError
+from msd_ray.training.device import free_memory
 
 ROOM = 3
 """A student stays in memory between its turns while this many times its size is free: others will come beside it."""
@@ -35,16 +36,21 @@ class Slot:
         """Trains the order's student for a segment; a checkpoint ends it."""
         self._make_room(order)
         training = self._held.pop(order.student, None)
-        if training is None or training.nimg != order.nimg:
-            training = order.work.task.open()
+        if training and training.nimg != order.nimg:
+            training = None  # before the memory is needed for what replaces it
+        training = training or order.work.task.open(order.saved)
         if training.exchange:
             self._exchanges[order.student] = training.exchange
         self._advancing = training
         try:
             progress = training.advance(order.work.segment, order.replicas, self._hurried.is_set)
+        except BaseException:
+            with suppress(MsdRayError):
+                training.rest()  # so that it writes nothing while others try again
+            raise
         finally:
             self._advancing = None
-        if not progress.done and training.bytes * ROOM < _free_bytes():
+        if not progress.done:
             self._held[order.student] = training
         return progress
 
@@ -72,14 +78,13 @@ class Slot:
 
     def _make_room(self, order: Order) -> None:
         """Forgets the students that are not to be kept; those that are keep nothing but memory."""
-        for student in set(self._held) - {order.student}:
+        others = set(self._held) - {order.student}
+        for student in others:
             self._held[student].rest()
-            if student not in order.parked:
+        for student in others:
+            if student not in order.parked or not _leaves_room(self._held[student]):
                 del self._held[student]
 
 
-def _free_bytes() -> int:
-    """Of the memory that students are held in."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available)
+def _leaves_room(training: Training) -> bool:
+    return training.bytes * ROOM < free_memory(training.device)

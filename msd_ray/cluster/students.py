@@ -1,20 +1,21 @@
 """The tasks of a run: its students, and a teacher that has to be trained first."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from msd_ray.cluster.measuring import Measuring
 from msd_ray.cluster.pool.client import TeacherPool
 from msd_ray.cluster.work import Alone, Progress
-from msd_ray.data import DataConfig, load_data
-from msd_ray.diffusion import Noise, one_step
+from msd_ray.data import DataConfig, DataSet, Samples, load_data
+from msd_ray.diffusion import Noise
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
-from msd_ray.evaluation.tiles import sheet
 from msd_ray.networks import DenoiserSpec
-from msd_ray.random import stream
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.pairs import load_pairs
 from msd_ray.runs.start import starting_weights
@@ -25,7 +26,7 @@ from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.device import prepare_device
 from msd_ray.training.group import ALONE, Group
 from msd_ray.training.metrics import Metric, newest_loss
-from msd_ray.training.preview import PREVIEWS, can_preview, preview
+from msd_ray.training.saving import Saver
 from msd_ray.training.spec import Extras, StudentSpec
 from msd_ray.training.student import StudentTrainer
 from msd_ray.training.teacher import TeacherConfig, TeacherTrainer
@@ -58,44 +59,58 @@ class StudentTask:
     around: Surroundings
     until: int | None = None
 
-    def open(self, group: Group = ALONE) -> "StudentTraining":
+    def open(self, known: int = 0, group: Group = ALONE) -> "StudentTraining":
         """group: the processes that train the student together."""
         around, spec = self.around, self.spec
         device = prepare_device(around.gpus, spec.training.threads)
+        checkpoints = Checkpoints(self.checkpoints, spec.training.keep)
+        state = checkpoints.latest(known)
         data = load_data(around.data)
         real = data.train.only(list(spec.conditions))
-        features = load_features(around.evaluation.features, data, around.cache)
-        initial, fake = starting_weights(spec, around.teacher, around.init)
+        trainer, pool = self._trainer(real, device, group, resumed=state is not None)
+        measuring = Measuring(self.checkpoints, around.evaluation, partial(self._judge, data, real))
+        if state:
+            trainer.load_state_dict(state)
+            measuring.resume(trainer.nimg)
+        return StudentTraining(trainer, Saver(checkpoints), measuring, pool, self.until)
+
+    def _trainer(
+        self, real: Samples, device: torch.device, group: Group, resumed: bool
+    ) -> tuple[StudentTrainer, TeacherPool | None]:
+        """resumed: whether it is about to take its weights from a checkpoint."""
+        around, spec = self.around, self.spec
         needs = [spec.objective(stage).needs for stage in spec.stages]
-        original = pairs = None
+        original = pairs = initial = fake = None
         if not around.pool or any(n.encoder for n in needs):
             original = load_teacher(around.teacher, spec.training.precision).to(device)
+        if not resumed:
+            initial, fake = starting_weights(spec, around.teacher, around.init, original)
         if around.pairs and any(n.pairs for n in needs):
             pairs = load_pairs(*around.pairs, spec.denoiser.sample_shape).to(device)
         pool = TeacherPool(around.pool, first=spec.index) if around.pool else None
         teacher: Teacher | None = pool or (LocalTeacher(original) if original else None)
         assert teacher
-        trainer = StudentTrainer(spec, teacher, initial, real, device, Extras(fake, original, pairs), group)
-        checkpoints = Checkpoints(self.checkpoints, spec.training.keep)
-        if state := checkpoints.latest():
-            trainer.load_state_dict(state)
-        judge = Judge(features, real, around.evaluation)
-        return StudentTraining(trainer, checkpoints, judge, around.evaluation, pool, self.until)
+        return StudentTrainer(spec, teacher, initial, real, device, Extras(fake, original, pairs), group), pool
+
+    def _judge(self, data: DataSet, real: Samples) -> Judge:
+        evaluation = self.around.evaluation
+        return Judge(load_features(evaluation.features, data, self.around.cache), real, evaluation)
 
 
 @dataclass
 class StudentTraining(Alone):
-    """A student in the process of a slot: it trains, is measured and writes a checkpoint. Where processes train it
+    """A student in the process of a slot: it trains, writes a checkpoint and is measured. Where processes train it
     together, the first of them does what is not training."""
 
     trainer: StudentTrainer
-    checkpoints: Checkpoints
-    judge: Judge
-    evaluation: EvaluationConfig
+    saver: Saver
+    measuring: Measuring
     pool: TeacherPool | None
     until: int | None = None
     began: tuple[int, float] | None = None
     """The image and the time at which the segment under way began."""
+    loss: float = float("nan")
+    """Of the segment before."""
 
     @property
     def nimg(self) -> int:
@@ -103,7 +118,11 @@ class StudentTraining(Alone):
 
     @property
     def bytes(self) -> int:
-        return self.trainer.state_dict().bytes
+        return self.trainer.bytes()
+
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.device
 
     @property
     def done(self) -> bool:
@@ -116,68 +135,65 @@ class StudentTraining(Alone):
 
     def standing(self) -> Progress:
         trainer = self.trainer
-        return _standing(trainer.nimg, trainer.stage, self.done, newest_loss(trainer.metrics), self.began)
+        return _standing(trainer.nimg, trainer.stage, self.done, self._loss(), self.began)
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         trainer, pool = self.trainer, self.pool
         if pool:
             pool.use(replicas)
         begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
-        self.began = begin, start
-        trainer.advance(min(images, self._end - begin), hurried)
+        self.began, end, fid = (begin, start), min(begin + images, self._end), None
+        if self.measuring.interrupted and trainer.group.rank == 0 and not hurried():
+            fid = self.measuring.measure_again(trainer)
+        trainer.advance(end - begin, hurried)
         seconds = time.perf_counter() - start
         cpu, wait = (now - before for now, before in zip(self._asked(), asked, strict=True))
-        cpu = trainer.group.total(cpu, trainer.device)
-        fid = self._conclude(begin, cpu, wait) if trainer.group.rank == 0 else None
+        self._log_cost(trainer.group.total(cpu, trainer.device), wait)
+        self.loss, metrics = self._loss(), trainer.take_metrics()
+        if trainer.group.rank == 0:
+            in_a_hurry = trainer.nimg < end or hurried()
+            if trainer.nimg > begin:
+                fid = self._conclude(begin, metrics, in_a_hurry)
+            if in_a_hurry or self.done or trainer.nimg == begin:
+                self.saver.finish()
         return Progress(
             trainer.nimg,
             trainer.stage,
             (trainer.nimg - begin) / seconds,
             self.done,
-            loss=newest_loss(trainer.metrics),
+            loss=self.loss,
             fid=fid,
-            fid_samples=self.evaluation.curve_samples,
+            fid_samples=self.measuring.evaluation.curve_samples,
             begin=begin,
             waited=wait / seconds,
+            writing=self.saver.writing,
         )
+
+    def rest(self) -> None:
+        self.trainer.drop_gradients()
+        self.saver.finish()
+
+    def _conclude(self, begin: int, metrics: list[Metric], hurried: bool) -> float | None:
+        """Saves what was trained since `begin`, then measures it; the FID, if there is one. In a hurry only saves."""
+        trainer, measuring = self.trainer, self.measuring
+        due = not hurried and measuring.due(trainer, begin)
+        measuring.keep(trainer.nimg, metrics, measuring=due)
+        self.saver.begin(trainer.state_dict())
+        return measuring.measure(trainer, begin) if due else None
+
+    def _loss(self) -> float:
+        loss = newest_loss(self.trainer.metrics)
+        return self.loss if math.isnan(loss) else loss
 
     def _asked(self) -> tuple[float, float]:
         """CPU seconds that this process's requests have cost the pool so far, and seconds that it waited for it."""
         return (self.pool.cpu_seconds, self.pool.wait_seconds) if self.pool else (0.0, 0.0)
 
-    def _conclude(self, begin: int, teacher_cpu: float, teacher_wait: float) -> float | None:
-        """Measures and keeps what was trained since `begin`; the FID, if there is one yet. teacher_cpu, teacher_wait:
-        seconds that all processes cost the pool, and that this one waited for it."""
-        trainer, fid = self.trainer, None
-        if trainer.makes_samples:
-            fid = self._fid()
-            self._log(f"fid@{self.evaluation.curve_samples}", fid)
-        self._preview(begin)
-        if self.pool:
-            self._log("teacher_cpu_seconds", teacher_cpu)
-            self._log("teacher_wait_seconds", teacher_wait)
-        if trainer.nimg > begin:
-            self.checkpoints.save(trainer.state_dict())
-        return fid
-
-    def _log(self, name: str, value: float) -> None:
-        self.trainer.metrics.append(Metric(self.trainer.stage, self.trainer.nimg, name, value))
-
-    def _preview(self, begin: int) -> None:
-        """Keeps a picture of what the networks make of the same noise, where this segment passed a due image."""
-        every, trainer = self.evaluation.preview_every, self.trainer
-        if can_preview(trainer.spec) and begin // every < trainer.nimg // every:
-            name = f"{trainer.nimg:012d}.png"
-            self.checkpoints.store.child(PREVIEWS).write(name, sheet(preview(trainer)))
-
-    def _fid(self) -> float:
-        trainer, n = self.trainer, self.evaluation.curve_samples
-        spec = trainer.spec
-        z = torch.randn(n, *spec.denoiser.sample_shape, generator=stream("curve", spec.index))
-        condition = torch.tensor(spec.conditions)[torch.arange(n) % len(spec.conditions)]
-        with torch.no_grad():
-            x = one_step(trainer.ema, z.to(trainer.device), condition.to(trainer.device), spec.noise.sigma_init)
-        return self.judge.fid(x.cpu())
+    def _log_cost(self, cpu: float, wait: float) -> None:
+        """cpu, wait: seconds that all processes cost the pool, and that this one waited for it."""
+        trainer = self.trainer
+        for name, seconds in [("teacher_cpu_seconds", cpu), ("teacher_wait_seconds", wait)] if self.pool else []:
+            trainer.metrics.append(Metric(trainer.stage, trainer.nimg, name, seconds))
 
 
 @dataclass(frozen=True)
@@ -191,14 +207,14 @@ class TeacherTask:
     checkpoints: Store
     gpus: float
 
-    def open(self) -> "TeacherTraining":
+    def open(self, known: int = 0) -> "TeacherTraining":
         device = prepare_device(self.gpus, self.config.threads)
         real = load_data(self.data).train
         trainer = TeacherTrainer(self.config, self.spec, self.noise, real, device)
         checkpoints = Checkpoints(self.checkpoints, keep=1)
-        if state := checkpoints.latest():
+        if state := checkpoints.latest(known):
             trainer.load_state_dict(state)
-        return TeacherTraining(trainer, checkpoints)
+        return TeacherTraining(trainer, Saver(checkpoints))
 
 
 @dataclass
@@ -206,7 +222,7 @@ class TeacherTraining(Alone):
     """A teacher in the process of a slot."""
 
     trainer: TeacherTrainer
-    checkpoints: Checkpoints
+    saver: Saver
     began: tuple[int, float] | None = None
     loss: float = float("nan")
     """Of the segment before."""
@@ -217,7 +233,11 @@ class TeacherTraining(Alone):
 
     @property
     def bytes(self) -> int:
-        return self.trainer.state_dict().bytes
+        return self.trainer.bytes()
+
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.device
 
     def standing(self) -> Progress:
         return _standing(self.trainer.nimg, "teacher", self.trainer.done, self.loss, self.began)
@@ -228,9 +248,15 @@ class TeacherTraining(Alone):
         metrics = trainer.advance(images, hurried)
         rate = (trainer.nimg - begin) / (time.perf_counter() - start)
         if metrics:
-            self.checkpoints.save(trainer.state_dict())
-        self.loss = newest_loss(metrics)
-        return Progress(trainer.nimg, "teacher", rate, trainer.done, loss=self.loss, begin=begin)
+            self.saver.begin(trainer.state_dict())
+            self.loss = newest_loss(metrics)
+        if trainer.done or hurried() or not metrics:
+            self.saver.finish()
+        writing = self.saver.writing
+        return Progress(trainer.nimg, "teacher", rate, trainer.done, loss=self.loss, begin=begin, writing=writing)
+
+    def rest(self) -> None:
+        self.saver.finish()
 
 
 def _standing(nimg: int, stage: str, done: bool, loss: float, began: tuple[int, float] | None) -> Progress:

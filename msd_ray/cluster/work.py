@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import torch
+
     from msd_ray.cluster.together.exchange import Exchange
 
 
@@ -12,7 +14,8 @@ if TYPE_CHECKING:
 class Progress:
     """Where a trainer stands after a segment. begin: the image it started the segment from. fid: of the student on
     its own classes, over fid_samples samples. waited: the share of the segment's time spent waiting for the teacher.
-    beats: counts signs of life that are no images, where there are such within a segment."""
+    beats: counts signs of life that are no images, where there are such within a segment. writing: whether its
+    checkpoint is still being written, so that the one before counts if its process dies."""
 
     nimg: int
     stage: str
@@ -24,6 +27,12 @@ class Progress:
     begin: int = 0
     waited: float = 0.0
     beats: int = 0
+    writing: bool = False
+
+    @property
+    def saved(self) -> int:
+        """Images of the newest checkpoint that is whole."""
+        return self.begin if self.writing else self.nimg
 
     @property
     def quality(self) -> str:
@@ -32,7 +41,7 @@ class Progress:
 
 
 class Training(Protocol):
-    """A trainer in the process of a slot. nimg: images it has seen. bytes: the memory it holds on its device.
+    """A trainer in the process of a slot. nimg: images it has seen. bytes: the memory it holds on its `device`.
     exchange: where workers that train the student together ask how far they may go, None where there are none."""
 
     @property
@@ -44,8 +53,15 @@ class Training(Protocol):
     @property
     def bytes(self) -> int: ...
 
+    @property
+    def device(self) -> "torch.device": ...
+
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
-        """Trains on `images` more images, fewer once `hurried()`, and writes a checkpoint. replicas: of the teacher."""
+        """Trains on `images` more images, fewer once `hurried()`, and writes a checkpoint. replicas: of the teacher.
+
+        The checkpoint may still be being written afterwards, but not where the student is done, hurried or trained on
+        no image at all.
+        """
         ...
 
     def standing(self) -> Progress:
@@ -53,7 +69,8 @@ class Training(Protocol):
         ...
 
     def rest(self) -> None:
-        """Another student comes: keeps nothing but memory."""
+        """Another student comes: keeps nothing but memory, and of that no more than it needs to go on. Ends the writing
+        of its checkpoint first; raises what went wrong with it."""
         ...
 
 
@@ -69,8 +86,9 @@ class Alone:
 class Task(Protocol):
     """What one student's training is made from; small, and sent to whichever slot takes it."""
 
-    def open(self) -> Training:
-        """The trainer as its newest checkpoint has it."""
+    def open(self, known: int = 0) -> Training:
+        """The trainer as its newest checkpoint has it. known: images of one that is known to be written. Raises
+        TrainingError where there is none of so many images to be seen, so that the storage is not the same."""
         ...
 
 
@@ -86,11 +104,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Order:
-    """One segment for a slot. nimg: where the driver knows the student to be, None if it never heard of it.
-    parked: the other students that the slot may go on holding in memory. replicas: of the teacher pool."""
+    """One segment for a slot. nimg: where the driver knows the student to be, None if it never heard of it. saved:
+    images of its newest checkpoint that the driver knows to be written. parked: the other students that the slot may
+    go on holding in memory. replicas: of the teacher pool."""
 
     student: int
     work: Work
     nimg: int | None
     parked: frozenset[int] = frozenset()
     replicas: list[Any] = field(default_factory=list)
+    saved: int = 0

@@ -18,7 +18,7 @@ from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.partition import Partition
-from msd_ray.storage import Manifest, Store, read_manifest, write_bundle
+from msd_ray.storage import Chunks, Manifest, Store, read_manifest, write_bundle
 
 FORMAT_VERSION = 2
 
@@ -46,8 +46,9 @@ def save_ensemble(
 ) -> None:
     """Writes an ensemble into the directory `store`, atomically.
 
-    recipe: JSON-able. members: one per student, in order. Raises ValueError where these contradict each other,
-    UserError where the store cannot be written to.
+    recipe: JSON-able. members: one per student, in order; a file that weights are kept in is copied. Raises ValueError
+    where these contradict each other, CorruptError where such a file is damaged, UserError where the store cannot be
+    written to.
     """
     problem = contradiction(partition, labels, members, sampling)
     if problem:
@@ -60,11 +61,11 @@ def save_ensemble(
         "sampling": sampling.to_json(),
         "students": [_described(member) for member in members],
     }
-    write_bundle(store, body, ((_file(member.index), partial(to_chunks, member.weights)) for member in members))
+    write_bundle(store, body, ((_file(member.index), _content(member)) for member in members))
 
 
 def read_description(store: Store) -> Description:
-    """What the manifest says, without reading weights: enough to route, or to load one student with `read_member`.
+    """What the manifest says, without reading weights: enough to route, or to find one student with `read_member`.
 
     Raises UserError if there is no ensemble, or one of a newer format; CorruptError if it is damaged.
     """
@@ -91,7 +92,8 @@ def read_description(store: Store) -> Description:
 
 
 def read_member(description: Description, index: int) -> Member:
-    """Student `index` of the ensemble; raises CorruptError if its file or its description is damaged."""
+    """Student `index` of the ensemble, its weights left in their file; raises CorruptError if its description is
+    damaged."""
     store, manifest = description.store, description.manifest
     try:
         raw = manifest.body["students"][index]
@@ -99,7 +101,7 @@ def read_member(description: Description, index: int) -> Member:
         facts = int(raw["index"]), tuple(raw["conditions"]), spec, float(raw["sigma_init"]), int(raw["nimg"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise _nonsense(store, error) from error
-    return Member(*facts, StoredWeights(store, manifest, file).read())
+    return Member(*facts, StoredWeights(store, manifest, file))
 
 
 def contradiction(
@@ -135,6 +137,11 @@ def _described(member: Member) -> dict[str, Any]:
         "nimg": member.nimg,
         "parameters": member.spec.parameters(),
     }
+
+
+def _content(member: Member) -> Chunks:
+    weights = member.weights
+    return weights.chunks if isinstance(weights, StoredWeights) else partial(to_chunks, weights)
 
 
 def _file(index: int) -> str:

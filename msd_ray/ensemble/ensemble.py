@@ -20,8 +20,8 @@ class Ensemble:
     """K students that make samples together.
 
     partition: who owns which conditions and noise levels. labels: name of each condition. recipe: what the students
-    were trained by. members: the students in order. parts: those of them that make a sample together. sampling: how
-    they make a sample, unless asked otherwise. parameters: of all of them together.
+    were trained by. members: the students in order. sampling: how they make a sample, unless asked otherwise.
+    parameters: of all of them together.
     """
 
     def __init__(
@@ -33,27 +33,33 @@ class Ensemble:
         device: torch.device | str = "cpu",
         sampling: Sampling = ONE_STEP,
     ) -> None:
-        """Raises CorruptError where the parts contradict each other or weights do not fit their network."""
+        """Raises CorruptError where the parts contradict each other."""
         problem = contradiction(partition, labels, members, sampling)
         if problem:
             raise CorruptError(f"this is not one ensemble: {problem}")
         self.recipe, self.partition, self.labels = recipe, partition, labels
         self.members, self.device, self.sampling = tuple(members), torch.device(device), sampling
-        self.parts = tuple(
-            Part(partition, [self.members[i] for i in partition.students_of(part)], sampling, device)
-            for part in range(partition.parts)
-        )
-        self.parameters = sum(part.parameters for part in self.parts)
+        self.parameters = sum(member.spec.parameters() for member in self.members)
+        self._parts: dict[int, Part] = {}
 
     @classmethod
     def load(cls, where: str | Store, device: torch.device | str = "cpu") -> "Ensemble":
-        """Reads an ensemble from a path, URI or store and verifies every byte of it.
+        """The ensemble at a path, URI or store. A student's weights are read, and every byte of them verified, when it
+        is first asked for a sample.
 
-        Raises UserError if there is none or it is of a newer format, CorruptError if it is damaged.
+        Raises UserError if there is none or it is of a newer format, CorruptError if its description is damaged.
         """
         known = read_description(where if isinstance(where, Store) else Store(where))
         members = [read_member(known, index) for index in range(known.partition.k)]
         return cls(known.recipe, known.partition, known.labels, members, device, known.sampling)
+
+    def part(self, number: int) -> Part:
+        """The students that make a sample together, ready to; they stay in memory. Raises CorruptError where weights
+        are damaged or do not fit their network."""
+        if number not in self._parts:
+            members = [self.members[i] for i in self.partition.students_of(number)]
+            self._parts[number] = Part(self.partition, members, self.sampling, self.device)
+        return self._parts[number]
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -82,15 +88,16 @@ class Ensemble:
         sampler ("heun" or "ddim") and steps replace those of an ensemble that takes several.
 
         Raises UserError for conditions that no student owns, for what is not an integer, for different lengths, and for
-        a sampler or steps that these students cannot be asked with.
+        a sampler or steps that these students cannot be asked with; CorruptError as `part`, before any is made.
         """
         sampling = self.sampling.changed(sampler, steps)
         wanted, seed_list = integers(conditions, "conditions"), integers(seeds, "seeds")
         if len(wanted) != len(seed_list):
             raise UserError(f"{len(wanted)} conditions but {len(seed_list)} seeds: give one seed per condition")
-        parts = self.partition.part_of(as_tensor(wanted)).tolist()
+        numbers = self.partition.part_of(as_tensor(wanted)).tolist()
+        parts = {number: self.part(number) for number in sorted(set(numbers))}
         out = torch.empty(len(wanted), *self.sample_shape)
-        for number, part in enumerate(self.parts):
-            mine = [i for i, of in enumerate(parts) if of == number]
+        for number, part in parts.items():
+            mine = [i for i, of in enumerate(numbers) if of == number]
             out[mine] = part.generate([(wanted[i], seed_list[i]) for i in mine], batch, sampling)
         return out

@@ -8,6 +8,7 @@ from torch import Tensor
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import CorruptError
 from msd_ray.networks import DenoiserSpec
+from msd_ray.networks.weights import StoredWeights
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Member:
     """index: the student's number. conditions: the classes it owns, rising. spec: how its network is built.
 
     sigma_init: noise level that its step starts from, if it makes samples in a single one. nimg: images it was trained
-    on. weights: its state dict.
+    on. weights: its state dict, or the file that it is kept in.
     """
 
     index: int
@@ -23,14 +24,20 @@ class Member:
     spec: DenoiserSpec
     sigma_init: float
     nimg: int
-    weights: dict[str, Tensor] = field(repr=False, compare=False)
+    weights: dict[str, Tensor] | StoredWeights = field(repr=False, compare=False)
+
+    def read(self) -> dict[str, Tensor]:
+        """Its state dict. Raises CorruptError where the file is damaged."""
+        return self.weights.read() if isinstance(self.weights, StoredWeights) else self.weights
 
     def build(self, device: torch.device | str = "cpu") -> EDMDenoiser:
-        """The student ready to generate, in float32. Raises CorruptError where the weights do not fit the spec."""
+        """The student ready to generate, in float32. Raises CorruptError where the weights do not fit the spec, or the
+        file is damaged."""
+        weights = self.read()
         try:
             with torch.device("meta"):
                 network = self.spec.build()
-            network.load_state_dict({name: value.float() for name, value in self.weights.items()}, assign=True)
+            network.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             reason = " ".join(str(error).split())
             raise CorruptError(f"the weights of student {self.index} do not fit its network: {reason}") from error

@@ -1,18 +1,25 @@
 """What students logged; apart from the directory itself, so that their processes need not load pandas."""
 
-from typing import Any
-
 import pandas as pd
 
-from msd_ray.runs.directory import checkpoint_of
-from msd_ray.runs.plan import Plan
+from msd_ray.runs.directory import checkpoints_of
+from msd_ray.runs.plan import Job, Plan
 from msd_ray.storage import Store
+from msd_ray.training.metrics import Metric
+from msd_ray.training.records import Records
 
 
 def curves(store: Store, plan: Plan) -> pd.DataFrame:
     """What all students logged so far, in long format: student, stage, nimg, name, value."""
-    rows: list[Any] = []
-    for job in plan.jobs:
-        state = checkpoint_of(store, job)
-        rows += [(job.name, *row) for row in (state.meta["metrics"] if state else [])]
+    rows = [(job.name, m.stage, m.nimg, m.name, m.value) for job in plan.jobs for m in logged(store, job)]
     return pd.DataFrame(rows, columns=["student", "stage", "nimg", "name", "value"])
+
+
+def logged(store: Store, job: Job) -> list[Metric]:
+    """What the job's student logged up to its newest checkpoint."""
+    checkpoints = checkpoints_of(store, job)
+    newest = checkpoints.newest()
+    if newest is None:
+        return []
+    # an older program's checkpoint holds all that was logged before it, others nothing
+    return Records(checkpoints.store).until(newest.nimg) or [Metric(*row) for row in newest.meta().get("metrics", [])]

@@ -11,7 +11,6 @@ from msd_ray.runs.plan import Group, Job, Plan
 from msd_ray.runs.standing import read_standing
 from msd_ray.storage import Store, check_sizes, read_manifest
 from msd_ray.training.checkpoints import Checkpoints
-from msd_ray.training.state import State
 
 _WITHOUT_EFFECT_ON_WEIGHTS = ("cluster", "evaluation")
 MAKES_AGAIN = "`msd-ray train` with the same recipe makes the ensemble again, from checkpoints where it finds them"
@@ -117,17 +116,24 @@ def refuse_unfinished(store: Store, groups: Iterable[Group]) -> None:
             raise UserError(flaw)
 
 
-def checkpoint_of(store: Store, job: Job) -> State | None:
-    return Checkpoints(folder(store, job.directory), job.spec.training.keep).latest()
+def checkpoints_of(store: Store, job: Job) -> Checkpoints:
+    return Checkpoints(folder(store, job.directory), job.spec.training.keep)
+
+
+def images_of(store: Store, job: Job) -> int:
+    """Images that the job's student has been trained on, as far as checkpoints tell. Reads no tensors."""
+    newest = checkpoints_of(store, job).newest()
+    return newest.nimg if newest else 0
 
 
 def assemble(store: Store, plan: Plan, group: Group, images: int | None = None) -> None:
-    """Makes the group's ensemble of its students' averaged weights. images: that each must have been trained on, if not
-    on all of the plan's. Raises UserError where one has not."""
+    """Makes the group's ensemble of its students' averaged weights, whose files it copies. images: that each must have
+    been trained on, if not on all of the plan's. Raises UserError where one has not, or has no whole checkpoint of
+    that any more."""
     members = []
     for job in group.jobs:
-        state = checkpoint_of(store, job)
-        if state is None or state.meta["nimg"] < (images or job.spec.images):
+        newest = checkpoints_of(store, job).newest()
+        if newest is None or newest.nimg < (images or job.spec.images):
             raise UserError(f"{job.name} has not finished training; run the same command again")
         members.append(
             Member(
@@ -135,12 +141,17 @@ def assemble(store: Store, plan: Plan, group: Group, images: int | None = None) 
                 conditions=job.spec.conditions,
                 spec=job.spec.denoiser,
                 sigma_init=job.spec.noise.sigma_init,
-                nimg=state.meta["nimg"],
-                weights=state.parts["ema"],
+                nimg=newest.nimg,
+                weights=newest.part("ema"),
             )
         )
     where, recipe = folder(store, group.directory), plan.recipe.to_json()
-    save_ensemble(where, recipe, group.partition, plan.labels, members, plan.sampling)
+    try:
+        save_ensemble(where, recipe, group.partition, plan.labels, members, plan.sampling)
+    except CorruptError:
+        for job in group.jobs:
+            checkpoints_of(store, job).discard_damaged()
+        raise UserError("a student's checkpoint was damaged and is dropped; run the same command again") from None
 
 
 def weights_part(recipe: Recipe) -> dict[str, Any]:

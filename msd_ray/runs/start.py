@@ -2,25 +2,29 @@
 
 from collections import Counter
 
+from msd_ray.diffusion import EDMDenoiser
 from msd_ray.ensemble import Description, read_description, read_member
 from msd_ray.errors import UserError
 from msd_ray.runs.directory import ensemble_folder
 from msd_ray.runs.plan import Plan
-from msd_ray.runs.teacher import load_teacher, spec_of
+from msd_ray.runs.teacher import spec_of, weights_of
 from msd_ray.storage import Store
 from msd_ray.training.spec import StudentSpec
 from msd_ray.training.state import Tensors
 
 
-def starting_weights(spec: StudentSpec, teacher: Store, init: str) -> tuple[Tensors | None, Tensors | None]:
+def starting_weights(
+    spec: StudentSpec, teacher: Store, init: str, loaded: EDMDenoiser | None = None
+) -> tuple[Tensors | None, Tensors | None]:
     """Weights that the generator and its fake score start from; None for fresh ones, or for the fake score the
-    generator's. The fake score starts as the teacher wherever their shapes agree."""
+    generator's. The fake score starts as the teacher wherever their shapes agree. loaded: the teacher, where it is in
+    memory already."""
     fits = spec_of(teacher).network == spec.denoiser.network
-    taught = load_teacher(teacher).state_dict() if fits else None
+    taught = (loaded.state_dict() if loaded else weights_of(teacher)) if fits else None
     if not init:
         return taught, taught
     known = read_description(ensemble_folder(init))
-    return read_member(known, _nearest(known, spec)).weights, taught
+    return read_member(known, _nearest(known, spec)).read(), taught
 
 
 def check_init(plan: Plan) -> None:

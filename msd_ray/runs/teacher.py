@@ -17,8 +17,8 @@ from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
-from msd_ray.storage import Store, copy_bundle, read_manifest, write_bundle
-from msd_ray.training.state import State
+from msd_ray.storage import Store, copy_bundle, read_manifest, verify, write_bundle
+from msd_ray.training.state import State, Tensors
 from msd_ray.training.teacher import TeacherTrainer
 
 REPORTS = 20  # while a teacher trains
@@ -48,7 +48,7 @@ def digest(determinants: list[Any]) -> str:
 def has_teacher(store: Store) -> bool:
     """Whether a folder holds a whole teacher; a damaged one counts as none, with a warning."""
     try:
-        load_teacher(store)
+        verify(store)
     except FileNotFoundError:
         return False
     except CorruptError as error:
@@ -59,9 +59,15 @@ def has_teacher(store: Store) -> bool:
 
 def load_teacher(store: Store, precision: str = "fp32") -> EDMDenoiser:
     """The teacher kept in a folder, frozen. Raises FileNotFoundError or CorruptError where there is none."""
-    denoiser = spec_of(store).build(precision).eval().requires_grad_(False)
-    denoiser.load_state_dict(StoredWeights(store, read_manifest(store), _FILE).read())
-    return denoiser
+    with torch.device("meta"):
+        denoiser = spec_of(store).build(precision)
+    denoiser.load_state_dict(weights_of(store), assign=True)
+    return denoiser.eval().requires_grad_(False)
+
+
+def weights_of(store: Store) -> Tensors:
+    """Those of the teacher kept in a folder. Raises as `load_teacher`."""
+    return StoredWeights(store, read_manifest(store), _FILE).read()
 
 
 def spec_of(store: Store) -> DenoiserSpec:

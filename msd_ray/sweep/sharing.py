@@ -6,6 +6,7 @@ from msd_ray.runs.directory import folder, weights_part
 from msd_ray.runs.plan import Job, Plan
 from msd_ray.runs.teacher import digest
 from msd_ray.storage import Store, copy_bundle, read_manifest
+from msd_ray.training.records import Record, Records
 
 
 def shared_folder(store: Store, plan: Plan, images: int) -> Store:
@@ -26,6 +27,7 @@ def publish(run: Store, plan: Plan, images: int, shared: Store) -> None:
     for job in plan.groups[0].jobs:
         target = _kept(shared, job, images)
         if not _whole(target):
+            _copy_curve(folder(run, job.directory), _kept_student(shared, job), images)
             copy_bundle(_checkpoint(run, job, images), target)
 
 
@@ -33,6 +35,7 @@ def adopt(run: Store, plan: Plan, images: int, shared: Store) -> bool:
     """Gives the run's students the checkpoints kept at `images`; whether there is one for each, whole."""
     try:
         for job in plan.groups[0].jobs:
+            _copy_curve(_kept_student(shared, job), folder(run, job.directory), images)
             copy_bundle(_kept(shared, job, images), _checkpoint(run, job, images))
     except (FileNotFoundError, CorruptError):
         return False
@@ -44,7 +47,17 @@ def _checkpoint(run: Store, job: Job, images: int) -> Store:
 
 
 def _kept(shared: Store, job: Job, images: int) -> Store:
-    return folder(shared, f"{job.spec.index:04d}/{_name(images)}")
+    return _kept_student(shared, job).child(_name(images))
+
+
+def _kept_student(shared: Store, job: Job) -> Store:
+    return shared.child(f"{job.spec.index:04d}")
+
+
+def _copy_curve(source: Store, target: Store, images: int) -> None:
+    """What was logged until then, as one record."""
+    if metrics := Records(source).until(images):
+        Records(target).write(images, Record(metrics))
 
 
 def _name(images: int) -> str:

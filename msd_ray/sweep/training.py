@@ -21,7 +21,7 @@ from msd_ray.evaluation import Judge
 from msd_ray.recipes import Recipe
 from msd_ray.runs.clocks import Clock
 from msd_ray.runs.curves import curves
-from msd_ray.runs.directory import assemble, checkpoint_of, folder, keep_recipe
+from msd_ray.runs.directory import assemble, folder, images_of, keep_recipe
 from msd_ray.runs.plan import Job, Plan
 from msd_ray.storage import Store
 from msd_ray.sweep.family import Family
@@ -106,8 +106,7 @@ class Trial:
 
     def _behind(self, images: int) -> list[Job]:
         """The students that have not come so far."""
-        states = [(job, checkpoint_of(self._store, job)) for job in self._plan.groups[0].jobs]
-        return [job for job, state in states if state is None or state.meta["nimg"] < images]
+        return [job for job in self._plan.groups[0].jobs if images_of(self._store, job) < images]
 
     def _train(self, until: int) -> None:
         jobs = self._behind(until)

@@ -20,6 +20,13 @@ class Batches:
         self._conditions = torch.tensor(spec.conditions, device=device)
         self._real = real and Samples(real.x.to(device), real.condition.to(device))
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What it draws from."""
+        real = [self._real.x, self._real.condition] if self._real else []
+        pairs = [self._pairs.z, self._pairs.x, self._pairs.condition] if self._pairs else []
+        return [*real, *pairs]
+
     def stream(self, nimg: int, purpose: str, shard: int) -> torch.Generator:
         """That of (seed, student, nimg, purpose), and the shard's number where there are several."""
         spec = self._spec

@@ -4,15 +4,53 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from msd_ray.errors import CorruptError
+from msd_ray.errors import CorruptError, TrainingError
 from msd_ray.networks.weights import StoredWeights, to_chunks
-from msd_ray.storage import MANIFEST, Chunks, Store, read_file, read_manifest, write_bundle
+from msd_ray.storage import (
+    MANIFEST,
+    Chunks,
+    Manifest,
+    Store,
+    check_sizes,
+    read_file,
+    read_manifest,
+    verify,
+    write_bundle,
+)
 from msd_ray.training.state import State
 
 LOG = logging.getLogger(__name__)
 META, SUFFIX = "state.json", ".safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One whose writing was completed, as its manifest has it; none of its tensors is read yet."""
+
+    nimg: int
+    stored: Store
+    manifest: Manifest
+
+    @property
+    def stage(self) -> str:
+        """Of the trainer; empty where an older program wrote it."""
+        return str(self.manifest.body.get("stage", ""))
+
+    def meta(self) -> dict[str, Any]:
+        """What it says beside tensors. Raises CorruptError where that is damaged."""
+        meta: dict[str, Any] = json.loads(read_file(self.stored, self.manifest, META))
+        return meta
+
+    def part(self, name: str) -> StoredWeights:
+        return StoredWeights(self.stored, self.manifest, f"{name}{SUFFIX}")
+
+    def read(self) -> State:
+        """Everything. Raises CorruptError where any of it is damaged."""
+        return State({part: self.part(part).read() for part in self.manifest.body["parts"]}, self.meta())
 
 
 class Checkpoints:
@@ -33,26 +71,72 @@ class Checkpoints:
         Raises UserError where the store cannot be written to.
         """
         nimg = int(state.meta["nimg"])
-        write_bundle(self.store.child(f"ckpt-{nimg:012d}"), {"parts": list(state.parts)}, _files(state))
+        body = {"parts": list(state.parts), "nimg": nimg, "stage": state.meta.get("stage", "")}
+        write_bundle(self.store.child(_name(nimg)), body, _files(state))
         older = [known for known in self._newest_first() if _nimg(known) < nimg]
         complete = [known for known in older if self._complete(known)]
         for known in set(older) - set(complete[: self.keep - 1]):
             self._remove(known)
         self._whole = {f"ckpt-{nimg:012d}", *complete[: self.keep - 1]}
 
-    def latest(self) -> State | None:
-        """The newest complete and undamaged checkpoint, None if there is none; warns of each that it skips."""
-        names = self._newest_first()
-        for name, following in zip(names, [*names, None][1:], strict=True):
+    def latest(self, known: int = 0) -> State | None:
+        """What the newest complete and undamaged checkpoint holds, None if there is none; warns of each that it skips.
+
+        known: images of one that was written, by whichever process. Raises TrainingError where there is no trace of
+        that or a newer one: then this is another storage.
+        """
+        for checkpoint in self._complete_ones(self._seen(known)):
             try:
-                return _load(self.store.child(name))
-            except FileNotFoundError:
-                why = "it was never completed"
+                return checkpoint.read()
             except CorruptError as error:
-                why = str(error)
-            then = f"trying {following}" if following else "there is no older one"
-            LOG.warning("skipping checkpoint %s in %s: %s; %s", name, self.store.uri, why, then)
+                self._warn(checkpoint.nimg, str(error))
         return None
+
+    def newest(self, known: int = 0) -> Checkpoint | None:
+        """The newest complete checkpoint, None if there is none. That its tensors are undamaged shows when they are
+        read. known, and what it raises: as `latest`."""
+        for checkpoint in self._complete_ones(self._seen(known)):
+            try:
+                check_sizes(checkpoint.stored, checkpoint.manifest)
+            except CorruptError as error:
+                self._warn(checkpoint.nimg, str(error))
+            else:
+                return checkpoint
+        return None
+
+    def discard_damaged(self) -> None:
+        """Reads the newest complete checkpoint, and removes it where it is damaged: the one before counts."""
+        if checkpoint := self.newest():
+            try:
+                verify(checkpoint.stored)
+            except CorruptError as error:
+                self._warn(checkpoint.nimg, str(error))
+                self._remove(_name(checkpoint.nimg))
+
+    def _seen(self, known: int) -> list[str]:
+        """All there are, newest first."""
+        names = self._newest_first()
+        if known and not any(_nimg(name) >= known for name in names):
+            raise TrainingError(
+                f"{self.store.uri} has no checkpoint of {known} images here, though one was written: "
+                "is it storage that all nodes share?"
+            )
+        return names
+
+    def _complete_ones(self, names: list[str]) -> Iterator[Checkpoint]:
+        for name in names:
+            stored = self.store.child(name)
+            try:
+                yield Checkpoint(_nimg(name), stored, read_manifest(stored))
+            except FileNotFoundError:
+                self._warn(_nimg(name), "it was never completed")
+            except CorruptError as error:
+                self._warn(_nimg(name), str(error))
+
+    def _warn(self, nimg: int, why: str) -> None:
+        following = next((name for name in self._newest_first() if _nimg(name) < nimg), None)
+        then = f"trying {following}" if following else "there is no older one"
+        LOG.warning("skipping checkpoint %s in %s: %s; %s", _name(nimg), self.store.uri, why, then)
 
     def _newest_first(self) -> list[str]:
         names = [name for name in self.store.names() if re.fullmatch(r"ckpt-\d{12,}", name, re.ASCII)]
@@ -72,6 +156,10 @@ class Checkpoints:
         self.store.delete(name)
 
 
+def _name(nimg: int) -> str:
+    return f"ckpt-{nimg:012d}"
+
+
 def _nimg(name: str) -> int:
     return int(name.removeprefix("ckpt-"))
 
@@ -80,10 +168,3 @@ def _files(state: State) -> Iterator[tuple[str, bytes | Chunks]]:
     for part, tensors in state.parts.items():
         yield f"{part}{SUFFIX}", partial(to_chunks, tensors)
     yield META, json.dumps(state.meta).encode()
-
-
-def _load(store: Store) -> State:
-    manifest = read_manifest(store)
-    meta = json.loads(read_file(store, manifest, META))
-    parts: list[str] = manifest.body["parts"]
-    return State({part: StoredWeights(store, manifest, f"{part}{SUFFIX}").read() for part in parts}, meta)

@@ -19,7 +19,7 @@ class Metric:
     value: float
 
 
-BESIDE = ("wall_seconds", "cpu_seconds", "teacher_cpu_seconds", "teacher_wait_seconds", "skipped")
+BESIDE = ("wall_seconds", "cpu_seconds", "teacher_cpu_seconds", "teacher_wait_seconds", "skipped", "unmeasured")
 """What is logged beside losses and FIDs."""
 
 

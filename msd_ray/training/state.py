@@ -1,5 +1,6 @@
 """The state of a trainer as plain tensors and JSON, which is all that a checkpoint holds."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,13 @@ class State:
     @property
     def bytes(self) -> int:
         """Of all tensors."""
-        return sum(t.numel() * t.element_size() for tensors in self.parts.values() for t in tensors.values())
+        return sum(t.nbytes for tensors in self.parts.values() for t in tensors.values())
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """The memory behind the tensors; what several share counts once."""
+    memory = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(memory.values())
 
 
 def tensors_of(module: nn.Module) -> Tensors:

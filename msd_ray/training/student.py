@@ -22,7 +22,7 @@ from msd_ray.training.ema import update
 from msd_ray.training.group import ALONE, Group
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.spec import Extras, StudentSpec
-from msd_ray.training.state import State, Tensors, load_optimizer, tensors_of, tensors_of_optimizer
+from msd_ray.training.state import State, Tensors, bytes_of, load_optimizer, tensors_of, tensors_of_optimizer
 
 _HEAD = "head."
 
@@ -118,6 +118,25 @@ class StudentTrainer:
         for name, seconds in [("wall_seconds", time.perf_counter() - wall), ("cpu_seconds", cpu_seconds)]:
             self.metrics.append(Metric(self._stage, self.nimg, name, seconds))
         return self.metrics[logged:]
+
+    def take_metrics(self) -> list[Metric]:
+        """What was logged since the last call; the trainer forgets it."""
+        taken, self.metrics = self.metrics, []
+        return taken
+
+    def bytes(self) -> int:
+        """The memory that it holds on its device: weights, gradients, optimizers, and the data that it draws from."""
+        nets, descents = self.nets, [self._generator_descent, self._fake_descent] if self._stage else []
+        modules = [nets.generator, nets.fake, self.ema, nets.encoder, *self._heads.values()]
+        weights = [t for m in modules if m for t in (*m.parameters(), *m.buffers())]
+        optimizers = [t for d in descents if d for t in tensors_of_optimizer(d.optimizer).values()]
+        gradients = [t.grad for t in weights if t.grad is not None]
+        return bytes_of([*weights, *gradients, *optimizers, *nets.memory.values(), *self._batches.tensors])
+
+    def drop_gradients(self) -> None:
+        """Frees memory that the next update fills anew."""
+        for module in (self.nets.generator, self.nets.fake, *self._heads.values()):
+            module.zero_grad(set_to_none=True)
 
     def state_dict(self) -> State:
         """The same in each process of a group, but for the wall seconds among the metrics."""

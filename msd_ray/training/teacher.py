@@ -18,7 +18,7 @@ from msd_ray.random import derived_seed, stream
 from msd_ray.ranges import Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Spread, Threads
 from msd_ray.training.ema import EMAConfig, update
 from msd_ray.training.metrics import Averages, Metric
-from msd_ray.training.state import State, load_optimizer, tensors_of, tensors_of_optimizer
+from msd_ray.training.state import State, bytes_of, load_optimizer, tensors_of, tensors_of_optimizer
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ class TeacherTrainer:
         self.wall_seconds += time.perf_counter() - wall
         self.cpu_seconds += time.process_time() - cpu
         return averages.take("teacher", self.nimg)
+
+    def bytes(self) -> int:
+        """The memory that it holds on its device."""
+        weights = [*self.denoiser.parameters(), *self.denoiser.buffers(), *self.ema.parameters(), *self.ema.buffers()]
+        gradients = [w.grad for w in weights if w.grad is not None]
+        optimizer = tensors_of_optimizer(self.optimizer).values()
+        return bytes_of([*weights, *gradients, *optimizer, self.data.x, self.data.condition])
 
     def state_dict(self) -> State:
         parts = {

@@ -10,7 +10,7 @@ import pytest
 from msd_ray.cluster.driver import GRACE, TICK, Driver, Terms
 from msd_ray.cluster.places import FIRST
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
-from msd_ray.cluster.slots import Event, Failed, Gone, Moving, Up
+from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Moving, Up
 from msd_ray.cluster.status import Status
 from msd_ray.cluster.support import NoPool
 from msd_ray.cluster.work import Order, Progress, Work
@@ -154,6 +154,57 @@ def test_an_error_ends_its_student_alone() -> None:
     assert [s.state for s in statuses] == ["done", "failed", "done"]
     assert statuses[1].error == "the gradient is not finite"
     assert "slot gone" not in ear.kinds()[: ear.kinds().index("failed") + 1]  # its slot serves the others
+
+
+class WritesOn(SimulatedSlots):
+    """A cluster whose students' checkpoints are still being written when their segments end."""
+
+    def __init__(self, nodes: list[Node], incidents: list[Incident] | None = None) -> None:
+        super().__init__(nodes, Pace(image=0.01), incidents or [])
+        self.orders: list[tuple[int, Order]] = []
+        self.writing: dict[int, int] = {}  # student -> the slot that writes
+        self.students: dict[int, int] = {}  # slot -> student
+
+    def give(self, slot: int, order: Order) -> None:
+        assert self.writing.pop(order.student, slot) == slot
+        self.orders.append((slot, order))
+        self.students[slot] = order.student
+        super().give(slot, order)
+
+    def wait(self, seconds: float) -> list[Event]:
+        return [self._still_writing(event) for event in super().wait(seconds)]
+
+    def _still_writing(self, event: Event) -> Event:
+        if isinstance(event, Gone):
+            self.writing.pop(self.students.get(event.slot, -1), None)
+        if not isinstance(event, Ended) or event.progress.done or event.progress.nimg == event.progress.begin:
+            return event
+        self.writing[self.students[event.slot]] = event.slot
+        return replace(event, progress=replace(event.progress, writing=True))
+
+
+def test_a_student_moves_only_when_its_checkpoint_is_whole() -> None:
+    slots = WritesOn([Node("a", slots=2)])
+    statuses, _ = drive(slots, works(5))
+    assert all(s.state == "done" for s in statuses)
+    assert any(order.work.segment == 0 for _, order in slots.orders)
+    assert len({(slot, order.student) for slot, order in slots.orders}) > 5  # some did move
+
+
+def test_who_trains_on_is_not_held_up_by_its_checkpoint() -> None:
+    slots = WritesOn([Node("a", slots=2)])
+    drive(slots, works(2))
+    mine = [order for _, order in slots.orders if order.student == 0]
+    assert [order.work.segment for order in mine] == [100] * 10
+    assert [order.nimg for order in mine] == [None, *range(100, 1000, 100)]
+    assert [order.saved for order in mine] == [0, 0, *range(100, 900, 100)]
+
+
+def test_a_checkpoint_that_was_not_whole_is_not_expected_after_a_death() -> None:
+    slots = WritesOn([Node("a", slots=1), Node("b", slots=1)], [Incident(3.5, "kill", Node("a", slots=1))])
+    drive(slots, works(1))
+    lost = next(i for i, (slot, _) in enumerate(slots.orders) if slot != slots.orders[0][0])
+    assert [order.saved for _, order in slots.orders[lost - 1 : lost + 1]] == [200, 200]
 
 
 class Talking(SimulatedSlots):

@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from msd_ray.cluster.slots import Ended, Event, Moving, Up
 from msd_ray.cluster.work import Alone, Order, Progress, Work
@@ -15,12 +16,12 @@ from msd_ray.cluster.work import Alone, Order, Progress, Work
 class Counting(Alone):
     """A task and its training: counts how often it is read from its checkpoint, and how far it has come."""
 
-    bytes = 0
+    bytes, device = 0, torch.device("cpu")
 
     def __init__(self) -> None:
         self.opened = self.nimg = 0
 
-    def open(self) -> "Counting":
+    def open(self, known: int = 0) -> "Counting":
         self.opened += 1
         return self
 

@@ -72,7 +72,26 @@ def test_one_student_can_be_loaded_alone(saved: Store) -> None:
     saved.write("student-0000.safetensors", b"")
     alone = read_member(read_description(saved), 1)
     assert alone == ensemble().members[1]
-    assert all(torch.equal(value, ensemble().members[1].weights[name]) for name, value in alone.weights.items())
+    assert all(torch.equal(value, ensemble().members[1].read()[name]) for name, value in alone.read().items())
+
+
+def test_only_the_students_that_are_asked_for_are_read(saved: Store) -> None:
+    whole = ensemble()
+    (mine, other), seeds = (whole.partition.conditions_of(i) for i in (1, 0)), [1, 2, 3]
+    saved.write("student-0000.safetensors", b"")
+    loaded = Ensemble.load(saved)
+    asked = [*mine[:3], *mine[:3]][:3]
+    assert torch.equal(loaded.generate(asked, seeds), whole.generate(asked, seeds))
+    with pytest.raises(CorruptError, match=r"student-0000\.safetensors is damaged: it has 0 bytes instead of"):
+        loaded.generate([mine[0], other[0]], [1, 1])
+
+
+def test_the_file_of_a_student_is_copied_as_it_is(saved: Store, tmp_path: Path) -> None:
+    known = read_description(saved)
+    members = [read_member(known, index) for index in range(known.partition.k)]
+    copy = Store(str(tmp_path / "copy"))
+    save_ensemble(copy, known.recipe, known.partition, known.labels, members)
+    assert {name: copy.read(name) for name in copy.names()} == {name: saved.read(name) for name in saved.names()}
 
 
 @pytest.mark.parametrize("network", [MLP, UNET])
@@ -187,14 +206,14 @@ def test_any_damage_is_told_and_never_gives_wrong_weights(saved: Store) -> None:
         flipped = intact[:at] + bytes([intact[at] ^ rng.randrange(1, 256)]) + intact[at + 1 :]
         saved.write(name, rng.choice([intact[:at], flipped]))
         with pytest.raises((CorruptError, UserError)) as told:
-            Ensemble.load(saved)
+            Ensemble.load(saved).generate(range(10), range(10))
         assert name in str(told.value) and "\n" not in str(told.value)
         saved.write(name, intact)
     for name in names:
         intact = saved.read(name)
         saved.delete(name)
         with pytest.raises((CorruptError, UserError)):
-            Ensemble.load(saved)
+            Ensemble.load(saved).generate(range(10), range(10))
         saved.write(name, intact)
     assert Ensemble.load(saved).members == ensemble().members
 
@@ -246,7 +265,7 @@ def test_a_manifest_that_contradicts_itself_is_corrupt(saved: Store, path: list[
     _edit(manifest.body, path, value)
     write_bundle(saved, manifest.body, files)
     with pytest.raises(CorruptError) as told:
-        Ensemble.load(saved)
+        Ensemble.load(saved).generate(range(10), range(10))
     assert "\n" not in str(told.value)
 
 

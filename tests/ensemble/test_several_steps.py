@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from msd_ray.diffusion import Denoiser, Noise, ddim, heun, one_step, per_sample
-from msd_ray.ensemble import ONE_STEP, Ensemble, Member, Sampling, read_description, save_ensemble, seeded_noise
+from msd_ray.ensemble import ONE_STEP, Ensemble, Member, Part, Sampling, read_description, save_ensemble, seeded_noise
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec, MLPConfig, NetworkConfig, UNetConfig
 from msd_ray.partition import PartitionConfig, fit
@@ -45,6 +45,10 @@ def ensemble(
     return Ensemble({"name": "x"}, partition, LABELS, members, sampling=sampling)
 
 
+def parts_of(made: Ensemble) -> list[Part]:
+    return [made.part(number) for number in range(made.partition.parts)]
+
+
 class Spy:
     """A student that notes the levels and conditions that it is asked for, sample by sample."""
 
@@ -62,9 +66,9 @@ def spied(made: Ensemble) -> list[Spy]:
 
 def replaced(made: Ensemble, by: type[Spy]) -> list[Spy]:
     """Puts another denoiser in the place of each student; gives the new ones, in order."""
-    for part in made.parts:
+    for part in parts_of(made):
         part._students = [by(student) for student in part._students]  # type: ignore[misc]
-    return [student for part in made.parts for student in part._students]  # type: ignore[misc]
+    return [student for part in parts_of(made) for student in part._students]  # type: ignore[misc]
 
 
 class Gaussian(Spy):
@@ -156,7 +160,7 @@ def test_the_largest_student_of_a_part_decides_on_its_slots(monkeypatch: pytest.
 
     monkeypatch.setattr("msd_ray.ensemble.part.slots_for", slots_for)
     made = Ensemble({}, partition, LABELS, members, sampling=HEUN)
-    assert [part.slots for part in made.parts] == [4, 4]
+    assert [part.slots for part in parts_of(made)] == [4, 4]
     assert seen == [members[1].spec.parameters(), members[2].spec.parameters()]
 
 

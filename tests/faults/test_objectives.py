@@ -66,7 +66,7 @@ def train(setting: Setting, ear: Ear) -> list[Tensors]:
 
     train_plan(setting.plan, setting.store, setting.cache, None, ear)
     known = read_description(setting.store.child("ensemble"))
-    return [read_member(known, i).weights for i in range(known.partition.k)]
+    return [read_member(known, i).read() for i in range(known.partition.k)]
 
 
 def train_here(setting: Setting) -> list[Tensors]:

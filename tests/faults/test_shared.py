@@ -12,6 +12,7 @@ import pytest
 from msd_ray.errors import TrainingError
 from msd_ray.storage import Store
 from msd_ray.training.checkpoints import Checkpoints
+from msd_ray.training.records import Records
 
 from .conftest import Run, processes, train_tiny, weights_in
 
@@ -38,9 +39,11 @@ def alone(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Alone:
 
 def curve_of(run_dir: Path) -> dict[tuple[str, int, str], float]:
     """All that was logged but times."""
-    state = Checkpoints(Store(str(run_dir / STUDENT)), keep=2).latest()
-    assert state
-    return {(stage, n, name): value for stage, n, name, value in state.meta["metrics"] if not name.endswith("seconds")}
+    student = Store(str(run_dir / STUDENT))
+    newest = Checkpoints(student, keep=2).newest()
+    assert newest
+    logged = Records(student).until(newest.nimg)
+    return {(m.stage, m.nimg, m.name): m.value for m in logged if not m.name.endswith("seconds")}
 
 
 class Killer(threading.Thread):

@@ -102,9 +102,12 @@ def test_a_metric_or_a_sweep_that_is_not_there_is_refused(store: Store, monkeypa
 
 
 def test_students_are_shared_by_trials_that_are_alike_until_then_and_by_no_others(tmp_path: Path) -> None:
-    from msd_ray.runs.directory import checkpoint_of, folder
+    from msd_ray.runs.curves import logged
+    from msd_ray.runs.directory import folder, images_of
     from msd_ray.sweep.sharing import adopt, publish, shared_folder
     from msd_ray.training.checkpoints import Checkpoints
+    from msd_ray.training.metrics import Metric
+    from msd_ray.training.records import Record, Records
 
     stages = {"tsm": TSM, "dm": DM}
     found = family(
@@ -125,7 +128,10 @@ def test_students_are_shared_by_trials_that_are_alike_until_then_and_by_no_other
     assert not adopt(two, alike[0], 160, shared)
     for job in first.jobs:
         state = State({"ema": {}}, {"nimg": 160, "stage": "tsm"})
-        Checkpoints(folder(one, job.directory), 2).save(state)
+        student = folder(one, job.directory)
+        Checkpoints(student, 2).save(state)
+        Records(student).write(80, Record([Metric("tsm", 80, "tsm", 2.0)]))
+        Records(student).write(160, Record([Metric("tsm", 160, "tsm", 1.0)], after=80))
     publish(one, first, 160, shared)
     (damaged,) = (tmp_path / "shared" / "0001").glob("ckpt-*/ema.safetensors")
     whole = damaged.read_bytes()
@@ -134,5 +140,5 @@ def test_students_are_shared_by_trials_that_are_alike_until_then_and_by_no_other
     damaged.write_bytes(whole)
     assert adopt(two, alike[0], 160, shared)
     for job in alike[0].jobs:
-        state = checkpoint_of(two, job)  # type: ignore[assignment]
-        assert state and state.meta["nimg"] == 160
+        assert images_of(two, job) == 160
+        assert [(m.nimg, m.value) for m in logged(two, job)] == [(80, 2.0), (160, 1.0)]

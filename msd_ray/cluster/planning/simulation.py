@@ -67,7 +67,7 @@ class Incident:
 class NoTask:
     """The task of a student that exists in numbers only."""
 
-    def open(self) -> Training:
+    def open(self, known: int = 0) -> Training:
         raise NotImplementedError
 
 

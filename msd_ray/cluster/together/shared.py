@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
+import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -44,17 +45,21 @@ class SharedTask:
     cluster: ClusterConfig
     students: int
 
-    def open(self) -> "SharedTraining":
+    def open(self, known: int = 0) -> "SharedTraining":
+        return SharedTraining(self, self.saved(known))
+
+    def saved(self, known: int = 0) -> Progress:
+        """Where the newest checkpoint stands."""
         spec = self.task.spec
-        state = Checkpoints(self.task.checkpoints, spec.training.keep).latest()
-        nimg, stage = (state.meta["nimg"], state.meta["stage"]) if state else (0, "")
-        return SharedTraining(self, Progress(nimg, stage, 0.0, nimg >= spec.images, begin=nimg))
+        newest = Checkpoints(self.task.checkpoints, spec.training.keep).newest(known)
+        nimg, stage = (newest.nimg, newest.stage) if newest else (0, "")
+        return Progress(nimg, stage, 0.0, nimg >= spec.images, begin=nimg)
 
 
 class SharedTraining:
     """Its workers stay from its first segment to its last, unless another student comes between."""
 
-    bytes = 0  # in the slot's process there is nothing of the student
+    bytes, device = 0, torch.device("cpu")  # in the slot's process there is nothing of the student
 
     def __init__(self, shared: SharedTask, progress: Progress) -> None:
         """progress: where its newest checkpoint stands."""
@@ -72,6 +77,9 @@ class SharedTraining:
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         """As any training. Raises TrainingError where the workers cannot go on."""
+        if not images:  # the checkpoint is to be whole: the workers write it before they go
+            self.rest()
+            return self._shared.saved()
         if self._exchange.over or self._fitting() != self._most:
             self.rest()  # the workers are about to end, or Ray Train has to be begun anew to take other limits
         self._exchange.order(images, replicas)

@@ -44,11 +44,12 @@ def share(config: dict[str, Any]) -> None:
 def _train(task: StudentTask, line: "Line") -> None:
     if task.around.gpus:
         torch.cuda.set_device(get_device())
-    training = task.open(line.group)
+    training = task.open(group=line.group)
     _refuse_if_apart(task, line.group, training.nimg)
     progress, hurried = training.standing(), partial(line.hurried, training.standing)
     while not (grant := line.next(progress)).over:
         progress = training.advance(grant.nimg - training.nimg, grant.replicas, hurried)
+    training.rest()
 
 
 def _refuse_if_apart(task: StudentTask, group: Group, nimg: int) -> None:

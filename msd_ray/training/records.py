@@ -1,0 +1,66 @@
+"""What a trainer logged: a file for each segment, beside its checkpoints, so that none of them grows with the run."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msd_ray.storage import Store
+from msd_ray.training.metrics import Metric
+
+LOG = logging.getLogger(__name__)
+FOLDER = "metrics"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was logged in the segment that ended in one checkpoint.
+
+    after: images of the checkpoint before, None for the first. measuring: whether what is measured of the checkpoint
+    was begun and has not ended. deaths: how often a process died while it measured since one last lived to end it.
+    """
+
+    metrics: Sequence[Metric]
+    after: int | None = None
+    measuring: bool = False
+    deaths: int = 0
+
+
+class Records:
+    """The files metrics/<nimg>.json in a student's directory. Each names the one before, so that segments which were
+    lost with a process, and trained again in other steps, count once."""
+
+    def __init__(self, student: Store) -> None:
+        self._store = student.child(FOLDER)
+
+    def write(self, nimg: int, record: Record) -> None:
+        """nimg: of the checkpoint. Raises UserError where the store cannot be written to."""
+        rows = [[m.stage, m.nimg, m.name, m.value] for m in record.metrics]
+        facts = {"after": record.after, "measuring": record.measuring, "deaths": record.deaths, "rows": rows}
+        self._store.write(_file(nimg), json.dumps(facts).encode())
+
+    def read(self, nimg: int) -> Record | None:
+        """None where there is none; one that is damaged counts as none, with a warning."""
+        try:
+            facts: dict[str, Any] = json.loads(self._store.read(_file(nimg)))
+            metrics = [Metric(*row) for row in facts["rows"]]
+            return Record(metrics, facts["after"], facts["measuring"], facts["deaths"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            LOG.warning("skipping %s/%s, which is damaged: %s", self._store.uri, _file(nimg), error)
+            return None
+
+    def until(self, nimg: int) -> list[Metric]:
+        """All that was logged up to the checkpoint of `nimg` images, oldest first."""
+        found: list[Record] = []
+        at: int | None = nimg
+        while at is not None and (record := self.read(at)):
+            found.append(record)
+            at = record.after if record.after is None or record.after < at else None
+        return [metric for record in reversed(found) for metric in record.metrics]
+
+
+def _file(nimg: int) -> str:
+    return f"{nimg:012d}.json"
