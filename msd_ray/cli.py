@@ -13,6 +13,7 @@ from msd_ray import __version__
 from msd_ray.cli_serve import serve_app
 from msd_ray.cli_sweep import sweep_app
 from msd_ray.errors import MsdRayError, Stopped, UserError
+from msd_ray.ranges import LARGEST_SEED
 from msd_ray.stopping import STOP
 from msd_ray.terminal import Watcher, err, out, table, wide
 
@@ -138,7 +139,7 @@ def generate(
     """Generate samples: one network evaluation each, or 5 to 35 where the students were trained for several steps."""
     from msd_ray.runs.generate import generate_file
 
-    made = generate_file(ensemble, conditions, seeds, output, sampler, steps)
+    made = generate_file(ensemble, conditions, seeds, output, sampler, steps, err.print)
     if as_json:
         out.print_json(json.dumps(made))
     else:
@@ -194,7 +195,8 @@ def status(run: Run, as_json: AsJson = False) -> None:
 def reproduce(
     name: Annotated[str, typer.Argument(metavar="NAME", help="An experiment; without one they are listed.")] = "",
     seeds: Annotated[
-        list[int] | None, typer.Option(help="A seed; several may be given, 0, 1 and 2 by default.")
+        list[int] | None,
+        typer.Option(min=0, max=LARGEST_SEED, help="A seed; several may be given, 0, 1 and 2 by default."),
     ] = None,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="URI", help="Where the page and the plot go.")
@@ -208,12 +210,13 @@ def reproduce(
     listen_on_loopback(address)
     from msd_ray import reproduce as experiments
     from msd_ray.reproduce.page import grid, write_page
-    from msd_ray.storage import Store
+    from msd_ray.storage import Store, refuse_unwritable
 
     if name not in experiments.EXPERIMENTS:
         known = ", ".join(experiments.EXPERIMENTS)
         raise UserError(f"no experiment {name!r}: give one of {known}" if name else f"name an experiment: {known}")
     experiment, chosen, STOP.resumable = experiments.EXPERIMENTS[name], seeds or [0, 1, 2], True
+    refuse_unwritable(Store(output), "give another place with -o")
     with Watcher() as watcher:
         found, findings = experiments.reproduce(experiment, chosen, f"runs/reproduce/{name}", address, watcher)
     written = write_page(Store(output), experiment, chosen, found, findings)
@@ -242,9 +245,11 @@ def _print_rows(rows: Any, as_json: bool) -> None:
 def _print_plan(setting: Any, nodes: str | None, as_json: bool) -> None:
     from msd_ray.cluster.planning.outlook import outlook
     from msd_ray.runs.describe import describe
+    from msd_ray.runs.room import room_line
     from msd_ray.terminal import forecast_lines, with_forecast
 
     facts, found = describe(setting.plan), outlook(setting, nodes)
+    facts["disk"] = room_line(setting.plan, setting.store)
     if as_json:
         out.print_json(json.dumps({**facts, "forecast": found and found.to_json()}))
         return

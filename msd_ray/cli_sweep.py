@@ -69,9 +69,11 @@ def best(
     objective: Annotated[
         str, typer.Option(metavar="METRICS", help="Such as fid,latency; by default the sweep's own metrics.")
     ] = "",
-    max_latency_ms: Annotated[float | None, typer.Option(help="The longest latency that will do.")] = None,
-    max_parameters: Annotated[int | None, typer.Option(help="The most parameters, of all students together.")] = None,
-    max_fid: Annotated[float | None, typer.Option(help="The highest FID that will do.")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(min=0.0, help="The longest latency that will do.")] = None,
+    max_parameters: Annotated[
+        int | None, typer.Option(min=1, help="The most parameters, of all students together.")
+    ] = None,
+    max_fid: Annotated[float | None, typer.Option(min=0.0, help="The highest FID that will do.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the recipe and the ensemble of a sweep's best trial: the one nearest to the best in each metric at once."""

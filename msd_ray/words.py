@@ -11,3 +11,11 @@ def duration(seconds: float | None) -> str:
     if seconds < 3600:
         return f"{minutes} min {int(seconds % 60):02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(n: int) -> str:
+    """Bytes, such as 340 kB or 8.3 GB."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if n >= scale:
+            return f"{n / scale:.3g} {unit}"
+    return f"{n / 1e3:.0f} kB"

@@ -16,6 +16,7 @@ from msd_ray.cluster.support import Support
 from msd_ray.errors import MsdRayError, TrainingError
 from msd_ray.runs.pairs import PART, has_part, pairs_folder, parts_of
 from msd_ray.runs.plan import Job, Plan
+from msd_ray.runs.room import check_cache
 from msd_ray.storage import Store
 
 LOG = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ def make_pairs(
         return None
     store, parts = pairs_folder(cache, plan), parts_of(plan)
     missing = [part for part in parts if not has_part(store, part)]
+    if missing:
+        check_cache(cache)
     with running_pool(plan.recipe, teacher, needed=bool(missing) and pool is None) as own:
         if maker := pool or own:
             for left in _Making(plan, store, maker, missing).lefts():

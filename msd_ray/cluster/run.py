@@ -21,6 +21,7 @@ from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.directory import assemble, flaw_of, folder, images_of, keep_recipe, refuse_other_recipe
 from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import Group, Job, Plan
+from msd_ray.runs.room import check_cache, check_run_dir, refuse_full, room_line
 from msd_ray.runs.start import check_init
 from msd_ray.runs.teacher import REPORTS, cached_in, copy_teacher, has_teacher, keep_teacher
 from msd_ray.stopping import STOP
@@ -40,12 +41,16 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
     missing = _unfinished(plan, store, listener.note)
     jobs = [job for group in missing for job in group.jobs if not _trained(store, job)]
     teacher = _whole_teacher(plan, store, cache)
+    check_run_dir(store)
+    if not teacher:
+        check_cache(cache)
     if jobs or not teacher:
+        refuse_full(plan, store)
         with connected(address, dashboard=plan.cluster.shares) as where:
             check_room(max(1, len(jobs)), plan.cluster)
             with held(store) as lease:
                 slots = min(room_for(len(jobs), plan.cluster), len(jobs))
-                listener.note(f"{where}: {slots} of {len(jobs)} students at a time")
+                listener.note(f"{where}: {slots} of {len(jobs)} students at a time; on disk {room_line(plan, store)}")
                 board = Board(store, plan.cluster.price, listener, [lease.refuse_if_lost])
                 _train(plan, jobs, store, cache, board, teacher)
                 _finish(plan, missing, store, lease)

@@ -9,7 +9,7 @@ from torch import Tensor
 from msd_ray.ensemble.artifact import contradiction, read_description, read_member
 from msd_ray.ensemble.member import Member
 from msd_ray.ensemble.part import Part
-from msd_ray.ensemble.requests import as_tensor, integers
+from msd_ray.ensemble.requests import as_tensor, integers, seeds_of
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.partition import Partition
@@ -91,7 +91,7 @@ class Ensemble:
         a sampler or steps that these students cannot be asked with; CorruptError as `part`, before any is made.
         """
         sampling = self.sampling.changed(sampler, steps)
-        wanted, seed_list = integers(conditions, "conditions"), integers(seeds, "seeds")
+        wanted, seed_list = integers(conditions, "conditions"), seeds_of(seeds)
         if len(wanted) != len(seed_list):
             raise UserError(f"{len(wanted)} conditions but {len(seed_list)} seeds: give one seed per condition")
         numbers = self.partition.part_of(as_tensor(wanted)).tolist()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from msd_ray.errors import UserError
 from msd_ray.random import stream
+from msd_ray.ranges import LARGEST_SEED, shortened
 
 
 def seeded_noise(seeds: Sequence[int], sample_shape: tuple[int, ...]) -> Tensor:
@@ -21,6 +22,14 @@ def integers(values: Sequence[int] | Tensor, what: str) -> list[int]:
         return [operator.index(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]
     except TypeError as error:
         raise UserError(f"{what} must be a list of integers: {error}") from error
+
+
+def seeds_of(values: Sequence[int] | Tensor) -> list[int]:
+    """`values` as seeds. Raises UserError where one is none: the service and recipes have the same."""
+    seeds = integers(values, "seeds")
+    if strangers := [seed for seed in seeds if not 0 <= seed <= LARGEST_SEED]:
+        raise UserError(f"seeds must be from 0 to {LARGEST_SEED}, not {shortened(strangers[0])}")
+    return seeds
 
 
 def as_tensor(conditions: list[int]) -> Tensor:

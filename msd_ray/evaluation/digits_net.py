@@ -15,7 +15,7 @@ from msd_ray.errors import CorruptError
 from msd_ray.evaluation.features import as_stored
 from msd_ray.evaluation.moments import Features
 from msd_ray.random import derived_seed, stream
-from msd_ray.storage import Store, read_file, read_manifest, write_bundle
+from msd_ray.storage import Store, read_file, read_manifest, refuse_unwritable, write_bundle
 
 RECIPE = {"version": 1, "epochs": 25, "batch": 128, "lr": 3e-3, "noise": 0.1}
 WEIGHTS = "weights.safetensors"
@@ -80,6 +80,7 @@ def load_or_train(data: DataSet, cache: Store) -> DigitsNet:
     else:
         net.load_state_dict(weights)
         return _frozen(net)
+    refuse_unwritable(cache, "set MSD_RAY_CACHE to a folder that can be written")
     net = _frozen(train(data))
     write_bundle(store, {"features": "digits", "accuracy": accuracy(net, data)}, [(WEIGHTS, save(net.state_dict()))])
     return net

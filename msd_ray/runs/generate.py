@@ -2,18 +2,27 @@
 
 import io
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.evaluation.tiles import sheet
+from msd_ray.ranges import shortened
 from msd_ray.runs.directory import ensemble_folder
 from msd_ray.runs.samplers import device_here
-from msd_ray.storage import Store
+from msd_ray.storage import Store, refuse_unwritable
+from msd_ray.words import duration
+
+Note = Callable[[str], None]
+MOST_SAMPLES, PORTION = 1_000_000, 4096
+SAY_EVERY = 10.0
+"""Seconds between two words on how far it is."""
 
 
 def generate_file(
@@ -23,26 +32,31 @@ def generate_file(
     output: Path | None,
     sampler: str | None = None,
     steps: int | None = None,
+    note: Note = lambda line: None,
 ) -> dict[str, Any]:
     """Every condition with every seed, as a .png sheet (a row per condition) or a .npy array [conditions, seeds, ...].
 
     output: samples.png, or samples.npy for points, where not given. sampler, steps: other than the ensemble's own.
+    note: is told now and then how far this is.
     Returns facts about what was made. Raises UserError where an argument is wrong; then nothing is written.
     """
     if output and output.suffix not in (".png", ".npy"):
         raise UserError(f"{output}: samples are written as .png or .npy")
+    chosen, given = numbers(seeds, "seeds"), numbers(conditions, "conditions") if conditions else None
     ensemble = Ensemble.load(ensemble_folder(uri), device_here())
-    wanted = numbers(conditions, "conditions") if conditions else list(range(len(ensemble.labels)))
-    chosen = numbers(seeds, "seeds")
+    wanted = list(range(len(ensemble.labels))) if given is None else given
+    refuse_many(len(wanted) * len(chosen))
     of_points = len(ensemble.sample_shape) == 1
     output = output or Path("samples.npy" if of_points else "samples.png")
     if of_points and output.suffix == ".png":
         raise UserError("these samples are points, not images: write them as .npy")
+    place = Store(str(output.parent))
+    refuse_unwritable(place, "give another place with -o")
     start = time.perf_counter()
-    x = ensemble.generate([c for c in wanted for _ in chosen], chosen * len(wanted), sampler=sampler, steps=steps)
+    x = _made(ensemble, [(c, seed) for c in wanted for seed in chosen], sampler, steps, note)
     seconds = time.perf_counter() - start
     x = x.reshape(len(wanted), len(chosen), *ensemble.sample_shape)
-    Store(str(output.parent)).write(output.name, sheet(x) if output.suffix == ".png" else _npy(x))
+    place.write(output.name, sheet(x) if output.suffix == ".png" else _npy(x))
     n, nfe = len(wanted) * len(chosen), ensemble.sampling.changed(sampler, steps).nfe
     return {
         "output": str(output),
@@ -51,6 +65,30 @@ def generate_file(
         "nfe": nfe,
         "ms_per_sample": 1000 * seconds / n,
     }
+
+
+def _made(
+    ensemble: Ensemble, pairs: Sequence[tuple[int, int]], sampler: str | None, steps: int | None, note: Note
+) -> Tensor:
+    """[N, ...] samples of the pairs of condition and seed, of which each bit is the same in whatever portions."""
+    out = torch.empty(len(pairs), *ensemble.sample_shape)
+    begin = said = time.monotonic()
+    for first in range(0, len(pairs), PORTION):
+        conditions, seeds = zip(*pairs[first : first + PORTION], strict=True)
+        out[first : first + PORTION] = ensemble.generate(conditions, seeds, sampler=sampler, steps=steps)
+        made, now = first + len(seeds), time.monotonic()
+        if now - said > SAY_EVERY and made < len(pairs):
+            said, left = now, (now - begin) / made * (len(pairs) - made)
+            note(f"{made:,} of {len(pairs):,} samples, about {duration(left)} left")
+    return out
+
+
+def refuse_many(samples: int) -> None:
+    """Raises UserError for more samples than one command makes: their arrays and sheets have to fit into memory."""
+    if samples > MOST_SAMPLES:
+        raise UserError(
+            f"{samples:,} samples are more than one command makes: at most {MOST_SAMPLES:,}; give several commands"
+        )
 
 
 def _npy(x: Tensor) -> bytes:
@@ -65,9 +103,11 @@ def numbers(text: str, what: str) -> list[int]:
     try:
         for part in text.split(","):
             first, dash, last = part.strip().partition("-")
-            result += range(int(first), int(last) + 1) if dash else [int(first)]
+            begin, end = int(first), int(last if dash else first)
+            refuse_many(len(result) + end - begin + 1)
+            result += range(begin, end + 1)
     except ValueError:
-        raise UserError(f"{what} {text!r} is not of the form 0-4,7") from None
+        raise UserError(f"{what} {shortened(text)} is not of the form 0-4,7") from None
     if not result:
         raise UserError(f"{what} {text!r} names nothing: the range is empty")
     return result

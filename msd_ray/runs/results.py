@@ -27,6 +27,7 @@ from msd_ray.runs.directory import folder, has_ensemble, refuse_unfinished
 from msd_ray.runs.fitting import teachers_sampling
 from msd_ray.runs.plan import Group
 from msd_ray.runs.report import write_all
+from msd_ray.runs.room import check_run_dir
 from msd_ray.runs.samplers import device_here, ensemble_of, ensemble_sampler, teacher_sampler
 from msd_ray.runs.setting import Setting
 from msd_ray.runs.teacher import default_cache
@@ -119,6 +120,7 @@ def evaluate_uri(uri: str, overrides: list[str], note: Note) -> list[Row]:
 def report_uri(uri: str, note: Note) -> list[str]:
     """Writes the report of a run directory again. Raises UserError where it is none."""
     setting = Setting.of_run(Store(uri), [])
+    check_run_dir(setting.store)
     finished = all(has_ensemble(setting.store, group) for group in setting.plan.groups)
     if not finished:
         note("the run is not finished: the report shows its curves so far")

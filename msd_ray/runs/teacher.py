@@ -17,7 +17,7 @@ from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
-from msd_ray.storage import Store, copy_bundle, read_manifest, verify, write_bundle
+from msd_ray.storage import Store, copy_bundle, read_manifest, refuse_unwritable, verify, write_bundle
 from msd_ray.training.state import State, Tensors
 from msd_ray.training.teacher import TeacherTrainer
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def default_cache() -> Store:
     """MSD_RAY_CACHE (any URI), else the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"  # empty means unset, as its specification has it
     return Store(os.environ.get("MSD_RAY_CACHE") or f"{home}/msd_ray")
 
 
@@ -96,6 +96,7 @@ def train_here(plan: Plan, cache: Store, say: Callable[[str], None]) -> Store:
     """Trains the plan's teacher in this process, unless the cache has it; returns its folder in the cache."""
     recipe, folder = plan.recipe, cached_in(cache, plan.recipe, plan.teacher)
     if not has_teacher(folder):
+        refuse_unwritable(cache, "set MSD_RAY_CACHE to a folder that can be written")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         trainer = TeacherTrainer(recipe.teacher, plan.teacher, recipe.noise, load_data(recipe.data).train, device)
         while not trainer.done:

@@ -13,6 +13,7 @@ from msd_ray.storage.bundle import (
     write_bundle,
 )
 from msd_ray.storage.local import Change
+from msd_ray.storage.room import free_bytes, refuse_unwritable, used_bytes
 from msd_ray.storage.store import CHUNK, Chunks, Store
 
 __all__ = [
@@ -25,9 +26,12 @@ __all__ = [
     "Store",
     "check_sizes",
     "copy_bundle",
+    "free_bytes",
     "read_chunks",
     "read_file",
     "read_manifest",
+    "refuse_unwritable",
+    "used_bytes",
     "verify",
     "write_bundle",
 ]

@@ -15,8 +15,9 @@ from msd_ray.runs.directory import first_difference
 from msd_ray.runs.plan import Plan, make_plan
 from msd_ray.runs.start import check_init
 from msd_ray.runs.teacher import default_cache
+from msd_ray.sweep.pace import check_scheduler
 from msd_ray.sweep.schema import Definition
-from msd_ray.sweep.space import Choice, Options, Space, changes_of, draws, grid, parse_space, probes
+from msd_ray.sweep.space import Choice, Options, Space, changes_of, combinations, draws, grid, parse_space, probes
 
 COMMON = ("data", "network", "teacher", "evaluation", "cluster")
 """Parts of a recipe that all trials have alike."""
@@ -60,13 +61,16 @@ class Family:
         definition = self.definition
         if definition.searcher.kind == "optuna":
             return None
-        most = definition.budget.trials
-        return grid(self.space)[:most] if definition.searcher.kind == "grid" else self._drawn()
+        if definition.searcher.kind == "grid":
+            return grid(self.space)[: definition.budget.trials]
+        return draws(self.space, definition.searcher.seed, self.most)
 
     def check(self) -> list[Plan]:
         """The plans of all trials, or of enough of them to meet every value of the space once. Raises UserError for the
-        first that is no recipe, or shares too little with the others."""
-        return list(self._checked())
+        first that is no recipe, or shares too little with the others, and where the scheduler could stop none."""
+        plans = list(self._checked())
+        check_scheduler(self.definition.scheduler, plans)
+        return plans
 
     def _checked(self) -> Iterator[Plan]:
         choices = list(probes(self.space)) if self.listed is None else self.listed
@@ -80,8 +84,11 @@ class Family:
                 raise UserError(f"{said(choice)}: {error}") from None
             yield plan
 
-    def _drawn(self) -> list[Choice]:
-        return draws(self.space, self.definition.searcher.seed, self.definition.budget.trials or 0)
+    @property
+    def most(self) -> int:
+        """Trials of a search that does not end by itself: the budget's, or all different ones where they are fewer."""
+        wanted, different = self.definition.budget.trials or 0, combinations(self.space)
+        return wanted if different is None else min(wanted, different)
 
     @cached_property
     def first(self) -> Recipe:

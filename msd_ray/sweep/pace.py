@@ -1,10 +1,39 @@
 """After how many images a trial reports, and where trials may share what they trained."""
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 from msd_ray.ensemble import ONE_STEP
+from msd_ray.errors import UserError
 from msd_ray.runs.plan import Plan
 from msd_ray.sweep.schema import Scheduler
+
+
+def check_scheduler(scheduler: Scheduler, plans: Sequence[Plan]) -> None:
+    """Raises UserError where no trial would report before its end, so that none could be stopped, or where reports are
+    due at images at which students have no checkpoint."""
+    if scheduler.kind == "none":
+        return
+    for every in sorted({plan.recipe.training.checkpoint_every for plan in plans}):
+        if rest := scheduler.first % every:
+            near = [n for n in (scheduler.first - rest, scheduler.first - rest + every) if n]
+            raise UserError(
+                f"scheduler.first ({scheduler.first:,}) must be a multiple of training.checkpoint_every ({every:,}): "
+                f"write {' or '.join(map(str, near))}"
+            )
+    if all(len(milestones(scheduler, plan)) == 1 for plan in plans):
+        raise UserError(_too_late(scheduler, plans))
+
+
+def _too_late(scheduler: Scheduler, plans: Sequence[Plan]) -> str:
+    images, every = max((p.jobs[0].spec.images, p.recipe.training.checkpoint_every) for p in plans)
+    begin = max((shareable(plan) or [0])[-1] for plan in plans)
+    last = (images - 1) // every * every
+    advice = f"write at most {last}" if last > begin else "lower it together with training.checkpoint_every"
+    return (
+        f"scheduler.first ({scheduler.first:,}): no trial would be measured before its end, at most {images:,} images, "
+        f"so none could be stopped; {advice}, or scheduler.kind: none"
+    )
 
 
 def milestones(scheduler: Scheduler, plan: Plan) -> list[int]:

@@ -14,9 +14,10 @@ from msd_ray.evaluation import Judge
 from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.lease import held, refuse_if_held
 from msd_ray.runs.plan import Plan
-from msd_ray.runs.teacher import default_cache
+from msd_ray.runs.room import check_cache, check_run_dir
+from msd_ray.runs.teacher import cached_in, default_cache
 from msd_ray.stopping import STOP
-from msd_ray.storage import Store
+from msd_ray.storage import MANIFEST, Store
 from msd_ray.sweep.directory import keep_definition, refuse_other_definition
 from msd_ray.sweep.family import Family
 from msd_ray.sweep.ledger import Ledger
@@ -41,12 +42,16 @@ def sweep(family: Family, store: Store, address: str | None, listener: Listener)
     refuse_if_held(store)
     ledger = Ledger(store)
     steering = Steering(family, ledger, listener.note)
+    if steering.most < (family.definition.budget.trials or 0):
+        listener.note(f"the space has no more than {steering.most} different trials: these are all")
     if steering.over:
         with held(store):
             keep_definition(store, family)
             conclude(store, family, ledger, over=True)
         return ledger
     trials = family.definition.trials
+    check_run_dir(store)
+    _check_cache(plans[0], store)
     with connected(address) as where:
         slots = slots_of(trials, plans)
         with held(store) as lease:
@@ -61,6 +66,13 @@ def sweep(family: Family, store: Store, address: str | None, listener: Listener)
                 if not lease.lost:
                     conclude(store, family, ledger, over=steering.over)
     return ledger
+
+
+def _check_cache(plan: Plan, store: Store) -> None:
+    """Raises UserError where a teacher is to be trained into a cache that cannot be written to."""
+    places = store.child("teacher"), cached_in(default_cache(), plan.recipe, plan.teacher)
+    if not any(place.exists(MANIFEST) for place in places):
+        check_cache(default_cache())
 
 
 def slots_of(trials: Trials, plans: list[Plan]) -> int:

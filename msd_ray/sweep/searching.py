@@ -8,7 +8,7 @@ from optuna.study import StudyDirection
 
 from msd_ray.sweep.family import Family
 from msd_ray.sweep.metrics import Report
-from msd_ray.sweep.space import Choice, Options, Range
+from msd_ray.sweep.space import TRIES, Choice, Options, Range, another
 
 
 class Searching(Protocol):
@@ -57,12 +57,24 @@ class Tree:
         self._study = optuna.create_study(directions=directions, sampler=sampler)
         self._space = {dimension.name: _distribution(dimension) for dimension in family.space}
         self._metrics = list(definition.metrics)
-        self.most = definition.budget.trials or 0
+        self.most, self._dimensions = family.most, family.space
         self._asked: dict[int, optuna.Trial] = {}
+        self._known: list[Choice] = []
 
     def choose(self, number: int) -> Choice:
-        self._asked[number] = self._study.ask(self._space)
-        return dict(self._asked[number].params)
+        self._asked[number] = trial = self._new()
+        self._known.append(dict(trial.params))
+        return dict(trial.params)
+
+    def _new(self) -> optuna.Trial:
+        """A trial with other values than any before, which Optuna does not see to itself in a finite space."""
+        for _ in range(TRIES):
+            trial = self._study.ask(self._space)
+            if trial.params not in self._known:
+                return trial
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        self._study.enqueue_trial(another(self._dimensions, self._known))
+        return self._study.ask(self._space)
 
     def ended(self, number: int, report: Report | None) -> None:
         values: list[Any] = [getattr(report, metric) for metric in self._metrics] if report else [None]

@@ -130,6 +130,25 @@ def draws(space: Space, seed: int, number: int) -> list[Choice]:
     return made
 
 
+def combinations(space: Space) -> int | None:
+    """How many different choices there are, None for more than can be counted."""
+    if any(isinstance(d, Range) and d.kind != "integer" for d in space):
+        return None
+    return math.prod(len(_values(d)) for d in space)
+
+
+def another(space: Space, known: Sequence[Choice]) -> Choice:
+    """The first choice that is not among the known ones, the last dimension fastest, of a space that has one."""
+    names = [d.name for d in space]
+    choices = (dict(zip(names, labels, strict=True)) for labels in itertools.product(*map(_values, space)))
+    return next(choice for choice in choices if choice not in known)
+
+
+def _values(dimension: Dimension) -> Sequence[Any]:
+    """Of a dimension that has only so many."""
+    return dimension.labels if isinstance(dimension, Options) else range(int(dimension.low), int(dimension.high) + 1)
+
+
 def probes(space: Space) -> Iterator[Choice]:
     """Choices in which every label, and every end of a range, occurs: the first of each, then one dimension changed at
     a time."""

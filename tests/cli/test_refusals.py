@@ -1,6 +1,7 @@
 """Wrong input of every kind: one line, exit code 2, nothing written. No test here starts Ray or trains."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from msd_ray.cli import main
 from msd_ray.recipes import load_recipe
 from msd_ray.runs.directory import keep_recipe
 from msd_ray.runs.standing import Standing, StudentStanding, write_standing
+from msd_ray.runs.teacher import default_cache
 from msd_ray.storage import Store, read_manifest, write_bundle
 
 from ..serving.ensembles import POINTS, saved
@@ -62,11 +64,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in kept.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.json").write_text(text)
+    saved(tmp_path / "ensemble", k=2, spec=POINTS)
     (tmp_path / "sweep-list").mkdir()
     (tmp_path / "sweep-list" / "sweep.json").write_text("[]")
     return tmp_path
 
 
+EASY = ["partition.kind=sequential"]
 ENDLESS = "nested too deeply, or too long: does an alias name itself?"
 TABLE: list[tuple[list[str], str]] = [
     (["plan", "self.yaml"], "self.yaml: its base leads back to itself: self.yaml -> self.yaml"),
@@ -99,6 +103,32 @@ TABLE: list[tuple[list[str], str]] = [
     (["sweep", "nan.sweep.yaml"], "overrides.stages.dm.generator_lr: must be a finite number, not nan"),
     (["plan", "x" * 300], "no recipe xxx"),
     (["plan", TINY, "stages.dm.objective=os:path"], "no objective 'os:path': what it names is not a dataclass"),
+    (
+        ["plan", "digits", "network.attention=[16, 4]"],
+        "network.attention: this network has no level of 16 pixels, only of 8, 4; write network.attention=[4]",
+    ),
+    (["train", "digits", "network.attention=[5]"], "no level of 5 pixels, only of 8, 4; write network.attention=[]"),
+    (["plan", "digits", "network.attention=[0]"], "network.attention.0: input should be greater than or equal to 1"),
+    (["plan", "digits", "network.attention=[-4]"], "network.attention.0: input should be greater than or equal to 1"),
+    (["generate", "ensemble", "--seeds", "0-99999999999"], "are more than one command makes: at most 1,000,000"),
+    (["generate", "ensemble", "--seeds", "0-3000000"], "3,000,001 samples are more than one command makes"),
+    (["generate", "ensemble", "--seeds", "0-200000"], "2,000,010 samples are more than one command makes"),
+    (["generate", "ensemble", "--conditions", "0-99999999999"], "are more than one command makes"),
+    (["generate", "ensemble", "--seeds", "9" * 23], "seeds must be from 0 to 9223372036854775807, not 999999999"),
+    (["generate", "ensemble", "--seeds", "-5"], "seeds '-5' is not of the form 0-4,7"),
+    (["generate", "ensemble", "--seeds", "9" * 5000], "is not of the form 0-4,7"),
+    (["generate", "ensemble", "--steps", "0"], "there is no sampler or steps to choose"),
+    (["generate", "ensemble", "--seeds", "0", "-o", "/proc/nowhere/x.npy"], "cannot write /proc/nowhere"),
+    (["generate", "ensemble", "--steps", "nan"], "Invalid value for '--steps'"),
+    (
+        ["sweep", "best", "nowhere", "--max-fid", "nan"],
+        "Invalid value for '--max-fid'",
+    ),
+    (["sweep", "best", "nowhere", "--max-latency-ms", "-1"], "Invalid value for '--max-latency-ms'"),
+    (["serve", "update", "nowhere", "--weight", "nan"], "Invalid value for '--weight'"),
+    (["reproduce", "toy2d", "--seeds", "-1"], "Invalid value for '--seeds'"),
+    (["reproduce", "toy2d", "-o", "/proc/nowhere"], "cannot write /proc/nowhere/write-test: No such file"),
+    (["train", TINY, *EASY, "--run-dir", "/proc/nowhere/run"], "another place: give another --run-dir"),
     (["evaluate", "text"], "text/recipe.json is damaged"),
     (["status", "list"], "list holds no run that has begun to train"),
     (["evaluate", "nan"], "nan/recipe.json"),
@@ -235,3 +265,54 @@ def test_train_imports_what_the_user_names(
     assert (code, err.count("\n")) == (2, 1)
     assert "unknown key stages.adm.options.what" in err
     assert trapped.exists()
+
+
+@pytest.mark.parametrize("name", ["HOME", "XDG_CACHE_HOME", "MSD_RAY_CACHE"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["teacher", "train", TINY, *EASY],
+        ["train", TINY, *EASY],
+        ["sweep", "quick.yaml"],
+        ["evaluate", "ensemble"],
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_told_before_work_begins(
+    command: list[str], name: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("MSD_RAY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "/proc/nohome")
+    quick = {**SWEEP, "overrides": {"partition.kind": "sequential"}}
+    (here / "quick.yaml").write_text(json.dumps(quick))
+    recipe = load_recipe("digits").to_json()
+    store = Store(str(here / "ensemble"))
+    manifest = read_manifest(store)
+    write_bundle(store, {**manifest.body, "recipe": recipe}, [(file, store.read(file)) for file in manifest.files])
+    before = state(here)
+    folder = {"HOME": "/.cache/msd_ray", "XDG_CACHE_HOME": "/msd_ray", "MSD_RAY_CACHE": ""}[name]
+    code, out, err = run(capsys, monkeypatch, *command)
+    advice = "mend it, or choose another place: set MSD_RAY_CACHE to a folder that can be written"
+    said = f"cannot write /proc/nohome{folder}/write-test: No such file or directory; {advice}"
+    assert (code, out, err) == (2, "", f"error: {said}\n")
+    assert state(here) == before
+
+
+def test_an_empty_cache_home_means_that_it_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MSD_RAY_CACHE")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert default_cache().uri == "/home/somebody/.cache/msd_ray"
+
+
+def test_a_run_that_the_disk_has_no_room_for_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msd_ray.runs.room.free_bytes", lambda store: 1000)
+    code, out, err = run(capsys, monkeypatch, "train", TINY, *EASY, "--run-dir", "run")
+    assert (code, out) == (2, "")
+    needs = (
+        r"error: .*/run: the run needs about \d+ kB on disk, 1 kB are free; free some space, lower training.keep, or "
+    )
+    assert re.fullmatch(rf"{needs}give another --run-dir\n", err), err
+    assert not (here / "run").exists()

@@ -116,7 +116,7 @@ def test_a_sample_does_not_show_what_it_was_generated_with(network: NetworkConfi
     try:
         made, rng = ensemble(network, 2), random.Random(threads)
         n = 40 if threads == 1 else 8  # two threads are slow on a busy machine
-        pairs = [(rng.randrange(10), rng.choice([rng.randrange(40), rng.getrandbits(70)])) for _ in range(n)]
+        pairs = [(rng.randrange(10), rng.choice([rng.randrange(40), rng.getrandbits(63)])) for _ in range(n)]
         alone = torch.cat([made.generate([condition], [seed]) for condition, seed in pairs])
         for _ in range(12 // threads**2):
             chosen = rng.choices(range(n), k=rng.randint(1, n + 20))
@@ -152,6 +152,8 @@ BAD: list[tuple[Any, Any, str]] = [
     ([2**70], [0], "no such condition"),
     ([0.0], [0], "conditions must be a list of integers"),
     ([0], [1.5], "seeds must be a list of integers"),
+    ([0], [-1], "seeds must be from 0 to 9223372036854775807, not -1"),
+    ([0], [2**63], "seeds must be from 0 to 9223372036854775807, not 9223372036854775808"),
     (["0"], [0], "integers"),
     (3, [0], "integers"),
     (torch.tensor([0.0]), [0], "integers"),

@@ -15,6 +15,7 @@ from msd_ray.sweep.schema import Scheduler
 
 from .cases import DM, SAID, TSM, family
 
+EVERY_80 = {"training.checkpoint_every": 80}
 SHIPPED = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
 
 
@@ -48,6 +49,23 @@ def test_shipped_definitions_are_named_after_their_file_and_all_their_trials_are
         ({"space": {"noise.sigma_data": [0.5, 1.0]}}, "all trials of a sweep share"),
         ({"space": {"recipe": ["nowhere"]}}, "no recipe nowhere"),
         ({"recipe": "nowhere"}, "no recipe nowhere"),
+        (
+            {"scheduler": {"kind": "asha", "first": 32_000}},
+            "scheduler.first (32,000): no trial would be measured before its end, at most 320 images, so none could be "
+            "stopped; lower it together with training.checkpoint_every, or scheduler.kind: none",
+        ),
+        (
+            {"scheduler": {"kind": "median", "first": 320}, "overrides": {**SAID["overrides"], **EVERY_80}},
+            "before its end, at most 320 images, so none could be stopped; write at most 240, or scheduler.kind: none",
+        ),
+        (
+            {"scheduler": {"kind": "asha", "first": 100}, "overrides": {**SAID["overrides"], **EVERY_80}},
+            "scheduler.first (100) must be a multiple of training.checkpoint_every (80): write 80 or 160",
+        ),
+        (
+            {"scheduler": {"kind": "asha"}},
+            "scheduler.first (1,000) must be a multiple of training.checkpoint_every (320): write 960 or 1280",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(changes: dict[str, Any], message: str) -> None:

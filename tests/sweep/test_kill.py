@@ -20,7 +20,10 @@ from msd_ray.sweep.ledger import Ledger
 from .cases import SAID, Notes, family
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-ASHA = {"scheduler": {"kind": "asha", "first": 80, "factor": 2}}
+ASHA = {
+    "scheduler": {"kind": "asha", "first": 80, "factor": 2},
+    "overrides": {**SAID["overrides"], "training.checkpoint_every": 80},
+}
 MEASURED: dict[str, Any] = dict.fromkeys(("latency_ms", "batch_latency_ms", "cpu_seconds", "gpu_seconds"), 0.0)
 """What a clock says is never the same twice."""
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msd_ray.errors import UserError
-from msd_ray.sweep.space import changes_of, draws, grid, parse_space, probes
+from msd_ray.sweep.space import another, changes_of, combinations, draws, grid, parse_space, probes
 
 SIZES = {"half": {"student.channel_factor": 0.5}, "full": {}}
 
@@ -38,6 +38,16 @@ def test_random_trials_exhaust_a_small_space_before_any_comes_twice(seed: int) -
     made = draws(space, seed, 7)
     assert sorted(map(str, made[:6])) == sorted(map(str, grid(space)))
     assert made[6] in made[:6]
+
+
+@given(counts=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+def test_what_was_not_tried_is_found_as_long_as_there_is_any(counts: list[int]) -> None:
+    space = parse_space({f"d{i}": list(range(n)) for i, n in enumerate(counts)} | {"n": {"integer": [3, 5]}})
+    known: list[Any] = []
+    for _ in range(combinations(space) or 0):
+        known.append(another(space, known))
+    assert len({str(choice) for choice in known}) == len(known) == 3 * math.prod(counts)
+    assert combinations(parse_space({"lr": {"log": [1e-4, 1e-2]}})) is None
 
 
 def test_draws_keep_to_their_ranges_and_a_log_range_is_even_in_its_logarithm() -> None:

@@ -4,11 +4,10 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msd_ray.ranges import LARGEST_SEED
 from msd_ray.serving.core.limits import Limits
 from msd_ray.serving.wire.formats import FORMATS
 from msd_ray.serving.wire.refusal import wrong
-
-LARGEST_SEED = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
