@@ -79,8 +79,14 @@ def recipe_of(store: Store) -> Recipe:
 
 def _of_today(raw: dict[str, Any]) -> dict[str, Any]:
     """A kept recipe with what was true of all stages before it could be said."""
-    then = {"optimizer": "adamw", "fake_clip_value": 0.0}
-    return {**raw, "stages": {name: {**then, **stage} for name, stage in raw["stages"].items()}}
+    return {**raw, "stages": {name: _stage_of_today(stage) for name, stage in raw["stages"].items()}}
+
+
+def _stage_of_today(stage: dict[str, Any]) -> dict[str, Any]:
+    if "optimizer" in stage:
+        return stage
+    options = {"gan_from": 0, **stage["options"]} if stage["objective"] == "sida" else stage["options"]
+    return {**stage, "optimizer": "adamw", "fake_clip_value": 0.0, "options": options}
 
 
 def has_ensemble(store: Store, group: Group) -> bool:

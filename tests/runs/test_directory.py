@@ -66,6 +66,13 @@ def test_an_older_run_of_a_method_that_is_trained_otherwise_today_is_refused(tmp
         refuse_other_recipe(store, planned("digits-sid"))
 
 
+def test_an_older_run_of_sida_can_still_be_looked_at(tmp_path: Path) -> None:
+    """Its GAN joined at once where the recipe did not say when."""
+    store = Store(str(tmp_path))
+    older(store, load_recipe("digits-sida", ["stages.sida.options={}"]))
+    assert Setting.of_run(store, []).plan.recipe.stages["sida"].options == {"gan_from": 0}
+
+
 def test_what_is_kept_of_a_run_says_what_its_recipe_left_to_the_methods(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     keep_recipe(store, planned("digits-sid"))
