@@ -95,6 +95,7 @@ def test_a_replica_that_errs_is_replaced_and_its_request_answered(
     assert first.pid not in {p.pid for p in teacher_processes()}
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(120)
 def test_a_stopped_replica_is_avoided_then_ended_and_started_anew(
     start: Start, monkeypatch: pytest.MonkeyPatch

@@ -58,7 +58,7 @@ class Undisturbed:
     images: int
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     train_tiny(folder)

@@ -1,6 +1,5 @@
 """Slots and teachers in which something goes wrong, in place of the real ones and under their names."""
 
-import os
 from typing import Any
 
 import ray
@@ -11,17 +10,17 @@ from msd_ray.cluster.pool.batching import Request
 from msd_ray.cluster.students import StudentTask
 from msd_ray.cluster.work import Order, Progress
 
-SICK = "TROUBLED_NODE"
-"""The variable that names the node on which students meet an error."""
 
+def slot_of(sick: str) -> type[slot.Slot]:
+    """Slots that end each order of a student on the node `sick` as on a GPU that lost its context."""
 
-class Slot(slot.Slot):
-    """On one node each order of a student ends as on a GPU that lost its context."""
+    class Slot(slot.Slot):
+        def advance(self, order: Order) -> Progress:
+            if isinstance(order.work.task, StudentTask) and ray.get_runtime_context().get_node_id() == sick:
+                raise RuntimeError("CUDA error: device-side assert triggered")
+            return super().advance(order)
 
-    def advance(self, order: Order) -> Progress:
-        if isinstance(order.work.task, StudentTask) and ray.get_runtime_context().get_node_id() == os.environ[SICK]:
-            raise RuntimeError("CUDA error: device-side assert triggered")
-        return super().advance(order)
+    return Slot
 
 
 class TeacherActor(replica.TeacherActor):
