@@ -4,6 +4,7 @@ import errno
 import logging
 import re
 from collections.abc import Callable
+from textwrap import shorten
 from typing import TypeVar
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from msd_ray.errors import UserError
 
 LOG = logging.getLogger(__name__)
 TRIES = 4  # with waits of about 0.5, 1 and 2 s: a hiccup passes, and nobody waits long for a storage that is gone
+LONGEST = 300  # characters of a library's complaint, some of which go on for pages
 FIRST_WAIT, JITTER = 0.5, 0.25  # seconds; jitter, lest students that failed together try again together
 
 _BUSY = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
@@ -24,6 +26,8 @@ _PASSING = _BUSY | _CUT_OFF | _UNREACHED
 _REFUSED = re.compile(
     r"ACCESS_DENIED|PERMISSION_DENIED|INVALID_ACCESS_KEY|SIGNATURE|UNAUTHENTICATED|HTTP status 40[13]"
 )
+_NO_CREDENTIALS = re.compile(r"OAuth2 access token|DefaultAzureCredential")
+_INTERNALS = re.compile(r" error_info=\{| dlopen\(")  # what follows is of no use to a user
 _NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|[Bb]ucket .*not found|bucket does not exist")
 
 _AGAIN = "run the same command again once the storage is well: what was whole before still is"
@@ -64,7 +68,7 @@ def patiently(action: str, path: str, do: Callable[[], _Result]) -> _Result:
 def one_line(error: BaseException) -> str:
     """Why it failed, without the number and the path that an OSError brings along."""
     told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(told.split()).rstrip(".")
+    return shorten(_INTERNALS.split(told)[0].strip().rstrip("."), LONGEST, placeholder=" ...")
 
 
 def _again(action: str, path: str) -> Retrying:
@@ -88,7 +92,7 @@ def _may_pass(error: BaseException) -> bool:
         return False
     if error.errno is not None:
         return error.errno in _PASSING
-    return not (_REFUSED.search(str(error)) or _NO_BUCKET.search(str(error)))
+    return not any(lasting.search(str(error)) for lasting in (_REFUSED, _NO_BUCKET, _NO_CREDENTIALS))
 
 
 def _advice(error: OSError | pa.ArrowException) -> str:
@@ -99,6 +103,8 @@ def _advice(error: OSError | pa.ArrowException) -> str:
         return told
     if _REFUSED.search(str(error)):
         return _RIGHT
+    if _NO_CREDENTIALS.search(str(error)):
+        return "give this process credentials for that store"
     if _NO_BUCKET.search(str(error)):
         return "create the bucket, or choose another place"
     return _ADVICE.get(getattr(error, "errno", None) or 0, "mend it, or choose another place")

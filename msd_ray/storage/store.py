@@ -13,6 +13,8 @@ from msd_ray.storage.files import ArrowFiles, Files, LocalFiles, OpenFile
 from msd_ray.storage.local import TEMPORARY, Change
 from msd_ray.storage.patience import one_line, patiently
 
+GOOGLES_SECONDS = 10
+_NEARLY_A_URI = re.compile(r"(s3|gs|gcs|abfs|abfss):(?!//)")
 CHUNK = 1 << 24
 """Bytes that are read or written at a time where a file may be large."""
 Chunks = Callable[[], Iterable[bytes | memoryview]]
@@ -147,17 +149,26 @@ def _is_uri(uri: str) -> bool:
 def _resolve(uri: str) -> tuple[Files, str]:
     if not uri or "\0" in uri:
         raise UserError(f"not a path or URI: {uri!r}")
+    if _NEARLY_A_URI.match(uri):
+        raise UserError(f"cannot use {uri} as a place to store files: write {uri.partition(':')[0]}://BUCKET/PATH")
     if not _is_uri(uri):
         return LocalFiles(), os.path.abspath(os.path.expanduser(uri))
     if uri.lower().startswith("s3://"):
         return _on_s3(uri)
     try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        filesystem, path = fs.FileSystem.from_uri(_bounded(uri))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"cannot use {uri} as a place to store files: {one_line(error)}") from error
     if not path:
         raise UserError(f"cannot use {uri} as a place to store files: it names no bucket or directory")
     return _files_on(filesystem), path
+
+
+def _bounded(uri: str) -> str:
+    """Google's client tries each request for 15 minutes unless it is told otherwise."""
+    if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={GOOGLES_SECONDS}"
 
 
 def _on_s3(uri: str) -> tuple[Files, str]:

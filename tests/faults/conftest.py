@@ -65,7 +65,7 @@ def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Undi
     return Undisturbed(weights_in(folder), Setting.of(TINY, [], str(folder)).plan.groups[0].images)
 
 
-def weights_in(run_dir: Path) -> dict[str, str]:
+def weights_in(run_dir: Path | str) -> dict[str, str]:
     """sha256 of every student in a run's ensemble."""
     files = read_manifest(Store(str(run_dir)).child("ensemble")).files
     return {name: entry.sha256 for name, entry in files.items()}

@@ -31,6 +31,10 @@ LASTING = {
     OSError("AWS Error NO_SUCH_BUCKET during CreateMultipartUpload operation: m"): "create the bucket",
     OSError("Bucket 'b' not found. To create buckets, enable the allow_bucket_creation option."): "create the bucket",
     ArrowInvalid("nonsense"): "choose another place",
+    OSError(
+        "google::cloud::Status(UNAVAILABLE: Could not create a OAuth2 access token"
+    ): "give this process credentials",
+    OSError("Failed to get token from DefaultAzureCredential. See the logger"): "give this process credentials",
 }
 
 
@@ -81,6 +85,14 @@ def test_what_cannot_pass_is_told_at_once_with_what_to_do(
         patiently("write", "here", failing(error, 1))
     assert "\n" not in str(told.value)
     assert not waits and not caplog.records
+
+
+def test_a_library_that_complains_at_length_is_cut_short(waits: list[float]) -> None:
+    with pytest.raises(UserError, match=r"^cannot write here: no such library; ") as told:
+        patiently("write", "here", failing(ArrowInvalid("no such library dlopen(/usr/lib/x) failed: gone " * 99), 1))
+    with pytest.raises(UserError, match=r" \.\.\.; mend it") as told:
+        patiently("write", "here", failing(ArrowInvalid("word " * 999), 1))
+    assert len(str(told.value)) < 400
 
 
 @pytest.mark.parametrize("error", [UserError("no"), KeyError("x"), ValueError("y")])

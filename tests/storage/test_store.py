@@ -141,7 +141,7 @@ def test_a_child_of_an_object_store_keeps_the_query() -> None:
     assert Store(store.uri).uri == store.uri
 
 
-@pytest.mark.parametrize("uri", ["", "nonsense://x/y", "s3://", "file://host/x", "a\0b"])
+@pytest.mark.parametrize("uri", ["", "nonsense://x/y", "s3://", "file://host/x", "a\0b", "s3:/bucket/x", "gs:x"])
 def test_an_unusable_uri_is_told_in_one_line(uri: str) -> None:
     with pytest.raises(UserError) as told:
         Store(uri)

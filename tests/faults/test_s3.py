@@ -1,0 +1,113 @@
+"""A run whose directory and cache are on S3, where each request takes 50 ms more and every twentieth fails: trained,
+killed, resumed, evaluated and served as on a disk."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from msd_ray.ensemble import Ensemble
+from msd_ray.runs.directory import ensemble_folder
+from msd_ray.serving.core.config import StudentConfig
+from msd_ray.serving.core.describe import describe
+from msd_ray.serving.core.student import StudentAtWork, load_part
+from msd_ray.serving.wire.formats import to_array
+
+from ..s3.running import S3
+from .conftest import TINY, Killer, Undisturbed, weights_in
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+COMMAND = [sys.executable, "-m", "msd_ray"]
+SEGMENTS = "training.checkpoint_every=640"  # half as many checkpoints: the weights do not depend on it
+
+
+@pytest.fixture
+def run(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    s3.behave(delay=0.05, every=20)
+    monkeypatch.setenv("MSD_RAY_CACHE", s3.uri("bucket/the cache"))
+    return s3.uri("bucket/runs/on S3, ä")
+
+
+@contextmanager
+def training(run: str) -> Iterator["subprocess.Popen[str]"]:
+    """The driver of a run, killed -9 at the end."""
+    line = [*COMMAND, "train", TINY, SEGMENTS, "--run-dir", run]
+    driver = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    try:
+        yield driver
+    finally:
+        offspring = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
+        driver.communicate()
+        assert not [p for p in psutil.wait_procs(offspring, timeout=60)[1] if not p.name().endswith("Agent")]
+
+
+def read_until(driver: "subprocess.Popen[str]", pattern: str) -> None:
+    assert driver.stderr
+    while not re.match(pattern, line := driver.stderr.readline()):
+        assert line, "the driver ended too early"
+
+
+def told(*commands: list[str]) -> list[str]:
+    """What each of the commands, run side by side, writes to its standard output."""
+    running = [subprocess.Popen([*COMMAND, *line], stdout=subprocess.PIPE, text=True) for line in commands]
+    answers = [process.communicate(timeout=200)[0] for process in running]
+    assert [process.returncode for process in running] == [0] * len(running)
+    return answers
+
+
+async def served(run: str, pairs: list[tuple[int, int]]) -> torch.Tensor:
+    """What replicas of the service make of classes and seeds; each loads its part of the ensemble only."""
+    version, made = describe(ensemble_folder(run).uri), list[np.ndarray]()
+    for condition, seed in pairs:
+        part = version.owners[condition]
+        with ThreadPoolExecutor(1) as thread:
+            student = StudentAtWork(*load_part(version.uri, part, version.parts[part], "cpu"), StudentConfig(), thread)
+            made += [
+                to_array(m.data, version.sample_shape) for m in await student.make([(condition, seed)], "float32", 9)
+            ]
+    return torch.from_numpy(np.stack(made))
+
+
+@pytest.mark.timeout(600)
+def test_a_run_on_s3_is_killed_resumed_evaluated_and_served(
+    run: str, s3: S3, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    with training(run) as driver:
+        read_until(driver, r"student .* training ")
+        killer = Killer("ray::Slot.advance", delay=0.0)
+        killer.join()
+        assert killer.victim
+        read_until(driver, r"student .* (waiting|starting) ")
+        read_until(driver, r"student .* training ")
+    (status,) = told(["status", run, "--json"])
+    standing = json.loads(status)
+    assert any(student["nimg"] for student in standing["students"]) and not standing["finished"]
+
+    again = subprocess.run([*COMMAND, "train", TINY, SEGMENTS, "--run-dir", run], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert weights_in(run) == undisturbed.weights
+
+    output = tmp_path / "samples.npy"
+    status, rows, _ = told(
+        ["status", run, "--json"],
+        ["evaluate", run, "--json"],
+        ["generate", run, "--seeds", "5-6", "-o", str(output)],
+    )
+    assert json.loads(status)["finished"]
+    assert [row["name"] for row in json.loads(rows)][:3] == ["real, held out", "teacher", "ensemble"]
+    expected = Ensemble.load(ensemble_folder(run), torch.device("cpu")).generate([0, 0, 3, 3], [5, 6, 5, 6])
+    assert np.array_equal(np.load(output)[[0, 0, 3, 3], [0, 1, 0, 1]], expected.numpy())
+    assert torch.equal(asyncio.run(served(run, [(0, 5), (3, 6)])), expected[[0, 3]])
+    asked = s3.counted()
+    assert not asked["CreateUpload"] and asked["Put"] > 100
