@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -167,7 +168,9 @@ def test_certificates_change_while_the_service_runs(
 
     put(old)
     with running([tiny], Limits(), tls_cert=used.server_cert, tls_key=used.server_key, tls_client_ca=used.ca) as it:
-        mine, theirs = (Connection(it.address, ca=f.ca, cert=f.client_cert, key=f.client_key) for f in (old, new))
+        mine, theirs = (
+            Connection(it.address, ca=f.ca, cert=f.client_cert, key=f.client_key, connections=1) for f in (old, new)
+        )
         with Client(mine) as connected:
             assert connected.generate([0])
             shutil.copy(new.server_cert, used.server_cert)  # half of it
@@ -301,6 +304,37 @@ def test_more_calls_than_allowed_are_told_when_to_come_back(tiny: str) -> None:
         refused = ["RESOURCE_EXHAUSTED: 4 requests are under way already; try again in 0.5 s"] * 2
         assert asyncio.run(ask(it.address, NEVER)) == refused
         assert asyncio.run(ask(it.address, Retry())) == []
+
+
+def test_a_connection_is_given_up_in_time_but_no_request_with_it(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="msd_ray.access")
+    with running([tiny], Limits(), Slow(0.5), connection_seconds=0.1) as it:
+        where = Connection(it.address, connections=1)
+        with Client(where, retry=NEVER) as client:
+            for _ in range(3):
+                assert len(client.generate([0, 1], seconds=30.0)) == 2
+        asked = [json.loads(line) for line in caplog.messages]
+    assert {line["code"] for line in asked} == {"OK"}
+    assert len({line["peer"] for line in asked}) > 1
+
+
+def test_fronts_that_share_a_port_share_a_clients_calls(tiny: str) -> None:
+    kinds = Failing([]), Failing([])
+    with running([tiny], Limits(), kinds[0]) as one:
+        port = int(one.address.rpartition(":")[2])
+        with running([tiny], Limits(), kinds[1], port=port), Client(Connection(one.address, connections=16)) as client:
+            for _ in range(64):
+                client.generate([0])
+
+            async def ask() -> None:
+                async with AsyncClient(Connection(one.address, connections=16)) as other:
+                    await asyncio.gather(*(other.generate([0]) for _ in range(64)))
+
+            first = [students.asked for students in kinds]
+            asyncio.run(ask())
+    second = [students.asked - before for students, before in zip(kinds, first, strict=True)]
+    assert sum(first) == sum(second) == 64
+    assert min(first) >= 4 and min(second) >= 4  # whatever connection reaches a front, each has four calls
 
 
 def test_a_front_that_ends_finishes_what_it_has_begun(tiny: str) -> None:

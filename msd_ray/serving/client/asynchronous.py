@@ -1,8 +1,9 @@
 """The client for asyncio."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import grpc
@@ -23,10 +24,11 @@ class AsyncClient:
         self._connection = Connection(where) if isinstance(where, str) else where
         self._seconds, self._retry = seconds, retry or Retry()
         options, tls = self._connection.all_options, self._connection.credentials()
-        target = self._connection.target
-        secure, insecure = grpc.aio.secure_channel, grpc.aio.insecure_channel
-        self._channel = secure(target, tls, options) if tls else insecure(target, options)
-        self._stub = pb_grpc.EnsembleServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        target, each = self._connection.target, range(max(1, self._connection.connections))
+        insecure = [] if tls else [grpc.aio.insecure_channel(target, options) for _ in each]
+        self._channels = insecure or [grpc.aio.secure_channel(target, tls, options) for _ in each]
+        stubs = [pb_grpc.EnsembleServiceStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
+        self._stubs = cycle(stubs)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -35,7 +37,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        await self._channel.close()
+        await asyncio.gather(*(channel.close() for channel in self._channels))
 
     async def generate(
         self,
@@ -47,7 +49,7 @@ class AsyncClient:
     ) -> list[Made]:
         """One image per condition, in order; arguments as `Client.generate`."""
         request = request_of(conditions, seeds, format, version)
-        answer: pb.GenerateResponse = await self._patiently(self._stub.Generate, request, seconds)
+        answer: pb.GenerateResponse = await self._patiently("Generate", request, seconds)
         return [made_of(image) for image in answer.images]
 
     async def stream(
@@ -64,7 +66,7 @@ class AsyncClient:
         while len(have) < len(request.conditions) or not request.conditions:
             left, places = without(request, have)
             try:
-                async for image in self._stub.GenerateStream(left, **self._with(patience)):
+                async for image in next(self._stubs).GenerateStream(left, **self._with(patience)):
                     have.add(places[image.index])
                     yield replace(made_of(image), index=places[image.index])
             except grpc.RpcError as error:
@@ -73,20 +75,20 @@ class AsyncClient:
     async def students(self, version: str = "", seconds: float | None = None) -> pb.ListStudentsResponse:
         """The students of a version; of the main one if none is named."""
         request = pb.ListStudentsRequest(version=version)
-        answer: pb.ListStudentsResponse = await self._patiently(self._stub.ListStudents, request, seconds)
+        answer: pb.ListStudentsResponse = await self._patiently("ListStudents", request, seconds)
         return answer
 
     async def ensemble(self, seconds: float | None = None) -> pb.GetEnsembleResponse:
         """What is served: versions, weights, labels, limits."""
         request = pb.GetEnsembleRequest()
-        answer: pb.GetEnsembleResponse = await self._patiently(self._stub.GetEnsemble, request, seconds)
+        answer: pb.GetEnsembleResponse = await self._patiently("GetEnsemble", request, seconds)
         return answer
 
-    async def _patiently(self, method: Callable[..., Any], request: Any, seconds: float | None) -> Any:
+    async def _patiently(self, method: str, request: Any, seconds: float | None) -> Any:
         patience = self._patience(seconds)
         while True:
             try:
-                return await method(request, **self._with(patience))
+                return await getattr(next(self._stubs), method)(request, **self._with(patience))
             except grpc.RpcError as error:
                 await _wait(patience, error)
 

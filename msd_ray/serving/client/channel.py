@@ -17,6 +17,8 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),  # a front that vanished without a word is noticed
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.use_local_subchannel_pool", 1),  # or all channels would share one connection
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),  # where a name has several addresses
 )
 _NEVER_PUBLIC = (".localhost", ".local", ".internal", ".svc", ".lan", ".home.arpa")
 
@@ -24,7 +26,9 @@ _NEVER_PUBLIC = (".localhost", ".local", ".internal", ".svc", ".lan", ".home.arp
 @dataclass(frozen=True)
 class Connection:
     """target: host:port. token: bearer token. tls: whether the port has TLS; ca: PEM of who signed its certificate, the
-    system's by default. cert, key: PEM files of the client's own, for mutual TLS. options: further ones of the channel.
+    system's by default. cert, key: PEM files of the client's own, for mutual TLS. connections: calls take turns on so
+    many, each opened when its turn comes first, since each may reach another front where several share an address.
+    options: further ones of the channels.
     """
 
     target: str
@@ -33,6 +37,7 @@ class Connection:
     ca: str = ""
     cert: str = ""
     key: str = ""
+    connections: int = 4
     options: tuple[tuple[str, Any], ...] = ()
 
     def credentials(self) -> grpc.ChannelCredentials | None:

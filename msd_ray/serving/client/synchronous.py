@@ -1,9 +1,10 @@
 """The client for ordinary code."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from itertools import cycle
+from typing import Any
 
 import grpc
 
@@ -13,8 +14,6 @@ from msd_ray.serving.client.patience import Patience, Retry
 from msd_ray.serving.client.request import request_of, without
 from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
-
-_Answer = TypeVar("_Answer")
 
 
 class Client:
@@ -26,9 +25,11 @@ class Client:
         self._connection = Connection(where) if isinstance(where, str) else where
         self._seconds, self._retry = seconds, retry or Retry()
         options, tls = self._connection.all_options, self._connection.credentials()
-        target = self._connection.target
-        self._channel = grpc.secure_channel(target, tls, options) if tls else grpc.insecure_channel(target, options)
-        self._stub = pb_grpc.EnsembleServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        target, each = self._connection.target, range(max(1, self._connection.connections))
+        insecure = [] if tls else [grpc.insecure_channel(target, options) for _ in each]
+        self._channels = insecure or [grpc.secure_channel(target, tls, options) for _ in each]
+        stubs = [pb_grpc.EnsembleServiceStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
+        self._stubs = cycle(stubs)
 
     def __enter__(self) -> "Client":
         return self
@@ -37,7 +38,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def generate(
         self,
@@ -50,7 +52,7 @@ class Client:
         """One image per condition, in order. conditions: class numbers or labels. seeds: one for each, or None to have
         them drawn. format: png, webp or float32; empty for what suits. version: of the ensemble, if a certain one."""
         request = request_of(conditions, seeds, format, version)
-        return [made_of(image) for image in self._patiently(self._stub.Generate, request, seconds).images]
+        return [made_of(image) for image in self._patiently("Generate", request, seconds).images]
 
     def stream(
         self,
@@ -66,7 +68,7 @@ class Client:
         while len(have) < len(request.conditions) or not request.conditions:
             left, places = without(request, have)
             try:
-                for image in self._stub.GenerateStream(left, **self._with(patience)):
+                for image in next(self._stubs).GenerateStream(left, **self._with(patience)):
                     have.add(places[image.index])
                     yield replace(made_of(image), index=places[image.index])
             except grpc.RpcError as error:
@@ -75,19 +77,19 @@ class Client:
     def students(self, version: str = "", seconds: float | None = None) -> pb.ListStudentsResponse:
         """The students of a version; of the main one if none is named."""
         request = pb.ListStudentsRequest(version=version)
-        answer: pb.ListStudentsResponse = self._patiently(self._stub.ListStudents, request, seconds)
+        answer: pb.ListStudentsResponse = self._patiently("ListStudents", request, seconds)
         return answer
 
     def ensemble(self, seconds: float | None = None) -> pb.GetEnsembleResponse:
         """What is served: versions, weights, labels, limits."""
-        answer: pb.GetEnsembleResponse = self._patiently(self._stub.GetEnsemble, pb.GetEnsembleRequest(), seconds)
+        answer: pb.GetEnsembleResponse = self._patiently("GetEnsemble", pb.GetEnsembleRequest(), seconds)
         return answer
 
-    def _patiently(self, method: Callable[..., _Answer], request: Any, seconds: float | None) -> _Answer:
+    def _patiently(self, method: str, request: Any, seconds: float | None) -> Any:
         patience = self._patience(seconds)
         while True:
             try:
-                return method(request, **self._with(patience))
+                return getattr(next(self._stubs), method)(request, **self._with(patience))
             except grpc.RpcError as error:
                 _wait(patience, error)
 

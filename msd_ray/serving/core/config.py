@@ -47,7 +47,8 @@ class FrontConfig:
     PEM files; gRPC takes up new ones while it runs. tls_client_ca: PEM of who signs clients' certificates; if it is
     given they are asked for, and there is no HTTP. tokens: a file with one bearer token per line; it may change at any
     time. access_log: one JSON line per request on standard error. drain_seconds: how long requests may still take when
-    a front ends.
+    a front ends. connection_seconds: after so long a connection is told to come again, so that callers find fronts that
+    were added since; what is under way on it is finished. 0: never.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +62,7 @@ class FrontConfig:
     tokens: str = ""
     access_log: bool = True
     drain_seconds: Seconds = 15.0
+    connection_seconds: Seconds = 300.0
 
     def __post_init__(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):

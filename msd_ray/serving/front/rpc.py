@@ -8,6 +8,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from msd_ray.serving.core.config import FrontConfig
+from msd_ray.serving.core.limits import Limits
 from msd_ray.serving.core.routing import named
 from msd_ray.serving.core.service import Service
 from msd_ray.serving.core.tokens import Tokens
@@ -58,7 +59,7 @@ class RpcServer:
         self._server = grpc.aio.server(
             interceptors=[Guard(tokens)],
             maximum_concurrent_rpcs=4 * limits.concurrent,  # calls that are just held open count here too
-            options=[("grpc.max_receive_message_length", limits.request_bytes), *_OPTIONS],
+            options=[("grpc.max_receive_message_length", limits.request_bytes), *_OPTIONS, *_age(config, limits)],
         )
         pb_grpc.add_EnsembleServiceServicer_to_server(EnsembleRpc(service), self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
@@ -80,3 +81,11 @@ class RpcServer:
         """Tells callers to go elsewhere, and lets requests finish for `drain_seconds`."""
         await self._health.stop()
         await self._server.stop(self._config.drain_seconds)
+
+
+def _age(config: FrontConfig, limits: Limits) -> list[tuple[str, int]]:
+    """How long a connection may be used, give or take a tenth, and what the longest request gets to end after that."""
+    if not config.connection_seconds:
+        return []
+    seconds = {"age": config.connection_seconds, "age_grace": limits.seconds + 5}
+    return [(f"grpc.max_connection_{name}_ms", min(int(1000 * s), (1 << 31) - 1)) for name, s in seconds.items()]
