@@ -82,7 +82,7 @@ def front(args: Args) -> Application:
         **HEALTH,
         "max_constructor_retry_count": 3,
     }
-    said = asdict(config.front), asdict(config.limits), args["multiplexed"], not config.students.min_replicas
+    said = asdict(config.front), asdict(config.limits), asdict(config.students), args["multiplexed"]
     return serve.deployment(**options)(Front).bind(*said)
 
 

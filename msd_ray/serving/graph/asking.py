@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from ray import serve
@@ -13,6 +13,8 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from msd_ray.serving.core.catalogue import Traffic, Version
+from msd_ray.serving.core.config import StudentConfig
+from msd_ray.serving.core.hedge import Hedge
 from msd_ray.serving.core.readiness import Readiness
 from msd_ray.serving.core.routing import Errand
 from msd_ray.serving.core.service import Made
@@ -29,9 +31,9 @@ PROBE = 3.0  # seconds that students may take to say whether they are ready; a b
 class Asking:
     """The `Students` of a front. To be used in one event loop."""
 
-    def __init__(self, multiplexed: bool, may_sleep: bool) -> None:
-        """may_sleep: whether students have no replica at all while nobody asks."""
-        self._multiplexed, self._may_sleep, self._meters = multiplexed, may_sleep, FrontMeters()
+    def __init__(self, multiplexed: bool, config: StudentConfig) -> None:
+        self._multiplexed, self._meters, self._hedge = multiplexed, FrontMeters(), Hedge()
+        self._may_sleep, self._several = not config.min_replicas, config.max_replicas > 1
         self._handles: dict[str, DeploymentHandle[Any]] = {}
 
     async def reach(self, versions: tuple[Version, ...]) -> None:
@@ -80,11 +82,19 @@ class Asking:
     async def _patiently(self, errand: Errand, deadline: float) -> list[Made]:
         for pause in pauses():
             try:
-                return await self._once(errand, deadline - time.monotonic())
+                return await self._first(errand, deadline)
             except (RayActorError, DeploymentUnavailableError):
                 self._meters.retried(errand.version.name)
                 await asyncio.sleep(pause)
         raise away(f"no replica answered {TRIES} times in a row", 1.0)
+
+    async def _first(self, errand: Errand, deadline: float) -> list[Made]:
+        """Where there are several replicas, of the first that answers."""
+
+        def ask() -> Coroutine[Any, Any, list[Made]]:
+            return self._once(errand, deadline - time.monotonic())
+
+        return await (self._hedge.first(errand.version.parts[errand.part], ask) if self._several else ask())
 
     async def _once(self, errand: Errand, seconds: float) -> list[Made]:
         response = self._handle(errand.version, errand.part).make.remote(errand.pairs, errand.format, seconds)

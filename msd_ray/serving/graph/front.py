@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from msd_ray.serving.core.config import FrontConfig
+from msd_ray.serving.core.config import FrontConfig, StudentConfig
 from msd_ray.serving.core.limits import Limits
 from msd_ray.serving.core.service import Service
 from msd_ray.serving.core.tokens import Tokens
@@ -28,11 +28,11 @@ class Front:
     """The deployment. It is ready once it knows the traffic, and drains before it ends."""
 
     async def __init__(  # type: ignore[misc]
-        self, config: dict[str, Any], limits: dict[str, Any], multiplexed: bool, may_sleep: bool
+        self, config: dict[str, Any], limits: dict[str, Any], students: dict[str, Any], multiplexed: bool
     ) -> None:
         said = FrontConfig(**config)
         access.send_to(RequestMeters(), *([access.on_stderr()] if said.access_log else []))
-        self._asking, self._tokens = Asking(multiplexed, may_sleep), Tokens(said.tokens)
+        self._asking, self._tokens = Asking(multiplexed, StudentConfig(**students)), Tokens(said.tokens)
         self._service = Service(self._asking, Limits(**limits))
         self._server = RpcServer(self._service, self._tokens, said)
         self._ledger = await find_ledger()
