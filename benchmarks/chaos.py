@@ -31,7 +31,7 @@ import psutil
 from common import finish, say, spread
 
 from msd_ray.cluster.connect import listen_on_loopback
-from msd_ray.runs.journal import read_journal
+from msd_ray.runs.journal import read_journal, read_student_journal
 from msd_ray.runs.setting import Setting
 from msd_ray.storage import Store, read_manifest
 
@@ -196,7 +196,7 @@ def weights(store: Store) -> dict[str, str]:
 def reports(store: Store, students: int) -> Iterator[list[dict[str, Any]]]:
     """Per student, what its journal has about segments, in order."""
     for i in range(students):
-        entries = read_journal(store.child("logs"), f"student-{i}.jsonl")
+        entries = read_student_journal(store, f"student {i}")
         segments: list[dict[str, Any]] = []
         for entry in entries:
             if "nimg" in entry and (not segments or entry["nimg"] != segments[-1]["nimg"]):

@@ -4,6 +4,7 @@ import json
 import logging
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,12 +79,14 @@ def train(
         return
     from msd_ray.cluster.connect import listen_on_loopback
     from msd_ray.runs.results import evaluate_once
+    from msd_ray.runs.standing import mark_stopped
 
     listen_on_loopback(address)
     from msd_ray.cluster.run import train as train_plan
 
     plan, STOP.resumable = setting.plan, True
-    with Watcher() as watcher:
+    stopped = partial(mark_stopped, setting.store)
+    with Watcher() as watcher, STOP.before_the_end(stopped):
         train_plan(plan, setting.store, setting.cache, address, watcher)
         rows = evaluate_once(setting, watcher.note)
     _print_rows(rows, as_json)

@@ -1,6 +1,7 @@
 """How a run looks while it goes: live lines on a terminal, plain ones elsewhere. Progress goes to standard error."""
 
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stdout
 from types import TracebackType
@@ -41,7 +42,7 @@ class Watcher:
         self._aside = redirect_stdout(sys.stderr)
         self._live = Live(console=err, auto_refresh=False) if err.is_terminal else None
         self._seen: list[Status] = []
-        self._shown: dict[str, str] = {}
+        self._shown: dict[str, tuple[str, str, float]] = {}
         self._ending = ExitStack()
 
     def __enter__(self) -> "Watcher":
@@ -69,24 +70,33 @@ class Watcher:
             self._live.update(table(_HEADERS, [_line(status) for status in statuses]), refresh=True)
         if self._live:
             return
-        for line in map(_line, changed):
-            text = "  ".join(cell for cell in line if cell)
-            if self._shown.get(line[0]) != text:
-                self._shown[line[0]] = text
-                err.print(text, soft_wrap=True)
+        for status in changed:
+            self._print(status)
+
+    def _print(self, status: "Status") -> None:
+        """A plain line, unless there was one like it; one about the way through a segment now and then only."""
+        text = "  ".join(cell for cell in _line(status) if cell)
+        before, state, at = self._shown.get(status.name, ("", "", 0.0))
+        minor = status.live and status.doing == state and time.monotonic() - at < EVERY
+        if text != before and not minor:
+            self._shown[status.name] = text, status.doing, time.monotonic()
+            err.print(text, soft_wrap=True)
 
 
-_HEADERS = ["", "state", "stage", "kimg", "images/s", "quality", ""]
+EVERY = 10.0
+"""Seconds between two plain lines about the way through a student's segment."""
+_HEADERS = ["", "state", "stage", "kimg", "images/s", "quality", "left", ""]
 
 
 def _line(status: "Status") -> list[str]:
-    p = status.progress
+    p = status.newest
     cells = [status.name, status.doing]
     if p is None:
-        cells += ["", f"0/{status.images / 1000:g} kimg", "", ""]
+        cells += ["", f"0/{status.images / 1000:g} kimg", "", "", ""]
     else:
         kimg = f"{p.nimg / 1000:.1f}/{status.images / 1000:g} kimg"
-        cells += [p.stage, kimg, f"{p.images_per_second:.0f} img/s", p.quality]
+        left = f"{duration(status.left)} left" if status.left else ""
+        cells += [p.stage, kimg, f"{p.images_per_second:.0f} img/s", status.quality, left]
     remark = status.error or (f"{status.restarts} restarts" if status.restarts else "")
     return [*cells, remark]
 
@@ -95,12 +105,14 @@ def standing_lines(standing: "Standing") -> list[str]:
     """What `status` says of a run as a whole."""
     done = sum(s.state == "done" for s in standing.students)
     lines = [f"{done} of {len(standing.students)} done, {sum(s.state == 'failed' for s in standing.students)} failed"]
-    if standing.finished:
+    if standing.stopped:
+        lines.append("stopped: the same command goes on")
+    elif standing.finished:
         lines.append("finished")
     elif standing.stale:
         lines.append(
-            f"its driver ({standing.driver}) was last heard of {duration(standing.heard())} ago: if it is gone, the "
-            f"same command goes on"
+            f"its driver ({standing.driver}) is gone, and was last heard of {duration(standing.heard())} ago: the same "
+            f"command goes on"
         )
     else:
         lines.append(
@@ -119,7 +131,7 @@ def standing_lines(standing: "Standing") -> list[str]:
 
 def standing_rows(standing: "Standing") -> tuple[list[str], list[list[str]]]:
     """Headers and cells of the table that `status` prints."""
-    headers = ["student", "state", "stage", "kimg", "images/s", "waits", "restarts", "trained", "quality", ""]
+    progress = ["stage", "kimg", "images/s", "waits", "restarts", "trained", "left", "loss", "quality"]
     rows = [
         [
             s.name,
@@ -130,12 +142,14 @@ def standing_rows(standing: "Standing") -> tuple[list[str], list[list[str]]]:
             f"{s.waited:.1%}",
             str(s.restarts),
             duration(s.seconds),
+            duration(s.left),
+            "-" if s.loss is None else f"{s.loss:.3f}",
             s.quality,
             s.error,
         ]
         for s in standing.students
     ]
-    return headers, rows
+    return ["student", "state", *progress, ""], rows
 
 
 def forecast_lines(forecast: "Forecast | None") -> list[str]:

@@ -1,6 +1,5 @@
 """What the driver's process does beside driving: journals, the status file, the lease, the pool, metrics."""
 
-import logging
 import os
 import socket
 import time
@@ -13,16 +12,14 @@ from msd_ray.cluster.meters import Meters
 from msd_ray.cluster.pool.measuring import ReplicaMetrics
 from msd_ray.cluster.pool.pool import Pool
 from msd_ray.cluster.status import Status
+from msd_ray.cluster.writer import Writer
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.runs.journal import Journal
-from msd_ray.runs.standing import Standing, StudentStanding, read_standing, write_standing
+from msd_ray.runs.standing import Standing, StudentStanding, read_standing
+from msd_ray.stopping import STOP
 from msd_ray.storage import Store
 
-LOG = logging.getLogger(__name__)
 WRITE = 3.0
-"""Seconds between two writings of the status file and the journals; more where writing takes long."""
-SHARE = 0.05
-"""Of the driver's time that writing may take."""
+"""Seconds between two writings of the status file and the journals."""
 WORK = 1.0
 """Seconds between two rounds of chores."""
 
@@ -38,11 +35,18 @@ class Listener(Protocol):
 class Board:
     """Told by the driver what happens, it tells the run directory, Prometheus and the listener."""
 
-    def __init__(self, store: Store, price: float, listener: Listener, chores: list[Callable[[], None]]) -> None:
-        """price: of a slot per hour. chores: done every second or so; what one raises ends the run."""
-        self._store, self._price, self._listener, self._chores = store, price, listener, chores
-        self._events = Journal(store, "events.jsonl")
-        self._students: dict[str, Journal] = {}
+    def __init__(
+        self,
+        store: Store,
+        price: float,
+        listener: Listener,
+        chores: list[Callable[[], None]],
+        stopping: Callable[[], bool] = lambda: STOP.asked,
+    ) -> None:
+        """price: of a slot per hour. chores: done every second or so; what one raises ends the run. stopping: whether
+        the driver was told to end."""
+        self._price, self._listener, self._chores = price, listener, chores
+        self._writer, self._stopping = Writer(store), stopping
         self._meters = Meters()
         before = _before(store)
         self._seconds = {s.name: s.seconds for s in before.students} if before else {}
@@ -66,7 +70,7 @@ class Board:
         self._pool = pool
 
     def event(self, kind: str, **facts: Any) -> None:
-        self._events.add(kind, **facts)
+        self._writer.events.add(kind, **facts)
         self._meters.event(kind, facts)
         if kind == "slot up":
             self._up.add(facts["slot"])
@@ -77,8 +81,11 @@ class Board:
     def watch(self, statuses: list[Status]) -> None:
         self._count(statuses)
         for i, status in enumerate(statuses):
-            if i >= len(self._seen) or _has_news(status, self._seen[i]):
+            before = self._seen[i] if i < len(self._seen) else None
+            if before is None or _has_news(status, before):
                 self._log(status)
+            elif status.live and status.live is not before.live:
+                self._meters.progress(status.name, status.live, status.images)
         self._seen = statuses
         self._listener.watch(statuses)
         if time.monotonic() - self._worked > WORK:
@@ -86,19 +93,16 @@ class Board:
             for chore in self._chores:
                 chore()
         if time.monotonic() > self._due:
-            self.write()
+            self._put()
 
     def write(self, finished: bool = False) -> None:
-        """Writes down how the run stands. A storage that refuses is only warned of: no student needs this."""
-        start = time.monotonic()
-        try:
-            for journal in [self._events, *self._students.values()]:
-                journal.write()
-            write_standing(self._store, self._standing(finished))
-        except UserError as error:
-            LOG.warning("%s", error)
-        end = time.monotonic()
-        self._due = end + max(WRITE, (end - start) / SHARE)
+        """Writes down how the run stands, and waits until that is done."""
+        self._put(finished)
+        self._writer.wait()
+
+    def _put(self, finished: bool = False) -> None:
+        self._due = time.monotonic() + WRITE
+        self._writer.put(self._standing(finished))
 
     def _standing(self, finished: bool) -> Standing:
         students = [_student(status, self._seconds.get(status.name, 0.0)) for status in self._seen]
@@ -106,7 +110,17 @@ class Board:
         driver = f"{socket.gethostname()}:{os.getpid()}"
         if self._pool and self._pool.ready:
             self._figures = _figures(self._pool.metrics())
-        return Standing(time.time(), driver, finished, slots, self._slot_seconds, self._price, students, self._figures)
+        return Standing(
+            time=time.time(),
+            driver=driver,
+            finished=finished,
+            slots=slots,
+            slot_seconds=self._slot_seconds,
+            price=self._price,
+            students=students,
+            pool=self._figures,
+            stopped=self._stopping(),
+        )
 
     def _count(self, statuses: list[Status]) -> None:
         """Adds the time since the last look to the students that hold a slot, and to the slots."""
@@ -118,16 +132,13 @@ class Board:
                 self._seconds[status.name] = self._seconds.get(status.name, 0.0) + passed
 
     def _log(self, status: Status) -> None:
-        """A line in the student's own journal for each segment, and each change of state."""
-        name = status.name
-        if name not in self._students:
-            self._students[name] = Journal(self._store.child("logs"), f"{name.replace(' ', '-')}.jsonl")
-        facts: dict[str, Any] = {"restarts": status.restarts, "slot": status.slot}
+        """A line in the students' journal for each segment, and each change of state."""
+        facts: dict[str, Any] = {"student": status.name, "restarts": status.restarts, "slot": status.slot}
         if p := status.progress:
             facts |= {"stage": p.stage, "nimg": p.nimg, "images_per_second": p.images_per_second, "loss": p.loss}
             facts |= {"begin": p.begin, "waited": p.waited, f"fid@{p.fid_samples}": p.fid}
-            self._meters.progress(name, p)
-        self._students[name].add(status.state, **facts)
+            self._meters.progress(status.name, p, status.images)
+        self._writer.students.add(status.state, **facts)
 
 
 def _has_news(status: Status, before: Status) -> bool:
@@ -157,17 +168,18 @@ def _before(store: Store) -> Standing | None:
 
 
 def _student(status: Status, seconds: float) -> StudentStanding:
-    p = status.progress
+    p, now = status.progress, status.newest
     return StudentStanding(
         name=status.name,
         state=status.doing,
-        stage=p.stage if p else "",
-        nimg=p.nimg if p else 0,
+        stage=now.stage if now else "",
+        nimg=now.nimg if now else 0,
         images=status.images,
-        images_per_second=p.images_per_second if p else 0.0,
+        images_per_second=now.images_per_second if now else 0.0,
         waited=p.waited if p else 0.0,
         restarts=status.restarts,
         seconds=seconds,
-        quality=p.quality if p else "",
+        quality=status.quality,
         error=status.error,
+        loss=now.loss if now and now.loss == now.loss else None,
     )

@@ -1,5 +1,6 @@
 """The driver's metrics for Prometheus, through Ray's metrics agent. The dashboard in deploy/grafana shows them."""
 
+import math
 from typing import Any
 
 from ray.util.metrics import Counter, Gauge
@@ -22,7 +23,9 @@ class Meters:
     def __init__(self) -> None:
         student = ("student",)
         self._images = Gauge("msd_ray_student_images", "images that the student's generator has seen", student)
-        self._rate = Gauge("msd_ray_student_images_per_second", "of its last segment", student)
+        self._rate = Gauge("msd_ray_student_images_per_second", "of the segment under way, else of the last", student)
+        self._loss = Gauge("msd_ray_student_loss", "of its generator, or what it is trained by", student)
+        self._left = Gauge("msd_ray_student_seconds_left", "of training, at its present speed", student)
         self._waited = Gauge("msd_ray_student_waited", "share of its last segment spent waiting for a teacher", student)
         self._fid = Gauge("msd_ray_student_fid", "FID on its own classes, over few samples", student)
         self._slots = Gauge("msd_ray_slots", "slots that are up")
@@ -35,8 +38,13 @@ class Meters:
     def slots(self, up: int) -> None:
         self._slots.set(up)
 
-    def progress(self, student: str, progress: Progress) -> None:
+    def progress(self, student: str, progress: Progress, images: int) -> None:
+        """images: of the student's whole training."""
         tags = {"student": student}
+        if progress.images_per_second:
+            self._left.set((images - progress.nimg) / progress.images_per_second, tags)
+        if math.isfinite(progress.loss):
+            self._loss.set(progress.loss, tags)
         self._images.set(progress.nimg, tags)
         self._rate.set(progress.images_per_second, tags)
         self._waited.set(progress.waited, tags)

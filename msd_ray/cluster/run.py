@@ -22,6 +22,7 @@ from msd_ray.runs.directory import assemble, flaw_of, folder, images_of, keep_re
 from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import Group, Job, Plan
 from msd_ray.runs.room import check_cache, check_run_dir, refuse_full, room_line
+from msd_ray.runs.standing import mark_stopped
 from msd_ray.runs.start import check_init
 from msd_ray.runs.teacher import REPORTS, cached_in, copy_teacher, has_teacher, keep_teacher
 from msd_ray.stopping import STOP
@@ -57,6 +58,7 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
                 board.write(finished=True)
     else:
         with held(store) as lease:
+            mark_stopped(store, False)
             keep_recipe(store, plan.recipe)
             _take_teacher(teacher, store)
             _finish(plan, missing, store, lease)

@@ -25,6 +25,24 @@ class Status:
     slot: int | None = None
 
     @property
+    def newest(self) -> Progress | None:
+        """What was heard of it last: between two segments, and at the beginning of one, how its last one ended."""
+        return self.live if self.live and (self.live.images_per_second or not self.progress) else self.progress
+
+    @property
+    def quality(self) -> str:
+        """How good it is, as people read it: its last FID, or its newest loss where there is none."""
+        if self.progress and self.progress.fid is not None:
+            return self.progress.quality
+        return self.newest.quality if self.newest and self.newest.loss == self.newest.loss else ""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds of training that it still needs at its present speed, None where that is not known."""
+        now = self.newest
+        return (self.images - now.nimg) / now.images_per_second if now and now.images_per_second else None
+
+    @property
     def doing(self) -> State:
         """The state as people read it: who is between two turns waits."""
         return self.state if self.slot is not None or self.state in ("done", "failed") else "waiting"

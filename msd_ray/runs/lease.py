@@ -60,6 +60,15 @@ def refuse_if_held(store: Store) -> None:
         Lease(store).refuse_other(store.read(NAME))
 
 
+def is_held(store: Store, clock: Callable[[], float] = time.time) -> bool | None:
+    """Whether a process at work holds the lease of `store`; None where there is no lease, or none that can be read."""
+    try:
+        claim = Claim.model_validate_json(store.read(NAME))
+    except (FileNotFoundError, ValidationError):
+        return None
+    return claim.expires + SKEW > clock() and not claim.owner.is_gone()
+
+
 class Lease:
     """lost: whether another process was seen to have taken it, or removed it; once lost it stays so.
 

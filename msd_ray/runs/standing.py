@@ -2,21 +2,23 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from msd_ray.errors import CorruptError, UserError
+from msd_ray.runs.lease import is_held
 from msd_ray.storage import Store
 
 FILE = "status.json"
 FRESH = 30.0
-"""Seconds after which a driver that wrote nothing is taken for gone; it writes every few seconds."""
+"""Seconds after which a driver that wrote nothing is taken for gone, where there is no lease to tell."""
 
 
 @dataclass(frozen=True)
 class StudentStanding:
-    """One student. images_per_second: of its last segment. waited: the share of that segment in which it waited for
-    the teacher. restarts: by this driver. seconds: it held a slot so far, by all drivers."""
+    """One student. nimg, images_per_second and loss: of the segment under way, else of its last one. waited: the share
+    of that one in which it waited for the teacher. restarts: by this driver. seconds: it held a slot so far, by all
+    drivers."""
 
     name: str
     state: str
@@ -29,10 +31,11 @@ class StudentStanding:
     seconds: float
     quality: str = ""
     error: str = ""
+    loss: float | None = None
 
     @property
     def left(self) -> float:
-        """Seconds of training that it still needs at its last speed; NaN before its first segment."""
+        """Seconds of training that it still needs at its last speed; NaN before any is known."""
         if self.nimg >= self.images:
             return 0.0
         return (self.images - self.nimg) / self.images_per_second if self.images_per_second else float("nan")
@@ -42,7 +45,8 @@ class StudentStanding:
 class Standing:
     """A run. time: when this was written, in seconds since 1970. driver: HOST:PID. slots: those up now.
     slot_seconds: of all slots so far, whether they trained or not, by all drivers. price: per slot and hour, 0 if
-    unknown. pool: figures of the teacher pool."""
+    unknown. pool: figures of the teacher pool. stopped: its driver was told to end. held: whether its driver holds the
+    lease of the run's directory, None where there is none; seen when this was read."""
 
     time: float
     driver: str
@@ -52,6 +56,8 @@ class Standing:
     price: float
     students: list[StudentStanding]
     pool: dict[str, float] = field(default_factory=dict)
+    stopped: bool = False
+    held: bool | None = None
 
     @property
     def cost(self) -> float:
@@ -78,8 +84,9 @@ class Standing:
 
     @property
     def stale(self) -> bool:
-        """Whether its driver seems to be gone."""
-        return not self.finished and self.heard() > FRESH
+        """Whether its driver is gone, though it neither finished nor was told to end."""
+        gone = self.heard() > FRESH if self.held is None else not self.held
+        return gone and not (self.finished or self.stopped)
 
     def to_json(self) -> dict[str, Any]:
         """What is in the file, and what follows from it; a number that is not known is None."""
@@ -92,11 +99,18 @@ def write_standing(store: Store, standing: Standing) -> None:
     store.write(FILE, json.dumps(asdict(standing)).encode())
 
 
+def mark_stopped(store: Store, stopped: bool = True) -> None:
+    """Writes down that the run's driver was told to end, or that another goes on; nothing where none ever began."""
+    if store.exists(FILE) and (standing := read_standing(store)).stopped != stopped:
+        write_standing(store, replace(standing, stopped=stopped))
+
+
 def read_standing(store: Store) -> Standing:
     """Raises UserError where no driver ever wrote one, CorruptError where it cannot be read."""
     try:
         raw: dict[str, Any] = json.loads(store.read(FILE))
-        return Standing(**{**raw, "students": [StudentStanding(**s) for s in raw["students"]]})
+        students = [StudentStanding(**student) for student in raw["students"]]
+        return Standing(**{**raw, "students": students, "held": is_held(store)})
     except FileNotFoundError:
         raise UserError(f"{store.uri} holds no run that has begun to train: it has no {FILE}") from None
     except (ValueError, TypeError, KeyError):

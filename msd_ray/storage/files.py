@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from pyarrow import fs
 
-from msd_ray.storage.local import Change, delete_durably, update_locked, write_atomically
+from msd_ray.storage.local import Change, append_lines, delete_durably, update_locked, write_atomically
 
 _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 Pieces = Iterable[bytes | memoryview]
@@ -35,6 +35,10 @@ class Files(Protocol):
     def write(self, path: str, pieces: Pieces) -> None:
         """Whole or not at all, over an old file if need be; makes missing directories. Passes on what `pieces`
         raises."""
+        ...
+
+    def append(self, path: str, lines: bytes) -> bool:
+        """Adds whole lines to a text file; returns whether files here can grow at all."""
         ...
 
     def update(self, path: str, change: Change) -> bool:
@@ -77,6 +81,10 @@ class LocalFiles:
 
     def write(self, path: str, pieces: Pieces) -> None:
         write_atomically(Path(path), pieces)
+
+    def append(self, path: str, lines: bytes) -> bool:
+        append_lines(Path(path), lines)
+        return True
 
     def update(self, path: str, change: Change) -> bool:
         return update_locked(Path(path), change)
@@ -121,6 +129,9 @@ class ArrowFiles:
         with self.filesystem.open_output_stream(path) as stream:
             for piece in pieces:
                 stream.write(piece)
+
+    def append(self, path: str, lines: bytes) -> bool:
+        return False
 
     def update(self, path: str, change: Change) -> bool:
         """Always False: pyarrow can neither lock nor write on a condition."""

@@ -32,6 +32,22 @@ def write_atomically(target: Path, chunks: Iterable[bytes | memoryview]) -> None
     _sync(target.parent)
 
 
+def append_lines(target: Path, lines: bytes) -> None:
+    """Adds whole lines to a file, and makes it and its directory; raises OSError where it cannot. A crash may leave a
+    part of them, a line of its own."""
+    _make_directory(target.parent)
+    with open(target, "ab+") as file:
+        new = file.tell() == 0
+        if not new:
+            file.seek(-1, os.SEEK_END)
+            lines = lines if file.read(1) == b"\n" else b"\n" + lines
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        _sync(target.parent)
+
+
 def delete_durably(target: Path) -> None:
     """Removes a file, or a directory with all in it; one that is missing is fine. Raises OSError where it cannot."""
     if target.is_dir() and not target.is_symlink():

@@ -56,6 +56,9 @@ class S3Files:
                 source.put_back(beginning)
                 self._client.upload_fileobj(source, **_named(path), Config=_IN_PARTS)
 
+    def append(self, path: str, lines: bytes) -> bool:
+        return False
+
     def update(self, path: str, change: Change) -> bool:
         """Writes on the condition that nobody has written since; False where the store does not heed conditions."""
         with translated(self._address):

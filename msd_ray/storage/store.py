@@ -94,6 +94,12 @@ class Store:
         if chunk is None:
             raise FileNotFoundError(f"no file {path}")
 
+    def append(self, name: str, lines: bytes) -> bool:
+        """Adds whole lines to the end of a text file, which need not exist yet, and returns whether it could: object
+        stores cannot. What a crash leaves of a line stands on a line of its own. Raises UserError as `write`."""
+        path = self._at(name)
+        return patiently("write", path, lambda: self._files.append(path, lines))
+
     def update(self, name: str, change: Change) -> bool:
         """Replaces a small file by change(its content), None standing for no file; creates missing directories.
 

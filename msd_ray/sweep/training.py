@@ -79,7 +79,7 @@ class Trial:
         self._plan: Plan = means.premises.family.plan(recipe)
         self._store = folder(means.premises.store, f"trials/{number:04d}")
         keep_recipe(self._store, self._plan.recipe)
-        self._board = Board(self._store, recipe.cluster.price, Silent(), [])
+        self._board = Board(self._store, recipe.cluster.price, Silent(), [], means.stopping)
         scheduler = means.premises.family.definition.scheduler
         self._milestones = milestones(scheduler, self._plan)
         self._speed: Any = None

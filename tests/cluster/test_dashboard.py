@@ -36,7 +36,7 @@ def test_every_metric_of_the_dashboard_is_exported() -> None:
     for kind in COUNTED:
         meters.event(kind, {"student": "student 0"})
     meters.slots(2)
-    meters.progress("student 0", Progress(640, "dm", 100.0, False, fid=0.3, fid_samples=50, waited=0.01))
+    meters.progress("student 0", Progress(640, "dm", 100.0, False, fid=0.3, fid_samples=50, waited=0.01), 1280)
     teacher.utilisation.set(0.5)
     teacher.forward(Forward(0.0, 1.0, 32, (0.01,), 0.9))
     assert len(asked()) > 10

@@ -2,17 +2,22 @@
 
 import json
 import math
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from msd_ray.cli import main
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.runs.journal import Journal, read_journal
-from msd_ray.runs.standing import Standing, StudentStanding, read_standing, write_standing
+from msd_ray.runs.journal import Journal, read_journal, read_student_journal
+from msd_ray.runs.lease import held
+from msd_ray.runs.standing import Standing, StudentStanding, mark_stopped, read_standing, write_standing
 from msd_ray.storage import Store
+from msd_ray.terminal import standing_lines
 
 
 def student(i: int, nimg: int, rate: float, state: str = "training") -> StudentStanding:
@@ -81,6 +86,43 @@ def test_status_prints_and_gives_json(
     assert (found["seconds_left"], found["cost"], found["stale"]) == (50.0, 3.0, False)
 
 
+def test_a_driver_that_holds_its_lease_is_never_called_gone(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    old = replace(standing(student(0, 1, 1.0)), time=time.time() - 1000)
+    write_standing(store, old)
+    assert read_standing(store).stale
+    with held(store):
+        assert not read_standing(store).stale
+
+
+def test_a_driver_that_died_is_known_to_be_gone_at_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    write_standing(store, standing(student(0, 1, 1.0)))
+    code = f"""
+import os
+from msd_ray.runs.lease import Lease
+from msd_ray.storage import Store
+Lease(Store({str(tmp_path)!r})).take()
+os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert (tmp_path / "lease.json").exists()
+    assert read_standing(store).stale
+
+
+def test_a_driver_that_was_told_to_end_is_said_to_be_stopped(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    mark_stopped(store)
+    assert not store.exists("status.json")
+    write_standing(store, replace(standing(student(0, 1, 1.0)), time=time.time() - 1000))
+    mark_stopped(store)
+    found = read_standing(store)
+    assert (found.stopped, found.stale) == (True, False)
+    assert standing_lines(found)[1] == "stopped: the same command goes on"
+    mark_stopped(store, False)
+    assert read_standing(store).stale
+
+
 def test_a_journal_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     for n in range(2):
@@ -90,3 +132,54 @@ def test_a_journal_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_bytes((tmp_path / "events.jsonl").read_bytes() + b'{"half')
     assert [(e["event"], e["nimg"]) for e in read_journal(store, "events.jsonl")] == [("started", 0), ("started", 1)]
     assert read_journal(store, "nothing.jsonl") == []
+    journal.add("done")
+    journal.write()
+    assert [e["event"] for e in read_journal(store, "events.jsonl")] == ["started", "started", "done"]
+
+
+def test_a_journal_of_an_object_store_is_written_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of which grows with the run. What earlier versions wrote comes first."""
+    monkeypatch.setattr("msd_ray.runs.journal.PART", 200)
+    store = Store("bucket/run", fs._MockFileSystem())
+    store.write("events.jsonl", b'{"event": "old"}\n')
+    for driver in range(2):
+        journal = Journal(store, "events.jsonl")
+        for i in range(20):
+            journal.add("started", n=20 * driver + i)
+            journal.write()
+            journal.write()
+    entries = read_journal(store, "events.jsonl")
+    assert [e.get("n") for e in entries] == [None, *range(40)]
+    assert store.names()[:2] == ["events-000001.jsonl", "events-000002.jsonl"]
+    assert len(store.names()) > 8
+    assert max(len(store.read(name)) for name in store.names()) < 200 + 100
+
+
+def test_a_line_that_could_not_be_written_is_written_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    journal = Journal(store, "events.jsonl")
+    journal.add("first")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "append", refuse)
+        with pytest.raises(UserError):
+            journal.write()
+    journal.add("second")
+    journal.write()
+    assert [e["event"] for e in read_journal(store, "events.jsonl")] == ["first", "second"]
+
+
+def refuse(*args: object) -> bool:
+    raise UserError("the disk is full")
+
+
+def test_a_students_journal_is_read_from_either_layout(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for name, student_name in [("student-1.jsonl", {}), ("students.jsonl", {"student": "student 1"})]:
+        journal = Journal(store.child("logs"), name)
+        journal.add("training", nimg=10, **student_name)
+        journal.add("training", nimg=10, **{**student_name, **({"student": "student 11"} if student_name else {})})
+        journal.write()
+    assert [e["event"] for e in read_student_journal(store, "student 1")] == ["training"] * 3
+    assert len(read_student_journal(store, "student 11")) == 1

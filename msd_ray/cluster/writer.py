@@ -1,0 +1,54 @@
+"""What is written down of a run while it goes, in a thread: storage may be slow, and the driver waits for none."""
+
+import logging
+import threading
+
+from msd_ray.errors import UserError
+from msd_ray.runs.journal import STUDENTS, Journal
+from msd_ray.runs.standing import Standing, write_standing
+from msd_ray.storage import Store
+
+LOG = logging.getLogger(__name__)
+PATIENCE = 30.0
+"""Seconds that the end of a run waits for the storage."""
+
+
+class Writer:
+    """Writes the newest of the standings that it is given, and what is new in the journals, however fast they come. A
+    storage that refuses is only warned of: no student needs this."""
+
+    def __init__(self, store: Store) -> None:
+        self.events, self.students = Journal(store, "events.jsonl"), Journal(store.child("logs"), STUDENTS)
+        self._store = store
+        self._newest: Standing | None = None
+        self._changed, self._busy = threading.Condition(), False
+
+    def put(self, standing: Standing) -> None:
+        """Has it written soon, unless a newer one comes before."""
+        with self._changed:
+            self._newest = standing
+            if not self._busy:
+                self._busy = True
+                threading.Thread(target=self._work, name="writer", daemon=True).start()
+
+    def wait(self) -> None:
+        """Until all is written that it was given, or PATIENCE is over."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._busy, PATIENCE):
+                LOG.warning("%s does not answer; how the run stands is not written down", self._store.uri)
+
+    def _work(self) -> None:
+        while standing := self._next():
+            try:
+                self.events.write()
+                self.students.write()
+                write_standing(self._store, standing)
+            except UserError as error:
+                LOG.warning("%s", error)
+
+    def _next(self) -> Standing | None:
+        with self._changed:
+            standing, self._newest = self._newest, None
+            self._busy = standing is not None
+            self._changed.notify_all()
+            return standing
