@@ -121,6 +121,7 @@ def standing_lines(standing: "Standing") -> list[str]:
         )
     cost = f", cost {standing.cost:.2f}" if standing.price else ""
     lines.append(f"{standing.slot_seconds / 3600:.2f} slot hours{cost}")
+    lines += [f"{place} gets no students for a while: {why}" for place, why in standing.shunned.items()]
     if p := standing.pool:
         lines.append(
             f"teacher pool: {p['replicas']:.0f} replicas, {p['utilisation']:.0%} busy, "

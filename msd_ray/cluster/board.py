@@ -17,6 +17,7 @@ from msd_ray.errors import CorruptError, UserError
 from msd_ray.runs.standing import Standing, StudentStanding, read_standing
 from msd_ray.stopping import STOP
 from msd_ray.storage import Store
+from msd_ray.words import duration
 
 WRITE = 3.0
 """Seconds between two writings of the status file and the journals."""
@@ -52,6 +53,7 @@ class Board:
         self._seconds = {s.name: s.seconds for s in before.students} if before else {}
         self._slot_seconds = before.slot_seconds if before else 0.0
         self._up: set[int] = set()
+        self._shunned: dict[str, tuple[float, str]] = {}  # places: until when, by `time.time`, and why
         self._seen: list[Status] = []
         self._looked, self._worked, self._due = time.monotonic(), 0.0, 0.0
         self._pool: Pool | None = None
@@ -76,6 +78,9 @@ class Board:
             self._up.add(facts["slot"])
         elif kind == "slot gone":
             self._up.discard(facts["slot"])
+        elif kind == "shunned":
+            self._shunned[facts["place"]] = time.time() + facts["seconds"], facts["reason"]
+            self.note(f"{facts['place']} gets no students for {duration(facts['seconds'])}: {facts['reason']}")
         self._meters.slots(len(self._up))
 
     def watch(self, statuses: list[Status]) -> None:
@@ -120,7 +125,11 @@ class Board:
             students=students,
             pool=self._figures,
             stopped=self._stopping(),
+            shunned={} if finished else self._shunned_now(),
         )
+
+    def _shunned_now(self) -> dict[str, str]:
+        return {place: why for place, (until, why) in self._shunned.items() if time.time() < until}
 
     def _count(self, statuses: list[Status]) -> None:
         """Adds the time since the last look to the students that hold a slot, and to the slots."""

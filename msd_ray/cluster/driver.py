@@ -140,9 +140,8 @@ class Driver:
         self._running[slot] = student
         self._silence.begin(slot, self._slots.now())
         nimg = status.progress.nimg if status.progress else None
-        saved = status.progress.saved if status.progress else 0
         parked = self._scheduler.at_home(slot) - {student}
-        self._slots.give(slot, Order(student, work, nimg, parked, list(self._support.replicas), saved))
+        self._slots.give(slot, Order(student, work, nimg, parked, list(self._support.replicas), status.saved))
         self._set(student, state="starting" if status.state == "waiting" else status.state, slot=slot)
         if status.state != "training":
             kind = "resumed" if status.state == "restarting" else "started"
@@ -177,8 +176,9 @@ class Driver:
     def _ended(self, slot: int, progress: Progress) -> None:
         self._silence.end(slot, self._slots.now())
         student = self._taken_from(slot)
-        self._places.progressed(slot, student)
-        self._set(student, state="training", progress=progress, live=None, failures=0, slot=None)
+        self._places.progressed(slot, student if progress.saved > self._status[student].saved else None)
+        failures = self._places.failures(student)
+        self._set(student, state="training", progress=progress, live=None, failures=failures, slot=None)
         if progress.done:
             self._end(student, "done")
         elif slot not in self._leaving and self._scheduler.waiting <= self._coming():
@@ -246,7 +246,7 @@ class Driver:
             self._end(student, "failed", f"its process died {failures} times in a row without progress: {reason}")
         else:
             self._set(student, state="restarting")
-            self._scheduler.wait(student, status.progress.saved if status.progress else 0)
+            self._scheduler.wait(student, status.saved)
 
     def _remove(self, slot: int, reason: str) -> None:
         if slot in self._up:

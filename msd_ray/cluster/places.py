@@ -46,9 +46,10 @@ class Places:
         """Whether no student is to go there."""
         return any(now < record.until for _, record in self._over(self._slots[slot][0]))
 
-    def progressed(self, slot: int, student: int) -> None:
-        """A segment of the student ended well in the slot."""
-        self._deaths.pop(student, None)
+    def progressed(self, slot: int, student: int | None) -> None:
+        """A segment ended well in the slot. student: who has come further by a checkpoint, None for nobody."""
+        if student is not None:
+            self._deaths.pop(student, None)
         place, since = self._slots[slot]
         for scope, record in list(self._over(place)):
             if record.last <= since:

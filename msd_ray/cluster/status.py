@@ -43,6 +43,11 @@ class Status:
         return (self.images - now.nimg) / now.images_per_second if now and now.images_per_second else None
 
     @property
+    def saved(self) -> int:
+        """Images of its newest checkpoint that is known to be whole."""
+        return self.progress.saved if self.progress else 0
+
+    @property
     def doing(self) -> State:
         """The state as people read it: who is between two turns waits."""
         return self.state if self.slot is not None or self.state in ("done", "failed") else "waiting"

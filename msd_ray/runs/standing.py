@@ -46,7 +46,8 @@ class Standing:
     """A run. time: when this was written, in seconds since 1970. driver: HOST:PID. slots: those up now.
     slot_seconds: of all slots so far, whether they trained or not, by all drivers. price: per slot and hour, 0 if
     unknown. pool: figures of the teacher pool. stopped: its driver was told to end. held: whether its driver holds the
-    lease of the run's directory, None where there is none; seen when this was read."""
+    lease of the run's directory, None where there is none; seen when this was read. shunned: nodes and GPUs that get no
+    students for a while, and why."""
 
     time: float
     driver: str
@@ -58,6 +59,7 @@ class Standing:
     pool: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
     held: bool | None = None
+    shunned: dict[str, str] = field(default_factory=dict)
 
     @property
     def cost(self) -> float:

@@ -309,6 +309,36 @@ def test_a_student_that_dies_everywhere_is_given_up_with_the_last_reason() -> No
     assert statuses[1].error.endswith("times in a row without progress: exit code 1")
 
 
+class NeverWritten(SimulatedSlots):
+    """The process dies with each checkpoint that it writes while training goes on."""
+
+    def __init__(self) -> None:
+        super().__init__([Node("a", 1)], PACE)
+        self.writing: set[int] = set()
+
+    def give(self, slot: int, order: Order) -> None:
+        if slot in self.writing:
+            self._news.append(Gone(slot, "killed by signal 11"))
+        else:
+            super().give(slot, order)
+
+    def wait(self, seconds: float) -> list[Event]:
+        return [self._written_later(event) for event in super().wait(seconds)]
+
+    def _written_later(self, event: Event) -> Event:
+        if not isinstance(event, Ended):
+            return event
+        self.writing.add(event.slot)
+        self._saved.clear()
+        return replace(event, progress=replace(event.progress, begin=0, writing=True))
+
+
+def test_a_segment_whose_checkpoint_is_never_written_is_no_progress() -> None:
+    statuses, _ = drive(NeverWritten(), works(1))
+    assert statuses[0].state == "failed"
+    assert "died 4 times in a row" in statuses[0].error
+
+
 class Hanging(SimulatedSlots):
     """Student 1's order number `at` never ends. answers: whether its process goes on to say where the student stands,
     or that it is still being read."""

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pyarrow import fs
@@ -183,3 +184,23 @@ def test_a_students_journal_is_read_from_either_layout(tmp_path: Path) -> None:
         journal.write()
     assert [e["event"] for e in read_student_journal(store, "student 1")] == ["training"] * 3
     assert len(read_student_journal(store, "student 11")) == 1
+
+
+def test_places_that_get_no_students_are_shown_and_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msd_ray.cluster.board import Board
+
+    notes: list[str] = []
+    listener = SimpleNamespace(note=notes.append, watch=lambda statuses: None)
+    board = Board(Store(str(tmp_path)), 0.0, listener, [])
+    board.event("shunned", place="n7 GPU 3", seconds=60.0, reason="processes keep dying there")
+    board.event("shunned", place="n8", seconds=0.0, reason="it was tried again long ago")
+    board.write()
+    assert notes[0] == "n7 GPU 3 gets no students for 1 min 00 s: processes keep dying there"
+    monkeypatch.setattr("sys.argv", ["msd-ray", "status", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert "n7 GPU 3 gets no students for a while: processes keep dying there" in shown
+    assert "n8" not in shown
