@@ -78,17 +78,22 @@ def train(
         _print_plan(setting, None, as_json)
         return
     from msd_ray.cluster.connect import listen_on_loopback
-    from msd_ray.runs.results import evaluate_once
     from msd_ray.runs.standing import mark_stopped
 
     listen_on_loopback(address)
     from msd_ray.cluster.run import train as train_plan
 
-    plan, STOP.resumable = setting.plan, True
+    plan, STOP.resumable, rows = setting.plan, True, list[Any]()
     stopped = partial(mark_stopped, setting.store)
     with Watcher() as watcher, STOP.before_the_end(stopped):
-        train_plan(plan, setting.store, setting.cache, address, watcher)
-        rows = evaluate_once(setting, watcher.note)
+        train_plan(
+            plan,
+            setting.store,
+            setting.cache,
+            address,
+            watcher,
+            then=lambda: rows.extend(_evaluated(setting, address, watcher)),
+        )
     _print_rows(rows, as_json)
     if not as_json:
         out.print(f"report: {setting.store.uri}/report.html", soft_wrap=True)
@@ -157,23 +162,34 @@ def evaluate(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as evaluation.samples=5000.")
     ] = None,
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a run's ensemble against its teacher and held-out data, or an ensemble alone; nothing is written."""
+    """Measure a run's ensemble against its teacher and held-out data, or an ensemble alone; the run stays as it is.
+    Run again, it goes on where it stopped."""
+    from msd_ray.cluster.connect import listen_on_loopback
+
+    listen_on_loopback(address)
+    from msd_ray.cluster.evaluation import measuring
     from msd_ray.runs.results import evaluate_uri
 
-    with Watcher() as watcher:
-        rows = evaluate_uri(run, overrides or [], watcher.note)
+    STOP.resumable = True
+    with Watcher() as watcher, measuring(address, watcher) as complete:
+        rows = evaluate_uri(run, overrides or [], complete, watcher.note)
     _print_rows(rows, as_json)
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(run: Run, address: Address = None) -> None:
     """Write report.html, samples.png and metrics.parquet of a run again; of an unfinished one, the curves so far."""
+    from msd_ray.cluster.connect import listen_on_loopback
+
+    listen_on_loopback(address)
+    from msd_ray.cluster.evaluation import measuring
     from msd_ray.runs.results import report_uri
 
-    with Watcher() as watcher:
-        written = report_uri(run, watcher.note)
+    with Watcher() as watcher, measuring(address, watcher) as complete:
+        written = report_uri(run, complete, watcher.note)
     for uri in written:
         out.print(uri, soft_wrap=True)
 
@@ -236,13 +252,24 @@ def reproduce(
         out.print(uri, soft_wrap=True)
 
 
+def _evaluated(setting: Any, address: str | None, watcher: Watcher) -> list[Any]:
+    """The rows of a finished run, measured where the students were trained."""
+    from msd_ray.cluster.evaluation import measuring
+    from msd_ray.runs.results import evaluate_once
+
+    with measuring(address, watcher) as complete:
+        return evaluate_once(setting, complete, watcher.note)
+
+
 def _print_rows(rows: Any, as_json: bool) -> None:
-    from msd_ray.evaluation import cells, headers, to_records
+    from msd_ray.evaluation import cells, headers, remarks, to_records
 
     if as_json:
         out.print_json(json.dumps(to_records(rows)))
-    else:
-        wide.print(table(headers(), [cells(row) for row in rows]))
+        return
+    wide.print(table(headers(), [cells(row) for row in rows]))
+    for remark in remarks(rows):
+        out.print(remark, soft_wrap=True, markup=False, highlight=False)
 
 
 def _print_plan(setting: Any, nodes: str | None, as_json: bool) -> None:

@@ -30,8 +30,17 @@ from msd_ray.storage import Store
 from msd_ray.training.checkpoints import Checkpoints
 
 
-def train(plan: Plan, store: Store, cache: Store, address: str | None, listener: Listener) -> None:
+def train(
+    plan: Plan,
+    store: Store,
+    cache: Store,
+    address: str | None,
+    listener: Listener,
+    then: Callable[[], None] = lambda: None,
+) -> None:
     """Trains whatever of the plan is not trained yet, and makes its ensembles in the run directory `store`.
+
+    then: what is done at the end, while a cluster that was connected to for the training is still there.
 
     Raises UserError where the directory holds another run, another process trains it, or the cluster is too small,
     TrainingError where a student failed (the others finish first), Stopped where this process was told to end.
@@ -43,9 +52,8 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
     jobs = [job for group in missing for job in group.jobs if not _trained(store, job)]
     teacher = _whole_teacher(plan, store, cache)
     check_run_dir(store)
-    if not teacher:
-        check_cache(cache)
     if jobs or not teacher:
+        check_cache(cache)
         refuse_full(plan, store)
         with connected(address, dashboard=plan.cluster.shares) as where:
             check_room(max(1, len(jobs)), plan.cluster)
@@ -56,12 +64,14 @@ def train(plan: Plan, store: Store, cache: Store, address: str | None, listener:
                 _train(plan, jobs, store, cache, board, teacher)
                 _finish(plan, missing, store, lease)
                 board.write(finished=True)
+            then()
     else:
         with held(store) as lease:
             mark_stopped(store, False)
             keep_recipe(store, plan.recipe)
             _take_teacher(teacher, store)
             _finish(plan, missing, store, lease)
+        then()
 
 
 def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[Group]:

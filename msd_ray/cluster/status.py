@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol
 
 from msd_ray.cluster.work import Progress
 
-State = Literal["waiting", "starting", "training", "restarting", "done", "failed"]
+State = Literal["waiting", "starting", "training", "measuring", "restarting", "done", "failed"]
 
 
 @dataclass(frozen=True)

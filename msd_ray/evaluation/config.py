@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from msd_ray.ranges import Count, Images
+from msd_ray.ranges import Amount, Count, Images
 
 Samples = Annotated[int, Field(ge=2, le=10**8)]
 
@@ -18,7 +18,7 @@ class EvaluationConfig:
     shape of the data. baselines: also judge the one-student baselines. curve_samples: generated per point of a FID
     curve. preview_every: images between pictures of what student, teacher and fake score make of the same samples.
     neighbours: k of precision and recall. kid_subsets: subsets that KID averages over. batch: samples per call of a
-    network.
+    network. cpus, gpus: Ray resources of each process that measures; None for a student's GPUs.
     """
 
     samples: Samples = 1797
@@ -29,6 +29,8 @@ class EvaluationConfig:
     neighbours: Count = 3
     kid_subsets: Count = 50
     batch: Count = 256
+    cpus: Amount = 1.0
+    gpus: Amount | None = None
 
     def __post_init__(self) -> None:
         if self.samples <= self.neighbours:

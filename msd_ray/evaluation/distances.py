@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from msd_ray.evaluation.clean_fid import clean_fid
 from msd_ray.evaluation.moments import Features, Moments
@@ -44,16 +43,28 @@ def kernel(a: Features, b: Features, subsets: int, subset_size: int) -> float:
         np.random.set_state(state)
 
 
-def precision_recall(real: Features, fake: Features, neighbours: int) -> tuple[float, float]:
+def precision_recall(
+    real: Features, fake: Features, neighbours: int, radii: Features | None = None
+) -> tuple[float, float]:
     """Improved precision and recall in 0..1, arXiv 1904.06991 equations 1-3, with k = neighbours.
 
     Precision: the share of fakes within a real sample's distance to its k-th neighbour. Recall: the same with real and
-    fake exchanged. Raises ValueError unless both sides have more than k rows.
+    fake exchanged. radii: `neighbour_radii` of the real ones, where they are known. Raises ValueError unless both sides
+    have more than k rows.
     """
-    if min(len(real), len(fake)) <= neighbours:
+    known = neighbour_radii(real, neighbours) if radii is None else radii
+    return _share_inside(fake, real, known), _share_inside(real, fake, neighbour_radii(fake, neighbours))
+
+
+def neighbour_radii(x: Features, neighbours: int) -> Features:
+    """[N]: each row's distance to its k-th neighbour. Raises ValueError unless there are more than k rows."""
+    if len(x) <= neighbours:
         raise ValueError(f"precision and recall with {neighbours} neighbours need more samples than that")
-    r, f = torch.from_numpy(real), torch.from_numpy(fake)
-    return _share_inside(f, r, neighbours), _share_inside(r, f, neighbours)
+    points = torch.from_numpy(x)
+    # k + 1, because every point is its own nearest
+    radii = [torch.cdist(rows, points).kthvalue(neighbours + 1).values for rows in torch.split(points, ROWS_AT_A_TIME)]
+    found: Features = torch.cat(radii).numpy()
+    return found
 
 
 def _root(covariance: Features) -> Features:
@@ -63,12 +74,7 @@ def _root(covariance: Features) -> Features:
     return root
 
 
-def _share_inside(points: Tensor, manifold: Tensor, k: int) -> float:
-    radius = torch.cat([_radius(rows, manifold, k) for rows in torch.split(manifold, ROWS_AT_A_TIME)])
-    inside = [(torch.cdist(rows, manifold) <= radius).any(1) for rows in torch.split(points, ROWS_AT_A_TIME)]
+def _share_inside(points: Features, manifold: Features, radii: Features) -> float:
+    p, m, r = (torch.from_numpy(x) for x in (points, manifold, radii))
+    inside = [(torch.cdist(rows, m) <= r).any(1) for rows in torch.split(p, ROWS_AT_A_TIME)]
     return float(torch.cat(inside).double().mean())
-
-
-def _radius(rows: Tensor, manifold: Tensor, k: int) -> Tensor:
-    """Each row's distance to its k-th neighbour; k + 1, because every point is its own nearest."""
-    return torch.cdist(rows, manifold).kthvalue(k + 1).values

@@ -36,7 +36,7 @@ def load_features(name: str, data: DataSet, cache: Store) -> FeatureNet:
     """
     from msd_ray.evaluation import coordinates, digits_net, inception  # here, because they build on this module
 
-    choice = _by_shape(data.shape) if name == "auto" else name
+    choice = features_name(name, data.shape)
     if choice == "digits":
         if data.shape != DIGITS_SHAPE:
             raise UserError(f"evaluation.features: digits needs images of shape 1 x 8 x 8, not {_times(data.shape)}")
@@ -50,6 +50,15 @@ def load_features(name: str, data: DataSet, cache: Store) -> FeatureNet:
     raise UserError(f"evaluation.features: must be auto, digits, identity or inception, not {name}")
 
 
+def features_name(name: str, shape: tuple[int, ...]) -> str:
+    """What `name` means for samples of this shape: auto picks by it."""
+    if name != "auto":
+        return name
+    if shape == DIGITS_SHAPE:
+        return "digits"
+    return "identity" if len(shape) == 1 else "inception"
+
+
 def as_stored(x: Tensor) -> Tensor:
     """x as it comes back from an 8-bit file: images [N, C, H, W] clamped to [-1, 1] and rounded; points unchanged."""
     return to_bytes(x).to(x.dtype) / 127.5 - 1 if x.ndim == 4 else x
@@ -58,12 +67,6 @@ def as_stored(x: Tensor) -> Tensor:
 def to_bytes(x: Tensor) -> Tensor:
     """Images in [-1, 1] as uint8 0..255; values outside are clamped, and what is not a number is black."""
     return ((x.float().nan_to_num(nan=-1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
-def _by_shape(shape: tuple[int, ...]) -> str:
-    if shape == DIGITS_SHAPE:
-        return "digits"
-    return "identity" if len(shape) == 1 else "inception"
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -1,13 +1,13 @@
-"""Makes rows of the table: runs samplers, times and scores them."""
+"""Rows of the table: a sampler run, timed and scored in this process; what rows are called."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
-from msd_ray.data import DataSet, Samples
+from msd_ray.data import Samples
 from msd_ray.evaluation.scores import Judge
 from msd_ray.evaluation.table import Costs, Row
 
@@ -16,11 +16,6 @@ Sampler = Callable[[Tensor, list[int]], Tensor]
 
 WARM_UP = 8
 NAMED_CLASSES = 6
-
-
-def held_out_row(judge: Judge, data: DataSet) -> Row:
-    """Real samples that nobody trained on: what a perfect sampler would score at this n."""
-    return Row("real, held out", judge.score(data.held_out.x, data.held_out.condition))
 
 
 def sampler_row(
@@ -41,27 +36,9 @@ def sampler_row(
     return row, Samples(x, conditions)
 
 
-def student_rows(
-    judge: Judge,
-    samples: Samples,
-    owners: Sequence[int],
-    labels: Sequence[str],
-    costs: Mapping[int, Costs] | None = None,
-) -> list[Row]:
-    """A row per student, judged against real samples of its own classes only.
-
-    samples: what the routed ensemble generated; each student's are those of its classes. owners: class -> student.
-    costs: student -> its costs.
-    """
-    rows = []
-    for student in sorted(set(owners)):
-        own = [c for c, owner in enumerate(owners) if owner == student]
-        mine = samples.only(own)
-        if len(mine):
-            name = f"student {student} ({_class_names([labels[c] for c in own])})"
-            cost = (costs or {}).get(student, Costs())
-            rows.append(Row(name, judge.only(own).score(mine.x, mine.condition), **asdict(cost)))
-    return rows
+def student_name(student: int, owners: Sequence[int], labels: Sequence[str]) -> str:
+    """Of a student's row, with its classes. owners: class -> student. labels: of the classes."""
+    return f"student {student} ({_class_names([labels[c] for c, owner in enumerate(owners) if owner == student])})"
 
 
 def _class_names(labels: list[str]) -> str:

@@ -1,7 +1,7 @@
 """How good samples are, measured against real ones."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,8 +12,11 @@ from msd_ray.evaluation.config import EvaluationConfig
 from msd_ray.evaluation.distances import frechet, kernel, precision_recall
 from msd_ray.evaluation.features import FeatureNet
 from msd_ray.evaluation.moments import Features, Moments
+from msd_ray.evaluation.tally import Measured, gathered, interleaved, measured
 
 KID_SUBSET_SIZE = 1000
+RATIO_SUBSETS = 4
+"""The FID of few samples is taken of so many disjoint subsets at most, and averaged."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Scores:
     """n: samples scored. fid, kid: lower is better. precision, recall: in 0..1, higher is better.
 
     agreement: the share of samples that look like the class they were asked for; None where features know no classes.
-    A score is nan where it is undefined: too few samples, or samples that are not finite.
+    fid_ratio: the FID over that of real held-out samples, both of fid_ratio_n samples; nan where nobody asked for it.
+    A score is nan where it is undefined; `missing` then says why.
     """
 
     n: int
@@ -30,10 +34,57 @@ class Scores:
     precision: float
     recall: float
     agreement: float | None = None
+    fid_ratio: float = math.nan
+    fid_ratio_n: int = 0
+    missing: str = ""
+
+
+def scored(fake: Measured, real: Measured, config: EvaluationConfig) -> Scores:
+    """Scores of a set of samples against real ones."""
+    k, fid, kid, shares, missing = config.neighbours, math.nan, math.nan, (math.nan, math.nan), list[str]()
+    if not _finite(fake):
+        missing.append("samples that are not finite")
+    else:
+        if (fewest := min(fake.n, real.n)) < 2:
+            missing.append(f"FID and KID need 2 samples on each side, here {fewest}")
+        else:
+            fid = frechet(fake.moments, real.moments)
+            kid = kernel(fake.features, real.features, config.kid_subsets, KID_SUBSET_SIZE)
+        if (fewest := min(len(fake.features), len(real.features))) <= k:
+            missing.append(f"precision and recall with {k} neighbours need {k + 1} samples on each side, here {fewest}")
+        else:
+            shares = precision_recall(real.features, fake.features, k, real.radii)
+    agreement = None if fake.right is None else fake.right / fake.n
+    return Scores(fake.n, fid, kid, *shares, agreement, missing="; ".join(missing))
+
+
+def with_ratio(scores: Scores, fake: Measured, held_out: Measured | None, real: Measured) -> Scores:
+    """With the FID over that of the real samples `held_out`, both of as many samples as the smaller set keeps: an FID
+    grows as samples become fewer, for real ones as well."""
+    if math.isnan(scores.fid):
+        return scores
+    n = min(len(fake.features), len(held_out.features)) if held_out else 0
+    theirs = fid_of_few(held_out, real, n) if held_out and n > 1 else 0.0
+    if not theirs > 0:
+        why = f"no ratio to real held-out samples: there are {n}" if n < 2 else "the FID of held-out samples is 0"
+        return replace(scores, missing="; ".join(filter(None, [scores.missing, why])))
+    return replace(scores, fid_ratio=fid_of_few(fake, real, n) / theirs, fid_ratio_n=n)
+
+
+def fid_of_few(fake: Measured, real: Measured, n: int) -> float:
+    """The FID of n of the samples: the mean over disjoint subsets. Each has its share of every class, as a sampler
+    that takes the classes in turn makes them: chance would move the mean by more than samplers differ."""
+    order = interleaved(fake.condition)
+    subsets = [order[i * n : (i + 1) * n] for i in range(min(RATIO_SUBSETS, len(order) // n))]
+    return float(np.mean([frechet(Moments.of(fake.features[rows]), real.moments) for rows in subsets]))
+
+
+def _finite(fake: Measured) -> bool:
+    return bool(np.isfinite(fake.moments.mean).all() and np.isfinite(fake.features).all())
 
 
 class Judge:
-    """Scores samples against `real`, whose features are computed once."""
+    """Scores samples in this process against `real`, whose features are computed once."""
 
     def __init__(
         self, net: FeatureNet, real: Samples, config: EvaluationConfig, features: Features | None = None
@@ -42,6 +93,8 @@ class Judge:
         self.config = config
         self._net, self._real = net, real
         self._features = self._features_of(real.x) if features is None else features
+        rows, condition = np.arange(len(self._features)), real.condition.numpy()
+        self._reference = Measured(Moments.of(self._features), rows, condition, self._features)
 
     @property
     def features(self) -> Features:
@@ -50,28 +103,18 @@ class Judge:
 
     def score(self, x: Tensor, condition: Tensor) -> Scores:
         """Scores of x [N, ...], asked for as the classes `condition` [N]."""
-        c, fake, real = self.config, self._features_of(x), self._features
-        if not self._comparable(fake, c.neighbours + 1):
-            return Scores(len(x), math.nan, math.nan, math.nan, math.nan, self._agreement(x, condition))
-        precision, recall = precision_recall(real, fake, c.neighbours)
-        return Scores(
-            n=len(x),
-            fid=frechet(Moments.of(fake), Moments.of(real)),
-            kid=kernel(fake, real, c.kid_subsets, KID_SUBSET_SIZE),
-            precision=precision,
-            recall=recall,
-            agreement=self._agreement(x, condition),
-        )
+        n, batch = len(x), self.config.batch
+        pieces = [
+            measured(self._net, Samples(x[i : i + batch], condition[i : i + batch]), np.arange(i, min(i + batch, n)))
+            for i in range(0, n, batch)
+        ]
+        return scored(gathered(pieces), self._reference, self.config)
 
     def fid(self, x: Tensor) -> float:
         """FID of x [N, ...]; nan where it is undefined."""
-        fake = self._features_of(x)
-        return frechet(Moments.of(fake), Moments.of(self._features)) if self._comparable(fake, 2) else math.nan
-
-    def only(self, conditions: Tensor | list[int]) -> "Judge":
-        """A judge whose real samples are those of the classes `conditions`."""
-        keep = torch.isin(self._real.condition, torch.as_tensor(conditions))
-        return Judge(self._net, self._real.only(conditions), self.config, self._features[keep.numpy()])
+        fake = Moments.of(self._features_of(x))
+        comparable = min(fake.n, self._reference.n) >= 2 and np.isfinite(fake.mean).all()
+        return frechet(fake, self._reference.moments) if comparable else math.nan
 
     def class_means(self, classes: int) -> Features:
         """The mean feature of each class, [classes, d]. Raises ValueError where a class has no real sample."""
@@ -80,14 +123,6 @@ class Judge:
         if empty:
             raise ValueError(f"class {empty[0]} has no real sample")
         return np.stack([self._features[y == c].mean(0) for c in range(classes)])
-
-    def _comparable(self, fake: Features, at_least: int) -> bool:
-        return min(len(fake), len(self._features)) >= at_least and bool(np.isfinite(fake).all())
-
-    def _agreement(self, x: Tensor, condition: Tensor) -> float | None:
-        guesses = [self._net.classify(part) for part in torch.split(x, self.config.batch)]
-        known = [guess.cpu() for guess in guesses if guess is not None]
-        return float((torch.cat(known) == condition.cpu()).double().mean()) if known else None
 
     def _features_of(self, x: Tensor) -> Features:
         return np.concatenate([self._net.features(part) for part in torch.split(x, self.config.batch)])

@@ -1,12 +1,14 @@
 """The table of scores and costs: its rows, as records for a file and as text for people."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from msd_ray.evaluation.scores import Scores
 from msd_ray.words import duration
 
+_ALWAYS_NUMBERS = ("fid", "kid", "precision", "recall", "fid_ratio")
 Record = dict[str, str | int | float | None]
 
 
@@ -45,7 +47,7 @@ def to_records(rows: list[Row]) -> list[Record]:
     for row in rows:
         flat = asdict(row)
         scores = flat.pop("scores")
-        records.append({"name": flat.pop("name")} | {k: _number(v) for k, v in (scores | flat).items()})
+        records.append({"name": flat.pop("name")} | {k: _plain(v) for k, v in (scores | flat).items()})
     return records
 
 
@@ -57,7 +59,7 @@ def from_records(records: list[Record]) -> list[Row]:
 def headers() -> list[str]:
     """Column titles, in the order of `cells`."""
     costs = ["parameters", "NFE", "images", "wall", "CPU", "ms/image"]
-    return ["sampler", "FID@n", "KID x 1000", "precision", "recall", "agreement", *costs]
+    return ["sampler", "FID@n", "FID / real", "KID x 1000", "precision", "recall", "agreement", *costs]
 
 
 def cells(row: Row) -> list[str]:
@@ -66,6 +68,7 @@ def cells(row: Row) -> list[str]:
     return [
         row.name,
         _text(s.fid, f"{_decimal(s.fid)}@{s.n}"),
+        _text(s.fid_ratio, f"{s.fid_ratio:.2f}@{s.fid_ratio_n}"),
         _text(s.kid, _decimal(1000 * s.kid)),
         *(_text(share, f"{share:.3f}") if share is not None else "-" for share in (s.precision, s.recall, s.agreement)),
         _count(row.parameters),
@@ -77,15 +80,20 @@ def cells(row: Row) -> list[str]:
     ]
 
 
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """Why a "-" stands where a score is undefined, a line for each row that has any."""
+    return [f"{row.name}: {row.scores.missing}" for row in rows if row.scores.missing]
+
+
 def _row(record: Record) -> Row:
     values: dict[str, Any] = dict(record)
     scores = {f.name: values.pop(f.name) for f in fields(Scores)}
-    undefined = {name: math.nan for name in ("fid", "kid", "precision", "recall") if scores[name] is None}
+    undefined = {name: math.nan for name in _ALWAYS_NUMBERS if scores[name] is None}
     return Row(scores=Scores(**scores | undefined), **values)
 
 
-def _number(value: float | None) -> float | None:
-    return value if value is None or math.isfinite(value) else None
+def _plain(value: str | float | None) -> str | float | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _text(value: float, text: str) -> str:

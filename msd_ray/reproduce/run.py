@@ -9,13 +9,15 @@ import torch
 
 from msd_ray.cluster.board import Listener
 from msd_ray.cluster.connect import connected
+from msd_ray.cluster.evaluation import measuring
 from msd_ray.cluster.run import train
+from msd_ray.ensemble import Ensemble
 from msd_ray.evaluation import to_records
 from msd_ray.reproduce.experiment import Arm, Experiment, Summaries
 from msd_ray.reproduce.summary import summary
 from msd_ray.runs.fitting import teachers_sampling
-from msd_ray.runs.results import measure
-from msd_ray.runs.samplers import ensemble_of, ensemble_sampler, teacher_sampler
+from msd_ray.runs.results import measured_rows
+from msd_ray.runs.samplers import device_here, ensemble_sampler, teacher_sampler
 from msd_ray.runs.setting import Setting
 
 TEACHER = "teacher"
@@ -65,7 +67,8 @@ def _result(arm: Arm, seed: int, folder: str, address: str | None, listener: Lis
         if known["key"] == key:
             return known[TEACHER], known["ensemble"]
     train(setting.plan, setting.store, setting.cache, address, listener)
-    rows = {str(r["name"]): r for r in to_records(measure(setting, listener.note))}
+    with measuring(address, listener) as complete:
+        rows = {str(r["name"]): r for r in to_records(measured_rows(setting, complete, listener.note))}
     teacher, ensemble = dict(rows[TEACHER]), {**rows["ensemble"], "l1": distance_to_teacher(setting)}
     content = {"key": key, TEACHER: teacher, "ensemble": ensemble}
     setting.store.write("result.json", json.dumps(content, indent=1).encode())
@@ -76,8 +79,9 @@ def distance_to_teacher(setting: Setting) -> float:
     """Mean l1 distance per element between what ensemble and teacher make of the same noises and conditions."""
     seeds = list(range(SAMPLES))
     condition = torch.arange(SAMPLES) % setting.data.classes
-    ours = ensemble_sampler(ensemble_of(setting, setting.plan.groups[0]))(condition, seeds)
-    theirs = teacher_sampler(setting, teachers_sampling(setting.recipe))(condition, seeds)
+    store, device = setting.store, device_here()
+    ours = ensemble_sampler(Ensemble.load(store.child("ensemble"), device))(condition, seeds)
+    theirs = teacher_sampler(store.child("teacher"), teachers_sampling(setting.recipe), device)(condition, seeds)
     return float((ours.cpu() - theirs.cpu()).abs().mean())
 
 

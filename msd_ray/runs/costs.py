@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from msd_ray.ensemble import Ensemble, Sampling
+from msd_ray.ensemble import Sampling
 from msd_ray.evaluation import Costs
-from msd_ray.runs.plan import Group
+from msd_ray.runs.plan import Group, Job
 from msd_ray.runs.setting import Setting
 from msd_ray.runs.teacher import kept_facts
 
@@ -21,26 +21,25 @@ def teacher_costs(setting: Setting, sampling: Sampling) -> Costs:
     )
 
 
-def ensemble_costs(group: Group, ensemble: Ensemble, logged: pd.DataFrame) -> Costs:
+def ensemble_costs(group: Group, sampling: Sampling, logged: pd.DataFrame) -> Costs:
     """Of a whole ensemble: images and CPU of all students together, and the wall time of the one that took longest."""
-    each = [student_costs(ensemble, job.name, job.spec.index, logged) for job in group.jobs]
+    each = [student_costs(job, sampling, logged) for job in group.jobs]
     return Costs(
-        parameters=ensemble.parameters,
-        nfe=ensemble.nfe,
+        parameters=sum(c.parameters or 0 for c in each),
+        nfe=sampling.nfe,
         images=group.images,
         wall_seconds=max(c.wall_seconds or 0.0 for c in each),
         cpu_seconds=sum(c.cpu_seconds or 0.0 for c in each),
     )
 
 
-def student_costs(ensemble: Ensemble, name: str, index: int, logged: pd.DataFrame) -> Costs:
+def student_costs(job: Job, sampling: Sampling, logged: pd.DataFrame) -> Costs:
     """CPU seconds include what the student's requests cost the teacher pool."""
-    member, mine = ensemble.members[index], logged[logged["student"] == name]
-    seconds = mine.groupby("name")["value"].sum()
+    seconds = logged[logged["student"] == job.name].groupby("name")["value"].sum()
     return Costs(
-        parameters=member.spec.parameters(),
-        nfe=ensemble.nfe,
-        images=member.nimg,
+        parameters=job.spec.denoiser.parameters(),
+        nfe=sampling.nfe,
+        images=job.spec.images,
         wall_seconds=float(seconds.get("wall_seconds", 0.0)),
         cpu_seconds=float(seconds.get("cpu_seconds", 0.0) + seconds.get("teacher_cpu_seconds", 0.0)),
     )

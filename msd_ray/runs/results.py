@@ -4,45 +4,40 @@ import json
 from collections.abc import Callable
 
 import pandas as pd
+from torch import Tensor
 
 from msd_ray.data import load_data
-from msd_ray.ensemble import ONE_STEP, Ensemble, Sampling, read_description
-from msd_ray.errors import UserError
-from msd_ray.evaluation import (
-    Costs,
-    Judge,
-    Row,
-    from_records,
-    held_out_row,
-    load_features,
-    sampler_row,
-    student_rows,
-    to_records,
-)
-from msd_ray.recipes import parse_recipe
+from msd_ray.ensemble import ONE_STEP, Description, Sampling, read_description
+from msd_ray.errors import CorruptError, UserError
+from msd_ray.evaluation import Costs, Row, features_name, from_records, to_records
+from msd_ray.recipes import Recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.costs import ensemble_costs, student_costs, teacher_costs
 from msd_ray.runs.curves import curves
 from msd_ray.runs.directory import folder, has_ensemble, refuse_unfinished
+from msd_ray.runs.drawing import Drawing
 from msd_ray.runs.fitting import teachers_sampling
+from msd_ray.runs.measuring import Complete
 from msd_ray.runs.plan import Group
 from msd_ray.runs.report import write_all
-from msd_ray.runs.room import check_run_dir
-from msd_ray.runs.samplers import device_here, ensemble_of, ensemble_sampler, teacher_sampler
+from msd_ray.runs.room import check_cache, check_run_dir
+from msd_ray.runs.rows import VERSION, Asked, Table, measure
 from msd_ray.runs.setting import Setting
-from msd_ray.runs.teacher import default_cache
+from msd_ray.runs.sources import FromPart, FromTeacher
+from msd_ray.runs.teacher import default_cache, digest
 from msd_ray.storage import Store, read_manifest
 
 Note = Callable[[str], None]
 
 
-def evaluate_once(setting: Setting, note: Note) -> list[Row]:
+def evaluate_once(setting: Setting, complete: Complete, note: Note) -> list[Row]:
     """The table of a finished run; measured and written with the report unless that was done already."""
     key = _key(setting)
     rows = _known_rows(setting.store, key)
     if rows is None or not setting.store.exists("report.html"):
-        rows = measure(setting, note)
-        write_all(setting, rows)
+        drawings = _drawings(setting)
+        rows = measured_rows(setting, complete, note, drawings)
+        write_all(setting, rows, _drawn(drawings))
         content = json.dumps({"key": key, "rows": to_records(rows)}, indent=1)
         setting.store.write("evaluation.json", content.encode())
     return rows
@@ -57,48 +52,85 @@ def _known_rows(store: Store, key: str) -> list[Row] | None:
         return None
 
 
-def measure(setting: Setting, note: Note) -> list[Row]:
-    """Held-out data, the teacher, the ensemble, its students, and the baselines where they were trained."""
-    recipe, plan, data = setting.recipe, setting.plan, setting.data
-    judge = Judge(setting.features, data.train, recipe.evaluation)
-    note(f"evaluating on {recipe.evaluation.samples} samples each ({setting.features.name} features)")
-    logged = curves(setting.store, plan)
-    rows = [held_out_row(judge, data), *_teacher_rows(setting, judge)]
-    for group in plan.groups:
-        made = _group_rows(setting, judge, group, logged)
-        note(f"{group.name}: fid@{made[0].scores.n} {made[0].scores.fid:.3g}")
-        rows += made
-    return rows
+def measured_rows(setting: Setting, complete: Complete, note: Note, drawings: tuple[Drawing, ...] = ()) -> list[Row]:
+    """Held-out data, the teacher, the ensemble, its students, and the baselines where they were trained.
+
+    drawings: samples to be made on the way.
+    """
+    table, logged = Table(setting.recipe, setting.cache), curves(setting.store, setting.plan)
+    asked = [table.held_out(), *_teacher_rows(setting, table)]
+    for group in setting.plan.groups:
+        asked += _group_rows(setting, table, group, logged)
+    return _measured(setting.recipe, setting.cache, asked, drawings, complete, note)
 
 
-def _teacher_rows(setting: Setting, judge: Judge) -> list[Row]:
+def _measured(
+    recipe: Recipe, cache: Store, asked: list[Asked], drawings: tuple[Drawing, ...], complete: Complete, note: Note
+) -> list[Row]:
+    if any(row.missing for row in asked):
+        features = features_name(recipe.evaluation.features, load_data(recipe.data).shape)
+        check_cache(cache)
+        note(f"evaluating on {recipe.evaluation.samples} samples each ({features} features)")
+    measure(asked, drawings, complete)
+    return [row.row() for row in asked]
+
+
+def _teacher_rows(setting: Setting, table: Table) -> list[Asked]:
     """The teacher as the recipe has it, and as an ensemble of several steps is asked where that is something else."""
     ways = {"teacher": teachers_sampling(setting.recipe)}
     for group in setting.plan.groups:
         way = read_description(folder(setting.store, group.directory)).sampling
         if way not in (ONE_STEP, *ways.values()):
             ways[f"teacher, {way.steps} steps of {way.kind}"] = way
-    return [_teacher_row(setting, judge, name, way) for name, way in ways.items()]
+    return [table.teacher(name, _teacher(setting, way), teacher_costs(setting, way)) for name, way in ways.items()]
 
 
-def _teacher_row(setting: Setting, judge: Judge, name: str, sampling: Sampling) -> Row:
-    sample, costs = teacher_sampler(setting, sampling), teacher_costs(setting, sampling)
-    row, _ = sampler_row(name, judge, sample, range(setting.data.classes), costs)
-    return row
+def _teacher(setting: Setting, sampling: Sampling) -> FromTeacher:
+    """Raises UserError where the run has none."""
+    store = setting.store.child("teacher")
+    try:
+        files = read_manifest(store).files
+    except FileNotFoundError:
+        raise UserError(f"{setting.store.uri} holds no teacher: `msd-ray train` it again") from None
+    weights = digest([entry.sha256 for entry in files.values()])
+    return FromTeacher(store.uri, weights, sampling, setting.data.classes)
 
 
-def _group_rows(setting: Setting, judge: Judge, group: Group, logged: pd.DataFrame) -> list[Row]:
+def _group_rows(setting: Setting, table: Table, group: Group, logged: pd.DataFrame) -> list[Asked]:
     """The ensemble's row; its students' too, where it is the conditions alone that tell them apart."""
-    ensemble, data = ensemble_of(setting, group), setting.data
-    sample, costs = ensemble_sampler(ensemble), ensemble_costs(group, ensemble, logged)
-    row, samples = sampler_row(group.name, judge, sample, range(data.classes), costs)
+    known = read_description(folder(setting.store, group.directory))
+    parts = parts_of(known)
+    row = table.ensemble(group.name, parts, ensemble_costs(group, known.sampling, logged))
     if group.partition.k == 1 or group.partition.borders:
         return [row]
-    each = {job.spec.index: student_costs(ensemble, job.name, job.spec.index, logged) for job in group.jobs}
-    return [row, *student_rows(judge, samples, group.partition.owners, data.labels, each)]
+    each = [student_costs(job, known.sampling, logged) for job in group.jobs]
+    owners = group.partition.owners
+    return [row, *(table.student(group.name, part, owners, each[part.part]) for part in parts)]
 
 
-def evaluate_uri(uri: str, overrides: list[str], note: Note) -> list[Row]:
+def parts_of(known: Description) -> list[FromPart]:
+    """The parts of an ensemble, as what samples are made by."""
+    body, partition = known.manifest.body, known.partition
+    files = [entry.sha256 for entry in known.manifest.files.values()]
+    weights = digest([files, body.get("students"), partition.to_json(), known.sampling.to_json()])
+    owned = [tuple(c for c, owner in enumerate(partition.owners) if owner == part) for part in range(partition.parts)]
+    return [FromPart(known.store.uri, weights, i, own, len(known.labels)) for i, own in enumerate(owned)]
+
+
+def _drawings(setting: Setting) -> tuple[Drawing, Drawing]:
+    """The teacher's samples and the ensemble's that a report shows."""
+    table, teacher = Table(setting.recipe, setting.cache), _teacher(setting, teachers_sampling(setting.recipe))
+    group = setting.plan.groups[0]
+    parts = parts_of(read_description(folder(setting.store, group.directory)))
+    return table.drawing("teacher", [teacher]), table.drawing(group.name, parts)
+
+
+def _drawn(drawings: tuple[Drawing, Drawing]) -> tuple[Tensor, Tensor] | None:
+    teacher, students = (drawing.kept() for drawing in drawings)
+    return None if teacher is None or students is None else (teacher, students)
+
+
+def evaluate_uri(uri: str, overrides: list[str], complete: Complete, note: Note) -> list[Row]:
     """The table of a run directory, or of a bare ensemble. Raises UserError where `uri` is neither."""
     store = Store(uri)
     for override in overrides:
@@ -107,29 +139,39 @@ def evaluate_uri(uri: str, overrides: list[str], note: Note) -> list[Row]:
     if store.exists("recipe.json"):
         setting = Setting.of_run(store, overrides)
         refuse_unfinished(store, setting.plan.groups)
-        return measure(setting, note)
-    ensemble = Ensemble.load(store, device_here())
-    recipe = parse_recipe(with_overrides(dict(ensemble.recipe), overrides), imports=False)
-    data = load_data(recipe.data)
-    judge = Judge(load_features(recipe.evaluation.features, data, default_cache()), data.train, recipe.evaluation)
-    costs = Costs(ensemble.parameters, ensemble.nfe)
-    row, _ = sampler_row("ensemble", judge, ensemble_sampler(ensemble), range(data.classes), costs)
-    return [held_out_row(judge, data), row]
+        return measured_rows(setting, complete, note)
+    known = read_description(store)
+    recipe = parse_recipe(with_overrides(dict(known.recipe), overrides), imports=False)
+    cache = default_cache()
+    table = Table(recipe, cache)
+    asked = [table.held_out(), table.ensemble("ensemble", parts_of(known), _bare_costs(known))]
+    return _measured(recipe, cache, asked, (), complete, note)
 
 
-def report_uri(uri: str, note: Note) -> list[str]:
+def _bare_costs(known: Description) -> Costs:
+    try:
+        parameters = sum(int(student["parameters"]) for student in known.manifest.body["students"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"the manifest of the ensemble at {known.store.uri} makes no sense: {error}") from error
+    return Costs(parameters, known.sampling.nfe)
+
+
+def report_uri(uri: str, complete: Complete, note: Note) -> list[str]:
     """Writes the report of a run directory again. Raises UserError where it is none."""
     setting = Setting.of_run(Store(uri), [])
     check_run_dir(setting.store)
     finished = all(has_ensemble(setting.store, group) for group in setting.plan.groups)
     if not finished:
         note("the run is not finished: the report shows its curves so far")
-        return write_all(setting, [])
-    return write_all(setting, evaluate_once(setting, note))
+        return write_all(setting, [], None)
+    rows, drawings = evaluate_once(setting, complete, note), _drawings(setting)
+    measure([], drawings, complete)
+    return write_all(setting, rows, _drawn(drawings))
 
 
 def _key(setting: Setting) -> str:
     """Changes with whatever the results depend on: the evaluation's settings and the ensembles' weights."""
     manifests = [read_manifest(folder(setting.store, group.directory)) for group in setting.plan.groups]
     files = [{name: entry.sha256 for name, entry in m.files.items()} for m in manifests]
-    return json.dumps([setting.recipe.to_json()["evaluation"], files], sort_keys=True)
+    said = {key: value for key, value in setting.recipe.to_json()["evaluation"].items() if key not in ("cpus", "gpus")}
+    return json.dumps([VERSION, said, files], sort_keys=True)

@@ -70,7 +70,7 @@ def judged(
     """The report of an ensemble whose students have seen `images` each, and the samples it was judged by. logged: the
     students' curves. flops: of each student, per image of each stage."""
     group = plan.groups[0]
-    costs = ensemble_costs(group, ensemble, logged)
+    costs = ensemble_costs(group, ensemble.sampling, logged)
     row, samples = sampler_row("ensemble", judge, ensemble_sampler(ensemble), range(data.classes), costs)
     scores, k = row.scores, group.partition.k
     held = float(logged.loc[logged["name"] == "wall_seconds", "value"].sum())

@@ -58,7 +58,7 @@ def grids(*shape: int) -> SampleGrids:
 
 
 def page(tmp_path: Path, samples: SampleGrids | None) -> Page:
-    rows = [Row(EVIL, Scores(359, 4.0571, 0.01, 0.9, 0.8, 0.7))]
+    rows = [Row(EVIL, Scores(359, 4.0571, 0.01, 0.9, 0.8, 0.7, missing="no ratio"))]
     recipe = {"stages": {"first": {"images": 400, "note": EVIL}}, "betas": (0.0, 0.99)}
     write_report(Store(str(tmp_path)), ReportContent(EVIL, recipe, rows, curves(), samples, [EVIL]))
     return Page((tmp_path / "report.html").read_text())
@@ -82,6 +82,7 @@ def test_nothing_in_the_report_can_run(tmp_path: Path) -> None:
 
 def test_the_report_shows_table_samples_curves_and_recipe(tmp_path: Path) -> None:
     report = page(tmp_path, grids(1, 8, 8))
+    assert f"{EVIL}: no ratio" in report.text
     assert "4.06@359" in report.text and "images: 400" in report.text
     kinds = [address.split(";")[0] for address in report.addresses]
     assert kinds == ["data:image/png"] * 4 + ["data:image/svg+xml"] * 3

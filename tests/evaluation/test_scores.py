@@ -8,17 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from msd_ray.data import DataSet
+from msd_ray.data import DataSet, Samples
 from msd_ray.evaluation import (
     Costs,
     EvaluationConfig,
     FeatureNet,
     Judge,
-    held_out_row,
     load_features,
+    measured,
     sampler_row,
-    student_rows,
+    scored,
+    student_name,
+    with_ratio,
 )
+from msd_ray.ranges import in_range
 from msd_ray.storage import Store
 
 CONFIG = EvaluationConfig(samples=90, curve_samples=20, batch=32, kid_subsets=5)
@@ -31,11 +34,19 @@ def judge(toy: DataSet, tmp_path: Path) -> Judge:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"samples": 3}, {"batch": 0}, {"curve_samples": 1}, {"neighbours": 0}, {"kid_subsets": 0}, {"features": "magic"}],
+    [
+        {"samples": 3},
+        {"batch": 0},
+        {"curve_samples": 1},
+        {"neighbours": 0},
+        {"kid_subsets": 0},
+        {"features": "magic"},
+        {"cpus": -1.0},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        dataclasses.replace(EvaluationConfig(), **wrong)
+    with pytest.raises(ValueError, match=r"must be|should be"):
+        in_range(dataclasses.replace(EvaluationConfig(), **wrong))
 
 
 def test_the_reference_scores_perfectly_against_itself(judge: Judge, toy: DataSet) -> None:
@@ -47,7 +58,7 @@ def test_the_reference_scores_perfectly_against_itself(judge: Judge, toy: DataSe
 
 def test_real_digits_score_far_better_than_noise(digits: DataSet, digits_features: FeatureNet) -> None:
     judge = Judge(digits_features, digits.train, CONFIG)
-    real = held_out_row(judge, digits).scores
+    real = judge.score(digits.held_out.x, digits.held_out.condition)
     noise = judge.score(torch.randn(90, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(90))
     assert real.fid < 0.1 < 10 * real.fid < noise.fid
     assert real.kid < noise.kid
@@ -61,24 +72,49 @@ def test_agreement_is_the_share_that_looks_like_its_class(judge: Judge, toy: Dat
     assert judge.score(toy.held_out.x, asked).agreement == pytest.approx(0.75)
 
 
-def test_only_compares_with_the_named_classes(judge: Judge, toy: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = toy.held_out.only([1, 2])
-    assert judge.only([1, 2]).fid(mine.x) < 1e-3 < judge.fid(mine.x)
-    monkeypatch.setattr(type(judge._net), "features", pytest.fail)
-    judge.only([3])  # computes no features again
-
-
 def test_class_means_are_in_class_order(judge: Judge) -> None:
     assert judge.class_means(4) == pytest.approx(np.array([[0.5, 0], [0, 0.5], [-0.5, 0], [0, -0.5]]), abs=0.03)
     with pytest.raises(ValueError, match="class 4"):
         judge.class_means(5)
 
 
-def test_undefined_scores_are_nan_and_not_an_error(judge: Judge, toy: DataSet) -> None:
+def test_undefined_scores_are_nan_and_say_why(judge: Judge, toy: DataSet) -> None:
     few = judge.score(toy.held_out.x[:3], toy.held_out.condition[:3])
+    assert few.n == 3 and math.isfinite(few.fid) and math.isnan(few.precision) and math.isnan(few.recall)
+    assert few.missing == "precision and recall with 3 neighbours need 4 samples on each side, here 3"
+    one = judge.score(toy.held_out.x[:1], toy.held_out.condition[:1])
+    assert math.isnan(one.fid) and math.isnan(one.kid)
+    assert one.missing.startswith("FID and KID need 2 samples on each side, here 1; precision and recall")
     diverged = judge.score(torch.full((50, 2), math.nan), torch.zeros(50))
-    assert few.n == 3 and math.isnan(few.fid) and math.isnan(diverged.fid) and math.isnan(diverged.recall)
+    assert math.isnan(diverged.fid) and math.isnan(diverged.recall)
+    assert diverged.missing == "samples that are not finite"
     assert math.isnan(judge.fid(toy.held_out.x[:1]))
+
+
+def test_the_ratio_to_real_samples_is_of_equally_many(judge: Judge, toy: DataSet, tmp_path: Path) -> None:
+    net = load_features("auto", toy, Store(str(tmp_path)))
+    real, held_out = measured(net, toy.train), measured(net, toy.held_out)
+    perfect = with_ratio(scored(held_out, real, CONFIG), held_out, held_out, real)
+    assert (perfect.fid_ratio, perfect.fid_ratio_n) == (1, 200)
+    shifted = measured(net, Samples(toy.held_out.x + 0.1, toy.held_out.condition))
+    scores = scored(shifted, real, CONFIG)
+    assert with_ratio(scores, shifted, held_out, real).fid_ratio == pytest.approx(scores.fid / perfect.fid, rel=1e-9)
+    few = measured(net, Samples(toy.held_out.x[:50], toy.held_out.condition[:50]))
+    assert with_ratio(scored(few, real, CONFIG), few, held_out, real).fid_ratio_n == 50
+    # One that only has more samples is no better for it: every real one four times.
+    again = np.tile(np.arange(len(toy.held_out)), 4)
+    many = measured(net, Samples(toy.held_out.x[again], toy.held_out.condition[again]))
+    fair = with_ratio(scored(many, real, CONFIG), many, held_out, real)
+    assert fair.fid_ratio_n == 200
+    assert 0.3 < fair.fid_ratio < 3
+
+
+def test_a_ratio_that_cannot_be_had_says_why(judge: Judge, toy: DataSet, tmp_path: Path) -> None:
+    net = load_features("auto", toy, Store(str(tmp_path)))
+    real = measured(net, toy.train)
+    scores = with_ratio(scored(real, real, CONFIG), real, None, real)
+    assert math.isnan(scores.fid_ratio)
+    assert scores.missing == "no ratio to real held-out samples: there are 0"
 
 
 def test_a_sampler_is_asked_for_balanced_classes_and_every_seed_once(judge: Judge, toy: DataSet) -> None:
@@ -98,15 +134,7 @@ def test_a_sampler_is_asked_for_balanced_classes_and_every_seed_once(judge: Judg
     assert row.ms_per_image is not None and row.ms_per_image > 0
 
 
-def test_students_are_judged_on_their_own_classes(judge: Judge, toy: DataSet) -> None:
-    rows = student_rows(judge, toy.held_out, [1, 0, 1, 0], toy.labels, {1: Costs(parameters=7)})
-    assert [row.name for row in rows] == ["student 0 (classes ring 1, ring 3)", "student 1 (classes ring 0, ring 2)"]
-    assert [row.parameters for row in rows] == [None, 7]
-    assert [row.scores.n for row in rows] == [100, 100]
-    assert all(row.scores.fid < 0.01 for row in rows)
-
-
-def test_a_student_of_many_classes_has_a_short_name(judge: Judge, toy: DataSet) -> None:
-    labels = [str(i) for i in range(100)]
-    (row,) = student_rows(judge, toy.held_out, [0] * 100, labels)
-    assert row.name == "student 0 (100 classes: 0, 1, 2, 3, 4, 5, ...)"
+def test_students_are_named_by_their_classes(toy: DataSet) -> None:
+    assert student_name(0, [1, 0, 1, 0], toy.labels) == "student 0 (classes ring 1, ring 3)"
+    assert student_name(1, [0, 1], ["a", "b"]) == "student 1 (class b)"
+    assert student_name(0, [0] * 100, [str(i) for i in range(100)]) == "student 0 (100 classes: 0, 1, 2, 3, 4, 5, ...)"

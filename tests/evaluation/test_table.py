@@ -3,16 +3,18 @@ import math
 
 import pytest
 
-from msd_ray.evaluation import Row, Scores, cells, from_records, headers, to_records
+from msd_ray.evaluation import Row, Scores, cells, from_records, headers, remarks, to_records
 
-FULL = Row("teacher", Scores(359, 4.0571, 0.0123, 0.91, 0.876, 0.9), 1_234_567, 35, 2_000_000, 3725.0, 61.2, 12.345)
-BARE = Row("student 1 (class 3)", Scores(2, math.nan, math.nan, math.nan, math.nan))
+SCORES = Scores(359, 4.0571, 0.0123, 0.91, 0.876, 0.9, 1.284, 71)
+FULL = Row("teacher", SCORES, 1_234_567, 35, 2_000_000, 3725.0, 61.2, 12.345)
+BARE = Row("student 1 (class 3)", Scores(1, math.nan, math.nan, math.nan, math.nan, missing="a single sample"))
 
 
 def test_cells_are_made_for_people() -> None:
     assert dict(zip(headers(), cells(FULL), strict=True)) == {
         "sampler": "teacher",
         "FID@n": "4.06@359",
+        "FID / real": "1.28@71",
         "KID x 1000": "12.30",
         "precision": "0.910",
         "recall": "0.876",
@@ -27,19 +29,25 @@ def test_cells_are_made_for_people() -> None:
 
 
 def test_the_unknown_is_a_dash() -> None:
-    assert cells(BARE) == ["student 1 (class 3)"] + ["-"] * 11
+    assert cells(BARE) == ["student 1 (class 3)"] + ["-"] * 12
+
+
+def test_a_dash_for_a_score_has_a_reason() -> None:
+    assert remarks([FULL, BARE]) == ["student 1 (class 3): a single sample"]
+    assert to_records([BARE])[0]["missing"] == "a single sample"
 
 
 @pytest.mark.parametrize(
     ("parameters", "text"), [(0, "0"), (999, "999"), (1000, "1k"), (45_162, "45.2k"), (3_000_000_000, "3G")]
 )
 def test_counts(parameters: int, text: str) -> None:
-    assert cells(Row("x", BARE.scores, parameters))[6] == text
+    assert cells(Row("x", BARE.scores, parameters))[7] == text
 
 
 def test_records_are_json_and_come_back() -> None:
     text = json.dumps(to_records([FULL, BARE]), allow_nan=False)
     full, bare = from_records(json.loads(text))
     assert full == FULL
-    assert bare.name == BARE.name and bare.scores.n == 2 and math.isnan(bare.scores.fid)
+    assert bare.name == BARE.name and bare.scores.n == 1 and math.isnan(bare.scores.fid)
+    assert math.isnan(bare.scores.fid_ratio) and bare.scores.missing == "a single sample"
     assert bare.scores.agreement is None and bare.parameters is None

@@ -13,6 +13,7 @@ from msd_ray.ensemble import Ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.runs import results
 from msd_ray.runs.generate import generate_file, numbers
+from msd_ray.runs.measuring import here
 from msd_ray.runs.setting import Setting
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
@@ -37,7 +38,7 @@ def train(run_dir: Path, *overrides: str) -> Setting:
 @pytest.fixture(scope="module")
 def trained(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("trained")
-    results.evaluate_once(train(run_dir), lambda _: None)
+    results.evaluate_once(train(run_dir), here, lambda _: None)
     return run_dir
 
 
@@ -48,7 +49,7 @@ def run_dir(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_the_table_has_every_row_and_its_costs(run_dir: Path) -> None:
-    rows = {row.name: row for row in results.evaluate_once(Setting.of(TINY, SHORT, str(run_dir)), lambda _: None)}
+    rows = {row.name: row for row in results.evaluate_once(Setting.of(TINY, SHORT, str(run_dir)), here, lambda _: None)}
     single = ["one student, same images each", "one student, same total images"]
     assert list(rows)[:3] == ["real, held out", "teacher", "ensemble"]
     assert [name for name in rows if name.startswith("student ")] == list(rows)[3:5]
@@ -65,19 +66,19 @@ def test_a_finished_run_is_not_measured_again(run_dir: Path, monkeypatch: pytest
     def measure(*_: object) -> None:
         raise AssertionError("measured again")
 
-    before = results.evaluate_once(Setting.of(TINY, SHORT, str(run_dir)), lambda _: None)
-    monkeypatch.setattr(results, "measure", measure)
-    assert results.evaluate_once(train(run_dir), lambda _: None) == before
+    before = results.evaluate_once(Setting.of(TINY, SHORT, str(run_dir)), here, lambda _: None)
+    monkeypatch.setattr(results, "measured_rows", measure)
+    assert results.evaluate_once(train(run_dir), here, lambda _: None) == before
     with pytest.raises(AssertionError, match="measured again"):
-        results.evaluate_once(Setting.of(TINY, [*SHORT, "evaluation.samples=32"], str(run_dir)), lambda _: None)
+        results.evaluate_once(Setting.of(TINY, [*SHORT, "evaluation.samples=32"], str(run_dir)), here, lambda _: None)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', '{"rows": []}', "\udcff"])
 def test_a_damaged_table_is_measured_again(run_dir: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = results.evaluate_once(setting := Setting.of(TINY, SHORT, str(run_dir)), lambda _: None)
+    rows = results.evaluate_once(setting := Setting.of(TINY, SHORT, str(run_dir)), here, lambda _: None)
     (run_dir / "evaluation.json").write_bytes(content.encode(errors="surrogateescape"))
-    monkeypatch.setattr(results, "measure", lambda *_: rows[:1])
-    assert results.evaluate_once(setting, lambda _: None) == rows[:1]
+    monkeypatch.setattr(results, "measured_rows", lambda *_: rows[:1])
+    assert results.evaluate_once(setting, here, lambda _: None) == rows[:1]
 
 
 def test_curves_are_long_and_complete(run_dir: Path) -> None:
@@ -113,30 +114,30 @@ def test_a_lost_ensemble_is_made_again_of_the_checkpoints(
 
 
 def test_evaluate_measures_a_run_or_a_bare_ensemble(run_dir: Path) -> None:
-    of_run = results.evaluate_uri(str(run_dir), ["evaluation.samples=32"], lambda _: None)
-    of_ensemble = results.evaluate_uri(str(run_dir / "ensemble"), ["evaluation.samples=32"], lambda _: None)
+    of_run = results.evaluate_uri(str(run_dir), ["evaluation.samples=32"], here, lambda _: None)
+    of_ensemble = results.evaluate_uri(str(run_dir / "ensemble"), ["evaluation.samples=32"], here, lambda _: None)
     by_name = {row.name: row for row in of_run}
     assert [row.name for row in of_ensemble] == ["real, held out", "ensemble"]
     assert of_ensemble[1].scores == by_name["ensemble"].scores
     with pytest.raises(UserError, match="only keys under evaluation"):
-        results.evaluate_uri(str(run_dir), ["seed=3"], lambda _: None)
+        results.evaluate_uri(str(run_dir), ["seed=3"], here, lambda _: None)
 
 
 def test_what_is_missing_or_damaged_is_said_in_one_line(run_dir: Path, tmp_path: Path) -> None:
     (run_dir / "teacher" / "manifest.json").unlink()
     with pytest.raises(UserError, match="holds no teacher"):
-        results.evaluate_uri(str(run_dir), [], lambda _: None)
+        results.evaluate_uri(str(run_dir), [], here, lambda _: None)
     (run_dir / "recipe.json").write_bytes(b"\xff{")
     with pytest.raises(CorruptError, match=r"recipe\.json is damaged"):
-        results.evaluate_uri(str(run_dir), [], lambda _: None)
+        results.evaluate_uri(str(run_dir), [], here, lambda _: None)
     with pytest.raises(UserError, match="not a run directory"):
-        results.report_uri(str(tmp_path / "nowhere"), lambda _: None)
+        results.report_uri(str(tmp_path / "nowhere"), here, lambda _: None)
 
 
 def test_an_unfinished_run_has_a_report_of_its_curves(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "ensemble")
     (run_dir / "report.html").unlink()
-    written = results.report_uri(str(run_dir), lambda _: None)
+    written = results.report_uri(str(run_dir), here, lambda _: None)
     assert [Path(uri).name for uri in written] == ["metrics.parquet", "report.html"]
     assert "<svg" in (run_dir / "report.html").read_text() or "data:image/svg" in (run_dir / "report.html").read_text()
 

@@ -12,20 +12,19 @@ from msd_ray.cli import main
 from msd_ray.diffusion import heun
 from msd_ray.ensemble import Ensemble, Sampling, save_ensemble, seeded_noise
 from msd_ray.errors import UserError
-from msd_ray.networks import DenoiserSpec
 from msd_ray.runs import results
-from msd_ray.runs.directory import assemble, folder, has_ensemble, keep_recipe
+from msd_ray.runs.directory import folder
 from msd_ray.runs.generate import generate_file
+from msd_ray.runs.measuring import here
 from msd_ray.runs.samplers import teacher_sampler
 from msd_ray.runs.setting import Setting
-from msd_ray.runs.teacher import keep_teacher, load_teacher
+from msd_ray.runs.teacher import load_teacher
 from msd_ray.storage import read_manifest
-from msd_ray.training.checkpoints import Checkpoints
-from msd_ray.training.state import State, Tensors
+
+from .finished import finished
 
 torch.set_num_threads(1)
 
-TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
 KD = [
     "stages={kd: {objective: o2mkd, images: 160, batch: 16}}",
     "partition.kind=sequential",
@@ -36,35 +35,13 @@ GRID = [*KD, "partition.timesteps=3"]
 SINGLE = ["one student, same images each", "one student, same total images"]
 
 
-def weights(spec: DenoiserSpec, seed: int) -> Tensors:
-    torch.manual_seed(seed)
-    return {name: 0.1 * torch.randn_like(value) for name, value in spec.build().state_dict().items()}
-
-
-def finished(run_dir: Path, overrides: list[str]) -> Setting:
-    """A run as `train` leaves it before it evaluates, but nobody has learnt anything."""
-    setting = Setting.of(TINY, overrides, str(run_dir))
-    plan, store = setting.plan, setting.store
-    keep_recipe(store, plan.recipe)
-    facts = {"nimg": 6400, "wall_seconds": 1.0, "cpu_seconds": 1.0}
-    keep_teacher(store.child("teacher"), plan.teacher, State({"ema": weights(plan.teacher, 99)}, facts))
-    for seed, job in enumerate(plan.jobs):
-        logged = [["kd", job.spec.images, name, 2.0] for name in ("wall_seconds", "cpu_seconds", "output_kd")]
-        meta = {"nimg": job.spec.images, "metrics": logged}
-        Checkpoints(folder(store, job.directory), 1).save(State({"ema": weights(job.spec.denoiser, seed)}, meta))
-    for group in plan.groups:
-        assemble(store, plan, group)
-        assert has_ensemble(store, group)
-    return setting
-
-
 @pytest.fixture
 def grid(tmp_path: Path) -> Setting:
     return finished(tmp_path / "run", GRID)
 
 
 def test_the_table_says_what_each_sampler_takes(grid: Setting) -> None:
-    rows = {row.name: row for row in results.evaluate_once(grid, lambda _: None)}
+    rows = {row.name: row for row in results.evaluate_once(grid, here, lambda _: None)}
     assert list(rows) == ["real, held out", "teacher", "ensemble", *SINGLE]
     assert [rows[name].nfe for name in ("teacher", "ensemble", *SINGLE)] == [7, 7, 7, 7]
     assert rows["ensemble"].parameters == 6 * (rows[SINGLE[0]].parameters or 0)
@@ -73,7 +50,7 @@ def test_the_table_says_what_each_sampler_takes(grid: Setting) -> None:
 
 
 def test_students_of_conditions_alone_have_rows_of_their_own(tmp_path: Path) -> None:
-    rows = results.evaluate_once(finished(tmp_path / "run", KD), lambda _: None)
+    rows = results.evaluate_once(finished(tmp_path / "run", KD), here, lambda _: None)
     names = ["student 0 (classes ring 0, ring 1)", "student 1 (classes ring 2, ring 3)"]
     assert [row.name for row in rows[2:]] == ["ensemble", *names, *SINGLE]
     assert {row.nfe for row in rows[1:]} == {7}
@@ -83,14 +60,14 @@ def test_the_teacher_is_also_asked_as_the_ensemble_is(grid: Setting) -> None:
     made = Ensemble.load(folder(grid.store, "ensemble"))
     other = Sampling("ddim", 5, grid.recipe.noise)
     save_ensemble(folder(grid.store, "ensemble"), made.recipe, made.partition, made.labels, made.members, other)
-    rows = {row.name: row.nfe for row in results.measure(grid, lambda _: None)}
+    rows = {row.name: row.nfe for row in results.measured_rows(grid, here, lambda _: None)}
     assert list(rows)[1:4] == ["teacher", "teacher, 5 steps of ddim", "ensemble"]
     assert list(rows.values())[1:4] == [7, 5, 5]
 
 
 def test_a_bare_ensemble_is_measured_as_in_its_run(grid: Setting) -> None:
-    of_run = {row.name: row for row in results.evaluate_uri(grid.store.uri, [], lambda _: None)}
-    _, alone = results.evaluate_uri(f"{grid.store.uri}/ensemble", [], lambda _: None)
+    of_run = {row.name: row for row in results.evaluate_uri(grid.store.uri, [], here, lambda _: None)}
+    _, alone = results.evaluate_uri(f"{grid.store.uri}/ensemble", [], here, lambda _: None)
     assert (alone.scores, alone.nfe) == (of_run["ensemble"].scores, 7)
 
 
@@ -105,7 +82,7 @@ def test_the_manifest_says_who_owns_what_and_how_to_sample(grid: Setting) -> Non
 
 
 def test_the_report_says_that_students_take_turns(grid: Setting) -> None:
-    written = results.report_uri(grid.store.uri, lambda _: None)
+    written = results.report_uri(grid.store.uri, here, lambda _: None)
     assert [Path(uri).name for uri in written] == ["metrics.parquet", "report.html", "samples.png"]
     html = Path(written[1]).read_text()
     assert "6 students" in html
@@ -114,7 +91,7 @@ def test_the_report_says_that_students_take_turns(grid: Setting) -> None:
 
 
 def test_the_teacher_is_asked_as_told(grid: Setting) -> None:
-    sample = teacher_sampler(grid, Sampling("heun", 6, grid.recipe.noise))
+    sample = teacher_sampler(grid.store.child("teacher"), Sampling("heun", 6, grid.recipe.noise), torch.device("cpu"))
     z = seeded_noise([3, 4], (2,))
     expected = heun(load_teacher(grid.store.child("teacher")), z, torch.tensor([0, 1]), grid.recipe.noise, 6)
     torch.testing.assert_close(sample(torch.tensor([0, 1]), [3, 4]), expected)

@@ -1,0 +1,138 @@
+"""An evaluation on a cluster: its pieces are work for slots, as students are."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from msd_ray.cluster.board import Listener
+from msd_ray.cluster.connect import connected, request_nodes, room_for
+from msd_ray.cluster.driver import Driver, Terms
+from msd_ray.cluster.ray_slots import RaySlots
+from msd_ray.cluster.status import Status
+from msd_ray.cluster.support import NoPool
+from msd_ray.cluster.work import Alone, Progress, Work
+from msd_ray.errors import TrainingError, UserError
+from msd_ray.recipes import ClusterConfig
+from msd_ray.runs.measuring import Complete, Open, Piece
+from msd_ray.stopping import STOP
+
+
+@contextmanager
+def measuring(address: str | None, listener: Listener) -> Iterator[Complete]:
+    """Sees pieces through on the cluster at `address` or RAY_ADDRESS, or on a local one.
+
+    Nothing is connected to or started before there is a piece; then processes stay until the end of this block.
+    """
+    with ExitStack() as stack:
+        slots: RaySlots | None = None
+
+        def complete(pieces: list[Piece]) -> None:
+            nonlocal slots
+            cluster = pieces[0].basis.cluster
+            if slots is None:
+                stack.enter_context(connected(address))
+                _refuse_if_too_small(cluster)
+                slots = _slots(cluster)
+                stack.callback(slots.close)
+            _complete(pieces, cluster, slots, listener)
+
+        yield complete
+
+
+def _slots(cluster: ClusterConfig) -> RaySlots:
+    most = cluster.max_slots or 10**6
+    return RaySlots(cluster.cpus_per_student, cluster.gpus_per_student, lambda: room_for(most, cluster), lasting=True)
+
+
+def _complete(pieces: list[Piece], cluster: ClusterConfig, slots: RaySlots, listener: Listener) -> None:
+    """Raises TrainingError that names what failed, after the rest has finished, and Stopped."""
+    work = [Work(piece.row, piece.images, piece.images, Measurement(piece)) for piece in pieces]
+    terms = Terms("sequential", cluster.max_slots, cluster.max_failures)  # who begins a piece goes on with it
+    with request_nodes(len(work), cluster), STOP.in_order():
+        statuses = Driver(work, slots, terms, Rows(listener), NoPool()).run(lambda: STOP.asked)
+        STOP.check()
+    if failed := {s.name: s.error for s in statuses if s.state == "failed"}:
+        reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise TrainingError(f"the evaluation did not finish ({reasons}); the same command goes on")
+
+
+def _refuse_if_too_small(cluster: ClusterConfig) -> None:
+    if not (cluster.autoscale or room_for(1, cluster)):
+        cpus, gpus = cluster.cpus_per_student, cluster.gpus_per_student
+        raise UserError(
+            f"a process that measures needs {cpus:g} CPUs and {gpus:g} GPUs, which the cluster has not: add nodes, or "
+            f"lower evaluation.cpus or evaluation.gpus"
+        )
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A piece as a slot sees it."""
+
+    piece: Piece
+
+    def open(self, known: int = 0) -> "Underway":
+        return Underway(self.piece.images, self.piece.open(known))
+
+
+@dataclass
+class Underway(Alone):
+    """A piece in the process of a slot."""
+
+    images: int
+    opened: Open
+
+    @property
+    def nimg(self) -> int:
+        return self.opened.nimg
+
+    @property
+    def bytes(self) -> int:
+        return self.opened.bytes
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")  # where sums are; networks are not its own
+
+    def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
+        begin = self.nimg
+        self.opened.advance(hurried)
+        return self._progress(begin)
+
+    def standing(self) -> Progress:
+        return self._progress(self.nimg)
+
+    def _progress(self, begin: int) -> Progress:
+        return Progress(self.nimg, "evaluation", 0.0, self.nimg >= self.images, begin=begin)
+
+
+class Rows:
+    """Tells the listener how the rows stand that pieces belong to: there may be many pieces to a row."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def watch(self, statuses: list[Status]) -> None:
+        names = dict.fromkeys(status.name for status in statuses)
+        self._listener.watch([_together(name, [s for s in statuses if s.name == name]) for name in names])
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Nothing: what matters of it is in the statuses."""
+
+
+def _together(name: str, pieces: list[Status]) -> Status:
+    seen = [p.live or p.progress for p in pieces]
+    images, nimg = sum(p.images for p in pieces), sum(s.nimg for s in seen if s)
+    done = all(p.state == "done" for p in pieces)
+    return Status(
+        name,
+        images,
+        "done" if done else "failed" if any(p.state == "failed" for p in pieces) else "measuring",
+        Progress(nimg, "evaluation", 0.0, done),
+        restarts=sum(p.restarts for p in pieces),
+        error="; ".join(dict.fromkeys(p.error for p in pieces if p.error)),
+        slot=next((p.slot for p in pieces if p.slot is not None), None),
+    )

@@ -1,0 +1,152 @@
+"""Which rows a table has, and which pieces of work they take."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from msd_ray.data import load_data
+from msd_ray.evaluation import Costs, Row, Scores, features_name, student_name
+from msd_ray.recipes import ClusterConfig, Recipe
+from msd_ray.runs.drawing import Drawing
+from msd_ray.runs.measuring import Basis, Complete, Piece, Shard
+from msd_ray.runs.scoring import Scoring
+from msd_ray.runs.sources import FromPart, FromTeacher, Real, Source
+from msd_ray.runs.teacher import digest
+from msd_ray.storage import Store
+
+VERSION = 1
+"""To be raised when something else is measured under the same name."""
+MOST_SHARDS = 16
+"""Of one source: so many processes can work on it at once."""
+SHOWN_PER_CLASS = 12
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A row that is asked for. scoring: None where none of the samples is of its classes. n: how many there are."""
+
+    name: str
+    costs: Costs
+    scoring: Scoring | None
+    n: int
+
+    @property
+    def missing(self) -> bool:
+        """Whether it has to be measured yet."""
+        return self.scoring is not None and self.scoring.kept() is None
+
+    @property
+    def generated(self) -> list[Shard]:
+        """What it is gathered from, real samples apart."""
+        return [shard for shard in self.scoring.shards if not shard.neighbours] if self.scoring else []
+
+    def row(self) -> Row:
+        kept = self.scoring.kept() if self.scoring else None
+        missing = f"none of the {self.n} samples is of its classes"
+        none = Scores(0, math.nan, math.nan, math.nan, math.nan, missing=missing)
+        time = kept.ms_per_image if kept else None
+        return Row(self.name, kept.scores if kept else none, **asdict(self.costs), ms_per_image=time)
+
+
+class Table:
+    """Says what each row of an evaluation takes."""
+
+    def __init__(self, recipe: Recipe, cache: Store) -> None:
+        config, self._data = recipe.evaluation, load_data(recipe.data)
+        self._basis = Basis(recipe.data, config, cache, _where(recipe), recipe.training.threads)
+        self._everyone = tuple(range(self._data.classes))
+        features = features_name(config.features, self._data.shape)
+        self._common = [VERSION, asdict(recipe.data), features, config.batch]
+
+    def held_out(self) -> Asked:
+        """Real samples that nobody trained on: what a perfect sampler would score at this n."""
+        shard = self._real("held_out", self._everyone)
+        return self._asked("real, held out", [shard] if shard else [], self._everyone, Costs(), False)
+
+    def teacher(self, name: str, teacher: FromTeacher, costs: Costs) -> Asked:
+        return self._asked(name, self._shards(name, teacher), self._everyone, costs, True)
+
+    def ensemble(self, name: str, parts: Sequence[FromPart], costs: Costs) -> Asked:
+        shards = [shard for part in parts for shard in self._shards(name, part)]
+        return self._asked(name, shards, self._everyone, costs, True)
+
+    def student(self, ensemble: str, part: FromPart, owners: Sequence[int], costs: Costs) -> Asked:
+        """A student's samples among those of its ensemble, judged against real samples of its own classes only."""
+        name = student_name(part.part, owners, self._data.labels)
+        return self._asked(name, self._shards(ensemble, part), part.own, costs, False)
+
+    def drawing(self, name: str, sources: Sequence[Source]) -> Drawing:
+        """The samples that a report shows."""
+        key = digest([*self._common, [_said(source) for source in sources], SHOWN_PER_CLASS])
+        folder = self._basis.cache.child(f"drawn-{key}")
+        return Drawing(self._basis, name, tuple(sources), len(self._everyone), SHOWN_PER_CLASS, folder)
+
+    def _asked(self, name: str, shards: list[Shard], classes: tuple[int, ...], costs: Costs, timed: bool) -> Asked:
+        basis, config = self._basis, self._basis.config
+        if not shards:
+            return Asked(name, costs, None, config.samples)
+        key = digest([[shard.place for shard in shards], classes, config.neighbours, config.kid_subsets, timed])
+        real, held_out = self._real("train", classes), self._real("held_out", classes)
+        assert real, "each class has a sample to train on"
+        scoring = Scoring(basis, name, tuple(shards), real, held_out, basis.cache.child(f"row-{key}"), timed)
+        return Asked(name, costs, scoring, config.samples)
+
+    def _real(self, split: Any, classes: tuple[int, ...]) -> Shard | None:
+        """None where there are no such samples."""
+        source, k = Real(split, classes), self._basis.config.neighbours
+        total, key = len(source.of(self._data)), digest([*self._common, _said(source), k])
+        return Shard(self._basis, "real samples", source, total, 0, total, f"real-{key}", k) if total else None
+
+    def _shards(self, row: str, source: Source) -> list[Shard]:
+        """Whole batches each, and as many shards whoever measures them: the figures depend on that."""
+        total, batch = self._basis.config.samples, self._basis.config.batch
+        n = len(source.numbers(total))
+        place = f"samples-{digest([*self._common, _said(source), total])}"
+        step = batch * -(-n // (batch * MOST_SHARDS))
+        return [Shard(self._basis, row, source, total, i, min(i + step, n), place) for i in range(0, n, step or 1)]
+
+
+def _where(recipe: Recipe) -> ClusterConfig:
+    """The recipe's cluster, with what a process that measures takes in place of a student."""
+    cpus, gpus = recipe.evaluation.cpus, recipe.evaluation.gpus
+    return replace(
+        recipe.cluster,
+        teacher="local",
+        cpus_per_student=cpus,
+        gpus_per_student=recipe.cluster.gpus_per_student if gpus is None else gpus,
+        workers_per_student=(1, 1),
+        min_slots=1,
+    )
+
+
+def _said(source: Source) -> dict[str, Any]:
+    """What tells a source from others; where its weights lie does not."""
+    said = {**vars(source), "kind": type(source).__name__}
+    said.pop("uri", None)
+    return {key: value.to_json() if hasattr(value, "to_json") else value for key, value in said.items()}
+
+
+def measure(asked: Sequence[Asked], drawings: Sequence[Drawing], complete: Complete) -> None:
+    """Sees that every row and drawing is kept: measures what is missing of them, and no more."""
+    missing = [row for row in asked if row.missing]
+    scorings = [row.scoring for row in missing if row.scoring]
+    real = _undone(shard for scoring in scorings for shard in (scoring.real, scoring.held_out) if shard)
+    generated = _undone(shard for row in missing for shard in row.generated)
+    first = list(real.values())[:1]  # alone, since it may have to make the feature network
+    shards = [*list(real.values())[1:], *generated.values()]
+    steps: list[list[Piece]] = [
+        [*first],
+        [*shards, *(drawing for drawing in drawings if drawing.kept() is None)],
+        [*scorings],
+    ]
+    for pieces in steps:
+        if pieces:
+            complete(pieces)
+    for place, cache in {shard.place: shard.basis.cache for row in asked for shard in row.generated}.items():
+        cache.delete(place)  # a row is small, what it was gathered from is not
+
+
+def _undone(shards: Iterable[Shard]) -> dict[str, Shard]:
+    """Those that are not measured yet, each once, by where they are kept."""
+    return {f"{shard.place}/{shard.begin}": shard for shard in shards if not shard.measured()}

@@ -1,0 +1,64 @@
+"""The last piece of a row: what its shards amount to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from msd_ray.errors import CorruptError, TrainingError
+from msd_ray.evaluation import Measured, Row, from_records, gathered, scored, to_records, with_ratio
+from msd_ray.runs.measuring import Basis, Shard
+from msd_ray.storage import Store, read_manifest, write_bundle
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A row of the table, of shards that are measured to their ends. real, held_out: the real samples of the same
+    classes. folder: where the row is kept. timed: whether it says how long a sample takes."""
+
+    basis: Basis
+    row: str
+    shards: tuple[Shard, ...]
+    real: Shard
+    held_out: Shard | None
+    folder: Store
+    timed: bool = False
+    images: int = 1
+
+    def kept(self) -> Row | None:
+        """The row without its costs; None where it was not measured yet, or is damaged."""
+        try:
+            (row,) = from_records([read_manifest(self.folder).body["row"]])
+        except (FileNotFoundError, CorruptError, KeyError, TypeError):
+            return None
+        return replace(row, name=self.row)
+
+    def open(self, known: int = 0) -> "OpenScoring":
+        self.basis.prepare_device()
+        return OpenScoring(self, int(self.kept() is not None))
+
+    def measure(self) -> Row:
+        """Raises TrainingError where a shard is missing."""
+        fake, real = gathered([_whole(shard) for shard in self.shards]), _whole(self.real)
+        held_out = _whole(self.held_out) if self.held_out else None
+        scores = with_ratio(scored(fake, real, self.basis.config), fake, held_out, real)
+        return Row(self.row, scores, ms_per_image=1000 * fake.seconds / fake.n if self.timed else None)
+
+
+def _whole(shard: Shard) -> Measured:
+    if found := shard.measured():
+        return found
+    raise TrainingError(
+        f"what was measured is missing from {shard.folder.uri}; is MSD_RAY_CACHE storage that all nodes share?"
+    )
+
+
+@dataclass
+class OpenScoring:
+    """nimg: 1 once it is done."""
+
+    scoring: Scoring
+    nimg: int
+    bytes: int = 0
+
+    def advance(self, hurried: Callable[[], bool]) -> None:
+        write_bundle(self.scoring.folder, {"row": to_records([self.scoring.measure()])[0]}, [])
+        self.nimg = 1

@@ -1,0 +1,36 @@
+"""Runs as `train` leaves them, with random weights: nobody had to learn anything."""
+
+from pathlib import Path
+
+import torch
+
+from msd_ray.networks import DenoiserSpec
+from msd_ray.runs.directory import assemble, folder, has_ensemble, keep_recipe
+from msd_ray.runs.setting import Setting
+from msd_ray.runs.teacher import keep_teacher
+from msd_ray.training.checkpoints import Checkpoints
+from msd_ray.training.state import State, Tensors
+
+TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
+
+
+def weights(spec: DenoiserSpec, seed: int) -> Tensors:
+    torch.manual_seed(seed)
+    return {name: 0.1 * torch.randn_like(value) for name, value in spec.build().state_dict().items()}
+
+
+def finished(run_dir: Path, overrides: list[str], recipe: str = TINY) -> Setting:
+    """A run as `train` leaves it before it evaluates, but nobody has learnt anything."""
+    setting = Setting.of(recipe, overrides, str(run_dir))
+    plan, store = setting.plan, setting.store
+    keep_recipe(store, plan.recipe)
+    facts = {"nimg": 6400, "wall_seconds": 1.0, "cpu_seconds": 1.0}
+    keep_teacher(store.child("teacher"), plan.teacher, State({"ema": weights(plan.teacher, 99)}, facts))
+    for seed, job in enumerate(plan.jobs):
+        logged = [["kd", job.spec.images, name, 2.0] for name in ("wall_seconds", "cpu_seconds", "output_kd")]
+        meta = {"nimg": job.spec.images, "metrics": logged}
+        Checkpoints(folder(store, job.directory), 1).save(State({"ema": weights(job.spec.denoiser, seed)}, meta))
+    for group in plan.groups:
+        assemble(store, plan, group)
+        assert has_ensemble(store, group)
+    return setting
