@@ -9,11 +9,24 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from msd_ray.cluster.connect import bypass_proxies
+from msd_ray.errors import MsdRayError
+from msd_ray.proxies import bypass_proxies
 
 bypass_proxies()  # servers here are never asked through a proxy that the environment names
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What a user can mend needs no traceback here either."""
+    if isinstance(error, MsdRayError):
+        say(f"error: {error}")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _one_line
 
 
 def say(line: str) -> None:

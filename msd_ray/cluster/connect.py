@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from msd_ray.cluster.local import local_cluster
 from msd_ray.errors import UserError
+from msd_ray.proxies import bypass_proxies
 from msd_ray.recipes import ClusterConfig
 
 
@@ -19,14 +20,6 @@ def listen_on_loopback(address: str | None) -> None:
     """To be called before ray is first imported: a local cluster, should one be started, stays on 127.0.0.1."""
     if not (address or os.environ.get("RAY_ADDRESS")):
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the switch by which Ray does that
-
-
-def bypass_proxies(*hosts: str) -> None:
-    """Has this process and its children ask loopback addresses and these hosts directly, whatever proxy the environment
-    names: requests, urllib and gRPC look at no_proxy each time."""
-    known = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",")
-    names = [name.strip() for name in [*known, "127.0.0.1", "localhost", "::1", *hosts] if name.strip()]
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys(names))
 
 
 @contextmanager

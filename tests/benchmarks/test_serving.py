@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,15 @@ from msd_ray.ensemble import Pair
 from msd_ray.serving.client.request import request_of
 from msd_ray.serving.core.describe import describe
 from msd_ray.serving.core.service import Made
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_what_a_user_can_mend_is_one_line() -> None:
+    line = [sys.executable, "benchmarks/serving.py", "--quick", "--run", "nowhere"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
+    assert "nowhere is not a run directory" in done.stderr
 
 
 def test_each_caller_asks_once_at_least_and_all_stop_at_the_number_of_requests() -> None:

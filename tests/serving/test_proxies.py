@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from msd_ray.cluster.connect import bypass_proxies
+from msd_ray.proxies import bypass_proxies
 from msd_ray.serving.client import AsyncClient, Client, RefusedError, Retry
 from msd_ray.serving.client.channel import is_local
 
