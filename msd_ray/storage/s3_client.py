@@ -18,6 +18,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
+    ProfileNotFound,
     SSLError,
 )
 
@@ -36,6 +37,7 @@ _RIGHT = "give these credentials the right to list, read, write and delete there
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, where this process runs"
 _REGION = "say which region it is in, with ?region=... at the end of the URI or in AWS_REGION"
 _ENDPOINT = "see that {} is the address of an S3 store, and that this machine reaches it"
+_TLS = "add scheme=http to the URI where the store has no TLS, tls_ca_file_path=... where its authority is your own"
 _ADVICE = {
     "NoSuchBucket": _BUCKET,
     "InvalidBucketName": _BUCKET,
@@ -153,20 +155,23 @@ def translated(address: Address) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise _of_answer(error) from error
-    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
+        raise _of_answer(error, address) from error
+    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound) as error:
         raise StorageError(str(error), _CREDENTIALS, passes=False) from error
-    except (EndpointConnectionError, SSLError) as error:
-        raise StorageError(str(error), _ENDPOINT.format(address), passes=not isinstance(error, SSLError)) from error
+    except SSLError as error:
+        raise StorageError(str(error), _TLS, passes=False) from error
+    except EndpointConnectionError as error:
+        raise StorageError(str(error), _ENDPOINT.format(address)) from error
     except HTTPClientError as error:
         raise StorageError(str(error)) from error
     except (BotoCoreError, ValueError) as error:
         raise StorageError(str(error), passes=False) from error
 
 
-def _of_answer(error: ClientError) -> StorageError:
+def _of_answer(error: ClientError, address: Address) -> StorageError:
     """What the store answered: some of it passes, the rest is told at once."""
     code, said = code_of(error), error.response.get("Error", {}).get("Message", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     passes = code in _MAY_PASS or status >= 500 or status in (408, 429)
-    return StorageError(f"{code}: {said}" if said else code, _ADVICE.get(code, ""), passes=passes)
+    advice = _ENDPOINT.format(address) if code.isdigit() else _ADVICE.get(code, "")  # no S3 store answers by a number
+    return StorageError(f"{code}: {said}" if said else code, advice, passes=passes)

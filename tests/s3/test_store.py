@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -147,6 +149,27 @@ def test_without_credentials_they_are_asked_for_in_one_line(
         "/x: Unable to locate credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, where this "
         "process runs"
     )
+
+
+@pytest.fixture
+def web_server() -> Iterator[int]:
+    """The port of one that knows nothing of S3."""
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_server_that_is_no_store_is_told_at_once(use: str, web_server: int, store: Store) -> None:
+    endpoint = f"127.0.0.1:{web_server}"
+    with pytest.raises(UserError, match=rf"see that http://{endpoint} is the address of an S3 store"):
+        USES[use](Store(f"s3://bucket/run?endpoint_override={endpoint}&scheme=http&region=us-east-1"))
+
+
+def test_a_store_without_tls_is_told_at_once(s3: S3, store: Store) -> None:
+    with pytest.raises(UserError, match=r"SSL validation failed .*; add scheme=http to the URI where the store has no"):
+        Store(f"s3://bucket/run?endpoint_override=127.0.0.1:{s3.port}&region=us-east-1").write("x", b"1")
 
 
 @pytest.mark.usefixtures("waits")
