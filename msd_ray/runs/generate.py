@@ -1,6 +1,7 @@
 """Samples from an ensemble into a file."""
 
 import io
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ def generate_file(
     note: is told now and then how far this is.
     Returns facts about what was made. Raises UserError where an argument is wrong; then nothing is written.
     """
+    if output and re.match(r"[a-z0-9]+:/", str(output)):
+        raise UserError(f"-o {output}: samples are written to a file on this machine; copy it where it shall be")
     if output and output.suffix not in (".png", ".npy"):
         raise UserError(f"{output}: samples are written as .png or .npy")
     chosen, given = numbers(seeds, "seeds"), numbers(conditions, "conditions") if conditions else None

@@ -41,6 +41,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (["sweep", TINY], "unknown key data"),
         (["sweep", "best", "nowhere"], "nowhere holds no sweep"),
         (["generate", "nowhere", "-o", "x.gif"], "samples are written as .png or .npy"),
+        (["generate", "nowhere", "-o", "s3://bucket/x.npy"], "samples are written to a file on this machine"),
         (["frobnicate"], "No such command"),
         (["train"], "Missing argument"),
         (["train", "digits", "--nonsense"], "No such option"),
