@@ -1,6 +1,7 @@
 """Samples from an ensemble into a file."""
 
 import io
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from msd_ray.ranges import shortened
 from msd_ray.runs.directory import ensemble_folder
 from msd_ray.runs.samplers import device_here
 from msd_ray.storage import Store, refuse_unwritable
-from msd_ray.words import duration
+from msd_ray.words import duration, size
 
 Note = Callable[[str], None]
 MOST_SAMPLES, PORTION = 1_000_000, 4096
@@ -48,7 +50,7 @@ def generate_file(
     chosen, given = numbers(seeds, "seeds"), numbers(conditions, "conditions") if conditions else None
     ensemble = Ensemble.load(ensemble_folder(uri), device_here())
     wanted = list(range(len(ensemble.labels))) if given is None else given
-    refuse_many(len(wanted) * len(chosen))
+    refuse_many(len(wanted) * len(chosen), ensemble.sample_shape)
     of_points = len(ensemble.sample_shape) == 1
     output = output or Path("samples.npy" if of_points else "samples.png")
     if of_points and output.suffix == ".png":
@@ -86,11 +88,17 @@ def _made(
     return out
 
 
-def refuse_many(samples: int) -> None:
-    """Raises UserError for more samples than one command makes: their arrays and sheets have to fit into memory."""
+def refuse_many(samples: int, shape: tuple[int, ...] = ()) -> None:
+    """Raises UserError for more samples than one command makes, or than fit into memory three times: as an array, as a
+    file, and on the way from one to the other."""
     if samples > MOST_SAMPLES:
         raise UserError(
             f"{samples:,} samples are more than one command makes: at most {MOST_SAMPLES:,}; give several commands"
+        )
+    needed, free = 3 * 4 * samples * math.prod(shape), psutil.virtual_memory().available
+    if needed > free:
+        raise UserError(
+            f"{samples:,} samples need {size(needed)} of memory, {size(free)} are free; give several commands"
         )
 
 

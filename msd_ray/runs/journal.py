@@ -87,4 +87,4 @@ def _entries(store: Store, file: str) -> list[dict[str, Any]]:
             entries.append(json.loads(line))
         except ValueError:
             continue
-    return entries
+    return [entry for entry in entries if isinstance(entry, dict) and "event" in entry]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from msd_ray.errors import CorruptError
 from msd_ray.runs.journal import Journal, read_journal
 from msd_ray.storage import Store
 from msd_ray.sweep.metrics import Report
@@ -42,14 +43,20 @@ class Ledger:
     written, to raise where another process writes now."""
 
     def __init__(self, store: Store) -> None:
+        """Raises CorruptError where the journal cannot have been written by a sweep."""
         self.guard: Callable[[], None] = lambda: None
         self._journal = Journal(store, NAME)
         self.history = read_journal(store, NAME)
         self.records: list[Record] = []
-        self._seconds = 0.0
-        for event in self.history:
-            self._apply(event)
-        self._seconds = sum(_sessions(self.history))
+        try:
+            for event in self.history:
+                self._apply(event)
+            self._seconds = sum(_sessions(self.history))
+        except (KeyError, IndexError, TypeError) as error:
+            raise CorruptError(
+                f"{store.uri}/{NAME} is damaged ({type(error).__name__}: {error}); restore it from a copy, or "
+                f"delete it and run the sweep again"
+            ) from None
         self._began = time.time()
 
     @property

@@ -6,10 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from msd_ray.cli import main
+from msd_ray.ensemble import Ensemble
 from msd_ray.recipes import load_recipe
 from msd_ray.runs.directory import keep_recipe
 from msd_ray.runs.standing import Standing, StudentStanding, write_standing
@@ -65,6 +68,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.json").write_text(text)
     saved(tmp_path / "ensemble", k=2, spec=POINTS)
+    (tmp_path / "sweep-journal").mkdir()
+    (tmp_path / "sweep-journal" / "sweep.json").write_text(json.dumps(SWEEP))
+    (tmp_path / "sweep-journal" / "journal.jsonl").write_text('[]\n3\n{"event": "trial", "trial": 0}\n')
     (tmp_path / "sweep-list").mkdir()
     (tmp_path / "sweep-list" / "sweep.json").write_text("[]")
     return tmp_path
@@ -132,6 +138,7 @@ TABLE: list[tuple[list[str], str]] = [
     (["evaluate", "text"], "text/recipe.json is damaged"),
     (["status", "list"], "list holds no run that has begun to train"),
     (["evaluate", "nan"], "nan/recipe.json"),
+    (["sweep", "best", "sweep-journal"], "sweep-journal/journal.jsonl is damaged (KeyError: 'choice'); restore it"),
     (["sweep", "best", "sweep-list"], "sweep-list/sweep.json is damaged"),
 ]
 
@@ -316,3 +323,25 @@ def test_a_run_that_the_disk_has_no_room_for_is_refused(
     )
     assert re.fullmatch(rf"{needs}give another --run-dir\n", err), err
     assert not (here / "run").exists()
+
+
+def test_samples_that_do_not_fit_into_memory_are_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1_000_000))
+    code, out, err = run(capsys, monkeypatch, "generate", "ensemble", "--seeds", "0-9999", "-o", "x.npy")
+    said = "error: 100,000 samples need 2.4 MB of memory, 1 MB are free; give several commands\n"
+    assert (code, out, err) == (2, "", said)
+    assert not (here / "x.npy").exists()
+
+
+def test_many_samples_come_with_progress_and_are_those_that_few_are(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msd_ray.runs.generate.PORTION", 7)
+    monkeypatch.setattr("msd_ray.runs.generate.SAY_EVERY", -1.0)
+    code, _, err = run(capsys, monkeypatch, "generate", "ensemble", "--seeds", "3-5", "-o", "x.npy")
+    assert code == 0
+    assert [line.partition(" samples")[0] for line in err.splitlines()] == [f"{n} of 30" for n in (7, 14, 21, 28)]
+    expected = Ensemble.load("ensemble").generate([c for c in range(10) for _ in range(3)], [3, 4, 5] * 10)
+    assert np.array_equal(np.load("x.npy").reshape(30, 2), expected.numpy())
