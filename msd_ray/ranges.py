@@ -22,7 +22,7 @@ Width = Annotated[int, Field(ge=1, le=2**16)]
 """Channels, hidden units or pixels."""
 Blocks = Annotated[int, Field(ge=1, le=256)]
 Threads = Annotated[int, Field(ge=1, le=4096)]
-Rate = Annotated[float, Field(gt=0, le=1e3)]
+Rate = Annotated[float, Field(gt=0, le=1e9)]
 """A learning rate."""
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 """Of a term of a loss; also the decay of weights, and what a gradient is clipped at, 0 for nothing."""

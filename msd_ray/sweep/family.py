@@ -9,6 +9,7 @@ from typing import Any
 from msd_ray.data import DataSet, load_data
 from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, load_features
+from msd_ray.ranges import shortened
 from msd_ray.recipes import Recipe, load_recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.directory import first_difference
@@ -46,7 +47,10 @@ class Family:
     def recipe(self, number: int, choice: Choice) -> Recipe:
         """Of one trial. Raises UserError where a value does not fit a recipe."""
         changes = {**self.definition.overrides, **changes_of(self.space, choice)}
-        base = self.bases[str(changes.pop(BASE, self.definition.recipe))]
+        name = str(changes.pop(BASE, self.definition.recipe))
+        if name not in self.bases:
+            raise UserError(f"{BASE}: {shortened(name)} is named neither by `recipe` nor by a list in `space`")
+        base = self.bases[name]
         changes["name"] = f"{self.definition.name}-{number:04d}"
         overrides = [f"{path}={json.dumps(value)}" for path, value in changes.items()]
         return parse_recipe(with_overrides(json.loads(json.dumps(base)), overrides))

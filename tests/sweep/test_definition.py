@@ -49,6 +49,7 @@ def test_shipped_definitions_are_named_after_their_file_and_all_their_trials_are
         ({"space": {"noise.sigma_data": [0.5, 1.0]}}, "all trials of a sweep share"),
         ({"space": {"recipe": ["nowhere"]}}, "no recipe nowhere"),
         ({"recipe": "nowhere"}, "no recipe nowhere"),
+        ({"overrides": {"recipe": "digits"}}, "recipe: 'digits' is named neither by `recipe` nor by a list in `space`"),
         (
             {"scheduler": {"kind": "asha", "first": 32_000}},
             "scheduler.first (32,000): no trial would be measured before its end, at most 320 images, so none could be "
