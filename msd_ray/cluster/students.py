@@ -141,10 +141,11 @@ class StudentTraining(Alone):
         trainer, pool = self.trainer, self.pool
         if pool:
             pool.use(replicas)
-        begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
-        self.began, end, fid = (begin, start), min(begin + images, self._end), None
+        fid = None
         if self.measuring.interrupted and trainer.group.rank == 0 and not hurried():
             fid = self.measuring.measure_again(trainer)
+        begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
+        self.began, end = (begin, start), min(begin + images, self._end)
         trainer.advance(end - begin, hurried)
         seconds = time.perf_counter() - start
         cpu, wait = (now - before for now, before in zip(self._asked(), asked, strict=True))
