@@ -14,6 +14,7 @@ import troubled
 
 from msd_ray.runs.journal import read_journal
 from msd_ray.storage import Store
+from msd_ray.training.records import Records
 
 from .conftest import Ear, Run, Undisturbed, processes, weights_in
 
@@ -105,3 +106,19 @@ def test_a_node_on_which_students_meet_errors_is_shunned(
     events = read_journal(Store(str(tmp_path)), "events.jsonl")
     assert {event["place"] for event in events if event["event"] == "shunned"} == {sick}
     assert weights_in(tmp_path) == undisturbed.weights
+
+
+@pytest.mark.nightly
+def test_a_fid_that_never_ends_costs_its_curve_and_nothing_else(
+    train: Run, undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msd_ray.cluster.ray_slots.Slot", troubled.Unmeasurable)
+    ear = train(tmp_path, "cluster.silence_seconds=5")
+    assert [(s.state, s.restarts) for s in ear.statuses] == [("done", 2)] * 2
+    assert weights_in(tmp_path) == undisturbed.weights
+    for index in (0, 1):
+        logged = Records(Store(str(tmp_path / f"students/{index:04d}"))).until(undisturbed.images // 2)
+        assert not [m for m in logged if m.name.startswith("fid@")]
+        assert [m.nimg for m in logged if m.name == "wall_seconds"] == list(
+            range(320, undisturbed.images // 2 + 1, 320)
+        )

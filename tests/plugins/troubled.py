@@ -1,5 +1,6 @@
 """Slots and teachers in which something goes wrong, in place of the real ones and under their names."""
 
+import threading
 from typing import Any
 
 import ray
@@ -9,6 +10,7 @@ from msd_ray.cluster.pool import replica
 from msd_ray.cluster.pool.batching import Request
 from msd_ray.cluster.students import StudentTask
 from msd_ray.cluster.work import Order, Progress
+from msd_ray.evaluation import Judge
 
 
 def slot_of(sick: str) -> type[slot.Slot]:
@@ -21,6 +23,17 @@ def slot_of(sick: str) -> type[slot.Slot]:
             return super().advance(order)
 
     return Slot
+
+
+class Unmeasurable(slot.Slot):
+    """Slots in which the FID of any student never ends."""
+
+    def advance(self, order: Order) -> Progress:
+        Judge.fid = lambda *_: threading.Event().wait()  # type: ignore[assignment,method-assign,return-value]
+        return super().advance(order)
+
+
+Unmeasurable.__name__ = "Slot"
 
 
 class TeacherActor(replica.TeacherActor):
