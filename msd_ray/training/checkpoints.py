@@ -77,7 +77,7 @@ class Checkpoints:
         complete = [known for known in older if self._complete(known)]
         for known in set(older) - set(complete[: self.keep - 1]):
             self._remove(known)
-        self._whole = {f"ckpt-{nimg:012d}", *complete[: self.keep - 1]}
+        self._whole = {_name(nimg), *complete[: self.keep - 1]}
 
     def latest(self, known: int = 0) -> State | None:
         """What the newest complete and undamaged checkpoint holds, None if there is none; warns of each that it skips.

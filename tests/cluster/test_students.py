@@ -1,5 +1,6 @@
 """A student in the process of a slot: it saves first, and what else happens then costs nothing but a warning."""
 
+import json
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ import torch
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.recipes import load_recipe
 from msd_ray.runs.plan import Job, make_plan
-from msd_ray.storage import Store
+from msd_ray.storage import Store, write_bundle
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.metrics import Metric
 from msd_ray.training.records import Record, Records
@@ -202,6 +203,25 @@ def test_rows_of_images_that_were_lost_are_not_doubled(tmp_path: Path) -> None:
     rows = Records(task.checkpoints).until(IMAGES)
     assert 9.9 not in [m.value for m in rows]
     assert [m.nimg for m in rows if m.name == "dm"] == [160, 320, 480, 640, 800, 960]
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_with_all_that_was_logged(
+    tmp_path: Path, undisturbed: tuple[State, list[tuple[int, str]]]
+) -> None:
+    task = task_in(tmp_path)
+    training = task.open()
+    training.advance(SEGMENT, [], lambda: False)
+    training.rest()
+    found, records = Checkpoints(task.checkpoints, 1).newest(), Records(task.checkpoints).until(SEGMENT)
+    assert found
+    rows = [[m.stage, m.nimg, m.name, m.value] for m in records]
+    files = {name: found.stored.read(name) for name in found.manifest.files}
+    files["state.json"] = json.dumps({**found.meta(), "metrics": rows}).encode()
+    write_bundle(found.stored, {"parts": found.manifest.body["parts"]}, files.items())
+    task.checkpoints.delete("metrics")
+    train(task)
+    assert same(weights(task), undisturbed[0])
+    assert logged(task) == undisturbed[1]
 
 
 def test_in_a_hurry_it_saves_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,46 @@
+"""Students' checkpoints as the commands on a run see them: large, so nothing reads them without need."""
+
+from pathlib import Path
+
+import pytest
+
+from msd_ray.ensemble import Ensemble
+from msd_ray.errors import UserError
+from msd_ray.networks.weights import StoredWeights
+from msd_ray.runs.curves import curves
+from msd_ray.runs.directory import assemble, folder, has_ensemble, images_of
+from msd_ray.runs.setting import Setting
+from msd_ray.training.checkpoints import Checkpoints
+from msd_ray.training.state import State
+
+from .finished import finished, weights
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Setting:
+    return finished(
+        tmp_path / "run", ["stages={dm: {objective: dm, images: 160, batch: 16}}", "partition.kind=sequential"]
+    )
+
+
+def test_how_far_a_run_is_is_learnt_without_tensors(run: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StoredWeights, "read", lambda self: pytest.fail(f"{self.name} was read"))
+    monkeypatch.setattr("msd_ray.networks.weights.read_chunks", lambda *_: pytest.fail("weights were read"))
+    assert [images_of(run.store, job) for job in run.plan.jobs] == [job.spec.images for job in run.plan.jobs]
+    assert all(has_ensemble(run.store, group) for group in run.plan.groups)
+    assert set(curves(run.store, run.plan)["student"]) == {job.name for job in run.plan.jobs}
+    assert Ensemble.load(folder(run.store, "ensemble")).parameters > 0
+
+
+def test_a_checkpoint_that_turns_out_damaged_is_dropped_and_the_one_before_counts(run: Setting) -> None:
+    store, plan, job = run.store, run.plan, run.plan.jobs[1]
+    student = folder(store, job.directory)
+    Checkpoints(student, 2).save(State({"ema": weights(job.spec.denoiser, 0)}, {"nimg": job.spec.images + 16}))
+    last = student.child(student.names()[-1])
+    content = last.read("ema.safetensors")
+    last.write("ema.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError) as told:
+        assemble(store, plan, plan.groups[0])
+    assert str(told.value) == "a student's checkpoint was damaged and is dropped; run the same command again"
+    assert images_of(store, job) == job.spec.images
+    assemble(store, plan, plan.groups[0])
