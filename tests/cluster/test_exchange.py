@@ -109,3 +109,16 @@ def test_workers_that_cannot_be_had_are_an_error() -> None:
     exchange.end("its workers failed 4 times in a row")
     with pytest.raises(TrainingError, match="4 times"):
         exchange.wait(LONG)
+
+
+def test_what_is_not_ours_ends_the_slot_and_not_the_student() -> None:
+    exchange = Exchange(at(0))
+    exchange.order(320, [])
+    exchange.end("RaySystemError: no such thing", final=False)
+    with pytest.raises(RuntimeError, match="RaySystemError"):
+        exchange.wait(LONG)
+    exchange.order(320, [])
+    exchange.give_up("the gradient was not finite")
+    exchange.end("RuntimeError: connection closed", final=False)
+    with pytest.raises(TrainingError, match="not finite"):
+        exchange.wait(LONG)

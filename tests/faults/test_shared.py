@@ -47,10 +47,12 @@ def curve_of(run_dir: Path) -> dict[tuple[str, int, str], float]:
 
 
 class Killer(threading.Thread):
-    """Kills -9 one process of that title, once the student has a checkpoint of so many images or more."""
+    """Kills -9 one process of that title, once the student has a checkpoint of so many images or more; or sends it
+    another signal."""
 
-    def __init__(self, title: str, run_dir: Path, nimg: int) -> None:
+    def __init__(self, title: str, run_dir: Path, nimg: int, how: signal.Signals = signal.SIGKILL) -> None:
         super().__init__(daemon=True)
+        self.how = how
         self.title, self.student, self.nimg, self.victim = title, run_dir / STUDENT, nimg, 0
         self.start()
 
@@ -58,7 +60,7 @@ class Killer(threading.Thread):
         while not any(int(path.parent.name[5:]) >= self.nimg for path in self.student.glob("ckpt-*/manifest.json")):
             time.sleep(0.02)
         self.victim = processes(self.title)[0].pid
-        os.kill(self.victim, signal.SIGKILL)
+        os.kill(self.victim, self.how)
 
 
 def assert_like(alone: Alone, run_dir: Path) -> None:
@@ -91,3 +93,18 @@ def test_an_error_of_a_worker_ends_its_student_in_one_line(train: Run, tmp_path:
     with pytest.raises(TrainingError, match=r"student 0: student 0: the gradient was not finite 1 times") as caught:
         train(tmp_path, *TWO_WORKERS, *wild)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.nightly
+def test_a_stopped_worker_is_found_with_those_that_wait_for_it(train: Run, alone: Alone, tmp_path: Path) -> None:
+    """The slot's process answers meanwhile, and the other worker waits in a collective."""
+    stopper = Killer("ray::RayTrainWorker", tmp_path, 1, signal.SIGSTOP)
+    ear = train(tmp_path, *TWO_WORKERS, "cluster.silence_seconds=25")
+    assert stopper.victim
+    assert [(s.state, s.restarts) for s in ear.statuses] == [("done", 1)]
+    assert_like(alone, tmp_path)
+    assert_nothing_is_left()
+    deadline = time.monotonic() + 60
+    while os.path.exists(f"/proc/{stopper.victim}"):
+        assert time.monotonic() < deadline, "it is left behind"
+        time.sleep(0.2)

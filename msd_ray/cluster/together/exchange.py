@@ -27,7 +27,7 @@ class Exchange:
         self._changed = threading.Condition()
         self._progress = self._live = progress
         self._grant = Grant(progress.nimg, over=True)
-        self._ended, self._error = True, ""
+        self._ended, self._error, self._final = True, "", False
 
     @property
     def progress(self) -> Progress:
@@ -48,27 +48,31 @@ class Exchange:
         """The slot lets the workers train `images` more images."""
         with self._changed:
             self._grant = Grant(self._progress.nimg + images, replicas, over=self._progress.done)
-            self._ended, self._error = False, ""
+            self._ended, self._error, self._final = False, "", False
 
     def close(self) -> None:
         """The slot makes the workers end at the next chance."""
         with self._changed:
             self._grant = replace(self._grant, over=True)
 
-    def end(self, error: str = "") -> None:
-        """No worker is left. error: why, unless one of them gave up and said so itself."""
+    def end(self, error: str = "", final: bool = True) -> None:
+        """No worker is left. error: why, unless one of them gave up and said so itself; final: another try would meet
+        it as well."""
         with self._changed:
-            self._ended, self._error = True, self._error or error
+            if error and not self._error:
+                self._error, self._final = error, final
+            self._ended = True
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> Progress | None:
         """Where the student stands once the order is carried out or no worker is left; None where neither is the case
-        after so many seconds. Raises TrainingError where the workers could not go on."""
+        after so many seconds. Raises TrainingError where the workers could not go on, RuntimeError where they might in
+        another process."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._ended or self._carried_out(), seconds):
                 return None
             if self._error:
-                raise TrainingError(self._error)
+                raise TrainingError(self._error) if self._final else RuntimeError(self._error)
             return self._progress
 
     def tell(self, progress: Progress | None, live: Progress | None = None) -> Grant:
@@ -85,7 +89,7 @@ class Exchange:
     def give_up(self, reason: str) -> None:
         """A worker met an error that another try would meet as well."""
         with self._changed:
-            self._error = self._error or reason
+            self._error, self._final = self._error or reason, True
             self._grant = replace(self._grant, over=True)
 
     def _carried_out(self) -> bool:

@@ -21,7 +21,7 @@ from msd_ray.cluster.together.abandoned import release_abandoned
 from msd_ray.cluster.together.exchange import Exchange
 from msd_ray.cluster.together.workers import share
 from msd_ray.cluster.work import Progress
-from msd_ray.errors import TrainingError
+from msd_ray.errors import MsdRayError, TrainingError
 from msd_ray.recipes import ClusterConfig
 from msd_ray.training.checkpoints import Checkpoints
 
@@ -112,12 +112,14 @@ class SharedTraining:
         self._thread.start()
 
     def _run(self, slot: Any) -> None:
-        error = ""
         try:
             self._see_through(slot)
-        except Exception as e:
-            error = " ".join(str(e).split())
-        self._exchange.end(error)
+        except MsdRayError as error:
+            self._exchange.end(" ".join(str(error).split()))
+        except Exception as error:  # says nothing of the student
+            self._exchange.end(f"{type(error).__name__}: {' '.join(str(error).split())}", final=False)
+        else:
+            self._exchange.end()
 
     def _see_through(self, slot: Any) -> None:
         """Has workers until the student is done or to rest. Ray Train replaces dead ones itself; where it gives up, it
