@@ -9,7 +9,7 @@ from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import Recipe, parse_recipe
 from msd_ray.runs.plan import Group, Job, Plan
 from msd_ray.runs.standing import read_standing
-from msd_ray.storage import Store, check_sizes, read_manifest
+from msd_ray.storage import RESTORE, Store, check_sizes, read_manifest
 from msd_ray.training.checkpoints import Checkpoints
 
 _WITHOUT_EFFECT_ON_WEIGHTS = ("cluster", "evaluation")
@@ -29,13 +29,13 @@ def ensemble_folder(uri: str) -> Store:
     Raises UserError where the run has none yet, CorruptError where a file of it is missing or cut short.
     """
     store = Store(uri)
-    if not (store.exists("recipe.json") or store.exists("ensemble")):
-        return store
-    found = store.child("ensemble")
+    of_run = store.exists("recipe.json") or store.exists("ensemble")
+    found = store.child("ensemble") if of_run else store
     try:
-        check_sizes(found, read_manifest(found), MAKES_AGAIN)
+        check_sizes(found, read_manifest(found), MAKES_AGAIN if of_run else RESTORE)
     except FileNotFoundError:
-        raise UserError(f"{store.uri} has no ensemble yet: {how_far(store)}") from None
+        if of_run:
+            raise UserError(f"{store.uri} has no ensemble yet: {how_far(store)}") from None
     return found
 
 

@@ -25,7 +25,7 @@ from msd_ray.runs.rows import VERSION, Asked, Table, measure
 from msd_ray.runs.setting import Setting
 from msd_ray.runs.sources import FromPart, FromTeacher
 from msd_ray.runs.teacher import default_cache, digest
-from msd_ray.storage import Store, read_manifest
+from msd_ray.storage import Store, check_sizes, read_manifest
 
 Note = Callable[[str], None]
 
@@ -141,6 +141,7 @@ def evaluate_uri(uri: str, overrides: list[str], complete: Complete, note: Note)
         refuse_unfinished(store, setting.plan.groups)
         return measured_rows(setting, complete, note)
     known = read_description(store)
+    check_sizes(store, known.manifest)
     recipe = parse_recipe(with_overrides(dict(known.recipe), overrides), imports=False)
     cache = default_cache()
     table = Table(recipe, cache)

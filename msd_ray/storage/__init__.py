@@ -2,6 +2,7 @@
 
 from msd_ray.storage.bundle import (
     MANIFEST,
+    RESTORE,
     FileEntry,
     Manifest,
     check_sizes,
@@ -19,6 +20,7 @@ from msd_ray.storage.store import CHUNK, Chunks, Store
 __all__ = [
     "CHUNK",
     "MANIFEST",
+    "RESTORE",
     "Change",
     "Chunks",
     "FileEntry",

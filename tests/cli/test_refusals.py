@@ -233,6 +233,11 @@ def test_weights_that_are_not_there_are_missed_before_anything_is_done(
     assert message in err
     if "LFS" not in message:
         assert "`msd-ray train` with the same recipe makes the ensemble again" in err
+    code, out, err = run(capsys, monkeypatch, *command, str(unfinished / "ensemble"))
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert message in err
+    if "LFS" not in message:
+        assert "restore this directory from a copy" in err
 
 
 @pytest.fixture
@@ -252,8 +257,11 @@ def trapped(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trace
 
 
+BARE = pytest.param(["evaluate", "run/ensemble"], marks=pytest.mark.ray)
+
+
 @pytest.mark.parametrize(
-    "command", [["evaluate", "run/ensemble"], ["evaluate", "run"], ["generate", "run"], ["report", "run"],
+    "command", [BARE, ["evaluate", "run"], ["generate", "run"], ["report", "run"],
                 ["status", "run"], ["serve", "config", "run"], ["generate", "run/ensemble", "--seeds", "0"]]
 )  # fmt: skip
 def test_commands_that_do_not_train_import_nothing_that_a_file_names(
