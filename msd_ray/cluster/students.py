@@ -135,7 +135,8 @@ class StudentTraining(Alone):
 
     def standing(self) -> Progress:
         trainer = self.trainer
-        return _standing(trainer.nimg, trainer.stage, self.done, self._loss(), self.began)
+        beats = self.saver.checkpoints.pieces
+        return _standing(trainer.nimg, trainer.stage, self.done, self._loss(), self.began, beats)
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         trainer, pool = self.trainer, self.pool
@@ -241,7 +242,8 @@ class TeacherTraining(Alone):
         return self.trainer.device
 
     def standing(self) -> Progress:
-        return _standing(self.trainer.nimg, "teacher", self.trainer.done, self.loss, self.began)
+        beats = self.saver.checkpoints.pieces
+        return _standing(self.trainer.nimg, "teacher", self.trainer.done, self.loss, self.began, beats)
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         trainer = self.trainer
@@ -260,9 +262,9 @@ class TeacherTraining(Alone):
         self.saver.finish()
 
 
-def _standing(nimg: int, stage: str, done: bool, loss: float, began: tuple[int, float] | None) -> Progress:
+def _standing(nimg: int, stage: str, done: bool, loss: float, began: tuple[int, float] | None, beats: int) -> Progress:
     """began: the image and the time at which the segment did, if any did."""
     now = time.perf_counter()
     begin, start = began or (nimg, now)
     rate = (nimg - begin) / (now - start) if nimg > begin else 0.0
-    return Progress(nimg, stage, rate, done, loss=loss, begin=begin)
+    return Progress(nimg, stage, rate, done, loss=loss, begin=begin, beats=beats)

@@ -21,7 +21,7 @@ from msd_ray.storage import (
     verify,
     write_bundle,
 )
-from msd_ray.training.state import State
+from msd_ray.training.state import State, Tensors
 
 LOG = logging.getLogger(__name__)
 META, SUFFIX = "state.json", ".safetensors"
@@ -61,6 +61,8 @@ class Checkpoints:
         if keep < 1:
             raise ValueError("keep must be at least 1")
         self.store, self.keep = store, keep
+        self.pieces = 0
+        """Pieces of files that were written so far: a sign of life where one is large and the storage slow."""
         self._whole: set[str] = set()  # as was seen when the last one was saved
 
     def save(self, state: State) -> None:
@@ -72,7 +74,7 @@ class Checkpoints:
         """
         nimg = int(state.meta["nimg"])
         body = {"parts": list(state.parts), "nimg": nimg, "stage": state.meta.get("stage", "")}
-        write_bundle(self.store.child(_name(nimg)), body, _files(state))
+        write_bundle(self.store.child(_name(nimg)), body, self._files(state))
         older = [known for known in self._newest_first() if _nimg(known) < nimg]
         complete = [known for known in older if self._complete(known)]
         for known in set(older) - set(complete[: self.keep - 1]):
@@ -138,6 +140,16 @@ class Checkpoints:
         then = f"trying {following}" if following else "there is no older one"
         LOG.warning("skipping checkpoint %s in %s: %s; %s", _name(nimg), self.store.uri, why, then)
 
+    def _files(self, state: State) -> Iterator[tuple[str, bytes | Chunks]]:
+        for part, tensors in state.parts.items():
+            yield f"{part}{SUFFIX}", partial(self._pieces, tensors)
+        yield META, json.dumps(state.meta).encode()
+
+    def _pieces(self, tensors: Tensors) -> Iterator[bytes | memoryview]:
+        for piece in to_chunks(tensors):
+            self.pieces += 1
+            yield piece
+
     def _newest_first(self) -> list[str]:
         names = [name for name in self.store.names() if re.fullmatch(r"ckpt-\d{12,}", name, re.ASCII)]
         return sorted(names, key=_nimg, reverse=True)
@@ -162,9 +174,3 @@ def _name(nimg: int) -> str:
 
 def _nimg(name: str) -> int:
     return int(name.removeprefix("ckpt-"))
-
-
-def _files(state: State) -> Iterator[tuple[str, bytes | Chunks]]:
-    for part, tensors in state.parts.items():
-        yield f"{part}{SUFFIX}", partial(to_chunks, tensors)
-    yield META, json.dumps(state.meta).encode()

@@ -127,7 +127,7 @@ class StudentTrainer:
     def bytes(self) -> int:
         """The memory that it holds on its device: weights, gradients, optimizers, and the data that it draws from."""
         nets, descents = self.nets, [self._generator_descent, self._fake_descent] if self._stage else []
-        modules = [nets.generator, nets.fake, self.ema, nets.encoder, *self._heads.values()]
+        modules = [nets.generator, nets.fake, self.ema, nets.target, nets.encoder, *self._heads.values()]
         weights = [t for m in modules if m for t in (*m.parameters(), *m.buffers())]
         optimizers = [t for d in descents if d for t in tensors_of_optimizer(d.optimizer).values()]
         gradients = [t.grad for t in weights if t.grad is not None]

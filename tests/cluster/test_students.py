@@ -267,6 +267,21 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     assert same(weights(task), undisturbed[0])
 
 
+def test_a_checkpoint_that_takes_long_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By which the driver tells a slow storage from one that hangs."""
+    beats: list[int] = []
+    task = task_in(tmp_path)
+    training, write = task.open(), Store.write_chunks
+
+    def noting(store: Store, name: str, chunks: Any) -> None:
+        beats.append(training.standing().beats)
+        write(store, name, chunks)
+
+    monkeypatch.setattr(Store, "write_chunks", noting)
+    training.advance(IMAGES, [], lambda: False)
+    assert len(set(beats)) >= 5
+
+
 @pytest.mark.parametrize("why", ["end", "hurry", "no image", "rest"])
 def test_a_checkpoint_is_whole_before_others_may_take_the_student(
     why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
