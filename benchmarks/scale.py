@@ -4,12 +4,18 @@ The real Driver, Scheduler and Board run against SimulatedSlots: students take t
 others join throughout. Only the driver's own time counts, not the simulation's. There are no Ray calls in it: a segment
 through Ray costs the driver one remote call, one wait and one get more.
 
-    python benchmarks/scale.py [--students 10 100 1000] [--seed 0] [--quick]
+With --storage-ms each request to storage takes so long, and goes to an object store's layout: then it is also measured
+how long the driver's loop stood still at the most, and whether status.json, read every second meanwhile, said what was
+true at the time that it names.
+
+    python benchmarks/scale.py [--students 10 100 1000] [--seed 0] [--storage-ms 100] [--quick]
 """
 
 import argparse
+import bisect
 import random
 import tempfile
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -17,6 +23,7 @@ from functools import wraps
 from typing import Any
 
 from common import finish, say
+from pyarrow import fs
 
 from msd_ray.cluster.board import Board
 from msd_ray.cluster.driver import Driver, Terms
@@ -24,11 +31,15 @@ from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, Si
 from msd_ray.cluster.status import Status
 from msd_ray.cluster.support import NoPool
 from msd_ray.cluster.work import Work
+from msd_ray.runs.journal import STUDENTS, read_journal
+from msd_ray.runs.lease import held
+from msd_ray.runs.standing import read_standing
 from msd_ray.storage import Store
 
 PACE = Pace(image=0.01, segment=1.0, open=3.0, start=5.0)
 SEGMENT, SEGMENTS = 1_000, 20
 SLOTS_PER_NODE = 2
+PAUSE = 0.003
 
 
 class Deaf:
@@ -97,6 +108,104 @@ def measured(students: int, seed: int) -> dict[str, float]:
     }
 
 
+class Slow:
+    """Files whose every request takes `seconds`."""
+
+    def __init__(self, files: Any, seconds: float) -> None:
+        self._files, self._seconds = files, seconds
+        self.requests = 0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._files, name)
+
+        def request(*arguments: Any) -> Any:
+            self.requests += 1
+            time.sleep(self._seconds)
+            return method(*arguments)
+
+        return request
+
+
+class Truth:
+    """A Listener that keeps what it is told, with the time, and how long it was told nothing at the most."""
+
+    def __init__(self) -> None:
+        self.times, self.images = list[float](), list[int]()
+        self.still = 0.0
+
+    def note(self, line: str) -> None:
+        pass
+
+    def watch(self, statuses: list[Status]) -> None:
+        now = time.time()
+        self.still = max(self.still, now - self.times[-1]) if self.times else 0.0
+        self.times.append(now)
+        self.images.append(sum(s.progress.nimg for s in statuses if s.progress))
+
+    def at(self, moment: float) -> int:
+        return self.images[bisect.bisect_right(self.times, moment) - 1]
+
+
+class Reader(threading.Thread):
+    """Reads the status every second, as `msd-ray status` does. behind: seconds of the oldest that it saw. wrong: those
+    that said anything else than was true when they were written, or that the driver was gone."""
+
+    def __init__(self, store: Store, truth: Truth) -> None:
+        super().__init__(daemon=True)
+        self._store, self._truth = store, truth
+        self.over, self.read, self.wrong, self.behind = threading.Event(), 0, 0, 0.0
+
+    def run(self) -> None:
+        while not self.over.wait(1.0):
+            if not self._store.exists("status.json"):
+                continue
+            begun, standing = time.time(), read_standing(self._store)
+            self.read += 1
+            self.behind = max(self.behind, begun - standing.time)
+            said = sum(s.nimg for s in standing.students)
+            self.wrong += standing.stale or said != self._truth.at(standing.time)
+
+
+def on_slow_storage(students: int, seed: int, milliseconds: float) -> dict[str, float]:
+    nodes, rng, truth = max(1, students // 4), random.Random(seed), Truth()
+    work = [Work(f"student {i}", SEGMENT * SEGMENTS, SEGMENT, NoTask()) for i in range(students)]
+    length = 2 * SEGMENTS * SEGMENT * PACE.image
+    slots = Unhurried([Node(f"n{i}", SLOTS_PER_NODE) for i in range(nodes)], PACE, incidents(nodes, length, rng))
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store("run", fs.SubTreeFileSystem(folder, fs.LocalFileSystem()))
+        slow = store._files = Slow(store._files, milliseconds / 1000)
+        start = time.monotonic()
+        with held(store) as lease:
+            board, reader = Board(store, 0.0, truth, [lease.refuse_if_lost]), Reader(store, truth)
+            reader.start()
+            statuses = Driver(work, slots, Terms(), board, NoPool()).run()
+            reader.over.set()
+            reader.join()
+            seconds = time.monotonic() - start
+            board.write(finished=True)
+            entries = len(read_journal(store.child("logs"), STUDENTS))
+    assert all(s.state == "done" for s in statuses)
+    return {
+        "students": students,
+        "seconds": seconds,
+        "storage_ms": milliseconds,
+        "requests": slow.requests,
+        "journal_entries": entries,
+        "stood_still_seconds": truth.still,
+        "status_read": reader.read,
+        "status_wrong": reader.wrong,
+        "status_behind_seconds": reader.behind,
+    }
+
+
+class Unhurried(SimulatedSlots):
+    """So that the run takes a while on the wall as well."""
+
+    def wait(self, seconds: float) -> Any:
+        time.sleep(PAUSE)
+        return super().wait(seconds)
+
+
 def memory(students: int, seed: int) -> float:
     """The most that driver, board and simulation held at a time, in MB. In a run of its own: tracing costs time."""
     tracemalloc.start()
@@ -112,12 +221,17 @@ def main() -> None:
     parser.add_argument("--students", type=int, nargs="+", default=[10, 30, 100, 300, 1000])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="10 and 100 students")
+    parser.add_argument("--storage-ms", type=float, default=100.0, help="of each request; 0 for no such measurement")
     args = parser.parse_args()
     rows = []
     for students in [10, 100] if args.quick else args.students:
         rows.append({**measured(students, args.seed), "peak_mb": memory(students, args.seed)})
         say("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
-    finish("scale", {"seed": args.seed, "segments_per_student": SEGMENTS, "rows": rows})
+    slow = {}
+    if args.storage_ms:
+        slow = on_slow_storage(100 if args.quick else max(args.students), args.seed, args.storage_ms)
+        say("  ".join(f"{name} {value:.4g}" for name, value in slow.items()))
+    finish("scale", {"seed": args.seed, "segments_per_student": SEGMENTS, "rows": rows, "slow_storage": slow})
 
 
 if __name__ == "__main__":
