@@ -39,7 +39,16 @@ class Terms:
 class Driver:
     """Runs all work to its end. Each piece stands alone: one that dies, waits or fails holds up no other."""
 
-    def __init__(self, work: Sequence[Work], slots: Slots, terms: Terms, watch: Watch, support: Support) -> None:
+    def __init__(
+        self,
+        work: Sequence[Work],
+        slots: Slots,
+        terms: Terms,
+        watch: Watch,
+        support: Support,
+        places: Places | None = None,
+    ) -> None:
+        """places: what drivers before this one learnt of where slots are."""
         self._work, self._slots, self._terms = list(work), slots, terms
         self._watch, self._support = watch, support
         self._status = [Status(w.name, w.images) for w in work]
@@ -48,7 +57,8 @@ class Driver:
         self._asked: dict[int, float] = {}  # slot -> since when
         self._up: set[int] = set()
         self._leaving: dict[int, str] = {}  # slot -> why
-        self._places = Places()
+        self._places = places or Places()
+        self._places.begin()
         self._held: set[int] = set()  # up on places that are shunned: nobody else gets these meanwhile
         self._running: dict[int, int] = {}  # slot -> student
         self._next_slot, self._refused = 0, 0

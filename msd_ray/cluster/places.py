@@ -38,6 +38,11 @@ class Places:
         self._records: dict[Place, _Record] = {}
         self._deaths: dict[int, list[Place]] = {}  # of each student since its last progress, but for those forgiven
 
+    def begin(self) -> None:
+        """Another driver begins, whose students and slots are others; what was learnt of places stays."""
+        self._slots.clear()
+        self._deaths.clear()
+
     def up(self, slot: int, node: str, gpus: str, now: float) -> None:
         """A slot's process began. gpus: the numbers of those that it was given, "" for none."""
         self._slots[slot] = ((node, gpus) if gpus else (node,), now)

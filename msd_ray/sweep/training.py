@@ -9,6 +9,7 @@ import torch
 from msd_ray.cluster.board import Board
 from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.pairs import make_pairs
+from msd_ray.cluster.places import Places
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.status import Status
 from msd_ray.cluster.students import StudentTask, Surroundings
@@ -63,6 +64,7 @@ class Means(Protocol):
 
     premises: Premises
     slots: RaySlots
+    places: Places
     pool: Support
     device: torch.device
     stopping: Callable[[], bool]
@@ -117,7 +119,8 @@ class Trial:
         config = self._plan.cluster
         terms = Terms(config.policy, self._means.premises.slots, config.max_failures, config.silence_seconds)
         self._board.begin()
-        statuses = Driver(work, self._means.slots, terms, self._board, self._means.pool).run(self._means.stopping)
+        means = self._means
+        statuses = Driver(work, means.slots, terms, self._board, means.pool, means.places).run(means.stopping)
         self._board.write()
         if self._means.stopping():
             raise Stopped("the sweep is stopped", 1)

@@ -8,6 +8,7 @@ from typing import Any
 from ray import tune
 
 from msd_ray.cluster.connect import room_for
+from msd_ray.cluster.places import Places
 from msd_ray.cluster.pool.pool import BorrowedPool
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.support import NoPool, Support
@@ -31,6 +32,7 @@ class Workplace:
         self.pool: Support = NoPool()
         if premises.replicas:
             self.pool = BorrowedPool(premises.replicas, family.first.cluster.pool.silence_seconds)
+        self.places = Places()
         self.slots = RaySlots(
             config.cpus_per_student,
             config.gpus_per_student,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from msd_ray.cluster.driver import GRACE, TICK, Driver, Terms
-from msd_ray.cluster.places import FIRST
+from msd_ray.cluster.places import FIRST, Places
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
 from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Moving, Up
 from msd_ray.cluster.status import Status
@@ -292,6 +292,15 @@ def test_a_place_that_kills_its_students_is_shunned_and_none_is_given_up(gpus: i
     assert all("CUDA error" in facts["reason"] for facts in shunned)
     assert slots.orders <= at + 1 + slots.now() / FIRST, "it is tried again from time to time, no more"
     assert ear.busiest() <= 16
+
+
+def test_the_next_driver_knows_what_the_last_one_learnt_of_places() -> None:
+    slots, places, ear = Poisoned(4, 1), Places(), Ear()
+    for _ in range(2):
+        statuses = Driver(works(8), slots, Terms(), ear, NoPool(), places).run()
+        assert [s.state for s in statuses] == ["done"] * 8
+        slots._saved.clear()
+    assert slots.orders == 2, "the second one gives none to the bad place"
 
 
 @pytest.mark.parametrize("students", [1, 2, 3])
