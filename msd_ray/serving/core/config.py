@@ -46,8 +46,9 @@ class FrontConfig:
     have tls and tokens. port: of gRPC, shared by all replicas of a node; 0, any one, is for tests. tls_cert, tls_key:
     PEM files; gRPC takes up new ones while it runs. tls_client_ca: PEM of who signs clients' certificates; if it is
     given they are asked for, and there is no HTTP. tokens: a file with one bearer token per line; it may change at any
-    time. access_log: one JSON line per request on standard error. drain_seconds: how long requests may still take when
-    a front ends. connection_seconds: after so long a connection is told to come again, so that callers find fronts that
+    time. resource: a custom Ray resource of which each front takes one, so that fronts are on nodes that have it.
+    access_log: one JSON line per request on standard error. drain_seconds: how long requests may still take when a
+    front ends. connection_seconds: after so long a connection is told to come again, so that callers find fronts that
     were added since; what is under way on it is finished. 0: never.
     """
 
@@ -56,6 +57,7 @@ class FrontConfig:
     http_port: Port = 8000
     replicas: Count = 1
     cpus: Amount = 0.1
+    resource: str = ""
     tls_cert: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""

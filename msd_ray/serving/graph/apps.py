@@ -72,9 +72,12 @@ def ledger(args: Args) -> Application:
 def front(args: Args) -> Application:
     """What callers speak to. args: config, multiplexed."""
     config = parse_config(args["config"])
+    actor: dict[str, Any] = {"num_cpus": config.front.cpus, "runtime_env": {"env_vars": ENVIRONMENT}}
+    if config.front.resource:
+        actor["resources"] = {config.front.resource: 1}
     options: dict[str, Any] = {
         "num_replicas": config.front.replicas,
-        "ray_actor_options": {"num_cpus": config.front.cpus, "runtime_env": {"env_vars": ENVIRONMENT}},
+        "ray_actor_options": actor,
         "max_ongoing_requests": 2 * config.limits.concurrent,  # of HTTP; past the limit itself the front refuses
         "max_queued_requests": config.limits.concurrent,
         "graceful_shutdown_timeout_s": config.front.drain_seconds + 5,

@@ -1,0 +1,1 @@
+"""Kubernetes: the values of the Helm chart, and what follows from them."""

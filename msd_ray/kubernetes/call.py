@@ -1,0 +1,35 @@
+"""What `helm test` runs: one image of each class from the service, over gRPC."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from msd_ray.errors import UserError
+from msd_ray.serving.client import Client, Connection, RefusedError
+
+
+def call(connection: Connection, seconds: float) -> str:
+    """One line that says what came back. Raises RefusedError where the service refuses or does not answer."""
+    with Client(connection) as client:
+        labels = client.ensemble(seconds=seconds).versions[0].labels
+        made = client.generate(list(range(len(labels))), seeds=[0], seconds=seconds)
+    students = sorted({student for image in made for student in image.students})
+    return f"{len(made)} images of {len(labels)} classes from {len(students)} students"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", help="HOST:PORT")
+    parser.add_argument("--tokens", default="", help="a file with a bearer token per line")
+    parser.add_argument("--ca", default="", help="PEM of who signed the service's certificate")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long to try")
+    said = parser.parse_args()
+    try:
+        token = Path(said.tokens).read_text().split()[0] if said.tokens else ""
+        print(call(Connection(said.target, token=token, ca=said.ca), said.seconds))
+    except (RefusedError, UserError, OSError, IndexError) as error:
+        sys.exit(f"error: {error or 'the file of tokens is empty'}")
+
+
+if __name__ == "__main__":
+    main()
