@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from msd_ray import __version__
+from msd_ray.cli_kubernetes import deploy_app, submit_app
 from msd_ray.cli_serve import serve_app
 from msd_ray.cli_sweep import sweep_app
 from msd_ray.errors import MsdRayError, Stopped, UserError
@@ -27,6 +28,8 @@ teacher_app = typer.Typer(help="Teachers.", no_args_is_help=True)
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(serve_app, name="serve")
+app.add_typer(submit_app, name="submit")
+app.add_typer(deploy_app, name="deploy")
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (digits, toy2d) or a YAML file.")]
 Overrides = Annotated[

@@ -110,19 +110,16 @@ def versions(address: Address = None, as_json: AsJson = False) -> None:
 @serve_app.command("config")
 def write_config(ensemble: EnsembleUri, overrides: Overrides = None, config: ConfigFile = None) -> None:
     """Print a config file for Ray's `serve deploy`, which keeps the service up without this process."""
-    import yaml
-
     from msd_ray.cluster.connect import listen_on_loopback
     from msd_ray.runs.directory import ensemble_folder
     from msd_ray.serving.core.describe import describe
     from msd_ray.serving.core.load import load_config
 
     listen_on_loopback(None)
-    from msd_ray.serving.graph.manifest import manifest
+    from msd_ray.serving.graph.manifest import as_yaml
 
-    said = manifest(describe(ensemble_folder(ensemble).uri), load_config(config, overrides))
-    plain = json.loads(json.dumps(said))  # tuples are lists in YAML
-    out.print(yaml.safe_dump(plain, sort_keys=False), markup=False, highlight=False, soft_wrap=True)
+    said = as_yaml(describe(ensemble_folder(ensemble).uri), load_config(config, overrides))
+    out.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print(traffic: Any, as_json: bool) -> None:

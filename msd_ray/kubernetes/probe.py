@@ -5,6 +5,7 @@ import socket
 import ssl
 import sys
 import urllib.request
+from typing import Any
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -52,7 +53,7 @@ def _name(target: str, ca: str) -> str:
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # `ca` may be the certificate itself
     with socket.create_connection((host, int(port)), 3) as raw, context.wrap_socket(raw) as wrapped:
-        names = (wrapped.getpeercert() or {}).get("subjectAltName", ())
+        names: Any = (wrapped.getpeercert() or {}).get("subjectAltName", ())
     return next((str(value).replace("*", "any") for kind, value in names if kind == "DNS"), host)
 
 

@@ -181,6 +181,9 @@ class Sweep(Job):
     """`msd-ray sweep`."""
 
     definition: dict[str, Any] = Field(default={}, description="A sweep as docs/sweeps.md has it.")
+    recipe: dict[str, Any] = Field(
+        default={}, description="A whole recipe that the definition starts from; empty where it names a shipped one."
+    )
     name: Name = Field(default="sweep", description="Of the sweep's directory below storage.runs.")
     schedule: str = Field(
         default="", pattern=r"^(\S+ \S+ \S+ \S+ \S+)?$", description="Cron: a RayCronJob, such as '0 2 * * *'."

@@ -1,7 +1,13 @@
+{{/* dict root, kind: `digits-train` of a release digits, and of one digits-train as well. */}}
+{{- define "msd-ray.jobName" -}}
+{{- $name := include "msd-ray.name" .root -}}
+{{ trimSuffix (printf "-%s" .kind) $name }}-{{ .kind }}
+{{- end -}}
+
 {{/* dict root, job (train or sweep), kind, entrypoint, file: what the head finds in /etc/msd-ray. A RayJobSpec. */}}
 {{- define "msd-ray.jobSpec" -}}
 {{- $root := .root -}}
-{{- $volumes := list (dict "name" "input" "configMap" (dict "name" (printf "%s-%s" (include "msd-ray.name" $root) .kind))) -}}
+{{- $volumes := list (dict "name" "input" "configMap" (dict "name" (include "msd-ray.jobName" .))) -}}
 {{- $mounts := list (dict "name" "input" "mountPath" "/etc/msd-ray") -}}
 entrypoint: {{ .entrypoint | quote }}
 {{- if .job.suspend }}
@@ -61,7 +67,7 @@ submitterPodTemplate:
 
 {{/* dict root, kind, name: labels of a job, its queue among them. */}}
 {{- define "msd-ray.jobMetadata" -}}
-name: {{ include "msd-ray.name" .root }}-{{ .kind }}
+name: {{ include "msd-ray.jobName" . }}
 labels:
   {{- include "msd-ray.labels" .root | nindent 2 }}
   {{- with .root.Values.kueue.queue }}

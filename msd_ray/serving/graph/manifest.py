@@ -1,6 +1,9 @@
 """A service as a config file for `serve deploy`, and so for KubeRay's RayService."""
 
+import json
 from typing import Any
+
+import yaml
 
 from msd_ray.serving.core.catalogue import Traffic, Version
 from msd_ray.serving.core.config import ServeConfig
@@ -28,3 +31,9 @@ def manifest(version: Version, config: ServeConfig) -> dict[str, Any]:
             for name, (build, args) in said.items()
         ],
     }
+
+
+def as_yaml(version: Version, config: ServeConfig) -> str:
+    """The manifest as a file."""
+    plain = json.loads(json.dumps(manifest(version, config)))  # tuples are lists in YAML
+    return yaml.safe_dump(plain, sort_keys=False)

@@ -1,0 +1,251 @@
+"""The commands on Kubernetes: `msd-ray submit` and `msd-ray deploy`."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from msd_ray.terminal import err, out, table
+
+if TYPE_CHECKING:
+    from msd_ray.kubernetes.api import Api
+
+
+class _StartsByDefault(TyperGroup):
+    """`deploy ENSEMBLE` is short for `deploy start ENSEMBLE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+
+submit_app = typer.Typer(help="Train or sweep on a cluster: Kubernetes with KubeRay, or any Ray.", no_args_is_help=True)
+deploy_app = typer.Typer(
+    help="Serve an ensemble on Kubernetes: `deploy ENSEMBLE`, or a command for what is deployed.",
+    cls=_StartsByDefault,
+    no_args_is_help=True,
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace others.")]
+Name = Annotated[str, typer.Option(help="Of the release; from the recipe where not given.")]
+Release = Annotated[str, typer.Argument(metavar="NAME", help="The release.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The context's by default.")]
+Context = Annotated[str | None, typer.Option(help="Of the kubeconfig; the active one by default.")]
+ValuesFile = Annotated[str | None, typer.Option("--values", metavar="FILE", help="Values of the chart, as for helm.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value of the chart.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the objects as YAML and stop.")]
+Force = Annotated[bool, typer.Option("--force", help="Take over fields that others set.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Address = Annotated[
+    str | None, typer.Option(metavar="A", help="http:// of a Ray cluster's dashboard: no Kubernetes then.")
+]
+RunDir = Annotated[str, typer.Option("--run-dir", metavar="URI", help="With --address: where the run lives.")]
+Follow = Annotated[bool, typer.Option("--follow/--no-follow", help="Show the log until it ends.")]
+
+
+@submit_app.command("train")
+def submit_train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe or a YAML file.")],
+    overrides: Overrides = None,
+    name: Name = "",
+    namespace: Namespace = None,
+    context: Context = None,
+    values: ValuesFile = None,
+    said: Set = None,
+    address: Address = None,
+    run_dir: RunDir = "",
+    follow: Follow = True,
+    force: Force = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train on a cluster. The same command again follows a run that goes on, and resumes one that ended."""
+    if address:
+        from msd_ray.cluster.jobs import submit_training
+
+        submit_training(address, recipe, overrides or [], run_dir, name, follow, out.print, err.print)
+        return
+    from msd_ray.kubernetes.rendering import read_values
+    from msd_ray.kubernetes.values_of import training
+
+    own, made = training(read_values(values, said or []), recipe, overrides or [])
+    _submit(f"{name or own}-train", made, namespace, context, follow, force, dry_run)
+
+
+@submit_app.command("sweep")
+def submit_sweep(
+    definition: Annotated[str, typer.Argument(metavar="DEFINITION", help="A YAML file, as for `msd-ray sweep`.")],
+    name: Name = "",
+    namespace: Namespace = None,
+    context: Context = None,
+    values: ValuesFile = None,
+    said: Set = None,
+    address: Address = None,
+    run_dir: RunDir = "",
+    follow: Follow = True,
+    force: Force = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Sweep on a cluster. The same command again follows or resumes it."""
+    if address:
+        from msd_ray.cluster.jobs import submit_sweep as submit_definition
+
+        submit_definition(address, definition, run_dir, name, follow, out.print, err.print)
+        return
+    from msd_ray.kubernetes.rendering import read_values
+    from msd_ray.kubernetes.values_of import sweeping
+
+    own, made = sweeping(read_values(values, said or []), definition)
+    _submit(f"{name or own}-sweep", made, namespace, context, follow, force, dry_run)
+
+
+@submit_app.command("delete")
+def submit_delete(name: Release, namespace: Namespace = None, context: Context = None, yes: Yes = False) -> None:
+    """Delete a release with its Ray cluster; its runs stay where they are."""
+    _delete(name, namespace, context, yes)
+
+
+@deploy_app.command("start")
+def deploy_start(
+    ensemble: Annotated[str, typer.Argument(metavar="ENSEMBLE", help="An ensemble's URI, or that of its run.")],
+    overrides: Overrides = None,
+    config: Annotated[str | None, typer.Option(metavar="FILE", help="As for `msd-ray serve`.")] = None,
+    copy_to: Annotated[str, typer.Option(metavar="URI", help="Copy a local ensemble there first.")] = "",
+    name: Annotated[str, typer.Option(help="Of the release.")] = "ensemble",
+    namespace: Namespace = None,
+    context: Context = None,
+    values: ValuesFile = None,
+    said: Set = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until it is healthy; 0 for none.")] = 900.0,
+    force: Force = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Serve an ensemble, or another one in its place, without losing a request. Twice the same changes nothing."""
+    from msd_ray.kubernetes.rendering import read_values, render
+    from msd_ray.kubernetes.services import await_healthy, deploy
+    from msd_ray.kubernetes.values_of import serving, where_pods_see_it
+    from msd_ray.runs.directory import ensemble_folder
+
+    chart_values = read_values(values, said or [])
+    uri = where_pods_see_it(ensemble_folder(ensemble), copy_to)
+    made = serving(chart_values, _serve_config(uri, config, overrides))
+    if dry_run:
+        _print_objects(render(name, namespace or "default", made))
+        return
+    api = _api(context, namespace)
+    service = deploy(api, render(name, api.namespace, made), force, err.print)
+    if wait:
+        await_healthy(api, service, wait, err.print)
+    out.print(f"{service}-ensemble.{api.namespace}.svc", highlight=False)
+
+
+@deploy_app.command("status")
+def deploy_status(
+    name: Release,
+    namespace: Namespace = None,
+    context: Context = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Print what KubeRay says of a service."""
+    from msd_ray.errors import UserError
+
+    api = _api(context, namespace)
+    service = api.get("RayService", name)
+    if service is None:
+        raise UserError(f"there is no service {name} in namespace {api.namespace}")
+    status = service.get("status", {})
+    if as_json:
+        out.print_json(json.dumps(status))
+        return
+    apps = (status.get("activeServiceStatus") or {}).get("applicationStatuses") or {}
+    out.print(f"{name}: {status.get('serviceStatus') or 'not ready'}", highlight=False)
+    out.print(table(["application", "status"], [[app, str(said.get("status"))] for app, said in sorted(apps.items())]))
+
+
+@deploy_app.command("rollback")
+def deploy_rollback(
+    name: Release,
+    namespace: Namespace = None,
+    context: Context = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until it is healthy; 0 for none.")] = 900.0,
+) -> None:
+    """Go back to what was deployed before."""
+    from msd_ray.kubernetes.services import await_healthy, roll_back
+
+    api = _api(context, namespace)
+    roll_back(api, name, err.print)
+    if wait:
+        await_healthy(api, name, wait, err.print)
+
+
+@deploy_app.command("scale")
+def deploy_scale(
+    name: Release,
+    replicas: Annotated[int, typer.Argument(metavar="N", min=0, help="Pods.")],
+    group: Annotated[str, typer.Option(help="Which workers.")] = "cpu",
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Give a group of a service's workers another number of pods."""
+    from msd_ray.kubernetes.services import scale
+
+    scale(_api(context, namespace), name, group, replicas, err.print)
+
+
+@deploy_app.command("delete")
+def deploy_delete(name: Release, namespace: Namespace = None, context: Context = None, yes: Yes = False) -> None:
+    """Delete a service; its ensemble stays where it is."""
+    _delete(name, namespace, context, yes)
+
+
+def _submit(
+    name: str, values: Any, namespace: str | None, context: str | None, follow: bool, force: bool, dry_run: bool
+) -> None:
+    from msd_ray.kubernetes.jobs import follow as follow_job
+    from msd_ray.kubernetes.jobs import submit
+    from msd_ray.kubernetes.rendering import render
+
+    if dry_run:
+        _print_objects(render(name, namespace or "default", values))
+        return
+    api = _api(context, namespace)
+    job = submit(api, render(name, api.namespace, values), force, err.print)
+    scheduled = bool(values.get("sweep", {}).get("schedule"))
+    if follow and not scheduled:
+        follow_job(api, job, lambda line: out.print(line, highlight=False, markup=False, soft_wrap=True), err.print)
+
+
+def _delete(name: str, namespace: str | None, context: str | None, yes: bool) -> None:
+    from msd_ray.errors import UserError
+    from msd_ray.kubernetes.api import delete_release
+
+    api = _api(context, namespace)
+    if not yes:
+        typer.confirm(f"delete release {name} in namespace {api.namespace}?", abort=True)
+    if not delete_release(api, name, err.print):
+        raise UserError(f"there is no release {name} in namespace {api.namespace}")
+
+
+def _serve_config(uri: str, file: str | None, overrides: list[str] | None) -> str:
+    """What `msd-ray serve config` prints."""
+    from msd_ray.cluster.connect import listen_on_loopback
+    from msd_ray.serving.core.describe import describe
+    from msd_ray.serving.core.load import load_config
+
+    listen_on_loopback(None)
+    from msd_ray.serving.graph.manifest import as_yaml
+
+    return as_yaml(describe(uri), load_config(file, overrides))
+
+
+def _api(context: str | None, namespace: str | None) -> "Api":
+    from msd_ray.kubernetes.api import connect
+
+    return connect(context, namespace, lambda line: err.print(line))
+
+
+def _print_objects(objects: Any) -> None:
+    import yaml
+
+    out.print(yaml.safe_dump_all(objects, sort_keys=False), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,70 @@
+"""The objects of a release, from the chart's values: helm renders them, as it does for those who install the chart."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from msd_ray.errors import UserError
+from msd_ray.kubernetes.api import Object
+from msd_ray.kubernetes.values import ChartValues
+from msd_ray.recipes.load import one_line, read_mapping, with_overrides
+
+CONTENT = "msd-ray/content"
+"""The annotation that says by which values an object was made."""
+
+
+def read_values(file: str | None, overrides: list[str]) -> dict[str, Any]:
+    """Values of the chart from a YAML file and KEY=VALUE. Raises UserError where either is wrong."""
+    raw: dict[str, Any] = {}
+    if file:
+        try:
+            raw = read_mapping(file, Path(file).read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    return with_overrides(raw, overrides)
+
+
+def render(release: str, namespace: str, values: dict[str, Any]) -> list[Object]:
+    """All objects of the release but those of `helm test`, each annotated with a hash of them all.
+
+    Raises UserError where a value is wrong, or helm is not installed.
+    """
+    try:
+        ChartValues.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"chart values: {one_line(error)}") from None
+    made = [found for found in yaml.safe_load_all(_helm(release, namespace, values)) if found]
+    kept = [found for found in made if "helm.sh/hook" not in found["metadata"].get("annotations", {})]
+    content = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    for found in kept:
+        found["metadata"].setdefault("annotations", {})[CONTENT] = content
+        found["metadata"]["namespace"] = namespace
+    return kept
+
+
+def chart() -> Path:
+    """The chart that came with the package."""
+    return Path(__file__).with_name("helm")
+
+
+def _helm(release: str, namespace: str, values: dict[str, Any]) -> str:
+    binary = shutil.which("helm")
+    if not binary:
+        raise UserError("helm is not installed, and it makes the objects: install it, any version from 3.14 on")
+    command = [binary, "template", release, str(chart()), "--namespace", namespace, "-f", "-"]
+    done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        raise UserError(f"chart values: {_reason(done.stderr)}")
+    return done.stdout
+
+
+def _reason(said: str) -> str:
+    """The last part of helm's message, which is what the chart says."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1].split("error calling fail: ")[-1].removeprefix("Error: ") if lines else "helm gives no reason"
