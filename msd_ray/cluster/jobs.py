@@ -15,6 +15,7 @@ import yaml
 
 from msd_ray.errors import MsdRayError, TrainingError, UserError
 from msd_ray.recipes import load_recipe
+from msd_ray.recipes.plain import read_yaml
 
 Note = Callable[[str], None]
 MOST_BYTES = 100 << 20
@@ -36,9 +37,8 @@ def submit_training(
 
 def submit_sweep(address: str, file: str, run_dir: str, name: str, follow: bool, show: Note, note: Note) -> None:
     """`msd-ray sweep` as a job; as `submit_training`. The definition and its recipe, if that is a file, go along."""
-    raw = yaml.safe_load(_text(file))
-    said = {}
-    if isinstance(raw, dict) and Path(str(raw.get("recipe", ""))).is_file():
+    raw, said = read_yaml(file), {}
+    if Path(str(raw.get("recipe", ""))).is_file():
         said["recipe.yaml"] = yaml.safe_dump(json.loads(json.dumps(load_recipe(raw["recipe"]).to_json())))
         raw["recipe"] = "recipe.yaml"
     said["sweep.yaml"] = yaml.safe_dump(raw)
@@ -115,13 +115,6 @@ def _placed(run_dir: str) -> str:
     if not run_dir:
         raise UserError("say where the run lives, on storage that all nodes see: --run-dir s3://bucket/runs/mine")
     return f"--run-dir {shlex.quote(run_dir)}"
-
-
-def _text(file: str) -> str:
-    try:
-        return Path(file).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
 
 
 def _line(error: object) -> str:

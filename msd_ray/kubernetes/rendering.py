@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from msd_ray.errors import UserError
 from msd_ray.kubernetes.api import Object
 from msd_ray.kubernetes.values import ChartValues
-from msd_ray.recipes.load import one_line, read_mapping, with_overrides
+from msd_ray.ranges import one_line
+from msd_ray.recipes.load import with_overrides
+from msd_ray.recipes.plain import read_yaml
 
 CONTENT = "msd-ray/content"
 """The annotation that says by which values an object was made."""
@@ -21,13 +23,7 @@ CONTENT = "msd-ray/content"
 
 def read_values(file: str | None, overrides: list[str]) -> dict[str, Any]:
     """Values of the chart from a YAML file and KEY=VALUE. Raises UserError where either is wrong."""
-    raw: dict[str, Any] = {}
-    if file:
-        try:
-            raw = read_mapping(file, Path(file).read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
-    return with_overrides(raw, overrides)
+    return with_overrides(read_yaml(file) if file else {}, overrides)
 
 
 def render(release: str, namespace: str, values: dict[str, Any]) -> list[Object]:

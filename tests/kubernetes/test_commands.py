@@ -318,7 +318,7 @@ def test_no_cluster_at_all(run: Callable[..., Said], monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--set", "trian.enabled=true"], "chart values: trian"),
+        (["--set", "training.enabled=true"], "chart values: training"),
         (["--set", "storage.runs=/home/me"], "chart values: storage.runs"),
         (["--context", "nowhere"], "no context nowhere in the kubeconfig; there is here"),
         (["--values", "/nowhere.yaml"], "cannot read /nowhere.yaml"),

@@ -4,6 +4,7 @@ import datetime as dt
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -61,7 +62,8 @@ def test_it_waits_for_nothing_else() -> None:
 
 def test_it_sees_real_processes() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "msd-ray train digits"]) as child:
-        assert child.pid in command_lines()
+        while not command_lines().get(child.pid):  # between fork and exec it has none
+            time.sleep(0.01)
         assert "msd-ray train digits" in command_lines()[child.pid]
         child.kill()
 
