@@ -1,6 +1,6 @@
 """A pod's preStop hook: students on it write checkpoints and go on elsewhere before the pod is ended.
 
-On the head it also tells the driver of a job, which ends with a checkpoint of every student.
+On the head it tells the driver of a job instead, which ends with a checkpoint of every student.
 """
 
 import argparse
@@ -12,10 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+POD = "MSD_RAY_POD"
+"""The environment variable that the chart gives each pod's processes: its name."""
 WORKING = r"^ray::(Slot|ServeReplica)\b"
 """Titles of processes that have something to finish."""
-DRIVER = r"\bmsd[-_]ray(\s+|\S*\s)(train|sweep)\b"
+DRIVER = r"\bmsd[-_]ray (train|sweep)\b"
 """The command line of the driver of a job."""
+NODE = r"\braylet\b.*--node[-_]id=([0-9a-f]+)"
+HEAD = r"\bgcs_server\b"
 
 
 def drain(
@@ -23,14 +27,14 @@ def drain(
 ) -> list[str]:
     """Waits until nothing on this pod has anything to finish, for so many seconds at most.
 
-    look: the command lines of all processes by pid. tell: sends a driver SIGTERM. pause: seconds between two looks.
-    Returns the command lines of those that were still at work.
+    look: the command lines of the pod's processes by pid. tell: sends a driver SIGTERM. pause: seconds between two
+    looks. Returns the command lines of those that were still at work.
     """
     deadline = time.monotonic() + seconds
     drivers = [pid for pid, title in look().items() if re.search(DRIVER, title)]
     for pid in drivers:
         tell(pid)
-    while left := [title for title in look().values() if re.search(WORKING, title) or re.search(DRIVER, title)]:
+    while left := [title for title in look().values() if re.search(f"{WORKING}|{DRIVER}", title)]:
         if time.monotonic() > deadline:
             return left
         time.sleep(pause)
@@ -38,38 +42,46 @@ def drain(
 
 
 def command_lines() -> dict[int, str]:
-    """Of all processes of this pod but this one, by pid."""
-    found = {}
+    """Of the processes of this pod but this one, by pid."""
+    mine, found = os.environ.get(POD, ""), {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:  # it ended meanwhile
+            words, environment = _words(entry / "cmdline"), _words(entry / "environ")
+        except OSError:  # it ended meanwhile, or is somebody else's
             continue
-        found[int(entry.name)] = " ".join(word.decode(errors="replace") for word in words if word)
+        if f"{POD}={mine}" in environment:
+            found[int(entry.name)] = " ".join(words)
     return found
 
 
-def announce(seconds: int) -> None:
-    """Tells Ray that this node goes soon. A node that Ray does not let go, such as the head, stays."""
-    command = ["ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the pod is ending"]
-    done = subprocess.run(
-        [*command, "--deadline-remaining-seconds", str(seconds)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def node_of(titles: list[str]) -> str:
+    """The id of the Ray node that these processes are; empty on the head, which Ray cannot do without."""
+    if any(re.search(HEAD, title) for title in titles):
+        return ""
+    return next((found[1] for title in titles if (found := re.search(NODE, title))), "")
+
+
+def announce(node: str, seconds: int) -> None:
+    """Tells Ray that a node goes in so many seconds."""
+    command = ["ray", "drain-node", "--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    command += ["--reason-message", "its pod is ending", "--deadline-remaining-seconds", str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:
-        print(f"Ray did not drain this node: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        print(f"Ray did not drain this node: {(done.stderr.strip() or 'it gives no reason').splitlines()[-1]}")
+
+
+def _words(file: Path) -> list[str]:
+    return [word.decode(errors="replace") for word in file.read_bytes().split(b"\0") if word]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, required=True, help="until the pod is ended the hard way")
     seconds = parser.parse_args().seconds
-    announce(seconds)
+    if node := node_of(list(command_lines().values())):
+        announce(node, seconds)
     for title in drain(seconds, command_lines, lambda pid: os.kill(pid, signal.SIGTERM)):
         print(f"still at work: {title}", flush=True)
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from msd_ray.kubernetes.drain import command_lines, drain
+from msd_ray.kubernetes.drain import POD, command_lines, drain, node_of
 from msd_ray.kubernetes.probe import raylet_lives, serving
 
 TRAIN = "/opt/venv/bin/python /opt/venv/bin/msd-ray train digits --run-dir s3://bucket/runs/digits"
@@ -60,12 +60,22 @@ def test_it_waits_for_nothing_else() -> None:
     assert drain(60, lambda: others, lambda pid: pytest.fail("nobody is to be told")) == []
 
 
-def test_it_sees_real_processes() -> None:
+def test_it_sees_the_pods_own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(POD, "worker-1")
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "msd-ray train digits"]) as child:
         while not command_lines().get(child.pid):  # between fork and exec it has none
             time.sleep(0.01)
         assert "msd-ray train digits" in command_lines()[child.pid]
+        monkeypatch.setenv(POD, "worker-2")
+        assert child.pid not in command_lines()
         child.kill()
+
+
+def test_the_head_is_not_drained() -> None:
+    raylet = "/opt/venv/lib/ray/core/src/ray/raylet/raylet --raylet_socket_name=x --node-id=00ff --head"
+    assert node_of([raylet, "ray::IDLE"]) == "00ff"
+    assert node_of([raylet, "/opt/venv/lib/ray/core/src/ray/gcs/gcs_server --log_dir=x"]) == ""
+    assert node_of(["ray::IDLE"]) == ""
 
 
 class Agent(BaseHTTPRequestHandler):

@@ -45,6 +45,8 @@ msd-ray/role: {{ .role }}
 {{- end -}}
 
 {{- define "msd-ray.env" -}}
+- name: MSD_RAY_POD # how the preStop hook tells our processes
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - {name: HOME, value: /home/ray}
 - {name: MSD_RAY_CACHE, value: {{ .Values.storage.cache | quote }}}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}

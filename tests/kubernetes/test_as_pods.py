@@ -1,0 +1,275 @@
+"""What the pods of a release would run, run here as processes on loopback: the same command lines and environment, in
+the order in which KubeRay and Kubernetes start and end them. There is no Kubernetes in it."""
+
+import json
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from msd_ray.storage import Store, read_manifest
+
+from ..s3.running import S3
+from .rendering import ROOT, render
+
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
+BIN = Path(sys.executable).parent
+SHORT = [
+    "teacher.images=640", "stages.dm.images=1280", "stages.adm.images=64", "training.checkpoint_every=640",
+    "partition.k=2", "evaluation.samples=100", "evaluation.curve_samples=40",
+]  # fmt: skip
+GRACE = 60
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def pods_of(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and group of each pod of a RayClusterSpec, the head first."""
+    yield "head", spec["headGroupSpec"]
+    for group in spec["workerGroupSpecs"]:
+        for i in range(group["replicas"]):
+            yield f"{group['groupName']}-{i}", group
+
+
+@dataclass
+class Cluster:
+    """Pods as processes. Ports that a pod has to itself are drawn, since all share one machine."""
+
+    environment: dict[str, str]
+    gcs: int = field(default_factory=free_port)
+    dashboard: int = field(default_factory=free_port)
+    pods: dict[str, tuple[subprocess.Popen[bytes], dict[str, str], dict[str, Any]]] = field(default_factory=dict)
+
+    def start(self, spec: dict[str, Any]) -> None:
+        for name, group in pods_of(spec):
+            self.start_pod(name, group)
+
+    def start_pod(self, name: str, group: dict[str, Any]) -> None:
+        (container,) = group["template"]["spec"]["containers"]
+        said = {e["name"]: e["value"] for e in container["env"] if "value" in e}
+        said |= {"MSD_RAY_POD": name, "RAY_ADDRESS": f"127.0.0.1:{self.gcs}", "HOME": os.environ["HOME"]}
+        environment = self.environment | said
+        command = shlex.join(self.ray_start(name, group["rayStartParams"], container))
+        # KubeRay unquotes the parameters in a shell, as here
+        process = subprocess.Popen(["bash", "-c", f"exec {command}"], env=environment, start_new_session=True)
+        self.pods[name] = process, environment, container
+        if name == "head":
+            wait_for(lambda: answers(f"http://127.0.0.1:{self.dashboard}/api/gcs_healthz", environment), 60)
+
+    def ray_start(self, name: str, params: dict[str, str], container: dict[str, Any]) -> list[str]:
+        """As KubeRay makes it of rayStartParams and the container's limits."""
+        said = {"num-cpus": container["resources"]["limits"]["cpu"], **params}
+        if "resources" in said:
+            said["resources"] = json.loads(said["resources"])
+        words = [
+            "ray",
+            "start",
+            "--block",
+            *(f"--{key}={value}" for key, value in said.items() if key != "dashboard-host"),
+        ]
+        words += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"]
+        words += ["--node-ip-address=127.0.0.1"]
+        if name != "head":
+            return [*words, f"--address=127.0.0.1:{self.gcs}"]
+        ports = [f"--port={self.gcs}", f"--dashboard-port={self.dashboard}", f"--ray-client-server-port={free_port()}"]
+        return [*words, "--head", *ports]
+
+    def end_pod(self, name: str) -> float:
+        """As Kubernetes ends a pod: its hook, then SIGTERM, then SIGKILL once the grace period is over. Seconds that
+        it took."""
+        process, environment, container = self.pods.pop(name)
+        began = time.monotonic()
+        hook = [sys.executable, *container["lifecycle"]["preStop"]["exec"]["command"][1:]]
+        subprocess.run(hook, env=environment, timeout=GRACE, check=True)
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(max(1.0, GRACE - (time.monotonic() - began)))
+        finally:
+            kill_pod(name, environment)
+        return time.monotonic() - began
+
+    def run(self, command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """What the submitter's pod runs."""
+        environment = self.environment | {
+            "RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
+            "MSD_RAY_POD": "submitter",
+        }
+        return subprocess.run(
+            shlex.split(command), env=environment, capture_output=True, text=True, timeout=400, check=False, **options
+        )
+
+    def close(self) -> None:
+        for name, (_, environment, _) in self.pods.items():
+            kill_pod(name, environment)
+
+
+def kill_pod(name: str, environment: dict[str, str]) -> None:
+    for entry in Path("/proc").iterdir():
+        try:
+            said = (entry / "environ").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        mine = {f"MSD_RAY_POD={name}".encode(), f"RAY_AUTH_TOKEN={environment['RAY_AUTH_TOKEN']}".encode()}
+        if mine <= set(said):
+            os.kill(int(entry.name), signal.SIGKILL)
+
+
+def answers(url: str, environment: dict[str, str]) -> bool:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"})
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def wait_for(what: Callable[[], Any], seconds: float) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.2)
+    return found
+
+
+@pytest.fixture
+def cluster(s3: S3) -> Iterator[Cluster]:
+    environment = os.environ | {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    made = Cluster(dict(environment))
+    yield made
+    made.close()
+
+
+def values(s3: S3, *more: str) -> list[str]:
+    """A release whose storage is the suite's S3 server, small enough for this machine."""
+    said = {
+        "storage.runs": "s3://bucket/runs",
+        "storage.cache": "s3://bucket/cache",
+        "storage.objectStore.endpoint": f"http://127.0.0.1:{s3.port}",
+        "storage.objectStore.region": "us-east-1",
+        "cluster.graceSeconds": str(GRACE),
+        "cluster.workers.cpu.replicas": "1",
+    }
+    return [
+        word for key, value in said.items() for word in ("--set-string" if "." in value else "--set", f"{key}={value}")
+    ] + list(more)
+
+
+def weights(where: str) -> dict[str, str]:
+    return {name: entry.sha256 for name, entry in read_manifest(Store(where)).files.items()}
+
+
+def test_train_end_pods_resume_and_serve(cluster: Cluster, s3: S3, tmp_path: Path) -> None:
+    """RayJob on digits; a worker's pod ends in the middle, then the head's; the job again; then a RayService."""
+    overrides = json.dumps(SHORT)
+    objects = render(*values(s3, "--set", "train.enabled=true", "--set-json", f"train.overrides={overrides}"))
+    (job,) = [found["spec"] for found in objects if found["kind"] == "RayJob"]
+    spec = job["rayClusterSpec"]
+    cluster.start(spec)
+    submit = f"ray job submit --submission-id {{}} -- {job['entrypoint']}"
+    first = wait_for(lambda: cluster.run(submit.format("one --no-wait")).returncode == 0, 60)
+    assert first
+    where = s3.uri("bucket/runs/digits")
+    run = Store(where)
+    wait_for(lambda: _training(run), 200)
+
+    assert cluster.end_pod("cpu-0") < GRACE
+    kept = {name: run.child("students").child(name).names() for name in run.child("students").names()}
+    assert any(kept.values()), "students wrote checkpoints before their pod ended"
+    cluster.start_pod("cpu-1", spec["workerGroupSpecs"][0])
+    wait_for(lambda: "resumed" in _events(run), 100)
+
+    assert cluster.end_pod("head") < GRACE, "the driver ended with a checkpoint"
+    assert "stopped" in json.dumps(json.loads(run.read("status.json")))
+    cluster.close()
+
+    again = Cluster(cluster.environment)
+    try:
+        again.start(spec)
+        done = wait_for(lambda: _finished(again.run(submit.format("two"))), 300)
+        assert "succeeded" in done.stdout, done.stdout[-2000:]
+        assert weights(s3.uri("bucket/runs/digits/ensemble")) == _undisturbed(tmp_path)
+    finally:
+        again.close()
+    _serve(s3)
+
+
+def _serve(s3: S3) -> None:
+    """The RayService's config on a cluster of its pods, and the caller of `helm test` against the Service's port."""
+    environment = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PYTHONPATH": str(ROOT)}
+    environment |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3.port}", "AWS_DEFAULT_REGION": "us-east-1"}
+    command = [sys.executable, "-m", "msd_ray", "serve", "config", "s3://bucket/runs/digits"]
+    config = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    grpc, http = free_port(), free_port()
+    words = ["--set", "serve.enabled=true", "--set-json", f"serve.config={json.dumps(config)}"]
+    words += ["--set", f"serve.grpcPort={grpc}", "--set", f"serve.httpPort={http}", "--set", "serve.gateway.replicas=1"]
+    objects = render(*values(s3, *words))
+    (service,) = [found["spec"] for found in objects if found["kind"] == "RayService"]
+    token = secrets.token_hex(32)
+    pods = Cluster(
+        environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    )
+    try:
+        pods.start(service["rayClusterConfig"])
+        said = yaml.safe_load(service["serveConfigV2"])
+        body = json.dumps(said).encode()
+        url = f"http://127.0.0.1:{pods.dashboard}/api/serve/applications/"
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        put = urllib.request.Request(url, body, headers, method="PUT")  # as KubeRay does
+        with urllib.request.urlopen(put, timeout=60) as answer:
+            assert answer.status == 200
+        call = [sys.executable, "-m", "msd_ray.kubernetes.call", f"127.0.0.1:{grpc}", "--seconds", "120"]
+        done = subprocess.run(call, capture_output=True, text=True, timeout=150, check=False)
+        assert done.stdout == "10 images of 10 classes from 2 students\n", done.stderr
+        _, environment, container = pods.pods["gateway-0"]
+        assert container["readinessProbe"]["grpc"]["port"] == grpc
+        probe = [sys.executable, "-m", "msd_ray.kubernetes.probe", "--port", str(grpc)]
+        assert subprocess.run(probe, check=False).returncode == 0
+        assert pods.end_pod("gateway-0") < GRACE
+        assert subprocess.run(probe, check=False).returncode == 1
+    finally:
+        pods.close()
+
+
+def _training(run: Store) -> bool:
+    return "started" in _events(run)
+
+
+def _events(run: Store) -> str:
+    from msd_ray.runs.journal import read_journal
+
+    return json.dumps(read_journal(run, "events.jsonl"))
+
+
+def _finished(done: subprocess.CompletedProcess[str]) -> Any:
+    return None if "No available agent" in done.stdout + done.stderr else done
+
+
+def _undisturbed(tmp_path: Path) -> dict[str, str]:
+    """The weights of the same recipe, trained here without a break."""
+    where = tmp_path / "undisturbed"
+    environment = os.environ | {"MSD_RAY_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "msd_ray", "train", "digits", *SHORT, "--run-dir", str(where)]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    return weights(str(where / "ensemble"))
