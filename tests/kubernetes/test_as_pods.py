@@ -1,5 +1,8 @@
-"""What the pods of a release would run, run here as processes on loopback: the same command lines and environment, in
-the order in which KubeRay and Kubernetes start and end them. There is no Kubernetes in it."""
+"""What the pods of a release would run, run here as processes: the same command lines and environment, in the order in
+which KubeRay and Kubernetes start and end them. There is no Kubernetes in it.
+
+`ray start` of several nodes listens on all interfaces, so all of it is in a network namespace that has loopback alone.
+"""
 
 import json
 import os
@@ -25,6 +28,7 @@ from ..s3.running import S3
 from .rendering import ROOT, render
 
 pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
+ALONE = "MSD_RAY_TESTS_ALONE"
 BIN = Path(sys.executable).parent
 SHORT = [
     "teacher.images=640", "stages.dm.images=1280", "stages.adm.images=64", "training.checkpoint_every=640",
@@ -148,14 +152,14 @@ def wait_for(what: Callable[[], Any], seconds: float) -> Any:
 
 
 @pytest.fixture
-def cluster(s3: S3) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     environment = os.environ | {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
     }
+    environment.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)  # with it Ray refuses a second node
     made = Cluster(dict(environment))
     yield made
     made.close()
@@ -180,6 +184,17 @@ def weights(where: str) -> dict[str, str]:
     return {name: entry.sha256 for name, entry in read_manifest(Store(where)).files.items()}
 
 
+def test_what_pods_run() -> None:
+    """In a namespace of its own, all that follows."""
+    if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no network namespace may be made here")
+    inner = [sys.executable, "-m", "pytest", "-q", "-k", "test_train_end_pods", __file__]
+    script = f"ip link set lo up && exec {shlex.join(inner)}"
+    done = subprocess.run(["unshare", "-n", "bash", "-c", script], env=os.environ | {ALONE: "1"}, check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(ALONE not in os.environ, reason="runs inside of test_what_pods_run")
 def test_train_end_pods_resume_and_serve(cluster: Cluster, s3: S3, tmp_path: Path) -> None:
     """RayJob on digits; a worker's pod ends in the middle, then the head's; the job again; then a RayService."""
     overrides = json.dumps(SHORT)
@@ -217,7 +232,8 @@ def test_train_end_pods_resume_and_serve(cluster: Cluster, s3: S3, tmp_path: Pat
 
 def _serve(s3: S3) -> None:
     """The RayService's config on a cluster of its pods, and the caller of `helm test` against the Service's port."""
-    environment = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)
     environment |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3.port}", "AWS_DEFAULT_REGION": "us-east-1"}
     command = [sys.executable, "-m", "msd_ray", "serve", "config", "s3://bucket/runs/digits"]
     config = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
