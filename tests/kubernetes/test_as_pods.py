@@ -152,7 +152,7 @@ def wait_for(what: Callable[[], Any], seconds: float) -> Any:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def cluster(s3: S3) -> Iterator[Cluster]:
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -185,7 +185,7 @@ def weights(where: str) -> dict[str, str]:
 
 
 def test_what_pods_run() -> None:
-    """In a namespace of its own, all that follows."""
+    """In a namespace of its own, the whole of the next test."""
     if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no network namespace may be made here")
     inner = [sys.executable, "-m", "pytest", "-q", "-k", "test_train_end_pods", __file__]
