@@ -54,6 +54,12 @@ def status(double: Double, kind: str, name: str, **said: Any) -> None:
     double.objects[kind, name]["status"] = said
 
 
+def followed(double: Double) -> None:
+    """Waits until somebody looks for events, as nothing but following does."""
+    while ("GET", "/api/v1/namespaces/team/events") not in double.requests:
+        time.sleep(0.02)
+
+
 def deploy(run: Callable[..., Said], ensemble: str, *words: str) -> Said:
     return run("deploy", ensemble, "--name", "digits", *STORAGE, "--wait", "0", *words)
 
@@ -109,7 +115,7 @@ def test_follow_shows_log_and_warnings_until_the_end(server: Double, run: Callab
     server.logs["p"] = "student 0  training"
 
     def go_on() -> None:
-        time.sleep(0.3)
+        followed(server)
         server.logs["p"] += "\nstudent 0  done"
         status(server, "RayJob", "digits-train", jobDeploymentStatus="Complete")
 
@@ -124,7 +130,7 @@ def test_a_run_that_fails_says_why(server: Double, run: Callable[..., Said]) -> 
     run(*TRAIN, "--no-follow")
 
     def fail() -> None:
-        time.sleep(0.2)
+        followed(server)
         status(server, "RayJob", "digits-train", jobDeploymentStatus="Failed", message="student 1: out of memory")
 
     threading.Thread(target=fail).start()
