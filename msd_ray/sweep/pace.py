@@ -14,6 +14,8 @@ def check_scheduler(scheduler: Scheduler, plans: Sequence[Plan]) -> None:
     due at images at which students have no checkpoint."""
     if scheduler.kind == "none":
         return
+    if all(len(milestones(scheduler, plan)) == 1 for plan in plans):
+        raise UserError(_too_late(scheduler, plans))
     for every in sorted({plan.recipe.training.checkpoint_every for plan in plans}):
         if rest := scheduler.first % every:
             near = [n for n in (scheduler.first - rest, scheduler.first - rest + every) if n]
@@ -21,8 +23,6 @@ def check_scheduler(scheduler: Scheduler, plans: Sequence[Plan]) -> None:
                 f"scheduler.first ({scheduler.first:,}) must be a multiple of training.checkpoint_every ({every:,}): "
                 f"write {' or '.join(map(str, near))}"
             )
-    if all(len(milestones(scheduler, plan)) == 1 for plan in plans):
-        raise UserError(_too_late(scheduler, plans))
 
 
 def _too_late(scheduler: Scheduler, plans: Sequence[Plan]) -> str:

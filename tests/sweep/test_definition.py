@@ -65,7 +65,7 @@ def test_shipped_definitions_are_named_after_their_file_and_all_their_trials_are
         ),
         (
             {"scheduler": {"kind": "asha"}},
-            "scheduler.first (1,000) must be a multiple of training.checkpoint_every (320): write 960 or 1280",
+            "scheduler.first (1,000): no trial would be measured before its end, at most 320 images",
         ),
     ],
 )
