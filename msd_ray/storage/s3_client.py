@@ -115,20 +115,25 @@ def _refusal(uri: str, why: str) -> UserError:
 @lru_cache
 def client_of(address: Address) -> Any:
     """A client for all threads of this process."""
-    endpoint = address.endpoint
+    client = _client(address, None)  # which knows the endpoint that the environment names
+    return _client(address, {}) if is_near(urlsplit(client.meta.endpoint_url).hostname or "") else client
+
+
+def _client(address: Address, proxies: dict[str, str] | None) -> Any:
+    """proxies: None for those of the environment."""
     config = Config(
         connect_timeout=CONNECTED,
         read_timeout=ANSWERED,
         max_pool_connections=CONNECTIONS,
         retries={"mode": "standard", "total_max_attempts": TRIES},
-        proxies={} if is_near(urlsplit(endpoint).hostname or "") else None,
+        proxies=proxies,
         # Newer checksums are unknown to many stores, and every file here has its sha256 in a manifest.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
     return boto3.session.Session().client(
         "s3",
-        endpoint_url=endpoint or None,
+        endpoint_url=address.endpoint or None,
         region_name=address.region or None,
         aws_access_key_id=address.key or None,
         aws_secret_access_key=address.secret or None,
