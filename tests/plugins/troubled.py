@@ -33,9 +33,6 @@ class Unmeasurable(slot.Slot):
         return super().advance(order)
 
 
-Unmeasurable.__name__ = "Slot"
-
-
 class TeacherActor(replica.TeacherActor):
     """Each of its processes answers so many requests and then nothing but errors."""
 
