@@ -1,8 +1,9 @@
 """An evaluation on a cluster: its pieces are work for slots, as students are."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -80,10 +81,12 @@ class Measurement:
 
 @dataclass
 class Underway(Alone):
-    """A piece in the process of a slot."""
+    """A piece in the process of a slot. begin, since: where and when its newest segment began."""
 
     images: int
     opened: Open
+    begin: int = 0
+    since: float = field(default_factory=time.perf_counter)
 
     @property
     def nimg(self) -> int:
@@ -98,15 +101,13 @@ class Underway(Alone):
         return torch.device("cpu")  # where sums are; networks are not its own
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
-        begin = self.nimg
+        self.begin, self.since = self.nimg, time.perf_counter()
         self.opened.advance(hurried)
-        return self._progress(begin)
+        return self.standing()
 
     def standing(self) -> Progress:
-        return self._progress(self.nimg)
-
-    def _progress(self, begin: int) -> Progress:
-        return Progress(self.nimg, "evaluation", 0.0, self.nimg >= self.images, begin=begin)
+        rate = (self.nimg - self.begin) / max(time.perf_counter() - self.since, 1e-9)
+        return Progress(self.nimg, "evaluation", rate, self.nimg >= self.images, begin=self.begin)
 
 
 class Rows:
@@ -127,11 +128,14 @@ def _together(name: str, pieces: list[Status]) -> Status:
     seen = [p.live or p.progress for p in pieces]
     images, nimg = sum(p.images for p in pieces), sum(s.nimg for s in seen if s)
     done = all(p.state == "done" for p in pieces)
+    rates = [s.images_per_second for p, s in zip(pieces, seen, strict=True) if s and p.slot is not None]
+    stands = Progress(nimg, "evaluation", sum(rates), done)
     return Status(
         name,
         images,
         "done" if done else "failed" if any(p.state == "failed" for p in pieces) else "measuring",
-        Progress(nimg, "evaluation", 0.0, done),
+        progress=stands if done else None,
+        live=None if done else stands,  # so that it is told now and then only
         restarts=sum(p.restarts for p in pieces),
         error="; ".join(dict.fromkeys(p.error for p in pieces if p.error)),
         slot=next((p.slot for p in pieces if p.slot is not None), None),

@@ -1,6 +1,5 @@
 """What the driver sees through, and what a slot is told to do. No Ray in here."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,9 +36,7 @@ class Progress:
 
     @property
     def quality(self) -> str:
-        """How good it is, as people read it: the FID, or the loss where there is none, or nothing."""
-        if self.fid is None and math.isnan(self.loss):
-            return ""
+        """How good it is, as people read it: the FID, or the loss where there is none."""
         return f"loss {self.loss:.3f}" if self.fid is None else f"fid@{self.fid_samples} {self.fid:.3g}"
 
 
