@@ -6,7 +6,8 @@ COUNTS = (1, 2, 4, 8)
 _TSM = "tsm: {objective: tsm, images: 32_768, batch: 512, generator_lr: 4e-3, warmup: 4_096}"
 _TOY = {
     "DM": "dm: {objective: dm, images: 12288, fake_steps: 4, batch: 256, generator_lr: 2e-4, fake_lr: 1e-3, warmup: 0}",
-    "consistency": "cd: {objective: consistency, images: 16384, generator_lr: 1e-3, batch: 256, warmup: 0}",
+    "consistency": "cd: {objective: consistency, images: 16384, generator_lr: 1e-2, batch: 256, warmup: 0, "
+    "options: {target_decay: 0.5}}",
 }
 _TOY_REST = (
     "student.channel_factor=0.25",  # K students have room for what one has not
