@@ -16,6 +16,8 @@ from msd_ray.errors import UserError
 
 START = """
 import sys, time
+from msd_ray.stopping import STOP
+STOP.listen()
 from msd_ray.cluster.connect import connected, listen_on_loopback
 listen_on_loopback(None)
 with connected(dashboard=True):
@@ -34,6 +36,11 @@ def started(*arguments: str, tmpdir: str = "") -> tuple[subprocess.Popen[str], P
     return process, Path(process.stdout.readline().strip()).parent
 
 
+def blocks(pid: int, number: int) -> bool:
+    mask = Path(f"/proc/{pid}/status").read_text().partition("SigBlk:")[2].split()[0]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(120)
 def test_nothing_is_left_of_a_command_that_is_killed() -> None:
@@ -43,6 +50,8 @@ def test_nothing_is_left_of_a_command_that_is_killed() -> None:
     for name in ("raylet", "gcs_server", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE", "dashboard.py"):
         assert name in titles
     assert folder.exists()
+    deaf = [p.cmdline() for p in left if blocks(p.pid, signal.SIGTERM) and "cleanup.py" not in " ".join(p.cmdline())]
+    assert deaf == []  # though the command itself blocks it, and whoever it starts begins as it is
     process.kill()
     process.wait()
     assert not psutil.wait_procs(left, timeout=60)[1]
