@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -125,18 +126,19 @@ class Rows:
 
 
 def _together(name: str, pieces: list[Status]) -> Status:
-    seen = [p.live or p.progress for p in pieces]
-    images, nimg = sum(p.images for p in pieces), sum(s.nimg for s in seen if s)
+    seen = [(p.live or p.progress, p.slot is not None) for p in pieces]
+    images, nimg = sum(p.images for p in pieces), sum(s.nimg for s, _ in seen if s)
+    running = [s.images_per_second for s, runs in seen if s and runs]
+    before = [s.images_per_second for s, runs in seen if s and not runs]
     done = all(p.state == "done" for p in pieces)
-    rates = [s.images_per_second for p, s in zip(pieces, seen, strict=True) if s and p.slot is not None]
-    stands = Progress(nimg, "evaluation", sum(rates), done)
+    stands = Progress(nimg, "evaluation", sum(running) or fmean(before or [0.0]), done)
     return Status(
         name,
         images,
         "done" if done else "failed" if any(p.state == "failed" for p in pieces) else "measuring",
         progress=stands if done else None,
-        live=None if done else stands,  # so that it is told now and then only
+        live=stands if nimg and not done else None,  # which is told now and then only
         restarts=sum(p.restarts for p in pieces),
         error="; ".join(dict.fromkeys(p.error for p in pieces if p.error)),
-        slot=next((p.slot for p in pieces if p.slot is not None), None),
+        slot=next((p.slot for p in pieces if p.slot is not None), 0 if nimg else None),  # between two pieces as in one
     )

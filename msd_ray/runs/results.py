@@ -122,7 +122,7 @@ def _drawings(setting: Setting) -> tuple[Drawing, Drawing]:
     table, teacher = Table(setting.recipe, setting.cache), _teacher(setting, teachers_sampling(setting.recipe))
     group = setting.plan.groups[0]
     parts = parts_of(read_description(folder(setting.store, group.directory)))
-    return table.drawing("teacher", [teacher]), table.drawing(group.name, parts)
+    return table.drawing([teacher]), table.drawing(parts)
 
 
 def _drawn(drawings: tuple[Drawing, Drawing]) -> tuple[Tensor, Tensor] | None:

@@ -76,11 +76,11 @@ class Table:
         name = student_name(part.part, owners, self._data.labels)
         return self._asked(name, self._shards(ensemble, part), part.own, costs, False)
 
-    def drawing(self, name: str, sources: Sequence[Source]) -> Drawing:
+    def drawing(self, sources: Sequence[Source]) -> Drawing:
         """The samples that a report shows."""
         key = digest([*self._common, [_said(source) for source in sources], SHOWN_PER_CLASS])
         folder = self._basis.cache.child(f"drawn-{key}")
-        return Drawing(self._basis, name, tuple(sources), len(self._everyone), SHOWN_PER_CLASS, folder)
+        return Drawing(self._basis, "samples to show", tuple(sources), len(self._everyone), SHOWN_PER_CLASS, folder)
 
     def _asked(self, name: str, shards: list[Shard], classes: tuple[int, ...], costs: Costs, timed: bool) -> Asked:
         basis, config = self._basis, self._basis.config

@@ -15,12 +15,13 @@ class Scoring:
     classes. folder: where the row is kept. timed: whether it says how long a sample takes."""
 
     basis: Basis
-    row: str
+    name: str
     shards: tuple[Shard, ...]
     real: Shard
     held_out: Shard | None
     folder: Store
     timed: bool = False
+    row: str = "scores"
     images: int = 1
 
     def kept(self) -> Row | None:
@@ -29,7 +30,7 @@ class Scoring:
             (row,) = from_records([read_manifest(self.folder).body["row"]])
         except (FileNotFoundError, CorruptError, KeyError, TypeError):
             return None
-        return replace(row, name=self.row)
+        return replace(row, name=self.name)
 
     def open(self, known: int = 0) -> "OpenScoring":
         self.basis.prepare_device()
@@ -40,7 +41,7 @@ class Scoring:
         fake, real = gathered([_whole(shard) for shard in self.shards]), _whole(self.real)
         held_out = _whole(self.held_out) if self.held_out else None
         scores = with_ratio(scored(fake, real, self.basis.config), fake, held_out, real)
-        return Row(self.row, scores, ms_per_image=1000 * fake.seconds / fake.n if self.timed else None)
+        return Row(self.name, scores, ms_per_image=1000 * fake.seconds / fake.n if self.timed else None)
 
 
 def _whole(shard: Shard) -> Measured:
