@@ -176,7 +176,6 @@ def evaluate(
     from msd_ray.cluster.evaluation import measuring
     from msd_ray.runs.results import evaluate_uri
 
-    STOP.resumable = True
     with Watcher() as watcher, measuring(address, watcher) as complete:
         rows = evaluate_uri(run, overrides or [], complete, watcher.note)
     _print_rows(rows, as_json)

@@ -52,6 +52,7 @@ def _slots(cluster: ClusterConfig) -> RaySlots:
 def _complete(pieces: list[Piece], cluster: ClusterConfig, slots: RaySlots, listener: Listener) -> None:
     """Raises TrainingError that names what failed, after the rest has finished, and Stopped."""
     work = [Work(piece.row, piece.images, piece.images, Measurement(piece)) for piece in pieces]
+    STOP.resumable = True
     terms = Terms("sequential", cluster.max_slots, cluster.max_failures, cluster.silence_seconds)
     with request_nodes(len(work), cluster), STOP.in_order():
         statuses = Driver(work, slots, terms, Rows(listener), NoPool()).run(lambda: STOP.asked)
