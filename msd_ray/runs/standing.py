@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -102,9 +103,11 @@ def write_standing(store: Store, standing: Standing) -> None:
 
 
 def mark_stopped(store: Store, stopped: bool = True) -> None:
-    """Writes down that the run's driver was told to end, or that another goes on; nothing where none ever began."""
-    if store.exists(FILE) and (standing := read_standing(store)).stopped != stopped:
-        write_standing(store, replace(standing, stopped=stopped))
+    """Writes down that the run's driver was told to end, or that another goes on; nothing where none ever began, or a
+    damaged file says so: a driver that works writes it anew."""
+    with suppress(CorruptError):
+        if store.exists(FILE) and (standing := read_standing(store)).stopped != stopped:
+            write_standing(store, replace(standing, stopped=stopped))
 
 
 def read_standing(store: Store) -> Standing:

@@ -15,6 +15,7 @@ from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.lease import held, refuse_if_held
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.room import check_cache, check_run_dir
+from msd_ray.runs.standing import mark_stopped
 from msd_ray.runs.teacher import cached_in, default_cache
 from msd_ray.stopping import STOP
 from msd_ray.storage import MANIFEST, Store
@@ -54,7 +55,8 @@ def sweep(family: Family, store: Store, address: str | None, listener: Listener)
     _check_cache(plans[0], store)
     with connected(address) as where:
         slots = slots_of(trials, plans)
-        with held(store) as lease:
+        with held(store) as lease, STOP.before_the_end(partial(mark_stopped, store)):
+            mark_stopped(store, False)
             listener.note(f"{where}: {steering.most} trials, {trials.concurrent} at a time, {slots} slots each")
             keep_definition(store, family)
             ledger.guard = lease.refuse_if_lost
@@ -63,6 +65,8 @@ def sweep(family: Family, store: Store, address: str | None, listener: Listener)
                 chores = [lease.refuse_if_lost, partial(prune, store, family.definition, ledger)]
                 _run(family, plans, store, slots, steering, listener, chores)
             finally:
+                if STOP.asked:
+                    mark_stopped(store)
                 if not lease.lost:
                     conclude(store, family, ledger, over=steering.over)
     return ledger

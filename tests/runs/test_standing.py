@@ -122,6 +122,9 @@ def test_a_driver_that_was_told_to_end_is_said_to_be_stopped(tmp_path: Path) -> 
     assert standing_lines(found)[1] == "stopped: the same command goes on"
     mark_stopped(store, False)
     assert read_standing(store).stale
+    store.write("status.json", b"{")
+    mark_stopped(store)
+    assert store.read("status.json") == b"{"
 
 
 def test_a_journal_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
