@@ -6,46 +6,59 @@ all memory or never end.
 """
 
 from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+def within(**bounds: Any) -> Any:
+    """The bounds of a number, as pydantic takes them: ge, gt, le, lt."""
+    try:
+        from pydantic import Field
+    except ModuleNotFoundError:  # a bare GPU machine, where programs make configurations and nobody reads files
+        return tuple(bounds.items())
+    return Field(**bounds)
+
 
 LARGEST_SEED = 2**63 - 1
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-Images = Annotated[int, Field(ge=1, le=10**12)]
+Seed = Annotated[int, within(ge=0, le=LARGEST_SEED)]
+Images = Annotated[int, within(ge=1, le=10**12)]
 """A length of training, an interval, a number of samples."""
-ImagesOrNone = Annotated[int, Field(ge=0, le=10**12)]
+ImagesOrNone = Annotated[int, within(ge=0, le=10**12)]
 """A warm-up or a half-life: 0 for none."""
-Count = Annotated[int, Field(ge=1, le=10**6)]
-CountOrNone = Annotated[int, Field(ge=0, le=10**6)]
-Width = Annotated[int, Field(ge=1, le=2**16)]
+Count = Annotated[int, within(ge=1, le=10**6)]
+CountOrNone = Annotated[int, within(ge=0, le=10**6)]
+Width = Annotated[int, within(ge=1, le=2**16)]
 """Channels, hidden units or pixels."""
-Blocks = Annotated[int, Field(ge=1, le=256)]
-Threads = Annotated[int, Field(ge=1, le=4096)]
-Rate = Annotated[float, Field(gt=0, le=1e9)]
+Blocks = Annotated[int, within(ge=1, le=256)]
+Threads = Annotated[int, within(ge=1, le=4096)]
+Rate = Annotated[float, within(gt=0, le=1e9)]
 """A learning rate."""
-Weight = Annotated[float, Field(ge=0, le=1e9)]
+Weight = Annotated[float, within(ge=0, le=1e9)]
 """Of a term of a loss; also the decay of weights, and what a gradient is clipped at, 0 for nothing."""
-Share = Annotated[float, Field(ge=0, le=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, within(ge=0, le=1)]
+BelowOne = Annotated[float, within(ge=0, lt=1)]
 """A share that is never the whole, such as what an average keeps of itself in a step."""
-Sigma = Annotated[float, Field(ge=1e-6, le=1e6)]
+Sigma = Annotated[float, within(ge=1e-6, le=1e6)]
 """A noise level, or the standard deviation of the data."""
-LogSigma = Annotated[float, Field(ge=-20, le=20)]
+LogSigma = Annotated[float, within(ge=-20, le=20)]
 """The mean of the logarithm of noise levels."""
-Spread = Annotated[float, Field(gt=0, le=20)]
+Spread = Annotated[float, within(gt=0, le=20)]
 """The standard deviation of the logarithm of noise levels."""
-Amount = Annotated[float, Field(ge=0, le=1e6)]
+Amount = Annotated[float, within(ge=0, le=1e6)]
 """Of a Ray resource; 0 for none."""
-Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Seconds = Annotated[float, within(ge=0, le=1e9)]
 """Seconds, milliseconds or hours."""
-Price = Annotated[float, Field(ge=0, le=1e9)]
+Price = Annotated[float, within(ge=0, le=1e9)]
 
 _Kind = TypeVar("_Kind")
 
 
 def in_range(made: _Kind) -> _Kind:
     """The dataclass itself, made from a file that nobody checked. Raises ValueError where a number is out of range."""
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         TypeAdapter(type(made)).validate_python(asdict(made))  # type: ignore[call-overload]
     except ValidationError as error:
@@ -53,7 +66,7 @@ def in_range(made: _Kind) -> _Kind:
     return made
 
 
-def one_line(error: ValidationError) -> str:
+def one_line(error: "ValidationError") -> str:
     """What is wrong with which value."""
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"] if part not in ("unet", "mlp"))

@@ -5,10 +5,9 @@ from functools import cached_property
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from msd_ray.ranges import Seed
+from msd_ray.ranges import Seed, within
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class DataConfig:
     """name: which data set. classes, samples, seed: of toy2d, which is drawn at random; digits has its own."""
 
     name: Literal["digits", "toy2d"] = "digits"
-    classes: Annotated[int, Field(ge=1, le=10**5)] = 8
-    samples: Annotated[int, Field(ge=1, le=10**7)] = 8192
+    classes: Annotated[int, within(ge=1, le=10**5)] = 8
+    samples: Annotated[int, within(ge=1, le=10**7)] = 8192
     seed: Seed = 0
 
     def __post_init__(self) -> None:

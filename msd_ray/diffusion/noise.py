@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from msd_ray.ranges import Sigma
+from msd_ray.ranges import Sigma, within
 
 
 @dataclass(frozen=True)
@@ -21,10 +20,10 @@ class Noise:
 
     sigma_min: Sigma = 0.002
     sigma_max: Sigma = 80.0
-    rho: Annotated[float, Field(ge=0.1, le=100)] = 7.0
+    rho: Annotated[float, within(ge=0.1, le=100)] = 7.0
     sigma_data: Sigma = 0.5
     sigma_init: Sigma = 80.0
-    levels: Annotated[int, Field(ge=2, le=10**6)] = 1000
+    levels: Annotated[int, within(ge=2, le=10**6)] = 1000
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:

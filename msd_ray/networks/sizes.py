@@ -3,18 +3,16 @@
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from pydantic import Field
-
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.unet import Multipliers, UNetConfig
-from msd_ray.ranges import Blocks
+from msd_ray.ranges import Blocks, within
 
 
 @dataclass(frozen=True)
 class StudentSize:
     """channel_factor: of the teacher's width. multipliers, blocks: the teacher's own unless given."""
 
-    channel_factor: Annotated[float, Field(gt=0, le=100)] = 1.0
+    channel_factor: Annotated[float, within(gt=0, le=100)] = 1.0
     multipliers: Multipliers | None = None
     blocks: Blocks | None = None
 

@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.diffusion import Network
 from msd_ray.networks.embedding import ConditionEmbedding
-from msd_ray.ranges import BelowOne, Blocks, Width
+from msd_ray.ranges import BelowOne, Blocks, Width, within
 
-Multipliers = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=16)]
+Multipliers = Annotated[tuple[Annotated[int, within(ge=1, le=64)], ...], within(min_length=1, max_length=16)]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, per_sample
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
 from msd_ray.objectives.distances import Distance, distance
-from msd_ray.ranges import BelowOne
+from msd_ray.ranges import BelowOne, within
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Consistency:
     how much of the target, an average of the generator's weights, an update keeps."""
 
     noise: Noise = Noise()
-    levels: Annotated[int, Field(ge=2, le=10**6)] = 18
+    levels: Annotated[int, within(ge=2, le=10**6)] = 18
     distance: Distance = "huber"
     target_decay: BelowOne = 0.95
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, one_step
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
 from msd_ray.objectives.heads import discriminator_gan, generator_gan, projected_head
-from msd_ray.ranges import Count, Weight
+from msd_ray.ranges import Count, Weight, within
 
 INNATE = (r"\.conv0\.", r"\.conv1\.", r"\.proj\.", r"\.hidden\.", r"\.out\.")
 """Convolutions and projections inside the blocks of a UNet; the hidden layers of an MLP's blocks."""
@@ -34,7 +33,7 @@ class GDD:
     noise: Noise = Noise()
     innate: bool = False
     affine: bool = True
-    sigma: Annotated[float, Field(ge=0, le=1e6)] = 0.2
+    sigma: Annotated[float, within(ge=0, le=1e6)] = 0.2
     r1: Weight = 1e-4
     r1_every: Count = 16
 

@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
 from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError
 from msd_ray.partition.kmeans import balanced_kmeans
 from msd_ray.partition.partition import Partition
 from msd_ray.random import derived_seed, stream
-from msd_ray.ranges import Count, Seed
+from msd_ray.ranges import Count, Seed, within
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class PartitionConfig:
     k: Count = 1
     kind: Literal["sequential", "random", "kmeans"] = "sequential"
     seed: Seed = 0
-    timesteps: Annotated[int, Field(ge=1, le=1000)] = 1
+    timesteps: Annotated[int, within(ge=1, le=1000)] = 1
 
 
 def fit(

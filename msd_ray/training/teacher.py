@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import optim
 
 from msd_ray.data import Samples
@@ -15,7 +14,7 @@ from msd_ray.diffusion import Noise, edm_loss
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.random import derived_seed, stream
-from msd_ray.ranges import Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Spread, Threads
+from msd_ray.ranges import Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Spread, Threads, within
 from msd_ray.training.ema import EMAConfig, update
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.state import State, bytes_of, load_optimizer, tensors_of, tensors_of_optimizer
@@ -34,7 +33,7 @@ class TeacherConfig:
     p_mean: LogSigma = -1.2
     p_std: Spread = 1.2
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(halflife=20_000))
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 18
+    steps: Annotated[int, within(ge=1, le=10_000)] = 18
     threads: Threads = 1
 
 
