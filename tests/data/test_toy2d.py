@@ -46,5 +46,5 @@ def test_train_and_held_out_share_no_point() -> None:
 
 
 def test_more_classes_than_samples_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one per class"):
+    with pytest.raises(ValueError, match="at least one for each of the 8 classes"):
         DataConfig("toy2d", classes=8, samples=7)

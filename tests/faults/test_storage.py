@@ -233,9 +233,12 @@ def msd_ray_train(run_dir: Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("why", ["Read-only file system", "File exists"])
-def test_a_run_directory_that_cannot_be_written_to_is_told_in_one_line(why: str, mount: Mount) -> None:
-    if why == "File exists":
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [("write {}/write-test", "Read-only file system"), ("list {}/students/0000", "Not a directory")],
+)
+def test_a_run_directory_that_cannot_be_written_to_is_told_in_one_line(what: str, why: str, mount: Mount) -> None:
+    if why == "Not a directory":
         run_dir = mount("size=1m") / "file"
         run_dir.write_text("")
     else:
@@ -244,7 +247,7 @@ def test_a_run_directory_that_cannot_be_written_to_is_told_in_one_line(why: str,
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: cannot write {run_dir}/{NAME}: {why}; ")
+    assert line.startswith(f"error: cannot {what.format(run_dir)}: {why}; ")
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.partition import Partition, PartitionConfig, fit
+from msd_ray.ranges import in_range
 
 KINDS: list[Literal["sequential", "random", "kmeans"]] = ["sequential", "random", "kmeans"]
 
@@ -80,10 +81,10 @@ def test_kmeans_needs_finite_features_of_every_class() -> None:
 
 
 def test_k_and_timesteps_are_at_least_one() -> None:
-    with pytest.raises(ValueError, match="k and timesteps must"):
-        PartitionConfig(0)
-    with pytest.raises(ValueError, match="k and timesteps must"):
-        PartitionConfig(timesteps=0)
+    with pytest.raises(ValueError, match="k: input should be greater than or equal to 1, not 0"):
+        in_range(PartitionConfig(0))
+    with pytest.raises(ValueError, match="timesteps: input should be greater than or equal to 1, not 0"):
+        in_range(PartitionConfig(timesteps=0))
 
 
 def test_routes_by_condition() -> None:
