@@ -41,6 +41,7 @@ class Stopper(threading.Thread):
         return bool(self.victim) and not os.path.exists(f"/proc/{self.victim}")
 
 
+@pytest.mark.nightly
 def test_a_stopped_student_and_a_stopped_replica_are_found_and_ended(
     train: Run, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def test_two_runs_are_equal_and_other_seeds_are_not(train: Run, undisturbed: Und
     assert not set(weights_in(tmp_path / "other").values()) & set(undisturbed.weights.values())
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_same_command_resumes_as_often_as_it_takes(undisturbed: Undisturbed, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "msd_ray", "train", TINY, "--run-dir", str(tmp_path), "--json"]

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,10 +19,12 @@ import torch
 
 from msd_ray.ensemble import Ensemble
 from msd_ray.runs.directory import ensemble_folder
+from msd_ray.runs.standing import read_standing
 from msd_ray.serving.core.config import StudentConfig
 from msd_ray.serving.core.describe import describe
 from msd_ray.serving.core.student import StudentAtWork, load_part
 from msd_ray.serving.wire.formats import to_array
+from msd_ray.storage import Store
 
 from ..s3.running import S3
 from .conftest import TINY, Killer, Undisturbed, weights_in
@@ -92,6 +95,8 @@ def test_a_run_on_s3_is_killed_resumed_evaluated_and_served(
         assert killer.victim
         read_until(driver, r"student .* (waiting|starting) ")
         read_until(driver, FAR)
+        while not any(student.nimg for student in read_standing(Store(run)).students):
+            time.sleep(0.2)  # status is written a little later than the line
     (status,) = told(["status", run, "--json"])
     standing = json.loads(status)
     assert any(student["nimg"] for student in standing["students"]) and not standing["finished"]

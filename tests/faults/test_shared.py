@@ -77,6 +77,7 @@ def assert_nothing_is_left() -> None:
     assert {group["state"] for group in ray.util.placement_group_table().values()} == {"REMOVED"}
 
 
+@pytest.mark.nightly
 def test_a_killed_worker_and_a_killed_slot_change_nothing(train: Run, alone: Alone, tmp_path: Path) -> None:
     """The slot leaves its room to the next: two groups of workers would not fit beside each other."""
     killers = [Killer("ray::RayTrainWorker", tmp_path, 1), Killer("ray::Slot", tmp_path, 1280)]

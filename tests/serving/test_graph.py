@@ -179,6 +179,7 @@ def test_few_replicas_may_hold_many_students(site: Site, tmp_path: Path) -> None
         deploy_students(describe(str(tmp_path)), config, True)
 
 
+@pytest.mark.nightly
 def test_students_that_nobody_asks_go_away_and_come_back(site: Site, tmp_path: Path) -> None:
     from ray import serve
 
@@ -241,5 +242,5 @@ def test_told_to_stop_it_finishes_what_is_under_way(site: Site) -> None:
     assert site.process.wait(60) == 0
     for error in load.errors:
         assert isinstance(error, RefusedError) and error.code == "UNAVAILABLE"
-        assert "Connection refused" in str(error) or "failed to connect" in str(error)
+        assert re.search("Connection refused|failed to connect|Handshake read failed", str(error)), "it got through"
     assert not replicas("ServeReplica:msd-ray")
