@@ -217,7 +217,7 @@ def test_train_end_pods_resume_and_serve(cluster: Cluster, s3: S3, tmp_path: Pat
     assert cluster.end_pod("cpu-0") < GRACE
     kept = {name: run.child("students").child(name).names() for name in run.child("students").names()}
     assert any(kept.values()), "students wrote checkpoints before their pod ended"
-    assert "slot leaving" in _events(run)
+    wait_for(lambda: "slot leaving" in _events(run), 30)  # written a little later
     saved = _images(run)
     cluster.start_pod("cpu-1", spec["workerGroupSpecs"][0])
     wait_for(lambda: _images(run) > saved, 100)
