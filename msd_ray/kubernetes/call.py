@@ -12,7 +12,7 @@ def call(connection: Connection, seconds: float) -> str:
     """One line that says what came back. Raises RefusedError where the service refuses or does not answer."""
     with Client(connection) as client:
         labels = client.ensemble(seconds=seconds).versions[0].labels
-        made = client.generate(list(range(len(labels))), seeds=[0], seconds=seconds)
+        made = client.generate(list(range(len(labels))), seeds=[0] * len(labels), seconds=seconds)
     students = sorted({student for image in made for student in image.students})
     return f"{len(made)} images of {len(labels)} classes from {len(students)} students"
 
