@@ -22,7 +22,7 @@ from msd_ray.runs.directory import assemble, flaw_of, folder, images_of, keep_re
 from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import Group, Job, Plan
 from msd_ray.runs.room import check_cache, check_run_dir, refuse_full, room_line
-from msd_ray.runs.standing import mark_stopped
+from msd_ray.runs.standing import mark_stopped, marked_where_stopped
 from msd_ray.runs.start import check_init
 from msd_ray.runs.teacher import REPORTS, cached_in, copy_teacher, has_teacher, keep_teacher
 from msd_ray.stopping import STOP
@@ -64,14 +64,16 @@ def train(
                 _train(plan, jobs, store, cache, board, teacher)
                 _finish(plan, missing, store, lease)
                 board.write(finished=True)
-            then()
+            with marked_where_stopped(store):
+                then()
     else:
         with held(store) as lease:
             mark_stopped(store, False)
             keep_recipe(store, plan.recipe)
             _take_teacher(teacher, store)
             _finish(plan, missing, store, lease)
-        then()
+        with marked_where_stopped(store):
+            then()
 
 
 def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[Group]:

@@ -2,11 +2,12 @@
 
 import json
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from msd_ray.errors import CorruptError, UserError
+from msd_ray.errors import CorruptError, Stopped, UserError
 from msd_ray.runs.lease import is_held
 from msd_ray.storage import Store
 
@@ -108,6 +109,16 @@ def mark_stopped(store: Store, stopped: bool = True) -> None:
     with suppress(CorruptError):
         if store.exists(FILE) and (standing := read_standing(store)).stopped != stopped:
             write_standing(store, replace(standing, stopped=stopped))
+
+
+@contextmanager
+def marked_where_stopped(store: Store) -> Iterator[None]:
+    """Where this block is told to end, the run's status says so."""
+    try:
+        yield
+    except Stopped:
+        mark_stopped(store)
+        raise
 
 
 def read_standing(store: Store) -> Standing:

@@ -13,10 +13,17 @@ import pytest
 from pyarrow import fs
 
 from msd_ray.cli import main
-from msd_ray.errors import CorruptError, UserError
+from msd_ray.errors import CorruptError, Stopped, UserError
 from msd_ray.runs.journal import Journal, read_journal, read_student_journal
 from msd_ray.runs.lease import held
-from msd_ray.runs.standing import Standing, StudentStanding, mark_stopped, read_standing, write_standing
+from msd_ray.runs.standing import (
+    Standing,
+    StudentStanding,
+    mark_stopped,
+    marked_where_stopped,
+    read_standing,
+    write_standing,
+)
 from msd_ray.storage import Store
 from msd_ray.terminal import standing_lines
 
@@ -207,3 +214,14 @@ def test_places_that_get_no_students_are_shown_and_why(
     shown = " ".join("".join(capsys.readouterr()).split())
     assert "n7 GPU 3 gets no students for a while: processes keep dying there" in shown
     assert "n8" not in shown
+
+
+def test_a_run_that_is_stopped_while_it_is_measured_says_so(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    write_standing(store, replace(standing(), finished=True))
+    with marked_where_stopped(store):
+        assert not read_standing(store).stopped
+    with pytest.raises(Stopped), marked_where_stopped(store):
+        raise Stopped("stopped", 143)
+    assert read_standing(store).stopped
+    assert "stopped: the same command goes on" in standing_lines(read_standing(store))
