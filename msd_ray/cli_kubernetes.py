@@ -64,7 +64,7 @@ def submit_train(
     if address:
         from msd_ray.cluster.jobs import submit_training
 
-        submit_training(address, recipe, overrides or [], run_dir, name, follow, out.print, err.print)
+        submit_training(address, recipe, overrides or [], run_dir, name, follow, _show, err.print)
         return
     from msd_ray.kubernetes.rendering import read_values
     from msd_ray.kubernetes.values_of import training
@@ -91,7 +91,7 @@ def submit_sweep(
     if address:
         from msd_ray.cluster.jobs import submit_sweep as submit_definition
 
-        submit_definition(address, definition, run_dir, name, follow, out.print, err.print)
+        submit_definition(address, definition, run_dir, name, follow, _show, err.print)
         return
     from msd_ray.kubernetes.rendering import read_values
     from msd_ray.kubernetes.values_of import sweeping
@@ -213,7 +213,12 @@ def _submit(
     job = submit(api, render(name, api.namespace, values), force, err.print)
     scheduled = bool(values.get("sweep", {}).get("schedule"))
     if follow and not scheduled:
-        follow_job(api, job, lambda line: out.print(line, highlight=False, markup=False, soft_wrap=True), err.print)
+        follow_job(api, job, _show, err.print)
+
+
+def _show(line: str) -> None:
+    """A line of a log, as it is."""
+    out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _delete(name: str, namespace: str | None, context: str | None, yes: bool) -> None:
