@@ -4,27 +4,18 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from msd_ray.cli_groups import StartsByDefault
 from msd_ray.terminal import err, out, table
 
 if TYPE_CHECKING:
     from msd_ray.kubernetes.api import Api
 
 
-class _StartsByDefault(TyperGroup):
-    """`deploy ENSEMBLE` is short for `deploy start ENSEMBLE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = ["start", *args]
-        return super().parse_args(ctx, args)
-
-
 submit_app = typer.Typer(help="Train or sweep on a cluster: Kubernetes with KubeRay, or any Ray.", no_args_is_help=True)
 deploy_app = typer.Typer(
     help="Serve an ensemble on Kubernetes: `deploy ENSEMBLE`, or a command for what is deployed.",
-    cls=_StartsByDefault,
+    cls=StartsByDefault,
     no_args_is_help=True,
 )
 

@@ -4,24 +4,14 @@ import json
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from msd_ray.cli_groups import StartsByDefault
 from msd_ray.stopping import STOP
 from msd_ray.terminal import err, out, table
 
-
-class _StartsByDefault(TyperGroup):
-    """`serve ENSEMBLE` is `serve start ENSEMBLE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = ["start", *args]
-        return super().parse_args(ctx, args)
-
-
 serve_app = typer.Typer(
     help="Serve an ensemble over gRPC and HTTP: `serve ENSEMBLE`, or a command for a service that runs.",
-    cls=_StartsByDefault,
+    cls=StartsByDefault,
     no_args_is_help=True,
 )
 

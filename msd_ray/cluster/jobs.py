@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from msd_ray.errors import MsdRayError, TrainingError, UserError
-from msd_ray.recipes import load_recipe
+from msd_ray.recipes import Recipe, load_recipe
 from msd_ray.recipes.plain import read_yaml
 
 Note = Callable[[str], None]
@@ -31,7 +31,7 @@ def submit_training(
     Raises UserError where the recipe or the address is wrong, TrainingError where the job fails.
     """
     loaded = load_recipe(recipe, overrides)
-    said = {"recipe.yaml": yaml.safe_dump(json.loads(json.dumps(loaded.to_json())))}
+    said = {"recipe.yaml": _as_yaml(loaded)}
     _submit(address, name or loaded.name, f"train recipe.yaml {_placed(run_dir)}", said, follow, show, note)
 
 
@@ -39,7 +39,7 @@ def submit_sweep(address: str, file: str, run_dir: str, name: str, follow: bool,
     """`msd-ray sweep` as a job; as `submit_training`. The definition and its recipe, if that is a file, go along."""
     raw, said = read_yaml(file), {}
     if Path(str(raw.get("recipe", ""))).is_file():
-        said["recipe.yaml"] = yaml.safe_dump(json.loads(json.dumps(load_recipe(raw["recipe"]).to_json())))
+        said["recipe.yaml"] = _as_yaml(load_recipe(raw["recipe"]))
         raw["recipe"] = "recipe.yaml"
     said["sweep.yaml"] = yaml.safe_dump(raw)
     _submit(address, name or Path(file).stem, f"sweep sweep.yaml {_placed(run_dir)}", said, follow, show, note)
@@ -115,6 +115,11 @@ def _placed(run_dir: str) -> str:
     if not run_dir:
         raise UserError("say where the run lives, on storage that all nodes see: --run-dir s3://bucket/runs/mine")
     return f"--run-dir {shlex.quote(run_dir)}"
+
+
+def _as_yaml(recipe: Recipe) -> str:
+    """The recipe as a file; YAML has no tuples."""
+    return yaml.safe_dump(json.loads(json.dumps(recipe.to_json())))
 
 
 def _line(error: object) -> str:
