@@ -136,7 +136,7 @@ def stopped(command: Any, after: float, begun: bool = True) -> Moment | None:
         during=during.splitlines()[-1][:60] if during else "",
         code=-1 if code is None else code,
         seconds=seconds,
-        in_one_line=bool(re.fullmatch(r"stopped; the same .*|stopped", said.splitlines()[-1])) and "Trace" not in said,
+        in_one_line=bool(re.search(r"^stopped(; the same .*)?$\n?\Z", said, re.MULTILINE)) and "Trace" not in said,
         said_stopped=says_stopped(command.run_dir),
         left=len(left),
     )
