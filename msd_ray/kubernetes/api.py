@@ -1,8 +1,9 @@
 """What we ask of a Kubernetes API server: server-side apply, reading, deleting, logs. Each refusal is one line."""
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msd_ray.errors import MsdRayError, UserError
@@ -34,6 +35,7 @@ _PATHS = {
     "RayJob": ("apis/ray.io/v1", "rayjobs"),
     "RayService": ("apis/ray.io/v1", "rayservices"),
 }
+_DENIED = r'cannot (\S+) resource "([^"]+)"(?: in API group "([^"]*)")?'
 _BUILT_IN = ("networking.k8s.io", "policy", "rbac.authorization.k8s.io")
 _INSTALL = {
     "ray.io": "install the KubeRay operator, 1.7 or newer",
@@ -87,11 +89,23 @@ class Api:
         query = [("propagationPolicy", "Foreground")]
         self._call("DELETE", self._path(kind, name), query, None, kind, name, missing=True)
 
-    def logs(self, pod: str, container: str, since: int) -> Iterator[str]:
-        """The lines of a container's log of the last `since` seconds."""
-        query = [("container", container), ("sinceSeconds", str(since))]
-        text = self._call("GET", f"{self._path('Pod', pod)}/log", query, None, "Pod", pod, missing=True, plain=True)
-        yield from (text or "").splitlines()
+    def log(self, pod: str, container: str, since: str, first: int) -> list[str]:
+        """The lines of a container's log, each with its time stamp: those since a time in RFC 3339, or the newest
+        `first` where that is empty. None where the container has not started, or its node does not answer."""
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        query = [("container", container), ("timestamps", "true")]
+        query.append(("sinceTime", since) if since else ("tailLines", str(first)))
+        try:
+            text = self._once("GET", f"{self._path('Pod', pod)}/log", query, None, plain=True)
+        except ApiException as error:
+            if error.status in (401, 403):
+                raise refused(error.status, _message(error), "GET", "Pod", pod, self.namespace) from None
+            return []
+        except HTTPError:
+            return []
+        return [line for line in str(text).split("\n") if line]  # a progress bar's \r ends no line
 
     def _path(self, kind: str, name: str = "") -> str:
         group, plural = _PATHS[kind]
@@ -107,7 +121,6 @@ class Api:
         kind: str,
         name: str,
         missing: bool = False,
-        plain: bool = False,
     ) -> Any:
         """The answer. missing: None instead of an error where the object is not there."""
         from kubernetes.client.exceptions import ApiException
@@ -116,7 +129,7 @@ class Api:
         end, pause, told = time.monotonic() + self._seconds, 0.5, False
         while True:
             try:
-                return self._once(method, path, query, body, plain)
+                return self._once(method, path, query, body)
             except ApiException as error:
                 if error.status == 404 and missing and (not name or _names_an_object(error)):
                     return None
@@ -134,7 +147,9 @@ class Api:
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
-    def _once(self, method: str, path: str, query: list[tuple[str, str]], body: Object | None, plain: bool) -> Any:
+    def _once(
+        self, method: str, path: str, query: list[tuple[str, str]], body: Object | None, plain: bool = False
+    ) -> Any:
         headers = {"Accept": "*/*" if plain else "application/json"}
         if body is not None:
             headers["Content-Type"] = _APPLY
@@ -184,6 +199,8 @@ def refused(status: int, said: str, method: str, kind: str, name: str, namespace
     if status == 403 and "exceeded quota" in said:
         return UserError(f"{kind} {name}: {said}; ask for a larger quota in {namespace}, or lower the pods' resources")
     if status == 403 and "admission webhook" not in said:
+        if denied := re.search(_DENIED, said):  # pods/log, or create where patch is allowed: the server knows best
+            verb, resource = denied[1], f"{denied[2]}.{denied[3] or api_group}".rstrip(".")
         also = " (and create)" if verb == "patch" else ""
         return UserError(
             f"you may not {verb}{also} {resource} in namespace {namespace}: ask for a Role with that, "

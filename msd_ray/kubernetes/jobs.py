@@ -1,16 +1,21 @@
 """Training runs and sweeps as RayJobs."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.kubernetes.api import Api, Note, Object
+from msd_ray.kubernetes.logs import Tail
 from msd_ray.kubernetes.rendering import CONTENT
 
-ENDED = {"Complete", "Failed"}
+FAILED = {"Failed", "ValidationFailed"}
+ENDED = {"Complete", *FAILED}
 """What KubeRay calls a RayJob that will not go on."""
 SUBMITTER = "ray-job-submitter"
+_DRAWN = "[bcdfghjklmnpqrstvwxz2456789]{5}"
+"""What Kubernetes draws for a name: no vowels, so `digits-train` belongs to no service `digits`."""
 LOOK = 2.0
 """Seconds between two looks."""
 
@@ -38,7 +43,7 @@ def submit(api: Api, objects: list[Object], force: bool, note: Note) -> str:
 
 def follow(api: Api, name: str, show: Note, note: Note, sleep: Callable[[float], None] = time.sleep) -> None:
     """Shows the log of a job, and events about it, until it ends. Raises TrainingError where it fails."""
-    seen, told, events = 0, "", set[str]()
+    tail, told, events = Tail(api, f"job-name={name}", SUBMITTER), "", set[str]()
     while True:
         job = api.get("RayJob", name)
         if job is None:
@@ -48,13 +53,21 @@ def follow(api: Api, name: str, show: Note, note: Note, sleep: Callable[[float],
             note(f"{name}: {now}")
         for line in new_events(api, name, events):
             note(line)
-        seen = _show_log(api, name, seen, show)
+        for line in tail.new_lines():
+            show(line)
         if ended(job):
             break
         sleep(LOOK)
-    if job["status"].get("jobDeploymentStatus") == "Failed":
-        why = job["status"].get("message") or job["status"].get("reason") or "its log says why"
-        raise TrainingError(f"{name} failed: {' '.join(str(why).split())}")
+    if why := failure(job):
+        raise TrainingError(f"{name} failed: {why}")
+
+
+def failure(job: Object) -> str:
+    """Why a job that ended failed; empty where it did not. KubeRay calls a job complete that somebody stopped."""
+    status: dict[str, Any] = job.get("status", {})
+    if state(job) in FAILED:
+        return " ".join(str(status.get("message") or status.get("reason") or "its log says why").split())
+    return "somebody stopped it; the same command resumes it" if status.get("jobStatus") == "STOPPED" else ""
 
 
 def state(job: Object) -> str:
@@ -68,23 +81,14 @@ def ended(job: Object) -> bool:
 
 
 def new_events(api: Api, name: str, known: set[str]) -> list[str]:
-    """Warnings about an object that are not among the known ones yet; those are added."""
-    lines = []
-    for event in api.find("Event", fields=f"involvedObject.name={name}"):
+    """Warnings about an object, its Ray clusters and their pods that are not known yet; they are added to the known."""
+    own, lines = re.compile(rf"{re.escape(name)}(-{_DRAWN}(-.*)?)?"), []
+    for event in api.find("Event", fields="type=Warning"):
         line = f"{event.get('reason', '')}: {' '.join(str(event.get('message', '')).split())}"
-        if event.get("type") == "Warning" and line not in known:
+        if own.fullmatch(event["involvedObject"]["name"]) and line not in known:
             known.add(line)
             lines.append(line)
     return lines
-
-
-def _show_log(api: Api, name: str, seen: int, show: Note) -> int:
-    """Shows the lines of the submitter's log beyond the first `seen`; how many there are now."""
-    pods = api.find("Pod", selector=f"job-name={name}")
-    lines = [line for pod in pods[-1:] for line in api.logs(pod["metadata"]["name"], SUBMITTER, since=7 * 24 * 3600)]
-    for line in lines[seen:]:
-        show(line)
-    return max(seen, len(lines))
 
 
 def content(found: Object) -> str:

@@ -2,6 +2,7 @@
 told to. What KubeRay would do, a test does by hand."""
 
 import copy
+import datetime as dt
 import json
 import re
 import threading
@@ -32,7 +33,7 @@ RAY = ("RayCluster", "RayJob", "RayService")
 
 @dataclass
 class Failure:
-    """How a request fails. times: how often."""
+    """How a request fails. times: how often. log: whether it is one for a log."""
 
     method: str
     plural: str
@@ -40,19 +41,37 @@ class Failure:
     message: str
     times: int = 1
     details: dict[str, Any] = field(default_factory=dict)
+    log: bool = False
+
+    def meets(self, method: str, plural: str, log: bool) -> bool:
+        return bool(self.times) and (self.method, self.plural, self.log) == (method, plural, log)
 
 
 @dataclass
 class Double:
-    """objects: by kind and name. requests: what was asked. without: API groups that are not installed."""
+    """objects: by kind and name. requests: what was asked. without: API groups that are not installed.
+
+    logs: of pods, lines with their time stamps. starting: pods whose containers have not started. sent: bytes of logs.
+    """
 
     url: str = ""
     objects: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     without: set[str] = field(default_factory=set)
-    logs: dict[str, str] = field(default_factory=dict)
+    logs: dict[str, list[str]] = field(default_factory=dict)
+    starting: set[str] = field(default_factory=set)
+    sent: int = 0
     versions: int = 0
+    _lines: int = 0
+
+    def say(self, pod: str, *lines: str) -> None:
+        """Adds to a pod's log, four lines a second."""
+        log = self.logs.setdefault(pod, [])
+        for line in lines:
+            self._lines += 1
+            when = dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=self._lines / 4)
+            log.append(f"{when:%Y-%m-%dT%H:%M:%S.%f}789Z {line}")
 
     def answer(self, method: str, url: str, body: bytes, headers: Any) -> tuple[int, Any]:
         split = urlsplit(url)
@@ -66,14 +85,27 @@ class Double:
         assert found, split.path
         kind, name = KINDS[found["group"], found["plural"]], found["name"] or ""
         for failure in self.failures:
-            if failure.times and failure.method == method and failure.plural == found["plural"]:
+            if failure.meets(method, found["plural"], bool(found["log"])):
                 failure.times -= 1
                 return _status(failure.status, failure.message, failure.details)
         if found["log"]:
-            return 200, self.logs.get(name, "")
+            return self._log(name, parse_qs(split.query))
         if method == "GET" and not name:
             return 200, {"items": self._chosen(kind, parse_qs(split.query))}
         return self._one(method, kind, name, parse_qs(split.query), body, headers)
+
+    def _log(self, pod: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+        """As a kubelet answers, who compares time stamps with whole seconds."""
+        assert query["timestamps"] == ["true"]
+        if pod in self.starting:
+            what = f'container "{query["container"][0]}" in pod "{pod}" is waiting to start: ContainerCreating'
+            return _status(400, what)
+        lines = self.logs.get(pod, [])
+        if since := query.get("sinceTime"):
+            lines = [line for line in lines if line >= since[0].removesuffix("Z")]
+        text = "".join(f"{line}\n" for line in lines[-int(query.get("tailLines", ["1000000"])[0]) :])
+        self.sent += len(text)
+        return 200, text
 
     def _one(self, method: str, kind: str, name: str, query: Any, body: bytes, headers: Any) -> tuple[int, Any]:
         known = self.objects.get((kind, name))
@@ -112,9 +144,14 @@ class Double:
             key, _, value = selector.partition("=")
             found = [o for o in found if o["metadata"].get("labels", {}).get(key) == value]
         for selector in query.get("fieldSelector", []):
-            name = selector.removeprefix("involvedObject.name=")
-            found = [o for o in found if o["involvedObject"]["name"] == name]
+            key, _, value = selector.partition("=")
+            found = [o for o in found if o[key] == value]
         return found
+
+
+def submitter(name: str, job: str = "digits-train") -> dict[str, Any]:
+    """A job's pod, as Kubernetes labels it."""
+    return {"metadata": {"name": name, "labels": {"job-name": job}, "creationTimestamp": "2026-01-01T00:00:00Z"}}
 
 
 def invalid(wanted: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from msd_ray import cli
 from msd_ray.kubernetes.api import Api
 
 from ..serving.ensembles import saved
-from .double import Double, Failure
+from .double import Double, Failure, submitter
 
 STORAGE = ["--set", "storage.runs=s3://bucket/runs", "--set", "storage.cache=s3://bucket/cache"]
 TRAIN = ["submit", "train", "digits", "partition.k=2", *STORAGE]
@@ -52,6 +52,12 @@ def remote(ensemble: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def status(double: Double, kind: str, name: str, **said: Any) -> None:
     """What KubeRay would write."""
     double.objects[kind, name]["status"] = said
+
+
+def warning(of: str, message: str) -> dict[str, Any]:
+    """An event about a pod or another object."""
+    said = {"type": "Warning", "reason": "FailedScheduling", "message": message}
+    return {"metadata": {"name": "e"}, "involvedObject": {"name": of}, **said}
 
 
 def followed(double: Double) -> None:
@@ -104,19 +110,14 @@ def test_a_run_that_ended_goes_on(server: Double, run: Callable[..., Said]) -> N
 
 def test_follow_shows_log_and_warnings_until_the_end(server: Double, run: Callable[..., Said]) -> None:
     run(*TRAIN, "--no-follow")
-    server.objects["Pod", "p"] = {"metadata": {"name": "p", "labels": {"job-name": "digits-train"}}}
-    server.objects["Event", "e"] = {
-        "metadata": {"name": "e"},
-        "type": "Warning",
-        "reason": "FailedScheduling",
-        "message": "no node has a GPU",
-        "involvedObject": {"name": "digits-train"},
-    }
-    server.logs["p"] = "student 0  training"
+    server.objects["Pod", "p"] = submitter("p")
+    server.objects["Event", "e"] = warning("digits-train-x4k7q-gpu-worker-9bl2c", "no node has a GPU")
+    server.objects["Event", "f"] = warning("digits-train-sweep", "of another job")
+    server.say("p", "student 0  training")
 
     def go_on() -> None:
         followed(server)
-        server.logs["p"] += "\nstudent 0  done"
+        server.say("p", "student 0  done")
         status(server, "RayJob", "digits-train", jobDeploymentStatus="Complete")
 
     threading.Thread(target=go_on).start()
@@ -124,6 +125,7 @@ def test_follow_shows_log_and_warnings_until_the_end(server: Double, run: Callab
     assert code == 0, err
     assert out.splitlines() == ["student 0  training", "student 0  done"]
     assert "FailedScheduling: no node has a GPU" in err
+    assert "of another job" not in err
 
 
 def test_a_run_that_fails_says_why(server: Double, run: Callable[..., Said]) -> None:
@@ -137,6 +139,31 @@ def test_a_run_that_fails_says_why(server: Double, run: Callable[..., Said]) -> 
     code, _, err = run(*TRAIN)
     assert code == 1
     assert err.splitlines()[-1] == "error: digits-train failed: student 1: out of memory"
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"jobDeploymentStatus": "ValidationFailed", "message": "no such field"}, "no such field"),
+        (
+            {"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"},
+            "somebody stopped it; the same command resumes it",
+        ),
+    ],
+)
+def test_what_kuberay_does_not_call_failed(
+    said: dict[str, str], why: str, server: Double, run: Callable[..., Said]
+) -> None:
+    run(*TRAIN, "--no-follow")
+
+    def end() -> None:
+        followed(server)
+        status(server, "RayJob", "digits-train", **said)
+
+    threading.Thread(target=end).start()
+    code, _, err = run(*TRAIN)
+    assert code == 1
+    assert err.splitlines()[-1] == f"error: digits-train failed: {why}"
 
 
 def test_a_sweep_goes_along_with_its_recipe(server: Double, run: Callable[..., Said], tmp_path: Path) -> None:
@@ -259,6 +286,10 @@ REFUSALS = [
     (
         Failure("PATCH", "rayjobs", 403, 'admission webhook "policy" denied the request: no spot here'),
         'refuses RayJob digits-train: admission webhook "policy" denied the request: no spot here',
+    ),
+    (
+        Failure("PATCH", "rayjobs", 403, 'User "me" cannot create resource "rayjobs" in API group "ray.io"'),
+        "you may not create rayjobs.ray.io in namespace team: ask for a Role with that",
     ),
     (Failure("GET", "rayjobs", 401, "Unauthorized"), "the API server does not know you: log in again"),
     (

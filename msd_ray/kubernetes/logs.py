@@ -1,0 +1,40 @@
+"""The log of pods as it grows. Each look asks for what is new, so a long log costs no more than a short one."""
+
+import re
+
+from msd_ray.kubernetes.api import Api
+
+FIRST = 10_000
+"""How many of the newest lines the first look shows."""
+
+
+class Tail:
+    """The log of one container in the pods that a selector chooses: of each pod from its beginning, where a pod takes
+    another's place.
+
+    The API server cuts a time to whole seconds, so a look asks for the newest known second again and leaves out what it
+    knows of it.
+    """
+
+    def __init__(self, api: Api, selector: str, container: str) -> None:
+        self._api, self._selector, self._container = api, selector, container
+        self._newest: dict[str, list[str]] = {}
+
+    def new_lines(self) -> list[str]:
+        """What was written since the last look, without time stamps. Nothing where there is no pod yet."""
+        pods = [pod["metadata"] for pod in self._api.find("Pod", selector=self._selector)]
+        pods.sort(key=lambda pod: str(pod.get("creationTimestamp", "")))
+        return [line for pod in pods for line in self._new_lines_of(pod["name"])]
+
+    def _new_lines_of(self, pod: str) -> list[str]:
+        known = self._newest.get(pod, [])
+        found, shown = self._api.log(pod, self._container, _second(known[-1]) if known else "", FIRST), set(known)
+        new = [line for line in found if line not in shown]
+        if new:
+            self._newest[pod] = [line for line in known + new if _second(line) == _second(new[-1])]
+        return [line.partition(" ")[2] for line in new]
+
+
+def _second(line: str) -> str:
+    """The time stamp of a line without its fraction."""
+    return re.sub(r"\.\d+", "", line.partition(" ")[0])
