@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,6 +20,8 @@ from msd_ray.recipes.plain import read_yaml
 
 CONTENT = "msd-ray/content"
 """The annotation that says by which values an object was made."""
+_WHERE = r"^.*(execution error at \(\S+\)|error calling fail): |^Error: "
+"""What helm puts before what the chart says."""
 
 
 def read_values(file: str | None, overrides: list[str]) -> dict[str, Any]:
@@ -61,6 +64,6 @@ def _helm(release: str, namespace: str, values: dict[str, Any]) -> str:
 
 
 def _reason(said: str) -> str:
-    """The last part of helm's message, which is what the chart says."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1].split("error calling fail: ")[-1].removeprefix("Error: ") if lines else "helm gives no reason"
+    """The last part of helm's message, which is what the chart says; then helm recommends an option of its own."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("Use --debug")]
+    return re.sub(_WHERE, "", lines[-1]) if lines else "helm gives no reason"

@@ -186,7 +186,9 @@ class Sweep(Job):
     )
     name: Name = Field(default="sweep", description="Of the sweep's directory below storage.runs.")
     schedule: str = Field(
-        default="", pattern=r"^(\S+ \S+ \S+ \S+ \S+)?$", description="Cron: a RayCronJob, such as '0 2 * * *'."
+        default="",
+        pattern=r"^(\S+ \S+ \S+ \S+ \S+)?$",
+        description="Cron: a RayCronJob, such as '0 2 * * *'; each day has a directory of its own below the name.",
     )
 
 
@@ -211,12 +213,17 @@ class Tls(Values):
 
 
 class Route(Values):
-    """The Gateway API: a GRPCRoute and an HTTPRoute."""
+    """The Gateway API: a GRPCRoute, and an HTTPRoute where it has names of its own."""
 
     enabled: bool = Field(default=False, description="Whether to make them.")
     parent: str = Field(default="", description="The Gateway to attach to.")
     parent_namespace: str = Field(default="", description="Where that is; empty for the release's.")
-    hostnames: list[str] = Field(default=[], description="Names that callers use.")
+    hostnames: list[str] = Field(default=[], description="Names that gRPC callers use.")
+    http_hostnames: list[str] = Field(
+        default=[],
+        description="Names for HTTP; empty for no HTTPRoute. Others than gRPC's: a listener takes one kind of route "
+        "for each name.",
+    )
 
 
 class Ingress(Values):

@@ -20,6 +20,7 @@ import yaml
 
 from msd_ray.kubernetes.api import _PATHS
 
+from .custom_kinds import VERSIONS, custom_schema
 from .rendering import CRDS, crd_schema
 
 PATH = re.compile(
@@ -27,7 +28,6 @@ PATH = re.compile(
     r"(/(?P<name>[^/]+))?(?P<log>/log)?$"
 )
 KINDS = {(group, plural): kind for kind, (group, plural) in _PATHS.items()}
-WITHOUT_SCHEMA = ("RayCronJob", "GRPCRoute", "HTTPRoute", "Certificate", "PodMonitor")
 RAY = ("RayCluster", "RayJob", "RayService")
 
 
@@ -155,10 +155,12 @@ def submitter(name: str, job: str = "digits-train") -> dict[str, Any]:
 
 
 def invalid(wanted: dict[str, Any]) -> str:
-    """What the real schema says of an object; empty where it is fine, or nobody has a schema."""
+    """What its schema says of an object; empty where it is fine, or KubeRay's definitions are not at hand."""
     plain = {key: value for key, value in wanted.items() if key != "status"}
     try:
-        if wanted["kind"] in RAY and CRDS.is_dir():
+        if wanted["kind"] in (*RAY, "RayCronJob") and not CRDS.is_dir():
+            return ""
+        if wanted["kind"] in (*RAY, *VERSIONS):
             _validator(wanted["kind"]).validate(plain)
         elif _PATHS[wanted["kind"]][0].split("/")[-2] in (
             "api",
@@ -174,7 +176,7 @@ def invalid(wanted: dict[str, Any]) -> str:
 
 @cache
 def _validator(kind: str) -> jsonschema.Draft7Validator:
-    return jsonschema.Draft7Validator(crd_schema(kind))
+    return jsonschema.Draft7Validator(custom_schema(kind) if kind in VERSIONS else crd_schema(kind))
 
 
 def _status(code: int, message: str, details: dict[str, Any] | None = None) -> tuple[int, Any]:

@@ -14,12 +14,11 @@ from msd_ray.kubernetes.chart import files
 from msd_ray.kubernetes.values import ChartValues
 from msd_ray.serving.core.load import parse_config
 
+from .custom_kinds import SPECS, VERSIONS, custom_schema
 from .rendering import CHART, ROOT, SETS, crd_schema, named_set, pod_specs, refusal, render, run_helm, set_names
 
 SERVING = [name for name in set_names() if "serve:" in (SETS / f"{name}.yaml").read_text()]
 KUBERAY = {"RayCluster", "RayJob", "RayService"}
-CUSTOM = {"GRPCRoute", "HTTPRoute", "Certificate", "PodMonitor", "RayCronJob"}
-"""Kinds whose definitions nobody ships: only their form is asserted here."""
 
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -54,9 +53,7 @@ def test_kuberays_objects_are_valid(name: str) -> None:
         if found["kind"] in KUBERAY:
             jsonschema.Draft7Validator(crd_schema(found["kind"])).validate(found)
         if found["kind"] == "RayCronJob":
-            schema = crd_schema("RayJob")["properties"]["spec"]
-            jsonschema.Draft7Validator(schema).validate(found["spec"]["jobTemplate"])
-            assert len(found["spec"]["schedule"].split()) == 5
+            jsonschema.Draft7Validator(custom_schema("RayCronJob")).validate(found)
 
 
 def test_a_key_that_kuberay_does_not_know_would_be_seen() -> None:
@@ -66,13 +63,51 @@ def test_a_key_that_kuberay_does_not_know_would_be_seen() -> None:
         jsonschema.Draft7Validator(crd_schema("RayJob")).validate(job)
 
 
+def test_objects_of_others_have_the_keys_of_their_public_references() -> None:
+    objects = [found for name in set_names() for found in render(*named_set(name)) if found["kind"] in SPECS]
+    assert {found["kind"] for found in objects} == set(SPECS), "each kind is in some set"
+    for found in objects:
+        jsonschema.Draft7Validator(custom_schema(found["kind"])).validate(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "path", "wrong"),
+    [
+        ("gateway", "GRPCRoute", ["rules", 0, "matches", 0, "method"], "services"),
+        ("gateway", "HTTPRoute", ["rules", 0], "backendRef"),
+        ("gateway", "HTTPRoute", ["parentRefs", 0], "nameSpace"),
+        ("tls", "Certificate", ["issuerRef"], "Kind"),
+        ("tls", "Certificate", [], "dnsnames"),
+        ("shared-cluster", "PodMonitor", ["podMetricsEndpoints", 0], "portName"),
+        ("sweep", "RayCronJob", [], "cron"),
+        ("sweep", "RayCronJob", ["jobTemplate"], "backofLimit"),
+    ],
+)
+def test_a_misspelt_key_of_theirs_would_be_seen(name: str, kind: str, path: list[str | int], wrong: str) -> None:
+    (found,) = of_kind(render(*named_set(name)), kind)
+    inner: Any = found["spec"]
+    for step in path:
+        inner = inner[step]
+    inner[wrong] = "x"
+    with pytest.raises(jsonschema.ValidationError, match=wrong):
+        jsonschema.Draft7Validator(custom_schema(kind)).validate(found)
+
+
+def test_a_gateway_has_names_for_grpc_and_others_for_http() -> None:
+    """Of two routes of different kinds with a name in common it takes one only."""
+    objects = render(*named_set("gateway"))
+    names = [of_kind(objects, kind)[0]["spec"]["hostnames"] for kind in ("GRPCRoute", "HTTPRoute")]
+    assert names == [["grpc.example.com"], ["images.example.com"]]
+    assert not of_kind(render(*named_set("gateway"), "--set", "serve.route.httpHostnames=null"), "HTTPRoute")
+
+
 @pytest.mark.parametrize("version", ["1.31", "1.37"])
 def test_kubernetes_own_objects_are_valid(version: str, tmp_path: Path) -> None:
     """All sets in one file: kubernetes-validate takes a second to start."""
     plain = []
     for name in set_names():
         objects = render(*named_set(name))
-        assert {found["kind"] for found in objects} <= {*KUBERAY, *CUSTOM, *KNOWN}
+        assert {found["kind"] for found in objects} <= {*KUBERAY, *VERSIONS, *KNOWN}
         plain += [found for found in objects if found["kind"] in KNOWN]
         plain += [_pod(spec) for found in objects if found["kind"] in KUBERAY for spec in pod_specs(found)]
     file = tmp_path / "all.yaml"
@@ -214,6 +249,13 @@ def test_a_recipe_of_ones_own_goes_along() -> None:
     assert environment["AWS_ENDPOINT_URL"] == "http://minio.storage:9000"
 
 
+def test_a_nightly_sweep_has_a_directory_for_each_day() -> None:
+    (cron,) = of_kind(render(*named_set("sweep")), "RayCronJob")
+    assert cron["spec"]["jobTemplate"]["entrypoint"].endswith("--run-dir s3://bucket/runs/sweep/$(date -u +%F)")
+    (job,) = of_kind(render(*named_set("sweep"), "--set", "sweep.schedule="), "RayJob")
+    assert job["spec"]["entrypoint"].endswith("--run-dir s3://bucket/runs/sweep"), "which another start resumes"
+
+
 def test_an_override_is_one_word_whatever_is_in_it() -> None:
     (job,) = of_kind(render(*named_set("cpu"), "--set-json", 'train.overrides=["name=a b\'; rm x"]'), "RayJob")
     assert "'name=a b'\\''; rm x'" in job["spec"]["entrypoint"]
@@ -254,12 +296,18 @@ def test_a_wrong_value_is_refused_by_its_name(said: str) -> None:
     assert BAD[said] in refusal(flag, f"{key}={value}")
 
 
+GATEWAY = [*named_set("gateway"), "--set"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["--set", "train.enabled=true"], "storage.runs and storage.cache still say CHANGE-ME"),
         (["--set", "storage.runs=/shared/runs"], "no pod mounts a volume"),
         ([*named_set("gateway"), "--set", "serve.route.parent="], "needs serve.route.parent"),
+        ([*GATEWAY, "serve.route.hostnames={images.example.com}"], "is a name of gRPC callers as well"),
+        ([*GATEWAY, "serve.route.hostnames={*.example.com}"], "is a name of gRPC callers as well"),
+        ([*GATEWAY, "serve.route.hostnames=null"], "a Gateway routes one of the two only: give others"),
         ([*named_set("nginx"), "--set", "serve.ingress.tlsSecret="], "needs serve.ingress.grpcHost"),
         (["-f", str(SETS / "cpu.yaml"), "--set", "serve.enabled=true"], "serve.config is not what"),
         ([*named_set("s3"), "--set", "train.clusterSelector=big"], "name a shipped recipe"),

@@ -357,6 +357,7 @@ def test_no_cluster_at_all(run: Callable[..., Said], monkeypatch: pytest.MonkeyP
     [
         (["--set", "training.enabled=true"], "chart values: training"),
         (["--set", "storage.runs=/home/me"], "chart values: storage.runs"),
+        (["--set", "storage.runs=/shared/runs"], "chart values: storage.runs or storage.cache is a path, but no pod"),
         (["--context", "nowhere"], "no context nowhere in the kubeconfig; there is here"),
         (["--values", "/nowhere.yaml"], "cannot read /nowhere.yaml"),
     ],
