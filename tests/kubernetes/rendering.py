@@ -45,11 +45,11 @@ def refusal(*words: str) -> str:
 
 def named_set(name: str) -> list[str]:
     """A value set of tests/kubernetes/sets as helm's arguments."""
-    return ["-f", str(SETS / f"{name}.yaml"), "--set-file", f"serve.config={SETS / 'serve-config.yaml'}"]
+    return ["-f", str(SETS / f"{name}.yaml"), "--set-file", f"serve.config={ROOT / 'services/ensemble/serve.yaml'}"]
 
 
 def set_names() -> list[str]:
-    return sorted(path.stem for path in SETS.glob("*.yaml") if path.stem != "serve-config")
+    return sorted(path.stem for path in SETS.glob("*.yaml"))
 
 
 def pod_specs(found: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,45 @@
+"""services/ensemble is the deployable: a contract, a Serve entry, a config that stands for all that the chart gets."""
+
+import importlib
+import re
+from pathlib import Path
+
+import yaml
+
+from msd_ray.serving.core.describe import describe
+from msd_ray.serving.core.load import load_config
+from msd_ray.serving.generated import ensemble_pb2
+
+from .ensembles import saved
+
+FOLDER = Path(__file__).parents[2] / "services" / "ensemble"
+
+
+def test_the_config_is_what_serve_config_writes(tmp_path: Path) -> None:
+    from msd_ray.serving.graph.manifest import as_yaml
+
+    uri = saved(tmp_path / "ensemble", k=2)
+    made = as_yaml(describe(uri), load_config(None)).replace(uri, "s3://bucket/ensemble")
+    assert _numbered(made) == _numbered((FOLDER / "serve.yaml").read_text())
+
+
+def _numbered(text: str) -> str:
+    """Hashes as numbers in the order in which they appear: another machine may draw other weights."""
+    known: dict[str, str] = {}
+    return re.sub(r"\b[0-9a-f]{12,64}\b", lambda found: known.setdefault(found[0], f"#{len(known)}"), text)
+
+
+def test_the_entries_are_there_and_described() -> None:
+    said = yaml.safe_load((FOLDER / "serve.yaml").read_text())
+    about = (FOLDER / "README.md").read_text()
+    for entry in {app["import_path"] for app in said["applications"]}:
+        module, _, name = entry.partition(":")
+        assert callable(getattr(importlib.import_module(module), name))
+        assert f"`{module}:{name}`" in about
+
+
+def test_the_description_names_every_call_of_the_contract() -> None:
+    (service,) = ensemble_pb2.DESCRIPTOR.services_by_name.values()
+    about = (FOLDER / "README.md").read_text()
+    assert service.full_name in about
+    assert [method.name for method in service.methods if f"`{method.name}`" not in about] == []
