@@ -30,7 +30,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the objects as YA
 Force = Annotated[bool, typer.Option("--force", help="Take over fields that others set.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Address = Annotated[
-    str | None, typer.Option(metavar="A", help="http:// of a Ray cluster's dashboard: no Kubernetes then.")
+    str | None, typer.Option(metavar="A", help="http:// of a Ray cluster's dashboard, or ray://: no Kubernetes then.")
 ]
 RunDir = Annotated[str, typer.Option("--run-dir", metavar="URI", help="With --address: where the run lives.")]
 Follow = Annotated[bool, typer.Option("--follow/--no-follow", help="Show the log until it ends.")]
@@ -52,15 +52,16 @@ def submit_train(
     dry_run: DryRun = False,
 ) -> None:
     """Train on a cluster. The same command again follows a run that goes on, and resumes one that ended."""
-    if address:
-        from msd_ray.cluster.jobs import submit_training
-
-        submit_training(address, recipe, overrides or [], run_dir, name, follow, _show, err.print)
-        return
     from msd_ray.kubernetes.rendering import read_values
     from msd_ray.kubernetes.values_of import training
 
+    _check_place(address, run_dir, namespace, context, values, said, force, dry_run)
     own, made = training(read_values(values, said or []), recipe, overrides or [])
+    if address:
+        from msd_ray.cluster.jobs import submit, training_job
+
+        submit(address, training_job(name or own, made["train"]["recipe"], run_dir), follow, _show, _note)
+        return
     _submit(f"{name or own}-train", made, namespace, context, follow, force, dry_run)
 
 
@@ -79,15 +80,17 @@ def submit_sweep(
     dry_run: DryRun = False,
 ) -> None:
     """Sweep on a cluster. The same command again follows or resumes it."""
-    if address:
-        from msd_ray.cluster.jobs import submit_sweep as submit_definition
-
-        submit_definition(address, definition, run_dir, name, follow, _show, err.print)
-        return
     from msd_ray.kubernetes.rendering import read_values
     from msd_ray.kubernetes.values_of import sweeping
 
+    _check_place(address, run_dir, namespace, context, values, said, force, dry_run)
     own, made = sweeping(read_values(values, said or []), definition)
+    if address:
+        from msd_ray.cluster.jobs import submit, sweep_job
+
+        sweep = made["sweep"]
+        submit(address, sweep_job(name or own, sweep["definition"], sweep.get("recipe"), run_dir), follow, _show, _note)
+        return
     _submit(f"{name or own}-sweep", made, namespace, context, follow, force, dry_run)
 
 
@@ -125,9 +128,9 @@ def deploy_start(
         _print_objects(render(name, namespace or "default", made))
         return
     api = _api(context, namespace)
-    service = deploy(api, render(name, api.namespace, made), force, err.print)
+    service = deploy(api, render(name, api.namespace, made), force, _note)
     if wait:
-        await_healthy(api, service, wait, err.print)
+        await_healthy(api, service, wait, _note)
     out.print(f"{service}-ensemble.{api.namespace}.svc", highlight=False)
 
 
@@ -165,9 +168,9 @@ def deploy_rollback(
     from msd_ray.kubernetes.services import await_healthy, roll_back
 
     api = _api(context, namespace)
-    roll_back(api, name, err.print)
+    roll_back(api, name, _note)
     if wait:
-        await_healthy(api, name, wait, err.print)
+        await_healthy(api, name, wait, _note)
 
 
 @deploy_app.command("scale")
@@ -181,7 +184,7 @@ def deploy_scale(
     """Give a group of a service's workers another number of pods."""
     from msd_ray.kubernetes.services import scale
 
-    scale(_api(context, namespace), name, group, replicas, err.print)
+    scale(_api(context, namespace), name, group, replicas, _note)
 
 
 @deploy_app.command("delete")
@@ -201,10 +204,28 @@ def _submit(
         _print_objects(render(name, namespace or "default", values))
         return
     api = _api(context, namespace)
-    job = submit(api, render(name, api.namespace, values), force, err.print)
+    job = submit(api, render(name, api.namespace, values), force, _note)
     scheduled = bool(values.get("sweep", {}).get("schedule"))
     if follow and not scheduled:
-        follow_job(api, job, _show, err.print)
+        follow_job(api, job, _show, _note)
+
+
+def _check_place(address: str | None, run_dir: str, *of_kubernetes: Any) -> None:
+    """Raises UserError where options of Kubernetes and of a Ray cluster are mixed."""
+    from msd_ray.errors import UserError
+
+    if address and any(of_kubernetes):
+        raise UserError(
+            "--address is a Ray cluster without Kubernetes: leave out -n, --context, --values, --set, --force "
+            "and --dry-run"
+        )
+    if run_dir and not address:
+        raise UserError("--run-dir goes with --address; on Kubernetes say --set storage.runs=s3://bucket/runs")
+
+
+def _note(line: str) -> None:
+    """A line for whoever waits."""
+    err.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(line: str) -> None:
@@ -219,7 +240,7 @@ def _delete(name: str, namespace: str | None, context: str | None, yes: bool) ->
     api = _api(context, namespace)
     if not yes:
         typer.confirm(f"delete release {name} in namespace {api.namespace}?", abort=True)
-    if not delete_release(api, name, err.print):
+    if not delete_release(api, name, _note):
         raise UserError(f"there is no release {name} in namespace {api.namespace}")
 
 
@@ -238,7 +259,7 @@ def _serve_config(uri: str, file: str | None, overrides: list[str] | None) -> st
 def _api(context: str | None, namespace: str | None) -> "Api":
     from msd_ray.kubernetes.api import connect
 
-    return connect(context, namespace, lambda line: err.print(line))
+    return connect(context, namespace, _note)
 
 
 def _print_objects(objects: Any) -> None:

@@ -1,66 +1,96 @@
 """Training runs and sweeps through Ray's job API, on a cluster without Kubernetes. What a job needs of us it brings:
-this package, and the recipe."""
+this package, the recipe, the sweep's definition."""
 
 import asyncio
+import hashlib
 import json
+import os
+import re
 import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from msd_ray.errors import MsdRayError, TrainingError, UserError
-from msd_ray.recipes import Recipe, load_recipe
-from msd_ray.recipes.plain import read_yaml
+from msd_ray.proxies import bypass_proxies
 
 Note = Callable[[str], None]
 MOST_BYTES = 100 << 20
 """Ray refuses larger packages."""
 LEFT_OUT = ("__pycache__", "*.pyc", "helm")
+_CONTENT = "msd-ray-content"
+"""The job's metadata that says from which command and files it was made."""
 
 
-def submit_training(
-    address: str, recipe: str, overrides: list[str], run_dir: str, name: str, follow: bool, show: Note, note: Note
-) -> None:
-    """`msd-ray train` as a job. A job of this name that runs is followed; one that ended begins again and resumes.
+@dataclass(frozen=True)
+class Job:
+    """name: on the cluster. command: what it runs. files: what lies in its working directory, by name."""
 
-    Raises UserError where the recipe or the address is wrong, TrainingError where the job fails.
+    name: str
+    command: str
+    files: dict[str, str]
+
+    @property
+    def content(self) -> str:
+        """A hash of all that the job does."""
+        return hashlib.sha256(json.dumps([self.command, self.files], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def training_job(name: str, recipe: dict[str, Any], run_dir: str) -> Job:
+    """`msd-ray train` of a whole recipe. Raises UserError where the run would not outlive the job."""
+    return Job(f"msd-ray-{name}", _command("train recipe.yaml", run_dir), {"recipe.yaml": yaml.safe_dump(recipe)})
+
+
+def sweep_job(name: str, definition: dict[str, Any], recipe: dict[str, Any] | None, run_dir: str) -> Job:
+    """`msd-ray sweep`. recipe: the one that the definition starts from, unless it is a shipped one. Raises as
+    `training_job`."""
+    files = {"recipe.yaml": yaml.safe_dump(recipe)} if recipe else {}
+    files["sweep.yaml"] = yaml.safe_dump({**definition, "recipe": "recipe.yaml"} if recipe else definition)
+    return Job(f"msd-ray-{name}", _command("sweep sweep.yaml", run_dir), files)
+
+
+def submit(address: str, job: Job, follow: bool, show: Note, note: Note) -> None:
+    """Starts a job, unless it runs already; one that ended begins again, and its command resumes. address: of the
+    cluster's dashboard, or ray:// of its client server. follow: show its log until it ends.
+
+    Raises UserError where a job of that name runs with other values, TrainingError where it fails, MsdRayError where
+    the cluster does not answer or refuses.
     """
-    loaded = load_recipe(recipe, overrides)
-    said = {"recipe.yaml": _as_yaml(loaded)}
-    _submit(address, name or loaded.name, f"train recipe.yaml {_placed(run_dir)}", said, follow, show, note)
-
-
-def submit_sweep(address: str, file: str, run_dir: str, name: str, follow: bool, show: Note, note: Note) -> None:
-    """`msd-ray sweep` as a job; as `submit_training`. The definition and its recipe, if that is a file, go along."""
-    raw, said = read_yaml(file), {}
-    if Path(str(raw.get("recipe", ""))).is_file():
-        said["recipe.yaml"] = _as_yaml(load_recipe(raw["recipe"]))
-        raw["recipe"] = "recipe.yaml"
-    said["sweep.yaml"] = yaml.safe_dump(raw)
-    _submit(address, name or Path(file).stem, f"sweep sweep.yaml {_placed(run_dir)}", said, follow, show, note)
-
-
-def _submit(address: str, name: str, words: str, files: dict[str, str], follow: bool, show: Note, note: Note) -> None:
-    client, job = _client(address), f"msd-ray-{name}"
-    known = _status(client, job)
-    if known in ("PENDING", "RUNNING"):
-        note(f"{job} runs already")
-    else:
-        if known:
-            note(f"{job} ended before ({known}); it goes on where it stopped")
-            client.delete_job(job)
-        with packed(files) as folder:
-            environment = {"working_dir": str(folder / "job"), "py_modules": [str(folder / "msd_ray")]}
-            entrypoint = f"python -m msd_ray {words}"
-            client.submit_job(entrypoint=entrypoint, submission_id=job, runtime_env=environment)
-        note(f"{job} is submitted to {address}")
+    client = _client(address)
+    with _one_line("Ray's job API"):
+        known = _known(client, job)
+        if known in ("PENDING", "RUNNING"):
+            if client.get_job_info(job.name).metadata.get(_CONTENT) != job.content:
+                raise UserError(
+                    f"{job.name} runs with other values: stop it (`ray job stop {job.name}`), or give --name"
+                )
+            note(f"{job.name} runs already")
+        else:
+            if known:
+                note(f"{job.name} ended before ({known}); it goes on where it stopped")
+                client.delete_job(job.name)
+            _start(client, job)
+            note(f"{job.name} is submitted to {address}")
     if follow:
-        _follow(client, job, show)
+        _follow(client, job.name, show)
+
+
+def _start(client: Any, job: Job) -> None:
+    with packed(job.files) as folder:
+        environment = {"working_dir": str(folder / "job"), "py_modules": [str(folder / "msd_ray")]}
+        client.submit_job(
+            entrypoint=job.command,
+            submission_id=job.name,
+            runtime_env=environment,
+            metadata={_CONTENT: job.content},
+        )
 
 
 @contextmanager
@@ -80,46 +110,73 @@ def packed(files: dict[str, str]) -> Iterator[Path]:
         yield folder
 
 
-def _follow(client: Any, job: str, show: Note) -> None:
-    async def tail() -> None:
-        async for text in client.tail_job_logs(job):
-            for line in text.splitlines():
-                show(line)
+def _follow(client: Any, name: str, show: Note) -> None:
+    last = ""
+    with _one_line(f"the log of {name} broke off, the same command follows it again"):
+        for line in _lines(client, name):
+            show(line)
+            last = line.strip() or last
+        info = client.get_job_info(name)
+    if str(info.status.value) != "SUCCEEDED":
+        code = f" with exit code {info.driver_exit_code}" if info.driver_exit_code is not None else ""
+        raise TrainingError(f"{name} ended as {info.status.value}{code}: {last or _line(info.message)}")
 
-    asyncio.run(tail())
-    status = _status(client, job)
-    if status != "SUCCEEDED":
-        raise TrainingError(f"{job} ended as {status}: {_line(client.get_job_info(job).message)}")
+
+def _lines(client: Any, name: str) -> Iterator[str]:
+    """The lines of a job's log as they are written, until it ends; Ray sends them in pieces that end anywhere."""
+    pieces, rest = client.tail_job_logs(name), ""
+    with asyncio.Runner() as runner:
+        while (piece := runner.run(_next(pieces))) is not None:
+            *lines, rest = (rest + piece).split("\n")
+            yield from lines
+    if rest:
+        yield rest
+
+
+async def _next(pieces: Any) -> str | None:
+    return await anext(pieces, None)
 
 
 def _client(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    try:
+    for other in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray would rather take these than what it is told
+        os.environ.pop(other, None)
+    bypass_proxies(*filter(None, [urlsplit(address).hostname]))
+    with _one_line(f"no Ray dashboard at {address}"):
         return JobSubmissionClient(address)
-    except Exception as error:  # whatever its transport raises
-        raise MsdRayError(f"no Ray dashboard at {address}: {_line(error)}") from None
 
 
-def _status(client: Any, job: str) -> str:
-    """Empty where there is no such job."""
+def _known(client: Any, job: Job) -> str:
+    """The status of a job; empty where there is none of that name."""
     try:
-        return str(client.get_job_status(job).value)
+        return str(client.get_job_status(job.name).value)
     except RuntimeError as error:
         if "does not exist" in str(error):
             return ""
-        raise MsdRayError(f"Ray's job API: {_line(error)}") from None
+        raise
 
 
-def _placed(run_dir: str) -> str:
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Raises MsdRayError, which begins with `what`, for whatever Ray's client and its transport raise."""
+    try:
+        yield
+    except MsdRayError:
+        raise
+    except Exception as error:
+        raise MsdRayError(f"{what}: {_line(error)}") from None
+
+
+def _command(words: str, run_dir: str) -> str:
     if not run_dir:
         raise UserError("say where the run lives, on storage that all nodes see: --run-dir s3://bucket/runs/mine")
-    return f"--run-dir {shlex.quote(run_dir)}"
-
-
-def _as_yaml(recipe: Recipe) -> str:
-    """The recipe as a file; YAML has no tuples."""
-    return yaml.safe_dump(json.loads(json.dumps(recipe.to_json())))
+    if not re.match(r"/|[a-z0-9]+://", run_dir):
+        raise UserError(
+            f"--run-dir {run_dir} is relative to a folder that goes when the job ends: give a URI such as "
+            f"s3://bucket/runs/mine, or an absolute path that all nodes see"
+        )
+    return f"python -m msd_ray {words} --run-dir {shlex.quote(run_dir)}"
 
 
 def _line(error: object) -> str:

@@ -11,6 +11,7 @@ from msd_ray.kubernetes.values import SHARED, URI
 from msd_ray.recipes import load_recipe
 from msd_ray.recipes.load import shipped
 from msd_ray.storage import Store, copy_bundle
+from msd_ray.sweep.family import Family
 from msd_ray.sweep.load import load_definition
 
 Values = dict[str, Any]
@@ -34,7 +35,7 @@ def training(values: Values, recipe: str, overrides: list[str]) -> tuple[str, Va
 
 def sweeping(values: Values, file: str) -> tuple[str, Values]:
     """The same of a sweep. Raises UserError where its definition or its recipe is wrong."""
-    definition = load_definition(file)
+    definition = Family.of(load_definition(file)).definition  # which checks all that its trials will be
     name = release_name(definition.name)
     said = {"definition": _plain(dataclasses.asdict(definition)), "name": name}
     if definition.recipe not in shipped():
