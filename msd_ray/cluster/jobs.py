@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from msd_ray.proxies import bypass_proxies
 Note = Callable[[str], None]
 MOST_BYTES = 100 << 20
 """Ray refuses larger packages."""
+PATIENCE = 30.0
+"""Seconds in which the head of a cluster that has just started gets ready for jobs."""
 LEFT_OUT = ("__pycache__", "*.pyc", "helm")
 _CONTENT = "msd-ray-content"
 """The job's metadata that says from which command and files it was made."""
@@ -83,14 +86,18 @@ def submit(address: str, job: Job, follow: bool, show: Note, note: Note) -> None
 
 
 def _start(client: Any, job: Job) -> None:
+    end = time.monotonic() + PATIENCE
     with packed(job.files) as folder:
         environment = {"working_dir": str(folder / "job"), "py_modules": [str(folder / "msd_ray")]}
-        client.submit_job(
-            entrypoint=job.command,
-            submission_id=job.name,
-            runtime_env=environment,
-            metadata={_CONTENT: job.content},
-        )
+        said = {"entrypoint": job.command, "submission_id": job.name, "metadata": {_CONTENT: job.content}}
+        while True:
+            try:
+                client.submit_job(**said, runtime_env=environment)
+                return
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > end:
+                    raise
+            time.sleep(1)
 
 
 @contextmanager

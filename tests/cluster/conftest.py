@@ -1,5 +1,6 @@
 """Teacher pools for tests, and what a student asks them."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from msd_ray.runs.teacher import keep_teacher
 from msd_ray.storage import Store
 from msd_ray.training.state import State
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # job_cluster starts a cluster for both
 SPEC = DenoiserSpec(UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
 
 

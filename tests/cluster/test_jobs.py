@@ -23,13 +23,15 @@ Said = tuple[int, str, str]
 
 @dataclass
 class Client:
-    """As Ray's JobSubmissionClient. status: of the job that is there; empty for none."""
+    """As Ray's JobSubmissionClient. status: of the job that is there; empty for none. refusal: of a
+    submission. then: of the one after it."""
 
     status: str = ""
     code: int | None = 0
     metadata: dict[str, str] = field(default_factory=dict)
     log: list[str | Exception] = field(default_factory=lambda: ["student 0  training\nstudent", " 0  done\n"])
     refusal: str = ""
+    then: str = ""
     submitted: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     address: str = ""
@@ -74,6 +76,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", made)
+    monkeypatch.setattr("msd_ray.cluster.jobs.time.sleep", lambda seconds: setattr(made, "refusal", made.then))
     return made
 
 
@@ -157,8 +160,8 @@ def test_a_job_that_fails_is_one_line(
     ("changes", "says"),
     [
         (
-            {"refusal": "Request failed with status code 500:\n No available agent"},
-            "Ray's job API: Request failed with",
+            {"refusal": "status code 500:\n out of memory"},
+            "Ray's job API: status code 500: out of memory",
         ),
         ({"log": ["a line\n", RuntimeError("close code 1006")]}, "the log of msd-ray-tiny broke off, the same command"),
     ],
@@ -170,6 +173,13 @@ def test_what_rays_api_says_is_one_line(
     code, _, err = run(*TRAIN, *PLACE)
     assert code == 1
     assert err.splitlines()[-1].startswith(f"error: {says}")
+
+
+def test_a_head_that_has_just_started_is_asked_again(client: Client, run: Callable[..., Said]) -> None:
+    client.refusal = "No available agent to submit job, please try again later."
+    code, _, err = run(*TRAIN, *PLACE)
+    assert code == 0, err
+    assert len(client.submitted) == 1
 
 
 def test_the_address_that_is_given_counts(
