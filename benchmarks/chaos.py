@@ -32,7 +32,7 @@ from common import finish, say, spread
 
 from msd_ray.cluster.connect import listen_on_loopback
 from msd_ray.runs.journal import read_journal, read_student_journal
-from msd_ray.runs.setting import Setting
+from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store, read_manifest
 
 os.environ.update(
@@ -46,7 +46,7 @@ listen_on_loopback(None)
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from msd_ray.cluster.run import train  # noqa: E402
+from msd_ray.cluster.train import train  # noqa: E402
 
 MOST = 4
 """Nodes beside the head at any one time."""
@@ -159,13 +159,13 @@ def overrides(images: int, students: int, workers: list[int]) -> list[str]:
     ]
 
 
-def trained(setting: Setting, nodes: Nodes, events: int, patience: tuple[float, float]) -> Ear:
+def trained(context: RunContext, nodes: Nodes, events: int, patience: tuple[float, float]) -> Ear:
     """Trains the setting in a thread while this one strikes, so many times."""
     ear, errors = Ear(), list[BaseException]()
 
     def work() -> None:
         try:
-            train(setting.plan, setting.store, setting.cache, None, ear)
+            train(context.plan, context.store, context.cache, None, ear)
         except BaseException as error:
             errors.append(error)
 
@@ -256,7 +256,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["MSD_RAY_CACHE"] = f"{temporary}/cache"
         alone, disturbed = (
-            Setting.of("toy2d", overrides(args.images, args.students, args.workers), f"{temporary}/{name}")
+            RunContext.of("toy2d", overrides(args.images, args.students, args.workers), f"{temporary}/{name}")
             for name in ("alone", "disturbed")
         )
         with cluster_of(2, args.seed) as nodes:

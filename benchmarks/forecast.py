@@ -1,7 +1,7 @@
 """What `msd-ray plan` predicts of a run on this machine, against the run.
 
 The steps are measured and the run is forecast first; then the same plan is trained from its teacher on, on a local Ray
-cluster, through `msd_ray.cluster.run.train`. The features that students are probed with are made before either. To be
+cluster, through `msd_ray.cluster.train.train`. The features that students are probed with are made before either. To be
 run on a machine that does nothing else: the forecast supposes that.
 
     python benchmarks/forecast.py [--recipe digits] [KEY=VALUE ...] [--quick]
@@ -21,13 +21,13 @@ from common import finish, say, spread
 
 from msd_ray.cluster.connect import listen_on_loopback
 from msd_ray.cluster.planning.forecast import RAY, Ahead, Forecast, forecast
+from msd_ray.profiling.plan_times import time_plan
 from msd_ray.runs.nodes import this_machine
-from msd_ray.runs.setting import Setting
-from msd_ray.runs.standing import Standing, read_standing
-from msd_ray.runs.timing import time_plan
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.run_status import RunStatus, read_status
 
 if TYPE_CHECKING:
-    from msd_ray.cluster.status import Status
+    from msd_ray.cluster.work import StudentState
 
 SHORT = ["teacher.images=16_000", "stages.dm.images=2_880", "stages.adm.images=960"]
 QUICK = ["teacher.images=25_600", "stages.dm.images=2_560", "training.checkpoint_every=1_280"]
@@ -43,7 +43,7 @@ class Stopwatch:
     def note(self, line: str) -> None:
         say(f"  {line}")
 
-    def watch(self, statuses: "list[Status]") -> None:
+    def watch(self, statuses: "list[StudentState]") -> None:
         self.begun.setdefault(statuses[0].name == "teacher", time.perf_counter())
 
     @property
@@ -51,31 +51,31 @@ class Stopwatch:
         return self.begun[False] - self.begun[True]
 
 
-def trained(setting: Setting) -> tuple[float, float, Standing]:
+def trained(context: RunContext) -> tuple[float, float, RunStatus]:
     """Wall seconds of a whole run and of its teacher's training, and how the run stood at its end."""
-    from msd_ray.cluster.run import train  # imports ray, which the processes that time the plan must not
+    from msd_ray.cluster.train import train  # imports ray, which the processes that time the plan must not
 
     watch, begin = Stopwatch(), time.perf_counter()
-    train(setting.plan, setting.store, setting.cache, None, watch)
-    return time.perf_counter() - begin, watch.teacher_seconds, read_standing(setting.store)
+    train(context.plan, context.store, context.cache, None, watch)
+    return time.perf_counter() - begin, watch.teacher_seconds, read_status(context.store)
 
 
-def compared(predicted: Forecast, wall: float, teacher: float, standing: Standing) -> dict[str, Any]:
+def compared(predicted: Forecast, wall: float, teacher: float, status: RunStatus) -> dict[str, Any]:
     """The figures. `is_within` says whether wall time and every student's images/s are as close as they should be."""
-    measured = {s.name: s.images / s.seconds for s in standing.students}
+    measured = {s.name: s.images / s.seconds for s in status.students}
     rates = [s.images_per_second / measured[s.name] for s in predicted.students]
     ratio = predicted.seconds / wall
     return {
         "wall_seconds": {"predicted": predicted.seconds, "measured": wall, "ratio": ratio},
         "teacher_seconds": {"predicted": predicted.teacher_seconds, "measured": teacher},
-        "slot_hours": {"predicted": predicted.slot_hours, "measured": standing.slot_seconds / 3600},
+        "slot_hours": {"predicted": predicted.slot_hours, "measured": status.slot_seconds / 3600},
         "images_per_second": {
             "predicted": {s.name: s.images_per_second for s in predicted.students},
             "measured": measured,
             "ratio": spread(rates),
         },
         "replicas_needed": predicted.replicas_needed,
-        "waited": {s.name: s.waited for s in standing.students},
+        "waited": {s.name: s.waited for s in status.students},
         "within": CLOSE,
         "is_within": all(abs(r - 1) <= CLOSE for r in [ratio, *rates]),
     }
@@ -90,17 +90,17 @@ def main() -> None:
     recipe, overrides = ("toy2d", QUICK) if args.quick else (args.recipe, args.overrides or SHORT)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MSD_RAY_CACHE"] = f"{folder}/cache"  # no teacher is there, nor pairs
-        setting = Setting.of(recipe, overrides, f"{folder}/run")
-        say(f"features: {setting.features.name}")
-        timing = time_plan(setting.plan)
+        context = RunContext.of(recipe, overrides, f"{folder}/run")
+        say(f"features: {context.features.name}")
+        timing = time_plan(context.plan)
         if timing is None:
             raise SystemExit("the recipe's networks are too large to be tried on this machine")
-        predicted = forecast(setting.plan, timing, this_machine().each(), Ahead(teacher=True, ray=RAY))
+        predicted = forecast(context.plan, timing, this_machine().each(), Ahead(teacher=True, ray=RAY))
         say(f"forecast: {predicted.seconds:.0f} s")
         listen_on_loopback(None)
-        wall, teacher, standing = trained(setting)
+        wall, teacher, status = trained(context)
         say(f"measured: {wall:.0f} s")
-        figures = compared(predicted, wall, teacher, standing)
+        figures = compared(predicted, wall, teacher, status)
     finish("forecast", {"recipe": recipe, "overrides": overrides, "timing": asdict(timing), **figures})
 
 

@@ -28,8 +28,8 @@ from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.objectives import OBJECTIVES, Pairs
 from msd_ray.teachers import LocalTeacher
 from msd_ray.training.config import StageConfig, TrainingConfig
-from msd_ray.training.spec import Extras, StudentSpec
-from msd_ray.training.student import StudentTrainer
+from msd_ray.training.student_spec import Extras, StudentSpec
+from msd_ray.training.student_trainer import StudentTrainer
 
 DIGITS = DenoiserSpec(UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
 IMAGENET64 = DenoiserSpec(UNetConfig(channels=128, multipliers=(1, 2, 2, 4), blocks=2, dropout=0.0), (3, 64, 64), 1000)

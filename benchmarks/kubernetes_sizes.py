@@ -7,9 +7,9 @@ import argparse
 
 from common import finish, say
 
-from msd_ray.serving.core.catalogue import StudentFacts, Version, content_hash
-from msd_ray.serving.core.config import ServeConfig, StudentConfig
-from msd_ray.serving.graph.manifest import as_yaml
+from msd_ray.serving.serve_apps.manifest import as_yaml
+from msd_ray.serving.service.config import ServeConfig, StudentConfig
+from msd_ray.serving.service.versions import StudentFacts, Version, content_hash
 
 LIMIT = 1_500_000
 """Bytes of an object that etcd takes by default."""

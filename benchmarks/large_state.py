@@ -28,9 +28,9 @@ from common import finish, say
 from msd_ray.data import load_data
 from msd_ray.ensemble import Ensemble
 from msd_ray.recipes import load_recipe
-from msd_ray.runs.directory import assemble, checkpoints_of
 from msd_ray.runs.plan import Plan, make_plan
-from msd_ray.runs.teacher import keep_teacher
+from msd_ray.runs.run_directory import assemble, checkpoints_of
+from msd_ray.runs.teacher_cache import keep_teacher
 from msd_ray.storage import Chunks, Store
 from msd_ray.training.state import State, tensors_of
 
@@ -51,10 +51,10 @@ def plan_of(method: str, width: int) -> Plan:
 
 def training(plan: Plan, store: Store, images: int) -> Any:
     """The student, with its newest checkpoint if there is one, to be trained on so many images."""
-    from msd_ray.cluster.students import StudentTask, Surroundings
+    from msd_ray.cluster.students import RunInputs, StudentTask
 
     recipe, job = plan.recipe, plan.jobs[0]
-    around = Surroundings(recipe.data, recipe.evaluation, store.child("cache"), store.child("teacher"), None, 0.0)
+    around = RunInputs(recipe.data, recipe.evaluation, store.child("cache"), store.child("teacher"), None, 0.0)
     return StudentTask(job.spec, checkpoints_of(store, job).store, around, images).open()
 
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
-from msd_ray.cluster.measuring import Measuring
+from msd_ray.cluster.student_evaluation import StudentEvaluation
 from msd_ray.cluster.students import StudentTask, StudentTraining
 from msd_ray.cluster.work import Progress
 from msd_ray.teachers import Answer, Teacher
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.saving import Saver
 from msd_ray.training.state import State
-from msd_ray.training.student import StudentTrainer
+from msd_ray.training.student_trainer import StudentTrainer
 
 
 class Clocks:
@@ -98,7 +98,7 @@ class _TimedSaver(Saver):
 
 
 @dataclass(kw_only=True)
-class _TimedMeasuring(Measuring):
+class _TimedMeasuring(StudentEvaluation):
     clocks: Clocks
 
     def measure(self, trainer: StudentTrainer, begin: int) -> float | None:

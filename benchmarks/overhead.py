@@ -44,13 +44,12 @@ from msd_ray.cluster.driver import Driver, Terms  # noqa: E402
 from msd_ray.cluster.pool.client import TeacherPool  # noqa: E402
 from msd_ray.cluster.pool.pool import Pool  # noqa: E402
 from msd_ray.cluster.ray_slots import RaySlots  # noqa: E402
-from msd_ray.cluster.status import Status  # noqa: E402
-from msd_ray.cluster.students import StudentTask, Surroundings  # noqa: E402
-from msd_ray.cluster.work import Work  # noqa: E402
-from msd_ray.runs.directory import folder  # noqa: E402
-from msd_ray.runs.plan import Job  # noqa: E402
-from msd_ray.runs.setting import Setting  # noqa: E402
-from msd_ray.runs.teacher import keep_teacher  # noqa: E402
+from msd_ray.cluster.students import RunInputs, StudentTask  # noqa: E402
+from msd_ray.cluster.work import ScheduledTask, StudentState  # noqa: E402
+from msd_ray.runs.plan import StudentPlan  # noqa: E402
+from msd_ray.runs.run_context import RunContext  # noqa: E402
+from msd_ray.runs.run_directory import folder  # noqa: E402
+from msd_ray.runs.teacher_cache import keep_teacher  # noqa: E402
 from msd_ray.storage import Store  # noqa: E402
 from msd_ray.training.state import State, tensors_of  # noqa: E402
 
@@ -87,7 +86,7 @@ class Observer:
     sweeps: list[tuple[int, Figures]] = field(default_factory=list)
     begin: Callable[[], object] = lambda: None
 
-    def watch(self, statuses: list[Status]) -> None:
+    def watch(self, statuses: list[StudentState]) -> None:
         for s in statuses:
             known = self.seen.setdefault(s.name, [])
             if isinstance(s.progress, MeasuredProgress) and (not known or s.progress.nimg > known[-1].nimg):
@@ -147,21 +146,21 @@ def teacher_processes() -> list[psutil.Process]:
     return [p for p in children if "ray::TeacherActor" in " ".join(p.cmdline())]
 
 
-def ray_round(setting: Setting, jobs: list[Job], store: Store, begin: Callable[[], object]) -> Figures:
-    """One run of all jobs through Ray, as msd_ray.cluster.run does it, but with clocks. begin: called when all are past
-    their first segment."""
-    recipe, cluster = setting.recipe, setting.recipe.cluster
+def ray_round(context: RunContext, jobs: list[StudentPlan], store: Store, begin: Callable[[], object]) -> Figures:
+    """One run of all jobs through Ray, as msd_ray.cluster.train does it, but with clocks. begin: called when all are
+    past their first segment."""
+    recipe, cluster = context.recipe, context.recipe.cluster
     teacher = store.child("teacher")
     pool = Pool(cluster.pool, teacher, recipe.training.precision)
-    around = Surroundings(recipe.data, recipe.evaluation, setting.cache, teacher, cluster.pool, 0.0)
+    around = RunInputs(recipe.data, recipe.evaluation, context.cache, teacher, cluster.pool, 0.0)
 
-    def work(job: Job) -> Work:
+    def work(job: StudentPlan) -> ScheduledTask:
         task = MeasuredTask(StudentTask(job.spec, folder(store, job.directory), around))
-        return Work(job.name, job.spec.images, job.spec.training.checkpoint_every, task)
+        return ScheduledTask(job.name, job.spec.images, job.spec.training.checkpoint_every, task)
 
     client = TeacherPool(cluster.pool)
     client.use(pool.replicas)
-    warm_up(client, setting, dm_stage(recipe).batch)
+    warm_up(client, context, dm_stage(recipe).batch)
     processes, observer = teacher_processes(), Observer(begin=begin)
     before = sum(cpu_of(p) for p in processes)
     slots = RaySlots(cluster.cpus_per_student, 0.0, lambda: len(jobs))
@@ -174,9 +173,9 @@ def ray_round(setting: Setting, jobs: list[Job], store: Store, begin: Callable[[
     return costs(observer, pool_seconds)
 
 
-def warm_up(pool: TeacherPool, setting: Setting, batch: int) -> None:
+def warm_up(pool: TeacherPool, context: RunContext, batch: int) -> None:
     for _ in range(5):
-        pool(torch.randn(batch, *setting.data.shape), torch.ones(batch), torch.zeros(batch, dtype=torch.long))
+        pool(torch.randn(batch, *context.data.shape), torch.ones(batch), torch.zeros(batch, dtype=torch.long))
 
 
 def costs(observer: Observer, pool_seconds: float) -> Figures:
@@ -211,17 +210,17 @@ def costs(observer: Observer, pool_seconds: float) -> Figures:
     }
 
 
-def jobs_of(setting: Setting, args: argparse.Namespace, seed: int) -> list[Job]:
+def jobs_of(context: RunContext, args: argparse.Namespace, seed: int) -> list[StudentPlan]:
     """The recipe's students, but DM alone, `args.images` long."""
-    stages = {"dm": replace(dm_stage(setting.recipe), images=args.images)}
-    jobs = setting.plan.groups[0].jobs
+    stages = {"dm": replace(dm_stage(context.recipe), images=args.images)}
+    jobs = context.plan.groups[0].jobs
     training = replace(
-        setting.recipe.training, checkpoint_every=args.segment or setting.recipe.training.checkpoint_every
+        context.recipe.training, checkpoint_every=args.segment or context.recipe.training.checkpoint_every
     )
     return [replace(job, spec=replace(job.spec, stages=stages, seed=seed, training=training)) for job in jobs]
 
 
-def one_round(setting: Setting, args: argparse.Namespace, store: Store, seed: int) -> Figures:
+def one_round(context: RunContext, args: argparse.Namespace, store: Store, seed: int) -> Figures:
     """Everything once, in the opposite order every second time."""
     figures: Figures = {}
 
@@ -229,15 +228,15 @@ def one_round(setting: Setting, args: argparse.Namespace, store: Store, seed: in
         figures["plain_alone"] = PlainLoop(args, args.plain_images, seed, 0).cost()
 
     def through_ray() -> None:
-        teacher = random_teacher(setting.plan.teacher)
+        teacher = random_teacher(context.plan.teacher)
         facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
-        keep_teacher(store.child("teacher"), setting.plan.teacher, State({"ema": tensors_of(teacher)}, facts))
+        keep_teacher(store.child("teacher"), context.plan.teacher, State({"ema": tensors_of(teacher)}, facts))
         beside: list[PlainLoop] = []
 
         def begin() -> None:
             beside.append(PlainLoop(args, args.plain_images // 2, seed, NICENESS))
 
-        figures.update(ray_round(setting, jobs_of(setting, args, seed), store, begin))
+        figures.update(ray_round(context, jobs_of(context, args, seed), store, begin))
         if not beside:
             raise SystemExit("a student was done before all had begun: give it more --images")
         figures["plain"] = beside[0].cost()
@@ -245,7 +244,7 @@ def one_round(setting: Setting, args: argparse.Namespace, store: Store, seed: in
     phases = [alone, through_ray]
     for phase in phases[:: -1 if seed % 2 else 1]:
         phase()
-    return with_ratios(figures, setting.recipe.training.checkpoint_every)
+    return with_ratios(figures, context.recipe.training.checkpoint_every)
 
 
 def with_ratios(figures: Figures, every: int) -> Figures:
@@ -282,12 +281,12 @@ def main() -> None:
     torch.set_num_threads(1)
     rounds = []
     with tempfile.TemporaryDirectory() as temporary:
-        setting = Setting.of(args.recipe, [f"partition.k={2 if args.quick else 4}"], f"{temporary}/run")
+        context = RunContext.of(args.recipe, [f"partition.k={2 if args.quick else 4}"], f"{temporary}/run")
         with connected() as where:
             say(where)
             for seed in range(args.rounds):
                 say(f"round {seed + 1} of {args.rounds}")
-                rounds.append(one_round(setting, args, Store(f"{temporary}/round-{seed}"), seed))
+                rounds.append(one_round(context, args, Store(f"{temporary}/round-{seed}"), seed))
                 say(f"  ratio {rounds[-1]['ratio']:.3f}, over a loop alone {rounds[-1]['ratio_alone']:.3f}")
     names = sorted(set.intersection(*(set(r) for r in rounds)), key=list(rounds[0]).index)
     finish(
@@ -295,11 +294,11 @@ def main() -> None:
         {
             "device": "cpu",
             "recipe": args.recipe,
-            "students": len(setting.plan.groups[0].jobs),
-            "batch": dm_stage(setting.recipe).batch,
+            "students": len(context.plan.groups[0].jobs),
+            "batch": dm_stage(context.recipe).batch,
             "images_per_student": args.images,
             "images_plain": args.plain_images,
-            "checkpoint_every": args.segment or setting.recipe.training.checkpoint_every,
+            "checkpoint_every": args.segment or context.recipe.training.checkpoint_every,
             "joint": args.joint,
             "rounds": args.rounds,
             "seeds": list(range(args.rounds)),

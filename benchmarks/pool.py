@@ -29,12 +29,12 @@ listen_on_loopback(None)  # before anything imports ray
 import ray  # noqa: E402
 from asker import Asker  # noqa: E402
 
-from msd_ray.cluster.pool.measuring import ReplicaMetrics  # noqa: E402
 from msd_ray.cluster.pool.pool import Pool  # noqa: E402
+from msd_ray.cluster.pool.replica_metrics import ReplicaMetrics  # noqa: E402
 from msd_ray.networks import DenoiserSpec  # noqa: E402
 from msd_ray.recipes import PoolConfig  # noqa: E402
-from msd_ray.runs.setting import Setting  # noqa: E402
-from msd_ray.runs.teacher import keep_teacher  # noqa: E402
+from msd_ray.runs.run_context import RunContext  # noqa: E402
+from msd_ray.runs.teacher_cache import keep_teacher  # noqa: E402
 from msd_ray.storage import Store  # noqa: E402
 from msd_ray.training.state import State, tensors_of  # noqa: E402
 
@@ -118,9 +118,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     with tempfile.TemporaryDirectory() as temporary:
-        setting, teacher = Setting.of(args.recipe, None, f"{temporary}/run"), Store(f"{temporary}/teacher")
-        args.batch = args.batch or dm_stage(setting.recipe).batch
-        spec = setting.plan.teacher
+        context, teacher = RunContext.of(args.recipe, None, f"{temporary}/run"), Store(f"{temporary}/teacher")
+        args.batch = args.batch or dm_stage(context.recipe).batch
+        spec = context.plan.teacher
         facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
         keep_teacher(teacher, spec, State({"ema": tensors_of(random_teacher(spec))}, facts))
         with connected() as where:

@@ -22,8 +22,8 @@ from chaos import victims
 from common import cpus, finish, say, spread
 
 import ray  # isort: skip
-from msd_ray.cluster.run import train
-from msd_ray.runs.setting import Setting
+from msd_ray.cluster.train import train
+from msd_ray.runs.run_context import RunContext
 
 BATCH = 32
 BEFORE = 10.0
@@ -72,11 +72,11 @@ def strike(clock: Clock, rng: random.Random) -> tuple[str, float, float]:
     return victim, killed, back
 
 
-def measured(setting: Setting, deaths: int, students: int) -> tuple[list[float], list[float]]:
+def measured(context: RunContext, deaths: int, students: int) -> tuple[list[float], list[float]]:
     """Seconds of each recovery, and the others' speed during it over that before."""
     clock, rng = Clock(), random.Random(0)
     thread = threading.Thread(
-        target=lambda: train(setting.plan, setting.store, setting.cache, None, clock), daemon=True
+        target=lambda: train(context.plan, context.store, context.cache, None, clock), daemon=True
     )
     thread.start()
     seconds, ratios = [], []
@@ -113,7 +113,7 @@ def main() -> None:
             "cluster.teacher=local",
         ]
         ray.init("local", num_cpus=args.students, include_dashboard=False, logging_level="ERROR")
-        seconds, ratios = measured(Setting.of("toy2d", recipe, f"{folder}/run"), deaths, args.students)
+        seconds, ratios = measured(RunContext.of("toy2d", recipe, f"{folder}/run"), deaths, args.students)
         ray.shutdown()
     finish(
         "recovery",

@@ -1,6 +1,6 @@
 """The driver with many students: its CPU time per segment and its memory, on a cluster that is simulated.
 
-The real Driver, Scheduler and Board run against SimulatedSlots: students take turns on fewer slots, nodes vanish and
+The real Driver, Scheduler and Monitor run against SimulatedSlots: students take turns on fewer slots, nodes vanish and
 others join throughout. Only the driver's own time counts, not the simulation's. There are no Ray calls in it: a segment
 through Ray costs the driver one remote call, one wait and one get more.
 
@@ -25,15 +25,14 @@ from typing import Any
 from common import finish, say
 from pyarrow import fs
 
-from msd_ray.cluster.board import Board
 from msd_ray.cluster.driver import Driver, Terms
+from msd_ray.cluster.monitor import Monitor
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
-from msd_ray.cluster.status import Status
-from msd_ray.cluster.support import NoPool
-from msd_ray.cluster.work import Work
+from msd_ray.cluster.slots import NoPool
+from msd_ray.cluster.work import ScheduledTask, StudentState
 from msd_ray.runs.journal import STUDENTS, read_journal
 from msd_ray.runs.lease import held
-from msd_ray.runs.standing import read_standing
+from msd_ray.runs.run_status import read_status
 from msd_ray.storage import Store
 
 PACE = Pace(image=0.01, segment=1.0, open=3.0, start=5.0)
@@ -46,7 +45,7 @@ class Deaf:
     def note(self, line: str) -> None:
         pass
 
-    def watch(self, statuses: list[Status]) -> None:
+    def watch(self, statuses: list[StudentState]) -> None:
         pass
 
 
@@ -84,17 +83,17 @@ def incidents(nodes: int, seconds: float, rng: random.Random) -> list[Incident]:
 
 def measured(students: int, seed: int) -> dict[str, float]:
     nodes, rng = max(1, students // 4), random.Random(seed)
-    work = [Work(f"student {i}", SEGMENT * SEGMENTS, SEGMENT, NoTask()) for i in range(students)]
+    work = [ScheduledTask(f"student {i}", SEGMENT * SEGMENTS, SEGMENT, NoTask()) for i in range(students)]
     length = 2 * SEGMENTS * SEGMENT * PACE.image
     slots = TimedSlots([Node(f"n{i}", SLOTS_PER_NODE) for i in range(nodes)], PACE, incidents(nodes, length, rng))
     with tempfile.TemporaryDirectory() as folder:
-        board = Board(Store(folder), 0.0, Deaf(), [])
-        driver = Driver(work, slots, Terms(), board, NoPool())
+        monitor = Monitor(Store(folder), 0.0, Deaf(), [])
+        driver = Driver(work, slots, Terms(), monitor, NoPool())
         start = time.process_time()
         statuses = driver.run()
         seconds = time.process_time() - start - slots.spent
         start = time.process_time()
-        board.write()
+        monitor.write()
         writing = time.process_time() - start
     assert all(s.state == "done" for s in statuses)
     segments = students * SEGMENTS
@@ -136,7 +135,7 @@ class Truth:
     def note(self, line: str) -> None:
         pass
 
-    def watch(self, statuses: list[Status]) -> None:
+    def watch(self, statuses: list[StudentState]) -> None:
         now = time.time()
         self.still = max(self.still, now - self.times[-1]) if self.times else 0.0
         self.times.append(now)
@@ -159,16 +158,16 @@ class Reader(threading.Thread):
         while not self.over.wait(1.0):
             if not self._store.exists("status.json"):
                 continue
-            begun, standing = time.time(), read_standing(self._store)
+            begun, status = time.time(), read_status(self._store)
             self.read += 1
-            self.behind = max(self.behind, begun - standing.time)
-            said = sum(s.nimg for s in standing.students)
-            self.wrong += standing.stale or said != self._truth.at(standing.time)
+            self.behind = max(self.behind, begun - status.time)
+            said = sum(s.nimg for s in status.students)
+            self.wrong += status.stale or said != self._truth.at(status.time)
 
 
 def on_slow_storage(students: int, seed: int, milliseconds: float) -> dict[str, float]:
     nodes, rng, truth = max(1, students // 4), random.Random(seed), Truth()
-    work = [Work(f"student {i}", SEGMENT * SEGMENTS, SEGMENT, NoTask()) for i in range(students)]
+    work = [ScheduledTask(f"student {i}", SEGMENT * SEGMENTS, SEGMENT, NoTask()) for i in range(students)]
     length = 2 * SEGMENTS * SEGMENT * PACE.image
     slots = Unhurried([Node(f"n{i}", SLOTS_PER_NODE) for i in range(nodes)], PACE, incidents(nodes, length, rng))
     with tempfile.TemporaryDirectory() as folder:
@@ -176,13 +175,13 @@ def on_slow_storage(students: int, seed: int, milliseconds: float) -> dict[str, 
         slow = store._files = Slow(store._files, milliseconds / 1000)
         start = time.monotonic()
         with held(store) as lease:
-            board, reader = Board(store, 0.0, truth, [lease.refuse_if_lost]), Reader(store, truth)
+            monitor, reader = Monitor(store, 0.0, truth, [lease.refuse_if_lost]), Reader(store, truth)
             reader.start()
-            statuses = Driver(work, slots, Terms(), board, NoPool()).run()
+            statuses = Driver(work, slots, Terms(), monitor, NoPool()).run()
             reader.over.set()
             reader.join()
             seconds = time.monotonic() - start
-            board.write(finished=True)
+            monitor.write(finished=True)
             entries = len(read_journal(store.child("logs"), STUDENTS))
     assert all(s.state == "done" for s in statuses)
     return {
@@ -207,7 +206,7 @@ class Unhurried(SimulatedSlots):
 
 
 def memory(students: int, seed: int) -> float:
-    """The most that driver, board and simulation held at a time, in MB. In a run of its own: tracing costs time."""
+    """The most that driver, monitor and simulation held at a time, in MB. In a run of its own: tracing costs time."""
     tracemalloc.start()
     try:
         measured(students, seed)

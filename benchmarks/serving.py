@@ -13,8 +13,8 @@ answered. All but (d) must give the same bytes, which is checked first.
     python benchmarks/serving.py [--quick] [--seconds 8] [--callers 1 4 16 64] [--images 1 4 16] [--run runs/digits]
 
 The last line of standard output is one JSON object. ratios: images per second of (a) over those of the other.
-p50_ms_over_bare: how much longer half of (a)'s requests take than (b)'s. routing_us: from a request's bytes to errands
-for students, in microseconds.
+p50_ms_over_bare: how much longer half of (a)'s requests take than (b)'s. routing_us: from a request's bytes to what its
+students are asked, in microseconds.
 """
 
 import argparse
@@ -37,8 +37,8 @@ from serving_ensembles import Served, trained, untrained  # noqa: E402
 from serving_proxy import METADATA, route  # noqa: E402
 from serving_servers import Connect, bare, bento, free_port, grpc_asker, service  # noqa: E402
 
-from msd_ray.serving.core.catalogue import Version  # noqa: E402
-from msd_ray.serving.core.describe import describe  # noqa: E402
+from msd_ray.serving.service.ensemble_facts import describe  # noqa: E402
+from msd_ray.serving.service.versions import Version  # noqa: E402
 
 SAME = ("service", "proxy", "bare", "bentoml")
 

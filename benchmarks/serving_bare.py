@@ -16,10 +16,10 @@ import torch
 from serving_division import divided
 
 from msd_ray.ensemble import Part, read_description
-from msd_ray.serving.core.config import StudentConfig
-from msd_ray.serving.core.service import Made
-from msd_ray.serving.core.student import StudentAtWork
 from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
+from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.service import StudentImage
+from msd_ray.serving.service.student_worker import StudentAtWork
 from msd_ray.storage import Store
 
 
@@ -37,7 +37,7 @@ class Bare(pb_grpc.EnsembleServiceServicer):
     async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await divided(request, self._owners, self._made)
 
-    async def _made(self, part: int, pairs: list[tuple[int, int]]) -> list[Made]:
+    async def _made(self, part: int, pairs: list[tuple[int, int]]) -> list[StudentImage]:
         return await self._parts[part].make(pairs, "png", 600.0)
 
 

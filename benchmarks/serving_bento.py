@@ -13,7 +13,7 @@ import bentoml
 import torch
 
 from msd_ray.ensemble import Pair, Part, read_description
-from msd_ray.serving.core.images import encoded
+from msd_ray.serving.service.student_worker import encoded
 from msd_ray.storage import Store
 
 VARIABLE = "MSD_RAY_BENCHMARK_ENSEMBLE"

@@ -5,16 +5,16 @@ import time
 import psutil
 from common import spread
 
-from msd_ray.serving.client.request import request_of
-from msd_ray.serving.core.catalogue import Traffic, Version
-from msd_ray.serving.core.limits import Limits
-from msd_ray.serving.core.routing import errands
-from msd_ray.serving.front.messages import wish_of
+from msd_ray.serving.client.messages import request_of
+from msd_ray.serving.gateway.proto_messages import image_request_of
 from msd_ray.serving.generated import ensemble_pb2 as pb
+from msd_ray.serving.service.request import Limits
+from msd_ray.serving.service.routing import part_requests
+from msd_ray.serving.service.versions import Traffic, Version
 
 
 def routing_us(version: Version, images: int, repeats: int = 5, loops: int = 400) -> dict[str, float | int | None]:
-    """Microseconds from the bytes of a request for so many images to errands for students."""
+    """Microseconds from the bytes of a request for so many images to requests to parts for students."""
     classes = [i % len(version.labels) for i in range(images)]
     raw = request_of(classes, classes, "png", "").SerializeToString()
     traffic, limits = Traffic((version,), (1.0,)), Limits()
@@ -22,7 +22,7 @@ def routing_us(version: Version, images: int, repeats: int = 5, loops: int = 400
     for _ in range(repeats):
         begin = time.perf_counter()
         for _ in range(loops):
-            errands(wish_of(pb.GenerateRequest.FromString(raw), limits), traffic)
+            part_requests(image_request_of(pb.GenerateRequest.FromString(raw), limits), traffic)
         took.append(1e6 * (time.perf_counter() - begin) / loops)
     return spread(took)
 

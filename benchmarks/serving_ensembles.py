@@ -11,10 +11,10 @@ from torch import Tensor
 from msd_ray.ensemble import Member, Sampling, save_ensemble
 from msd_ray.networks import DenoiserSpec
 from msd_ray.partition import PartitionConfig, fit
-from msd_ray.runs.directory import ensemble_folder
 from msd_ray.runs.plan import Plan
-from msd_ray.runs.setting import Setting
-from msd_ray.runs.teacher import load_teacher
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.run_directory import ensemble_folder
+from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
 
 STEPS = 18  # of Heun's method: 35 evaluations of the network
@@ -30,7 +30,7 @@ class Served:
 
 def untrained(recipe: str, overrides: list[str], where: str) -> Served:
     """Random weights of the sizes that a recipe asks for, saved below `where`."""
-    plan = Setting.of(recipe, overrides, None).plan
+    plan = RunContext.of(recipe, overrides, None).plan
     partition = plan.groups[0].partition
     members = [
         Member(i, partition.conditions_of(i), plan.student, plan.recipe.noise.sigma_init, 0, weights(plan.student, i))
@@ -44,7 +44,7 @@ def untrained(recipe: str, overrides: list[str], where: str) -> Served:
 def trained(run: str, where: str) -> Served:
     """The ensemble of a run and its teacher, of which a copy is saved below `where`."""
     store = Store(run)
-    plan = Setting.of_run(store, []).plan
+    plan = RunContext.of_run(store, []).plan
     _save_teacher(plan, load_teacher(store.child("teacher")).state_dict(), f"{where}/teacher")
     return Served(ensemble_folder(run).uri, f"{where}/teacher")
 

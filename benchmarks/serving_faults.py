@@ -45,8 +45,8 @@ PORT, HTTP_PORT = 19321, 19322
 SERVE = [sys.executable, "-m", "msd_ray", "serve"]
 VICTIMS = {
     "student": "ServeReplica:msd-ray-part-",
-    "front, which is the router": "ServeReplica:msd-ray:Front",
-    "ledger": "ServeReplica:msd-ray-ledger",
+    "gateway, which is the router": "ServeReplica:msd-ray:Gateway",
+    "versions": "ServeReplica:msd-ray-versions",
     "controller of Serve": "ServeController",
     "HTTP proxy of Serve": "ProxyActor",
 }
@@ -190,7 +190,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         uri = args.ensemble or random_ensemble(Path(folder) / "first", 1)
         second = args.second or random_ensemble(Path(folder) / "second", 2)
-        line = [*SERVE, uri, "--port", str(PORT), "--http-port", str(HTTP_PORT), "front.access_log=false"]
+        line = [*SERVE, uri, "--port", str(PORT), "--http-port", str(HTTP_PORT), "gateway.access_log=false"]
         line += [f"students.{key}_replicas={args.replicas}" for key in ("max", "min")]
         service = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
         assert service.stdout

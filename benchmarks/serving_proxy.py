@@ -10,8 +10,8 @@ from ray import serve
 from ray.serve.config import HTTPOptions, gRPCOptions
 from serving_division import divided
 
-from msd_ray.serving.core.catalogue import Version
-from msd_ray.serving.graph.names import part_app
+from msd_ray.serving.serve_apps.app_names import part_app
+from msd_ray.serving.service.versions import Version
 
 APP = "proxy"
 QUIET = {"log_level": "WARNING", "enable_access_log": False}

@@ -21,10 +21,10 @@ from serving_load import Ask
 from serving_proxy import open_proxy
 
 from msd_ray.cluster.connect import connected
-from msd_ray.serving.client.request import request_of
-from msd_ray.serving.core.load import parse_config
+from msd_ray.serving.client.messages import request_of
 from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
-from msd_ray.serving.graph.start import serving
+from msd_ray.serving.serve_apps.serve import serving
+from msd_ray.serving.service.config import parse_config
 
 HERE = Path(__file__).parent
 Connect = Callable[[], AbstractAsyncContextManager[Ask]]
@@ -35,8 +35,8 @@ def service(uri: str, proxy_port: int) -> Iterator[Connect]:
     """Ours, as it is by default but for the access log, which no other has. proxy_port: where Serve's own gRPC proxy
     listens as well; 0 for not at all."""
     port, http_port = free_port(), free_port()
-    front = {"port": port, "http_port": http_port, "access_log": False}
-    config = parse_config({"front": front, "students": {"placement": "dedicated"}})
+    gateway = {"port": port, "http_port": http_port, "access_log": False}
+    config = parse_config({"gateway": gateway, "students": {"placement": "dedicated"}})
     with connected():
         if proxy_port:
             open_proxy(proxy_port, http_port)

@@ -31,9 +31,9 @@ import psutil
 from common import finish, say, spread
 from job_cluster import Job, job_cluster
 
-from msd_ray.runs.standing import read_standing
+from msd_ray.runs.run_status import read_status
 from msd_ray.storage import Store, read_manifest
-from msd_ray.sweep.ledger import Ledger
+from msd_ray.sweep.sweep_journal import SweepJournal
 
 LIMIT, LEFT = 20.0, 60.0
 SHORT = [
@@ -129,6 +129,8 @@ def stopped(command: Any, after: float, begun: bool = True) -> Moment | None:
     start = time.monotonic()
     driver.send_signal(signal.SIGTERM)
     code, seconds = command.ended(3 * LIMIT), time.monotonic() - start
+    if code == 0:  # all was done already, and it was only ending
+        return None
     _, left = psutil.wait_procs(children, timeout=LEFT)
     said = command.said().removeprefix(during)
     return Moment(
@@ -144,7 +146,7 @@ def stopped(command: Any, after: float, begun: bool = True) -> Moment | None:
 
 def says_stopped(run_dir: Path) -> bool:
     """Also where no status has been written yet."""
-    return not (run_dir / "status.json").exists() or read_standing(Store(str(run_dir))).stopped
+    return not (run_dir / "status.json").exists() or read_status(Store(str(run_dir))).stopped
 
 
 def sequence(
@@ -191,7 +193,7 @@ def records(run_dir: Path) -> list[Any]:
     """Choice, state and reports of each trial, but for what a clock measured."""
     return [
         (r.choice, r.state, [replace(report, **dict.fromkeys(CLOCKS, 0.0)) for report in r.reports])
-        for r in Ledger(Store(str(run_dir))).records
+        for r in SweepJournal(Store(str(run_dir))).records
     ]
 
 

@@ -22,10 +22,10 @@ from common import finish, say
 
 from msd_ray.errors import UserError
 from msd_ray.evaluation import load_features
-from msd_ray.runs.setting import Setting
-from msd_ray.runs.teacher import train_here
-from msd_ray.sweep.family import Family
-from msd_ray.sweep.load import load_definition
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.teacher_cache import train_here
+from msd_ray.sweep.definition import load_definition
+from msd_ray.sweep.recipe_space import RecipeSpace
 
 QUICK = """\
 name: quick
@@ -49,23 +49,23 @@ def seconds_of(*arguments: str) -> float:
     return time.perf_counter() - begin
 
 
-def recipes_of(family: Family, folder: Path) -> list[Path]:
+def recipes_of(recipe_space: RecipeSpace, folder: Path) -> list[Path]:
     """The trials' recipes as files. Raises UserError where the sweep does not know them beforehand."""
-    definition = family.definition
-    if family.listed is None or definition.scheduler.kind != "none" or definition.trials.concurrent != 1:
+    definition = recipe_space.definition
+    if recipe_space.listed is None or definition.scheduler.kind != "none" or definition.trials.concurrent != 1:
         raise UserError("give a definition with a grid or random search, one trial at a time and no scheduler")
     paths = []
-    for number, choice in enumerate(family.listed):
+    for number, choice in enumerate(recipe_space.listed):
         paths.append(folder / f"{number:04d}.yaml")
-        paths[-1].write_text(json.dumps(family.recipe(number, choice).to_json()))
+        paths[-1].write_text(json.dumps(recipe_space.recipe(number, choice).to_json()))
     return paths
 
 
 def warm_cache(recipe: Path) -> None:
     """Puts what both ways take from the cache into it."""
-    setting = Setting.of(str(recipe), None, None)
-    train_here(setting.plan, setting.cache, say)
-    load_features(setting.recipe.evaluation.features, setting.data, setting.cache)
+    context = RunContext.of(str(recipe), None, None)
+    train_here(context.plan, context.cache, say)
+    load_features(context.recipe.evaluation.features, context.data, context.cache)
 
 
 def arguments() -> argparse.Namespace:
@@ -83,8 +83,8 @@ def main() -> None:
         if args.quick:
             args.definition = str(folder / "quick.yaml")
             Path(args.definition).write_text(QUICK)
-        family = Family.of(load_definition(args.definition))
-        recipes = recipes_of(family, folder)
+        recipe_space = RecipeSpace.of(load_definition(args.definition))
+        recipes = recipes_of(recipe_space, folder)
         warm_cache(recipes[0])
         together = seconds_of("sweep", args.definition, "--run-dir", str(folder / "sweep"))
         say(f"sweep: {together:.1f} s")
@@ -95,7 +95,7 @@ def main() -> None:
     finish(
         "sweep_overhead",
         {
-            "definition": family.definition.name,
+            "definition": recipe_space.definition.name,
             "trials": len(alone),
             "quick": args.quick,
             "ratio": together / sum(alone),

@@ -74,32 +74,32 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Distil a teacher into an ensemble, evaluate it and write its report. Run again, it goes on where it stopped."""
-    from msd_ray.runs.setting import Setting
+    from msd_ray.runs.run_context import RunContext
 
-    setting = Setting.of(recipe, overrides, run_dir)
+    context = RunContext.of(recipe, overrides, run_dir)
     if dry_run:
-        _print_plan(setting, None, as_json)
+        _print_plan(context, None, as_json)
         return
     from msd_ray.cluster.connect import listen_on_loopback
-    from msd_ray.runs.standing import mark_stopped
+    from msd_ray.runs.run_status import mark_stopped
 
     listen_on_loopback(address)
-    from msd_ray.cluster.run import train as train_plan
+    from msd_ray.cluster.train import train as train_plan
 
-    plan, STOP.resumable, rows = setting.plan, True, list[Any]()
-    stopped = partial(mark_stopped, setting.store)
+    plan, STOP.resumable, rows = context.plan, True, list[Any]()
+    stopped = partial(mark_stopped, context.store)
     with Watcher() as watcher, STOP.before_the_end(stopped):
         train_plan(
             plan,
-            setting.store,
-            setting.cache,
+            context.store,
+            context.cache,
             address,
             watcher,
-            then=lambda: rows.extend(_evaluated(setting, address, watcher)),
+            then=lambda: rows.extend(_evaluated(context, address, watcher)),
         )
     _print_rows(rows, as_json)
     if not as_json:
-        out.print(f"report: {setting.store.uri}/report.html", soft_wrap=True)
+        out.print(f"report: {context.store.uri}/report.html", soft_wrap=True)
 
 
 @app.command()
@@ -113,21 +113,21 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print what `train` would do, how long it would take and what it would cost, from steps measured here."""
-    from msd_ray.runs.setting import Setting
+    from msd_ray.runs.run_context import RunContext
 
-    _print_plan(Setting.of(recipe, overrides, run_dir), cluster, as_json)
+    _print_plan(RunContext.of(recipe, overrides, run_dir), cluster, as_json)
 
 
 @teacher_app.command("train")
 def train_teacher(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Train a recipe's teacher in this process, without Ray, into the cache that `train` looks in first."""
-    from msd_ray.runs.setting import Setting
-    from msd_ray.runs.teacher import train_here
+    from msd_ray.runs.run_context import RunContext
+    from msd_ray.runs.teacher_cache import train_here
 
-    setting = Setting.of(recipe, overrides, None)
-    folder = train_here(setting.plan, setting.cache, err.print)
+    context = RunContext.of(recipe, overrides, None)
+    folder = train_here(context.plan, context.cache, err.print)
     if as_json:
-        out.print_json(json.dumps({"teacher": folder.uri, "parameters": setting.plan.teacher.parameters()}))
+        out.print_json(json.dumps({"teacher": folder.uri, "parameters": context.plan.teacher.parameters()}))
     else:
         out.print(f"teacher: {folder.uri}", soft_wrap=True)
 
@@ -174,7 +174,7 @@ def evaluate(
 
     listen_on_loopback(address)
     from msd_ray.cluster.evaluation import measuring
-    from msd_ray.runs.results import evaluate_uri
+    from msd_ray.runs.run_results import evaluate_uri
 
     with Watcher() as watcher, measuring(address, watcher) as complete:
         rows = evaluate_uri(run, overrides or [], complete, watcher.note)
@@ -188,7 +188,7 @@ def report(run: Run, address: Address = None) -> None:
 
     listen_on_loopback(address)
     from msd_ray.cluster.evaluation import measuring
-    from msd_ray.runs.results import report_uri
+    from msd_ray.runs.run_results import report_uri
 
     with Watcher() as watcher, measuring(address, watcher) as complete:
         written = report_uri(run, complete, watcher.note)
@@ -199,17 +199,17 @@ def report(run: Run, address: Address = None) -> None:
 @app.command()
 def status(run: Run, as_json: AsJson = False) -> None:
     """Print how a run stands: its students, slots and teacher pool, the time left, what it cost; from any machine."""
-    from msd_ray.runs.standing import read_standing
+    from msd_ray.runs.run_status import read_status
     from msd_ray.storage import Store
-    from msd_ray.terminal import standing_lines, standing_rows
+    from msd_ray.terminal import status_lines, status_rows
 
-    standing = read_standing(Store(run))
+    status = read_status(Store(run))
     if as_json:
-        out.print_json(json.dumps(standing.to_json()))
+        out.print_json(json.dumps(status.to_json()))
         return
-    for line in standing_lines(standing):
+    for line in status_lines(status):
         out.print(line, soft_wrap=True, highlight=False, markup=False)
-    wide.print(table(*standing_rows(standing)))
+    wide.print(table(*status_rows(status)))
 
 
 @app.command()
@@ -230,7 +230,7 @@ def reproduce(
 
     listen_on_loopback(address)
     from msd_ray import reproduce as experiments
-    from msd_ray.reproduce.page import grid, write_page
+    from msd_ray.reproduce.experiment_page import grid, write_page
     from msd_ray.storage import Store, refuse_unwritable
 
     if name not in experiments.EXPERIMENTS:
@@ -254,13 +254,13 @@ def reproduce(
         out.print(uri, soft_wrap=True)
 
 
-def _evaluated(setting: Any, address: str | None, watcher: Watcher) -> list[Any]:
+def _evaluated(context: Any, address: str | None, watcher: Watcher) -> list[Any]:
     """The rows of a finished run, measured where the students were trained."""
     from msd_ray.cluster.evaluation import measuring
-    from msd_ray.runs.results import evaluate_once
+    from msd_ray.runs.run_results import evaluate_once
 
     with measuring(address, watcher) as complete:
-        return evaluate_once(setting, complete, watcher.note)
+        return evaluate_once(context, complete, watcher.note)
 
 
 def _print_rows(rows: Any, as_json: bool) -> None:
@@ -274,14 +274,14 @@ def _print_rows(rows: Any, as_json: bool) -> None:
         out.print(remark, soft_wrap=True, markup=False, highlight=False)
 
 
-def _print_plan(setting: Any, nodes: str | None, as_json: bool) -> None:
-    from msd_ray.cluster.planning.outlook import outlook
-    from msd_ray.runs.describe import describe
-    from msd_ray.runs.room import room_line
+def _print_plan(context: Any, nodes: str | None, as_json: bool) -> None:
+    from msd_ray.cluster.planning.forecast import outlook
+    from msd_ray.runs.disk_needs import room_line
+    from msd_ray.runs.plan import describe
     from msd_ray.terminal import forecast_lines, with_forecast
 
-    facts, found = describe(setting.plan), outlook(setting, nodes)
-    facts["disk"] = room_line(setting.plan, setting.store)
+    facts, found = describe(context.plan), outlook(context, nodes)
+    facts["disk"] = room_line(context.plan, context.store)
     if as_json:
         out.print_json(json.dumps({**facts, "forecast": found and found.to_json()}))
         return

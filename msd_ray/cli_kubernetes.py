@@ -52,13 +52,13 @@ def submit_train(
     dry_run: DryRun = False,
 ) -> None:
     """Train on a cluster. The same command again follows a run that goes on, and resumes one that ended."""
+    from msd_ray.kubernetes.release_values import training
     from msd_ray.kubernetes.rendering import read_values
-    from msd_ray.kubernetes.values_of import training
 
     _check_place(address, run_dir, namespace, context, values, said, force, dry_run)
     own, made = training(read_values(values, said or []), recipe, overrides or [])
     if address:
-        from msd_ray.cluster.jobs import submit, training_job
+        from msd_ray.cluster.ray_jobs import submit, training_job
 
         submit(address, training_job(name or own, made["train"]["recipe"], run_dir), follow, _show, _note)
         return
@@ -80,13 +80,13 @@ def submit_sweep(
     dry_run: DryRun = False,
 ) -> None:
     """Sweep on a cluster. The same command again follows or resumes it."""
+    from msd_ray.kubernetes.release_values import sweeping
     from msd_ray.kubernetes.rendering import read_values
-    from msd_ray.kubernetes.values_of import sweeping
 
     _check_place(address, run_dir, namespace, context, values, said, force, dry_run)
     own, made = sweeping(read_values(values, said or []), definition)
     if address:
-        from msd_ray.cluster.jobs import submit, sweep_job
+        from msd_ray.cluster.ray_jobs import submit, sweep_job
 
         sweep = made["sweep"]
         submit(address, sweep_job(name or own, sweep["definition"], sweep.get("recipe"), run_dir), follow, _show, _note)
@@ -116,10 +116,10 @@ def deploy_start(
     dry_run: DryRun = False,
 ) -> None:
     """Serve an ensemble, or another one in its place, without losing a request. Twice the same changes nothing."""
+    from msd_ray.kubernetes.rayservices import await_healthy, deploy
+    from msd_ray.kubernetes.release_values import serving, where_pods_see_it
     from msd_ray.kubernetes.rendering import read_values, render
-    from msd_ray.kubernetes.services import await_healthy, deploy
-    from msd_ray.kubernetes.values_of import serving, where_pods_see_it
-    from msd_ray.runs.directory import ensemble_folder
+    from msd_ray.runs.run_directory import ensemble_folder
 
     chart_values = read_values(values, said or [])
     uri = where_pods_see_it(ensemble_folder(ensemble), copy_to)
@@ -165,7 +165,7 @@ def deploy_rollback(
     wait: Annotated[float, typer.Option(help="Seconds to wait until it is healthy; 0 for none.")] = 900.0,
 ) -> None:
     """Go back to what was deployed before."""
-    from msd_ray.kubernetes.services import await_healthy, roll_back
+    from msd_ray.kubernetes.rayservices import await_healthy, roll_back
 
     api = _api(context, namespace)
     roll_back(api, name, _note)
@@ -182,7 +182,7 @@ def deploy_scale(
     context: Context = None,
 ) -> None:
     """Give a group of a service's workers another number of pods."""
-    from msd_ray.kubernetes.services import scale
+    from msd_ray.kubernetes.rayservices import scale
 
     scale(_api(context, namespace), name, group, replicas, _note)
 
@@ -196,8 +196,8 @@ def deploy_delete(name: Release, namespace: Namespace = None, context: Context =
 def _submit(
     name: str, values: Any, namespace: str | None, context: str | None, follow: bool, force: bool, dry_run: bool
 ) -> None:
-    from msd_ray.kubernetes.jobs import follow as follow_job
-    from msd_ray.kubernetes.jobs import submit
+    from msd_ray.kubernetes.rayjobs import follow as follow_job
+    from msd_ray.kubernetes.rayjobs import submit
     from msd_ray.kubernetes.rendering import render
 
     if dry_run:
@@ -247,11 +247,11 @@ def _delete(name: str, namespace: str | None, context: str | None, yes: bool) ->
 def _serve_config(uri: str, file: str | None, overrides: list[str] | None) -> str:
     """What `msd-ray serve config` prints."""
     from msd_ray.cluster.connect import listen_on_loopback
-    from msd_ray.serving.core.describe import describe
-    from msd_ray.serving.core.load import load_config
+    from msd_ray.serving.service.config import load_config
+    from msd_ray.serving.service.ensemble_facts import describe
 
     listen_on_loopback(None)
-    from msd_ray.serving.graph.manifest import as_yaml
+    from msd_ray.serving.serve_apps.manifest import as_yaml
 
     return as_yaml(describe(uri), load_config(file, overrides))
 

@@ -41,19 +41,19 @@ def start(
     address: Address = None,
 ) -> None:
     """Serve an ensemble until this is stopped (Ctrl-C); on a local Ray cluster, or the one at --address."""
-    from msd_ray.serving.core.load import load_config
-    from msd_ray.serving.graph.start import serving
+    from msd_ray.serving.serve_apps.serve import serving
+    from msd_ray.serving.service.config import load_config
 
-    front = {"host": host, "port": port, "http_port": http_port, "tokens": tokens}
-    front |= {"tls_cert": tls_cert, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
-    said = [f"front.{key}={json.dumps(value)}" for key, value in front.items() if value is not None]
+    gateway = {"host": host, "port": port, "http_port": http_port, "tokens": tokens}
+    gateway |= {"tls_cert": tls_cert, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
+    said = [f"gateway.{key}={json.dumps(value)}" for key, value in gateway.items() if value is not None]
     settings = load_config(config, [*(overrides or []), *said])
     with serving(ensemble, settings, address, err.print) as ray_address:
-        scheme = "https" if settings.front.tls_cert else "http"
-        at = settings.front.host
-        out.print(f"gRPC:  {at}:{settings.front.port}", highlight=False)
-        if not settings.front.tls_client_ca:
-            out.print(f"HTTP:  {scheme}://{at}:{settings.front.http_port}/", highlight=False)
+        scheme = "https" if settings.gateway.tls_cert else "http"
+        at = settings.gateway.host
+        out.print(f"gRPC:  {at}:{settings.gateway.port}", highlight=False)
+        if not settings.gateway.tls_client_ca:
+            out.print(f"HTTP:  {scheme}://{at}:{settings.gateway.http_port}/", highlight=False)
         out.print(f"update: msd-ray serve update ENSEMBLE --address {ray_address}", highlight=False, soft_wrap=True)
         with STOP.in_order(seconds=None):
             STOP.wait()
@@ -69,7 +69,7 @@ def update(
     as_json: AsJson = False,
 ) -> None:
     """Serve another version, or give one another share, without losing a request. Equal students go on running."""
-    from msd_ray.serving.graph.start import attached
+    from msd_ray.serving.serve_apps.serve import attached
 
     with attached(address) as service:
         _print(service.update(ensemble, name, weight), as_json)
@@ -82,7 +82,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Give all traffic back to a version that is still there, at once."""
-    from msd_ray.serving.graph.start import attached
+    from msd_ray.serving.serve_apps.serve import attached
 
     with attached(address) as service:
         _print(service.roll_back(name), as_json)
@@ -91,7 +91,7 @@ def rollback(
 @serve_app.command()
 def versions(address: Address = None, as_json: AsJson = False) -> None:
     """Print the versions that are served, and the share of the traffic that each gets."""
-    from msd_ray.serving.graph.start import attached
+    from msd_ray.serving.serve_apps.serve import attached
 
     with attached(address) as service:
         _print(service.current()[0], as_json)
@@ -101,12 +101,12 @@ def versions(address: Address = None, as_json: AsJson = False) -> None:
 def write_config(ensemble: EnsembleUri, overrides: Overrides = None, config: ConfigFile = None) -> None:
     """Print a config file for Ray's `serve deploy`, which keeps the service up without this process."""
     from msd_ray.cluster.connect import listen_on_loopback
-    from msd_ray.runs.directory import ensemble_folder
-    from msd_ray.serving.core.describe import describe
-    from msd_ray.serving.core.load import load_config
+    from msd_ray.runs.run_directory import ensemble_folder
+    from msd_ray.serving.service.config import load_config
+    from msd_ray.serving.service.ensemble_facts import describe
 
     listen_on_loopback(None)
-    from msd_ray.serving.graph.manifest import as_yaml
+    from msd_ray.serving.serve_apps.manifest import as_yaml
 
     said = as_yaml(describe(ensemble_folder(ensemble).uri), load_config(config, overrides))
     out.print(said, markup=False, highlight=False, soft_wrap=True)

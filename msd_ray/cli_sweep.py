@@ -41,23 +41,23 @@ def run(
     """Run a sweep and print its Pareto front. Run again, it goes on where it stopped."""
     from msd_ray.cluster.connect import listen_on_loopback
     from msd_ray.storage import Store
-    from msd_ray.sweep.family import Family
-    from msd_ray.sweep.load import load_definition
+    from msd_ray.sweep.definition import load_definition
+    from msd_ray.sweep.recipe_space import RecipeSpace
 
-    family = Family.of(load_definition(definition))
-    store = Store(run_dir or f"runs/sweeps/{family.definition.name}")
+    recipe_space = RecipeSpace.of(load_definition(definition))
+    store = Store(run_dir or f"runs/sweeps/{recipe_space.definition.name}")
     listen_on_loopback(address)
-    from msd_ray.sweep.run import sweep
+    from msd_ray.sweep.sweep import sweep
 
     STOP.resumable = True
     with Watcher() as watcher:
         try:
-            ledger = sweep(family, store, address, watcher)
+            journal = sweep(recipe_space, store, address, watcher)
         except (KeyboardInterrupt, Stopped):
             if store.exists("report.html"):
                 watcher.note(f"the results so far: {store.uri}/report.html")
             raise
-    _print_front(family.definition, ledger.records, store.uri, as_json)
+    _print_front(recipe_space.definition, journal.records, store.uri, as_json)
 
 
 @sweep_app.command()
@@ -77,7 +77,7 @@ def best(
     as_json: AsJson = False,
 ) -> None:
     """Print the recipe and the ensemble of a sweep's best trial: the one nearest to the best in each metric at once."""
-    from msd_ray.sweep.answer import find_best
+    from msd_ray.sweep.best import find_best
 
     limits = {"latency_ms": max_latency_ms, "parameters": max_parameters, "fid": max_fid}
     found = find_best(sweep, objective, {k: float(v) for k, v in limits.items() if v is not None})
@@ -89,10 +89,10 @@ def best(
 
 
 def _print_front(definition: Any, records: Any, uri: str, as_json: bool) -> None:
-    from msd_ray.sweep.answer import described, front_rows
-    from msd_ray.sweep.front import front
+    from msd_ray.sweep.best import described, front_rows
+    from msd_ray.sweep.pareto import pareto_front
 
-    on_it = front(records, definition.metrics)
+    on_it = pareto_front(records, definition.metrics)
     if as_json:
         out.print_json(json.dumps([described(record) for record in on_it]))
         return

@@ -1,7 +1,7 @@
 """The kinds of numbers that a recipe, a sweep, a service or a description of a cluster may hold.
 
 Pydantic checks these ranges when a file or a command line is read; NaN and infinity are refused before that
-(`msd_ray.recipes.plain`). The upper ends lie far above what makes sense, and below what would take
+(`msd_ray.recipes.yaml_files`). The upper ends lie far above what makes sense, and below what would take
 all memory or never end.
 """
 

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from msd_ray.formatting import duration
 from msd_ray.stopping import STOP
-from msd_ray.words import duration
 
 if TYPE_CHECKING:
     from msd_ray.cluster.planning.forecast import Forecast
-    from msd_ray.cluster.status import Status
-    from msd_ray.runs.standing import Standing
+    from msd_ray.cluster.work import StudentState
+    from msd_ray.runs.run_status import RunStatus
 
 out = Console()
 wide = Console(width=max(out.width, 160))  # for tables: rather wrapped by the terminal than cut off
@@ -41,7 +41,7 @@ class Watcher:
     def __init__(self) -> None:
         self._aside = redirect_stdout(sys.stderr)
         self._live = Live(console=err, auto_refresh=False) if err.is_terminal else None
-        self._seen: list[Status] = []
+        self._seen: list[StudentState] = []
         self._shown: dict[str, tuple[str, str, float]] = {}
         self._ending = ExitStack()
 
@@ -63,7 +63,7 @@ class Watcher:
     def note(self, line: str) -> None:
         err.print(line, soft_wrap=True)
 
-    def watch(self, statuses: "list[Status]") -> None:
+    def watch(self, statuses: "list[StudentState]") -> None:
         changed = [s for i, s in enumerate(statuses) if i >= len(self._seen) or s is not self._seen[i]]
         self._seen = statuses
         if self._live and changed:
@@ -73,7 +73,7 @@ class Watcher:
         for status in changed:
             self._print(status)
 
-    def _print(self, status: "Status") -> None:
+    def _print(self, status: "StudentState") -> None:
         """A plain line, unless there was one like it; one about the way through a segment now and then only."""
         text = "  ".join(cell for cell in _line(status) if cell)
         before, state, at = self._shown.get(status.name, ("", "", 0.0))
@@ -88,7 +88,7 @@ EVERY = 10.0
 _HEADERS = ["", "state", "stage", "kimg", "images/s", "quality", "left", ""]
 
 
-def _line(status: "Status") -> list[str]:
+def _line(status: "StudentState") -> list[str]:
     p = status.newest
     cells = [status.name, status.doing]
     if p is None:
@@ -101,28 +101,28 @@ def _line(status: "Status") -> list[str]:
     return [*cells, remark]
 
 
-def standing_lines(standing: "Standing") -> list[str]:
+def status_lines(status: "RunStatus") -> list[str]:
     """What `status` says of a run as a whole."""
-    done = sum(s.state == "done" for s in standing.students)
-    lines = [f"{done} of {len(standing.students)} done, {sum(s.state == 'failed' for s in standing.students)} failed"]
-    if standing.stopped:
+    done = sum(s.state == "done" for s in status.students)
+    lines = [f"{done} of {len(status.students)} done, {sum(s.state == 'failed' for s in status.students)} failed"]
+    if status.stopped:
         lines.append("stopped: the same command goes on")
-    elif standing.finished:
+    elif status.finished:
         lines.append("finished")
-    elif standing.stale:
+    elif status.stale:
         lines.append(
-            f"its driver ({standing.driver}) is gone, and was last heard of {duration(standing.heard())} ago: the same "
+            f"its driver ({status.driver}) is gone, and was last heard of {duration(status.heard())} ago: the same "
             f"command goes on"
         )
     else:
         lines.append(
-            f"{standing.slots} slots, {standing.images_per_second:.0f} images/s, "
-            f"about {duration(standing.seconds_left)} left (driver {standing.driver})"
+            f"{status.slots} slots, {status.images_per_second:.0f} images/s, "
+            f"about {duration(status.seconds_left)} left (driver {status.driver})"
         )
-    cost = f", cost {standing.cost:.2f}" if standing.price else ""
-    lines.append(f"{standing.slot_seconds / 3600:.2f} slot hours{cost}")
-    lines += [f"{place} gets no students for a while: {why}" for place, why in standing.shunned.items()]
-    if p := standing.pool:
+    cost = f", cost {status.cost:.2f}" if status.price else ""
+    lines.append(f"{status.slot_seconds / 3600:.2f} slot hours{cost}")
+    lines += [f"{place} gets no students for a while: {why}" for place, why in status.shunned.items()]
+    if p := status.pool:
         lines.append(
             f"teacher pool: {p['replicas']:.0f} replicas, {p['utilisation']:.0%} busy, "
             f"queue {p['queue_p50_ms']:.1f} ms (p99 {p['queue_p99_ms']:.1f}), {p['batch']:.0f} images per forward pass"
@@ -130,7 +130,7 @@ def standing_lines(standing: "Standing") -> list[str]:
     return lines
 
 
-def standing_rows(standing: "Standing") -> tuple[list[str], list[list[str]]]:
+def status_rows(status: "RunStatus") -> tuple[list[str], list[list[str]]]:
     """Headers and cells of the table that `status` prints."""
     progress = ["stage", "kimg", "images/s", "waits", "restarts", "trained", "left", "loss", "quality"]
     rows = [
@@ -148,7 +148,7 @@ def standing_rows(standing: "Standing") -> tuple[list[str], list[list[str]]]:
             s.quality,
             s.error,
         ]
-        for s in standing.students
+        for s in status.students
     ]
     return ["student", "state", *progress, ""], rows
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from msd_ray.cluster.local import local_cluster
+from msd_ray.cluster.local_cluster import local_cluster
 from msd_ray.errors import UserError
 from msd_ray.proxies import bypass_proxies
 from msd_ray.recipes import ClusterConfig

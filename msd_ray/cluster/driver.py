@@ -8,10 +8,8 @@ from typing import Any
 from msd_ray.cluster.places import Places
 from msd_ray.cluster.scheduler import Policy, Scheduler
 from msd_ray.cluster.silence import Silence
-from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Slots, Up
-from msd_ray.cluster.status import State, Status, Watch
-from msd_ray.cluster.support import Support
-from msd_ray.cluster.work import Order, Progress, Work
+from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Slots, TeacherReplicas, Up
+from msd_ray.cluster.work import Phase, Progress, ScheduledTask, Segment, StudentState, Watch
 from msd_ray.errors import TrainingError
 
 TICK = 1.0
@@ -41,17 +39,17 @@ class Driver:
 
     def __init__(
         self,
-        work: Sequence[Work],
+        work: Sequence[ScheduledTask],
         slots: Slots,
         terms: Terms,
         watch: Watch,
-        support: Support,
+        teacher_replicas: TeacherReplicas,
         places: Places | None = None,
     ) -> None:
         """places: what drivers before this one learnt of where slots are."""
         self._work, self._slots, self._terms = list(work), slots, terms
-        self._watch, self._support = watch, support
-        self._status = [Status(w.name, w.images) for w in work]
+        self._watch, self._support = watch, teacher_replicas
+        self._status = [StudentState(w.name, w.images) for w in work]
         self._scheduler = Scheduler(terms.policy, [0] * len(work))
         self._unfinished = len(work)
         self._asked: dict[int, float] = {}  # slot -> since when
@@ -65,7 +63,7 @@ class Driver:
         self._silence = Silence(terms.silence, slots.now())
         self._supported, self._ticked = slots.now(), slots.now() - TICK
 
-    def run(self, stopping: Callable[[], bool] = lambda: False) -> list[Status]:
+    def run(self, stopping: Callable[[], bool] = lambda: False) -> list[StudentState]:
         """The final statuses, each done or failed, unless `stopping()` says that the run is to end now: then those that
         train write a checkpoint first. Raises TrainingError where no slot can be started."""
         while self._unfinished and not stopping():
@@ -151,7 +149,7 @@ class Driver:
         self._silence.begin(slot, self._slots.now())
         nimg = status.progress.nimg if status.progress else None
         parked = self._scheduler.at_home(slot) - {student}
-        self._slots.give(slot, Order(student, work, nimg, parked, list(self._support.replicas), status.saved))
+        self._slots.give(slot, Segment(student, work, nimg, parked, list(self._support.replicas), status.saved))
         self._set(student, state="starting" if status.state == "waiting" else status.state, slot=slot)
         if status.state != "training":
             kind = "resumed" if status.state == "restarting" else "started"
@@ -268,7 +266,7 @@ class Driver:
         self._scheduler.leave(slot)
         self._slots.drop(slot)  # also where it is gone: it may be unreachable rather than dead
 
-    def _end(self, student: int, state: State, error: str = "") -> None:
+    def _end(self, student: int, state: Phase, error: str = "") -> None:
         self._set(student, state=state, error=error, slot=None, live=None)
         self._unfinished -= 1
         facts = {"error": error} if error else {}

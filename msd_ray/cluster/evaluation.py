@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 
-from msd_ray.cluster.board import Listener
 from msd_ray.cluster.connect import connected, request_nodes, room_for
 from msd_ray.cluster.driver import Driver, Terms
+from msd_ray.cluster.monitor import Listener
 from msd_ray.cluster.ray_slots import RaySlots
-from msd_ray.cluster.status import Status
-from msd_ray.cluster.support import NoPool
-from msd_ray.cluster.work import Alone, Progress, Work
+from msd_ray.cluster.slots import NoPool
+from msd_ray.cluster.work import Progress, ScheduledTask, SingleProcess, StudentState
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.recipes import ClusterConfig
-from msd_ray.runs.measuring import Complete, Open, Piece
+from msd_ray.runs.shards import Complete, EvaluationPiece, OpenPiece
 from msd_ray.stopping import STOP
 
 
@@ -31,7 +30,7 @@ def measuring(address: str | None, listener: Listener) -> Iterator[Complete]:
     with ExitStack() as stack:
         slots: RaySlots | None = None
 
-        def complete(pieces: list[Piece]) -> None:
+        def complete(pieces: list[EvaluationPiece]) -> None:
             nonlocal slots
             cluster = pieces[0].basis.cluster
             if slots is None:
@@ -49,9 +48,9 @@ def _slots(cluster: ClusterConfig) -> RaySlots:
     return RaySlots(cluster.cpus_per_student, cluster.gpus_per_student, lambda: room_for(most, cluster), lasting=True)
 
 
-def _complete(pieces: list[Piece], cluster: ClusterConfig, slots: RaySlots, listener: Listener) -> None:
+def _complete(pieces: list[EvaluationPiece], cluster: ClusterConfig, slots: RaySlots, listener: Listener) -> None:
     """Raises TrainingError that names what failed, after the rest has finished, and Stopped."""
-    work = [Work(piece.row, piece.images, piece.images, Measurement(piece)) for piece in pieces]
+    work = [ScheduledTask(piece.row, piece.images, piece.images, Measurement(piece)) for piece in pieces]
     STOP.resumable = True
     terms = Terms("sequential", cluster.max_slots, cluster.max_failures, cluster.silence_seconds)
     with request_nodes(len(work), cluster), STOP.in_order():
@@ -75,18 +74,18 @@ def _refuse_if_too_small(cluster: ClusterConfig) -> None:
 class Measurement:
     """A piece as a slot sees it."""
 
-    piece: Piece
+    piece: EvaluationPiece
 
     def open(self, known: int = 0) -> "Underway":
         return Underway(self.piece.images, self.piece.open(known))
 
 
 @dataclass
-class Underway(Alone):
+class Underway(SingleProcess):
     """A piece in the process of a slot. begin, since: where and when its newest segment began."""
 
     images: int
-    opened: Open
+    opened: OpenPiece
     begin: int = 0
     since: float = field(default_factory=time.perf_counter)
 
@@ -105,9 +104,9 @@ class Underway(Alone):
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         self.begin, self.since = self.nimg, time.perf_counter()
         self.opened.advance(hurried)
-        return self.standing()
+        return self.current_progress()
 
-    def standing(self) -> Progress:
+    def current_progress(self) -> Progress:
         rate = (self.nimg - self.begin) / max(time.perf_counter() - self.since, 1e-9)
         return Progress(self.nimg, "evaluation", rate, self.nimg >= self.images, begin=self.begin)
 
@@ -118,7 +117,7 @@ class Rows:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
 
-    def watch(self, statuses: list[Status]) -> None:
+    def watch(self, statuses: list[StudentState]) -> None:
         names = dict.fromkeys(status.name for status in statuses)
         self._listener.watch([_together(name, [s for s in statuses if s.name == name]) for name in names])
 
@@ -126,14 +125,14 @@ class Rows:
         """Nothing: what matters of it is in the statuses."""
 
 
-def _together(name: str, pieces: list[Status]) -> Status:
+def _together(name: str, pieces: list[StudentState]) -> StudentState:
     seen = [(p.live or p.progress, p.slot is not None) for p in pieces]
     images, nimg = sum(p.images for p in pieces), sum(s.nimg for s, _ in seen if s)
     running = [s.images_per_second for s, runs in seen if s and runs]
     before = [s.images_per_second for s, runs in seen if s and not runs]
     done = all(p.state == "done" for p in pieces)
     stands = Progress(nimg, "evaluation", sum(running) or fmean(before or [0.0]), done)
-    return Status(
+    return StudentState(
         name,
         images,
         "done" if done else "failed" if any(p.state == "failed" for p in pieces) else "measuring",

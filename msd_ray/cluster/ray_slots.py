@@ -10,7 +10,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from msd_ray.cluster.ray_private import draining_nodes
 from msd_ray.cluster.slot import Slot
 from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Up
-from msd_ray.cluster.work import Order
+from msd_ray.cluster.work import Segment
 from msd_ray.errors import MsdRayError
 
 LOOK = 2.0
@@ -66,7 +66,7 @@ class RaySlots:
         self._actors[slot] = self._reserved() or self._actor.remote()
         self._answers[self._actors[slot].ready.remote()] = slot
 
-    def give(self, slot: int, order: Order) -> None:
+    def give(self, slot: int, order: Segment) -> None:
         self._answers[self._actors[slot].advance.remote(order)] = slot
         self._questions.pop(slot, None)  # it was about the student before
 

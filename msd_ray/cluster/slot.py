@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import ray
 
-from msd_ray.cluster.together.exchange import Exchange, Grant
-from msd_ray.cluster.work import Order, Progress, Training
+from msd_ray.cluster.ray_train.exchange import Exchange, Grant
+from msd_ray.cluster.work import Progress, Segment, Training
 from msd_ray.errors import MsdRayError
 from msd_ray.training.device import free_memory
 
@@ -32,7 +32,7 @@ class Slot:
         context = ray.get_runtime_context()
         return str(context.get_node_id()), ",".join(context.get_accelerator_ids().get("GPU", []))
 
-    def advance(self, order: Order) -> Progress:
+    def advance(self, order: Segment) -> Progress:
         """Trains the order's student for a segment; a checkpoint ends it."""
         self._make_room(order)
         training = self._held.pop(order.student, None)
@@ -63,7 +63,7 @@ class Slot:
     def look(self) -> Progress | None:
         """Where the student of the segment under way stands; None where it is still being read, or there is none."""
         advancing = self._advancing
-        return advancing.standing() if advancing else None
+        return advancing.current_progress() if advancing else None
 
     @ray.method(concurrency_group="control")
     def exchange(self, student: int, progress: Progress | None, live: Progress | None) -> Grant:
@@ -76,7 +76,7 @@ class Slot:
         """A worker of a shared student met an error that another try would meet as well."""
         self._exchanges[student].give_up(reason)
 
-    def _make_room(self, order: Order) -> None:
+    def _make_room(self, order: Segment) -> None:
         """Forgets the students that are not to be kept; those that are keep nothing but memory."""
         others = set(self._held) - {order.student}
         for student in others:

@@ -1,9 +1,33 @@
 """Where students train, as the driver sees it: what it asks of slots, and what they report."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
-from msd_ray.cluster.work import Order, Progress
+from msd_ray.cluster.work import Progress, Segment
+
+
+class TeacherReplicas(Protocol):
+    """The teacher pool as the driver sees it."""
+
+    @property
+    def replicas(self) -> list[Any]: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+    def tick(self) -> None:
+        """Called by the driver every second or so; does not wait."""
+        ...
+
+
+class NoPool:
+    """The support of students that bring their own teacher, or need none."""
+
+    replicas: ClassVar[list[Any]] = []
+    ready = True
+
+    def tick(self) -> None:
+        """Nothing to look after."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +99,7 @@ class Slots(Protocol):
 
     def ask(self, slot: int) -> None: ...
 
-    def give(self, slot: int, order: Order) -> None: ...
+    def give(self, slot: int, order: Segment) -> None: ...
 
     def hurry(self, slot: int) -> None:
         """Makes the segment under way end soon, with a checkpoint."""

@@ -9,31 +9,31 @@ from typing import Any
 
 import torch
 
-from msd_ray.cluster.measuring import Measuring
 from msd_ray.cluster.pool.client import TeacherPool
-from msd_ray.cluster.work import Alone, Progress
+from msd_ray.cluster.student_evaluation import StudentEvaluation
+from msd_ray.cluster.work import Progress, SingleProcess
 from msd_ray.data import DataConfig, DataSet, Samples, load_data
 from msd_ray.diffusion import Noise
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
 from msd_ray.networks import DenoiserSpec
 from msd_ray.recipes import PoolConfig
+from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.pairs import load_pairs
-from msd_ray.runs.start import starting_weights
-from msd_ray.runs.teacher import load_teacher
+from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher, Teacher
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.device import prepare_device
-from msd_ray.training.group import ALONE, Group
 from msd_ray.training.metrics import Metric, newest_loss
+from msd_ray.training.process_group import ALONE, ProcessGroup
 from msd_ray.training.saving import Saver
-from msd_ray.training.spec import Extras, StudentSpec
-from msd_ray.training.student import StudentTrainer
-from msd_ray.training.teacher import TeacherConfig, TeacherTrainer
+from msd_ray.training.student_spec import Extras, StudentSpec
+from msd_ray.training.student_trainer import StudentTrainer
+from msd_ray.training.teacher_trainer import TeacherConfig, TeacherTrainer
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunInputs:
     """What all students of a run share. teacher: the folder it is kept in, on storage that all nodes share.
     pool: how the teacher actors are asked, None for a teacher in each student. cache: where the feature network lies.
     pairs: the folder of the teacher's pairs and how many parts of it to use, where an objective needs them. init: the
@@ -56,55 +56,55 @@ class StudentTask:
 
     spec: StudentSpec
     checkpoints: Store
-    around: Surroundings
+    inputs: RunInputs
     until: int | None = None
 
-    def open(self, known: int = 0, group: Group = ALONE) -> "StudentTraining":
+    def open(self, known: int = 0, group: ProcessGroup = ALONE) -> "StudentTraining":
         """group: the processes that train the student together."""
-        around, spec = self.around, self.spec
-        device = prepare_device(around.gpus, spec.training.threads)
+        inputs, spec = self.inputs, self.spec
+        device = prepare_device(inputs.gpus, spec.training.threads)
         checkpoints = Checkpoints(self.checkpoints, spec.training.keep)
         state = checkpoints.latest(known)
-        data = load_data(around.data)
+        data = load_data(inputs.data)
         real = data.train.only(list(spec.conditions))
         trainer, pool = self._trainer(real, device, group, resumed=state is not None)
-        measuring = Measuring(self.checkpoints, around.evaluation, partial(self._judge, data, real))
+        measuring = StudentEvaluation(self.checkpoints, inputs.evaluation, partial(self._judge, data, real))
         if state:
             trainer.load_state_dict(state)
             measuring.resume(trainer.nimg)
         return StudentTraining(trainer, Saver(checkpoints), measuring, pool, self.until)
 
     def _trainer(
-        self, real: Samples, device: torch.device, group: Group, resumed: bool
+        self, real: Samples, device: torch.device, group: ProcessGroup, resumed: bool
     ) -> tuple[StudentTrainer, TeacherPool | None]:
         """resumed: whether it is about to take its weights from a checkpoint."""
-        around, spec = self.around, self.spec
+        inputs, spec = self.inputs, self.spec
         needs = [spec.objective(stage).needs for stage in spec.stages]
         original = pairs = initial = fake = None
-        if not around.pool or any(n.encoder for n in needs):
-            original = load_teacher(around.teacher, spec.training.precision).to(device)
+        if not inputs.pool or any(n.encoder for n in needs):
+            original = load_teacher(inputs.teacher, spec.training.precision).to(device)
         if not resumed:
-            initial, fake = starting_weights(spec, around.teacher, around.init, original)
-        if around.pairs and any(n.pairs for n in needs):
-            pairs = load_pairs(*around.pairs, spec.denoiser.sample_shape).to(device)
-        pool = TeacherPool(around.pool, first=spec.index) if around.pool else None
+            initial, fake = starting_weights(spec, inputs.teacher, inputs.init, original)
+        if inputs.pairs and any(n.pairs for n in needs):
+            pairs = load_pairs(*inputs.pairs, spec.denoiser.sample_shape).to(device)
+        pool = TeacherPool(inputs.pool, first=spec.index) if inputs.pool else None
         teacher: Teacher | None = pool or (LocalTeacher(original) if original else None)
         assert teacher
         return StudentTrainer(spec, teacher, initial, real, device, Extras(fake, original, pairs), group), pool
 
     def _judge(self, data: DataSet, real: Samples) -> Judge:
-        evaluation = self.around.evaluation
-        return Judge(load_features(evaluation.features, data, self.around.cache), real, evaluation)
+        evaluation = self.inputs.evaluation
+        return Judge(load_features(evaluation.features, data, self.inputs.cache), real, evaluation)
 
 
 @dataclass
-class StudentTraining(Alone):
+class StudentTraining(SingleProcess):
     """A student in the process of a slot: it trains, writes a checkpoint and is measured. Where processes train it
     together, the first of them does what is not training."""
 
     trainer: StudentTrainer
     saver: Saver
-    measuring: Measuring
+    measuring: StudentEvaluation
     pool: TeacherPool | None
     until: int | None = None
     began: tuple[int, float] | None = None
@@ -133,10 +133,10 @@ class StudentTraining(Alone):
     def _end(self) -> int:
         return self.until or self.trainer.spec.images
 
-    def standing(self) -> Progress:
+    def current_progress(self) -> Progress:
         trainer = self.trainer
         beats = self.saver.checkpoints.pieces
-        return _standing(trainer.nimg, trainer.stage, self.done, self._loss(), self.began, beats)
+        return _progress(trainer.nimg, trainer.stage, self.done, self._loss(), self.began, beats)
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         trainer, pool = self.trainer, self.pool
@@ -220,7 +220,7 @@ class TeacherTask:
 
 
 @dataclass
-class TeacherTraining(Alone):
+class TeacherTraining(SingleProcess):
     """A teacher in the process of a slot."""
 
     trainer: TeacherTrainer
@@ -241,9 +241,9 @@ class TeacherTraining(Alone):
     def device(self) -> torch.device:
         return self.trainer.device
 
-    def standing(self) -> Progress:
+    def current_progress(self) -> Progress:
         beats = self.saver.checkpoints.pieces
-        return _standing(self.trainer.nimg, "teacher", self.trainer.done, self.loss, self.began, beats)
+        return _progress(self.trainer.nimg, "teacher", self.trainer.done, self.loss, self.began, beats)
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         trainer = self.trainer
@@ -262,7 +262,7 @@ class TeacherTraining(Alone):
         self.saver.finish()
 
 
-def _standing(nimg: int, stage: str, done: bool, loss: float, began: tuple[int, float] | None, beats: int) -> Progress:
+def _progress(nimg: int, stage: str, done: bool, loss: float, began: tuple[int, float] | None, beats: int) -> Progress:
     """began: the image and the time at which the segment did, if any did."""
     now = time.perf_counter()
     begin, start = began or (nimg, now)

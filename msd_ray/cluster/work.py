@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import torch
 
-    from msd_ray.cluster.together.exchange import Exchange
+    from msd_ray.cluster.ray_train.exchange import Exchange
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Training(Protocol):
         """
         ...
 
-    def standing(self) -> Progress:
+    def current_progress(self) -> Progress:
         """Where it stands now; asked from another thread while it advances, so it does not wait."""
         ...
 
@@ -74,7 +75,7 @@ class Training(Protocol):
         ...
 
 
-class Alone:
+class SingleProcess:
     """What a training without workers says of them."""
 
     exchange = None
@@ -93,7 +94,7 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
-class Work:
+class ScheduledTask:
     """A task that the driver is to see through. segment: images between checkpoints."""
 
     name: str
@@ -103,14 +104,72 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Order:
+class Segment:
     """One segment for a slot. nimg: where the driver knows the student to be, None if it never heard of it. saved:
     images of its newest checkpoint that the driver knows to be written. parked: the other students that the slot may
     go on holding in memory. replicas: of the teacher pool."""
 
     student: int
-    work: Work
+    work: ScheduledTask
     nimg: int | None
     parked: frozenset[int] = frozenset()
     replicas: list[Any] = field(default_factory=list)
     saved: int = 0
+
+
+Phase = Literal["waiting", "starting", "training", "measuring", "restarting", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class StudentState:
+    """One line of the live view. failures: deaths in a row without progress. restarts: all deaths so far. slot: the
+    one it trains in, None while it waits for one. progress: at the end of its last segment, with a checkpoint; live:
+    within the one under way, None where there is none or nothing was heard of it yet."""
+
+    name: str
+    images: int
+    state: Phase = "waiting"
+    progress: Progress | None = None
+    live: Progress | None = None
+    failures: int = 0
+    restarts: int = 0
+    error: str = ""
+    slot: int | None = None
+
+    @property
+    def newest(self) -> Progress | None:
+        """What was heard of it last: between two segments, and at the beginning of one, how its last one ended."""
+        return self.live if self.live and (self.live.images_per_second or not self.progress) else self.progress
+
+    @property
+    def quality(self) -> str:
+        """How good it is, as people read it: its last FID, or its newest loss where there is none."""
+        if self.progress and self.progress.fid is not None:
+            return self.progress.quality
+        return self.newest.quality if self.newest and self.newest.loss == self.newest.loss else ""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds of training that it still needs at its present speed, None where that is not known."""
+        now = self.newest
+        return (self.images - now.nimg) / now.images_per_second if now and now.images_per_second else None
+
+    @property
+    def saved(self) -> int:
+        """Images of its newest checkpoint that is known to be whole."""
+        return self.progress.saved if self.progress else 0
+
+    @property
+    def doing(self) -> Phase:
+        """The state as people read it: who is between two turns waits."""
+        return self.state if self.slot is not None or self.state in ("done", "failed") else "waiting"
+
+
+class Watch(Protocol):
+    """Who is told what happens."""
+
+    def watch(self, statuses: list[StudentState]) -> None:
+        """Called after each event, and each TICK; what it raises ends the run."""
+        ...
+
+    def event(self, kind: str, **facts: Any) -> None: ...

@@ -5,7 +5,7 @@ import threading
 
 from msd_ray.errors import UserError
 from msd_ray.runs.journal import STUDENTS, Journal
-from msd_ray.runs.standing import Standing, write_standing
+from msd_ray.runs.run_status import RunStatus, write_status
 from msd_ray.storage import Store
 
 LOG = logging.getLogger(__name__)
@@ -14,19 +14,19 @@ PATIENCE = 30.0
 
 
 class Writer:
-    """Writes the newest of the standings that it is given, and what is new in the journals, however fast they come. A
+    """Writes the newest of the statuses that it is given, and what is new in the journals, however fast they come. A
     storage that refuses is only warned of: no student needs this."""
 
     def __init__(self, store: Store) -> None:
         self.events, self.students = Journal(store, "events.jsonl"), Journal(store.child("logs"), STUDENTS)
         self._store = store
-        self._newest: Standing | None = None
+        self._newest: RunStatus | None = None
         self._changed, self._busy = threading.Condition(), False
 
-    def put(self, standing: Standing) -> None:
+    def put(self, status: RunStatus) -> None:
         """Has it written soon, unless a newer one comes before."""
         with self._changed:
-            self._newest = standing
+            self._newest = status
             if not self._busy:
                 self._busy = True
                 threading.Thread(target=self._work, name="writer", daemon=True).start()
@@ -38,17 +38,17 @@ class Writer:
                 LOG.warning("%s does not answer; how the run stands is not written down", self._store.uri)
 
     def _work(self) -> None:
-        while standing := self._next():
+        while status := self._next():
             try:
                 self.events.write()
                 self.students.write()
-                write_standing(self._store, standing)
+                write_status(self._store, status)
             except UserError as error:
                 LOG.warning("%s", error)
 
-    def _next(self) -> Standing | None:
+    def _next(self) -> RunStatus | None:
         with self._changed:
-            standing, self._newest = self._newest, None
-            self._busy = standing is not None
+            status, self._newest = self._newest, None
+            self._busy = status is not None
             self._changed.notify_all()
-            return standing
+            return status

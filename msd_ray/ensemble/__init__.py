@@ -1,8 +1,7 @@
 """The artifact of a run: K students, the partition that says which of them makes what, and in how many steps."""
 
-from msd_ray.ensemble.artifact import FORMAT_VERSION, Description, read_description, read_member, save_ensemble
+from msd_ray.ensemble.artifact import FORMAT_VERSION, Description, Member, read_description, read_member, save_ensemble
 from msd_ray.ensemble.ensemble import Ensemble
-from msd_ray.ensemble.member import Member
 from msd_ray.ensemble.part import Pair, Part
 from msd_ray.ensemble.requests import seeded_noise
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling

@@ -8,17 +8,54 @@ another preconditioning. Those wrote neither `sampling` nor a spec's `sigma_min`
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from msd_ray.ensemble.member import Member
+import torch
+from torch import Tensor
+
+from msd_ray.diffusion import EDMDenoiser
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.partition import Partition
 from msd_ray.storage import Chunks, Manifest, Store, read_manifest, write_bundle
+
+
+@dataclass(frozen=True)
+class Member:
+    """index: the student's number. conditions: the classes it owns, rising. spec: how its network is built.
+
+    sigma_init: noise level that its step starts from, if it makes samples in a single one. nimg: images it was trained
+    on. weights: its state dict, or the file that it is kept in.
+    """
+
+    index: int
+    conditions: tuple[int, ...]
+    spec: DenoiserSpec
+    sigma_init: float
+    nimg: int
+    weights: dict[str, Tensor] | StoredWeights = field(repr=False, compare=False)
+
+    def read(self) -> dict[str, Tensor]:
+        """Its state dict. Raises CorruptError where the file is damaged."""
+        return self.weights.read() if isinstance(self.weights, StoredWeights) else self.weights
+
+    def build(self, device: torch.device | str = "cpu") -> EDMDenoiser:
+        """The student ready to generate, in float32. Raises CorruptError where the weights do not fit the spec, or the
+        file is damaged."""
+        weights = self.read()
+        try:
+            with torch.device("meta"):
+                network = self.spec.build()
+            network.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            reason = " ".join(str(error).split())
+            raise CorruptError(f"the weights of student {self.index} do not fit its network: {reason}") from error
+        return network.to(device).eval().requires_grad_(False)
+
 
 FORMAT_VERSION = 2
 

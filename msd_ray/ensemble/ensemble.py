@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msd_ray.ensemble.artifact import contradiction, read_description, read_member
-from msd_ray.ensemble.member import Member
+from msd_ray.ensemble.artifact import Member, contradiction, read_description, read_member
 from msd_ray.ensemble.part import Part
 from msd_ray.ensemble.requests import as_tensor, integers, seeds_of
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
@@ -83,7 +82,7 @@ class Ensemble:
 
         The noise of a sample follows from its seed alone. By default so does every bit of the sample, whatever it is
         generated together with: on one machine, device and number of threads, the same seed and condition give the
-        same sample (see `msd_ray.ensemble.slots` for how). With `batch` > 0, up to that many samples are evaluated
+        same sample (see `msd_ray.ensemble.positions` for how). With `batch` > 0, up to that many samples are evaluated
         together instead, which suits an accelerator better and changes a sample by rounding errors (about 1e-6).
         sampler ("heun" or "ddim") and steps replace those of an ensemble that takes several.
 

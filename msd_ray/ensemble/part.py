@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from msd_ray.diffusion import one_step
-from msd_ray.ensemble.artifact import Description, read_member
-from msd_ray.ensemble.member import Member
+from msd_ray.ensemble.artifact import Description, Member, read_member
+from msd_ray.ensemble.positions import Evaluation, in_order, in_slots, slot_of, slots_for
 from msd_ray.ensemble.requests import seeded_noise
 from msd_ray.ensemble.sampling import ONE_STEP, Relay, Sampling
-from msd_ray.ensemble.slots import Evaluation, in_order, in_slots, slot_of, slots_for
 from msd_ray.networks import count_parameters
 from msd_ray.partition import Partition
 
@@ -21,8 +20,8 @@ Pair = tuple[int, int]
 class Part:
     """One student, or those that share the noise levels. A pair is a condition and a seed.
 
-    slots: samples per network evaluation where the batch must not show (see `msd_ray.ensemble.slots`). parameters: of
-    its students together. sample_shape: [C, H, W] or [D].
+    slots: samples per network evaluation where the batch must not show (see `msd_ray.ensemble.positions`). parameters:
+    of its students together. sample_shape: [C, H, W] or [D].
     """
 
     def __init__(

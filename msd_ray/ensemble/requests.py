@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from msd_ray.errors import UserError
-from msd_ray.random import stream
 from msd_ray.ranges import LARGEST_SEED, shortened
+from msd_ray.rng import stream
 
 
 def seeded_noise(seeds: Sequence[int], sample_shape: tuple[int, ...]) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from msd_ray.data import DataSet
+from msd_ray.evaluation.feature_distances import Features
 from msd_ray.evaluation.features import as_stored
-from msd_ray.evaluation.moments import Features
 
 
 class Coordinates:

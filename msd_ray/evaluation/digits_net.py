@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from msd_ray.data import DataSet
 from msd_ray.errors import CorruptError
+from msd_ray.evaluation.feature_distances import Features
 from msd_ray.evaluation.features import as_stored
-from msd_ray.evaluation.moments import Features
-from msd_ray.random import derived_seed, stream
+from msd_ray.rng import derived_seed, stream
 from msd_ray.storage import Store, read_file, read_manifest, refuse_unwritable, write_bundle
 
 RECIPE = {"version": 1, "epochs": 25, "batch": 128, "lr": 3e-3, "noise": 0.1}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from msd_ray.data import DataSet
 from msd_ray.errors import UserError
-from msd_ray.evaluation.moments import Features
+from msd_ray.evaluation.feature_distances import Features
 from msd_ray.storage import Store
 
 DIGITS_SHAPE = (1, 8, 8)

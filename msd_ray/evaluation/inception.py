@@ -14,8 +14,8 @@ from torch import Tensor
 
 from msd_ray.errors import UserError
 from msd_ray.evaluation.clean_fid import clean_fid
+from msd_ray.evaluation.feature_distances import Features
 from msd_ray.evaluation.features import to_bytes
-from msd_ray.evaluation.moments import Features
 from msd_ray.storage import Store
 
 WEIGHTS = "inception-2015-12-05.pt"

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from msd_ray.data import Samples
 from msd_ray.evaluation.config import EvaluationConfig
-from msd_ray.evaluation.distances import frechet, kernel, precision_recall
+from msd_ray.evaluation.feature_distances import Features, Moments, frechet, kernel, precision_recall
 from msd_ray.evaluation.features import FeatureNet
-from msd_ray.evaluation.moments import Features, Moments
-from msd_ray.evaluation.tally import Measured, gathered, interleaved, measured
+from msd_ray.evaluation.sample_statistics import SampleStatistics, gathered, interleaved, statistics_of
 
 KID_SUBSET_SIZE = 1000
 RATIO_SUBSETS = 4
@@ -39,7 +38,7 @@ class Scores:
     missing: str = ""
 
 
-def scored(fake: Measured, real: Measured, config: EvaluationConfig) -> Scores:
+def scored(fake: SampleStatistics, real: SampleStatistics, config: EvaluationConfig) -> Scores:
     """Scores of a set of samples against real ones."""
     k, fid, kid, shares, missing = config.neighbours, math.nan, math.nan, (math.nan, math.nan), list[str]()
     if not _finite(fake):
@@ -58,7 +57,9 @@ def scored(fake: Measured, real: Measured, config: EvaluationConfig) -> Scores:
     return Scores(fake.n, fid, kid, *shares, agreement, missing="; ".join(missing))
 
 
-def with_ratio(scores: Scores, fake: Measured, held_out: Measured | None, real: Measured) -> Scores:
+def with_ratio(
+    scores: Scores, fake: SampleStatistics, held_out: SampleStatistics | None, real: SampleStatistics
+) -> Scores:
     """With the FID over that of the real samples `held_out`, both of as many samples as the smaller set keeps: an FID
     grows as samples become fewer, for real ones as well."""
     if math.isnan(scores.fid):
@@ -71,7 +72,7 @@ def with_ratio(scores: Scores, fake: Measured, held_out: Measured | None, real: 
     return replace(scores, fid_ratio=fid_of_few(fake, real, n) / theirs, fid_ratio_n=n)
 
 
-def fid_of_few(fake: Measured, real: Measured, n: int) -> float:
+def fid_of_few(fake: SampleStatistics, real: SampleStatistics, n: int) -> float:
     """The FID of n of the samples: the mean over disjoint subsets. Each has its share of every class, as a sampler
     that takes the classes in turn makes them: chance would move the mean by more than samplers differ."""
     order = interleaved(fake.condition)
@@ -79,7 +80,7 @@ def fid_of_few(fake: Measured, real: Measured, n: int) -> float:
     return float(np.mean([frechet(Moments.of(fake.features[rows]), real.moments) for rows in subsets]))
 
 
-def _finite(fake: Measured) -> bool:
+def _finite(fake: SampleStatistics) -> bool:
     return bool(np.isfinite(fake.moments.mean).all() and np.isfinite(fake.features).all())
 
 
@@ -94,7 +95,7 @@ class Judge:
         self._net, self._real = net, real
         self._features = self._features_of(real.x) if features is None else features
         rows, condition = np.arange(len(self._features)), real.condition.numpy()
-        self._reference = Measured(Moments.of(self._features), rows, condition, self._features)
+        self._reference = SampleStatistics(Moments.of(self._features), rows, condition, self._features)
 
     @property
     def features(self) -> Features:
@@ -105,7 +106,9 @@ class Judge:
         """Scores of x [N, ...], asked for as the classes `condition` [N]."""
         n, batch = len(x), self.config.batch
         pieces = [
-            measured(self._net, Samples(x[i : i + batch], condition[i : i + batch]), np.arange(i, min(i + batch, n)))
+            statistics_of(
+                self._net, Samples(x[i : i + batch], condition[i : i + batch]), np.arange(i, min(i + batch, n))
+            )
             for i in range(0, n, batch)
         ]
         return scored(gathered(pieces), self._reference, self.config)

@@ -1,15 +1,20 @@
 """The table of scores and costs: its rows, as records for a file and as text for people."""
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from msd_ray.evaluation.scores import Scores
-from msd_ray.words import duration
+import torch
+from torch import Tensor
+
+from msd_ray.data import Samples
+from msd_ray.evaluation.scores import Judge, Scores
+from msd_ray.formatting import duration
 
 _ALWAYS_NUMBERS = ("fid", "kid", "precision", "recall", "fid_ratio")
-Record = dict[str, str | int | float | None]
+TableRecord = dict[str, str | int | float | None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Row:
     ms_per_image: float | None = None
 
 
-def to_records(rows: list[Row]) -> list[Record]:
+def to_records(rows: list[Row]) -> list[TableRecord]:
     """One flat dict per row, fit for JSON: undefined scores are None."""
     records = []
     for row in rows:
@@ -51,7 +56,7 @@ def to_records(rows: list[Row]) -> list[Record]:
     return records
 
 
-def from_records(records: list[Record]) -> list[Row]:
+def from_records(records: list[TableRecord]) -> list[Row]:
     """The rows that `to_records` made `records` of. Raises KeyError where a column is missing."""
     return [_row(record) for record in records]
 
@@ -85,7 +90,7 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     return [f"{row.name}: {row.scores.missing}" for row in rows if row.scores.missing]
 
 
-def _row(record: Record) -> Row:
+def _row(record: TableRecord) -> Row:
     values: dict[str, Any] = dict(record)
     scores = {f.name: values.pop(f.name) for f in fields(Scores)}
     undefined = {name: math.nan for name in _ALWAYS_NUMBERS if scores[name] is None}
@@ -112,3 +117,40 @@ def _count(n: int | None) -> str:
         if n >= size:
             return f"{n / size:.3g}{unit}" if n < 999.5 * size else f"{n / size:.0f}{unit}"
     return str(n)
+
+
+Sampler = Callable[[Tensor, list[int]], Tensor]
+"""(classes asked for [B], one seed per sample) -> samples [B, ...]"""
+
+WARM_UP = 8
+NAMED_CLASSES = 6
+
+
+def sampler_row(
+    name: str, judge: Judge, sample: Sampler, classes: Sequence[int], costs: Costs | None = None
+) -> tuple[Row, Samples]:
+    """The row of one sampler and the `judge.config.samples` samples it was judged by.
+
+    The i-th sample has seed i and the class classes[i % len(classes)]. ms_per_image is wall time after a small warm-up.
+    """
+    n, batch = judge.config.samples, judge.config.batch
+    conditions = torch.tensor(list(classes))[torch.arange(n) % len(classes)]
+    sample(conditions[:WARM_UP], list(range(min(n, WARM_UP))))
+    begin = time.perf_counter()
+    parts = [sample(conditions[i : i + batch], list(range(i, min(i + batch, n)))) for i in range(0, n, batch)]
+    x = torch.cat([part.detach().cpu() for part in parts])  # waits for a GPU, so it belongs to the time
+    seconds = time.perf_counter() - begin
+    row = Row(name, judge.score(x, conditions), **asdict(costs or Costs()), ms_per_image=1000 * seconds / n)
+    return row, Samples(x, conditions)
+
+
+def student_name(student: int, owners: Sequence[int], labels: Sequence[str]) -> str:
+    """Of a student's row, with its classes. owners: class -> student. labels: of the classes."""
+    return f"student {student} ({_class_names([labels[c] for c, owner in enumerate(owners) if owner == student])})"
+
+
+def _class_names(labels: list[str]) -> str:
+    shown = ", ".join(labels[:NAMED_CLASSES])
+    if len(labels) > NAMED_CLASSES:
+        return f"{len(labels)} classes: {shown}, ..."
+    return f"{'class' if len(labels) == 1 else 'classes'} {shown}"

@@ -16,7 +16,7 @@ RAYLET = "http://127.0.0.1:52365/api/local_raylet_healthz"
 
 
 def serving(port: int, ca: str, seconds: float = 3.0) -> bool:
-    """Whether a front answers on this pod, over TLS where `ca`, a PEM file with its certificate or who signed it, is
+    """Whether a gateway answers on this pod, over TLS where `ca`, a PEM file with its certificate or who signed it, is
     given. The name in the certificate is not this pod's, so any is taken."""
     target = f"127.0.0.1:{port}"
     try:

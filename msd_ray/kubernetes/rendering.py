@@ -16,7 +16,7 @@ from msd_ray.kubernetes.api import Object
 from msd_ray.kubernetes.values import ChartValues
 from msd_ray.ranges import one_line
 from msd_ray.recipes.load import with_overrides
-from msd_ray.recipes.plain import read_yaml
+from msd_ray.recipes.yaml_files import read_yaml
 
 CONTENT = "msd-ray/content"
 """The annotation that says by which values an object was made."""

@@ -23,7 +23,7 @@ class Values(BaseModel):
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, validate_by_name=True)
 
 
-class Image(Values):
+class ImageValues(Values):
     """The one image that every pod runs."""
 
     repository: str = Field(default="msd-ray", min_length=1, description="Where deploy/build pushed the image.")
@@ -131,7 +131,7 @@ class Autoscaling(Values):
     idle_seconds: Positive = Field(default=300, description="A worker without work goes after so long.")
 
 
-class Cluster(Values):
+class ClusterValues(Values):
     """What every Ray cluster of the chart is made of."""
 
     enabled: bool = Field(default=False, description="A RayCluster that stays, for `msd-ray submit --address`.")
@@ -153,7 +153,7 @@ class Cluster(Values):
     )
 
 
-class Job(Values):
+class JobValues(Values):
     """A RayJob with a cluster of its own, which goes when the job ends."""
 
     enabled: bool = Field(default=False, description="Whether to run it.")
@@ -167,7 +167,7 @@ class Job(Values):
     suspend: bool = Field(default=False, description="Wait until somebody, such as Kueue, lets it go.")
 
 
-class Train(Job):
+class Train(JobValues):
     """`msd-ray train`."""
 
     recipe: str | dict[str, Any] = Field(
@@ -177,7 +177,7 @@ class Train(Job):
     name: Name = Field(default="digits", description="Of the run directory below storage.runs.")
 
 
-class Sweep(Job):
+class Sweep(JobValues):
     """`msd-ray sweep`."""
 
     definition: dict[str, Any] = Field(default={}, description="A sweep as docs/sweeps.md has it.")
@@ -192,10 +192,10 @@ class Sweep(Job):
     )
 
 
-class Gateway(Resources, Placement):
-    """Pods that answer callers: one front of the service each, and nothing else."""
+class GatewayValues(Resources, Placement):
+    """Pods that answer callers: one gateway of the service each, and nothing else."""
 
-    replicas: Positive = Field(default=2, description="Pods, and so fronts.")
+    replicas: Positive = Field(default=2, description="Pods, and so gateways.")
     memory: Quantity = Field(default="2Gi", description="Memory.")
 
 
@@ -245,9 +245,9 @@ class Serve(Values):
     config: str = Field(
         default="", description="What `msd-ray serve config ENSEMBLE` prints: --set-file serve.config=FILE."
     )
-    grpc_port: Port = Field(default=9000, description="front.port of the config.")
-    http_port: Port = Field(default=8000, description="front.http_port of the config.")
-    gateway: Gateway = Field(default_factory=Gateway, description="The pods that callers reach.")
+    grpc_port: Port = Field(default=9000, description="gateway.port of the config.")
+    http_port: Port = Field(default=8000, description="gateway.http_port of the config.")
+    gateway: GatewayValues = Field(default_factory=GatewayValues, description="The pods that callers reach.")
     tokens_secret: str = Field(default="", description="A Secret whose key `tokens` has a bearer token per line.")
     tls: Tls = Field(default_factory=Tls, description="Certificates.")
     route: Route = Field(default_factory=Route, description="Gateway API.")
@@ -297,9 +297,9 @@ class ChartValues(Values):
     """All values of the chart."""
 
     name_override: str = Field(default="", description="Instead of the release's name.")
-    image: Image = Field(default_factory=Image, description="The image.")
+    image: ImageValues = Field(default_factory=ImageValues, description="The image.")
     storage: Storage = Field(default_factory=Storage, description="Runs and caches.")
-    cluster: Cluster = Field(default_factory=Cluster, description="Ray clusters.")
+    cluster: ClusterValues = Field(default_factory=ClusterValues, description="Ray clusters.")
     train: Train = Field(default_factory=Train, description="A training run.")
     sweep: Sweep = Field(default_factory=Sweep, description="A sweep.")
     serve: Serve = Field(default_factory=Serve, description="The service.")

@@ -1,9 +1,8 @@
 """Raw networks F(x, c_noise, condition) and how to build a denoiser from them."""
 
-from msd_ray.networks.heads import discriminator_head
+from msd_ray.networks.denoiser_spec import DenoiserSpec, NetworkConfig, count_parameters
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.sizes import StudentSize, resize
-from msd_ray.networks.spec import DenoiserSpec, NetworkConfig, count_parameters
 from msd_ray.networks.unet import UNetConfig
 
 __all__ = [
@@ -13,6 +12,5 @@ __all__ = [
     "StudentSize",
     "UNetConfig",
     "count_parameters",
-    "discriminator_head",
     "resize",
 ]

@@ -81,7 +81,7 @@ def from_chunks(chunks: Iterable[bytes], where: str) -> dict[str, Tensor]:
     Reads `chunks` to their end and passes on what they raise, such as that their hash is wrong. Raises CorruptError,
     which names `where` they came from, if they are no safetensors file.
     """
-    source = _Source(chunks)
+    source = _TensorBytes(chunks)
     try:
         tensors = _read(source)
         rest = source.drain()
@@ -94,7 +94,7 @@ def from_chunks(chunks: Iterable[bytes], where: str) -> dict[str, Tensor]:
     return tensors
 
 
-class _Source:
+class _TensorBytes:
     """Reads from chunks as from a file."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -137,7 +137,7 @@ def _header(tensors: list[tuple[str, Tensor]]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _read(source: _Source) -> dict[str, Tensor]:
+def _read(source: _TensorBytes) -> dict[str, Tensor]:
     header: dict[str, Any] = json.loads(source.take(int.from_bytes(source.take(8), "little")))
     header.pop("__metadata__", None)
     places = sorted(header, key=lambda name: header[name]["data_offsets"])
@@ -147,7 +147,7 @@ def _read(source: _Source) -> dict[str, Tensor]:
     return {name: _filled(source, header[name]) for name in places}
 
 
-def _filled(source: _Source, entry: dict[str, Any]) -> Tensor:
+def _filled(source: _TensorBytes, entry: dict[str, Any]) -> Tensor:
     (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], _DTYPES[entry["dtype"]]
     if torch.Size(shape).numel() * dtype.itemsize != end - begin:
         raise ValueError("the size of a tensor is not that of its place")

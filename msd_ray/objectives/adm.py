@@ -8,8 +8,8 @@ from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.objectives.discriminators import bottleneck_head, discriminator_gan, generator_gan
 from msd_ray.objectives.dm import DM, check_span, score_loss
-from msd_ray.objectives.heads import bottleneck_head, discriminator_gan, generator_gan
 from msd_ray.ranges import BelowOne, Share, Weight
 
 

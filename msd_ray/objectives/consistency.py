@@ -13,7 +13,7 @@ from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, per_sample
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
-from msd_ray.objectives.distances import Distance, distance
+from msd_ray.objectives.sample_distances import Distance, distance
 from msd_ray.ranges import BelowOne, within
 
 

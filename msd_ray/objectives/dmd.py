@@ -7,8 +7,8 @@ from torch import Tensor
 
 from msd_ray.diffusion import Noise, one_step
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
-from msd_ray.objectives.distances import Distance, distance
 from msd_ray.objectives.dm import DM, check_span
+from msd_ray.objectives.sample_distances import Distance, distance
 from msd_ray.ranges import BelowOne, Share, Weight
 
 

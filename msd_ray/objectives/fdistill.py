@@ -14,8 +14,8 @@ from torch import Tensor
 from msd_ray.diffusion import Noise
 from msd_ray.objectives.adm import ADM
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.objectives.discriminators import bottleneck_head, generator_gan
 from msd_ray.objectives.dm import check_span, matching_loss
-from msd_ray.objectives.heads import bottleneck_head, generator_gan
 from msd_ray.ranges import BelowOne, Share, Weight
 
 Divergence = Literal["reverse-kl", "forward-kl", "js", "hellinger", "jeffreys"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, one_step
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
-from msd_ray.objectives.heads import discriminator_gan, generator_gan, projected_head
+from msd_ray.objectives.discriminators import discriminator_gan, generator_gan, projected_head
 from msd_ray.ranges import Count, Weight, within
 
 INNATE = (r"\.conv0\.", r"\.conv1\.", r"\.proj\.", r"\.hidden\.", r"\.out\.")

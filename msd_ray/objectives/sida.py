@@ -7,8 +7,8 @@ from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, edm_weight, lognormal_sigma
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.objectives.discriminators import discriminator_gan, generator_gan
 from msd_ray.objectives.fdistill import Divergence, density_weight
-from msd_ray.objectives.heads import discriminator_gan, generator_gan
 from msd_ray.objectives.sid import OPTIMIZATION, SiD, denoising_loss, identity_loss, teachers_error
 from msd_ray.ranges import ImagesOrNone, LogSigma, Share, Spread, Weight
 

@@ -12,8 +12,8 @@ from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError
 from msd_ray.partition.kmeans import balanced_kmeans
 from msd_ray.partition.partition import Partition
-from msd_ray.random import derived_seed, stream
 from msd_ray.ranges import Count, Seed, within
+from msd_ray.rng import derived_seed, stream
 
 
 @dataclass(frozen=True)

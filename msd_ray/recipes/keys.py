@@ -8,7 +8,7 @@ from typing import Any
 
 from msd_ray.errors import UserError
 from msd_ray.networks import StudentSize
-from msd_ray.networks.spec import type_of_kind
+from msd_ray.networks.denoiser_spec import type_of_kind
 from msd_ray.objectives import is_own, objective_class
 from msd_ray.recipes.schema import Recipe
 from msd_ray.training.config import StageConfig

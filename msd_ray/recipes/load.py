@@ -11,8 +11,8 @@ from msd_ray.errors import UserError
 from msd_ray.objectives import is_own, objective_class
 from msd_ray.ranges import one_line
 from msd_ray.recipes.keys import check_keys
-from msd_ray.recipes.plain import check_plain, read_mapping, read_value, read_yaml
 from msd_ray.recipes.schema import Recipe
+from msd_ray.recipes.yaml_files import check_plain, read_mapping, read_value, read_yaml
 from msd_ray.training.config import StageConfig
 
 _Kind = TypeVar("_Kind")

@@ -13,7 +13,7 @@ from msd_ray.networks import MLPConfig, StudentSize, UNetConfig
 from msd_ray.partition import PartitionConfig
 from msd_ray.ranges import Amount, Count, CountOrNone, Price, Seconds, Seed
 from msd_ray.training.config import StageConfig, TrainingConfig
-from msd_ray.training.teacher import TeacherConfig
+from msd_ray.training.teacher_trainer import TeacherConfig
 
 MOST_CHECKPOINTS = 100_000
 """Of a student: more would take longer to write, list and forecast than to train."""

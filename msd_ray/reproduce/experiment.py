@@ -1,9 +1,35 @@
 """What an experiment is: arms that differ in one thing, a claim about them, and what would make it true."""
 
+import math
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from msd_ray.reproduce.summary import Summary
+
+@dataclass(frozen=True)
+class Summary:
+    """values: one per seed, those that are known."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def sd(self) -> float:
+        """The standard deviation over seeds; nan for a single one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+    def __str__(self) -> str:
+        if not self.values:
+            return "-"
+        return f"{self.mean:.4g}" + (f" ± {self.sd:.2g}" if len(self.values) > 1 and self.sd else "")
+
+
+def summary(values: list[float | None]) -> Summary:
+    return Summary(tuple(float(v) for v in values if v is not None and math.isfinite(v)))
+
 
 Summaries = Mapping[str, Mapping[str, Summary]]
 """arm -> column -> its values over the seeds; an arm named "teacher" is there beside those of the experiment."""

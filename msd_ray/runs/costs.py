@@ -4,16 +4,16 @@ import pandas as pd
 
 from msd_ray.ensemble import Sampling
 from msd_ray.evaluation import Costs
-from msd_ray.runs.plan import Group, Job
-from msd_ray.runs.setting import Setting
-from msd_ray.runs.teacher import kept_facts
+from msd_ray.runs.plan import EnsemblePlan, StudentPlan
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.teacher_cache import kept_facts
 
 
-def teacher_costs(setting: Setting, sampling: Sampling) -> Costs:
+def teacher_costs(context: RunContext, sampling: Sampling) -> Costs:
     """Of the teacher where it is asked as `sampling` says."""
-    config, facts = setting.recipe.teacher, kept_facts(setting.store.child("teacher"))
+    config, facts = context.recipe.teacher, kept_facts(context.store.child("teacher"))
     return Costs(
-        parameters=setting.plan.teacher.parameters(),
+        parameters=context.plan.teacher.parameters(),
         nfe=sampling.nfe,
         images=config.images,
         wall_seconds=facts["wall_seconds"],
@@ -21,7 +21,7 @@ def teacher_costs(setting: Setting, sampling: Sampling) -> Costs:
     )
 
 
-def ensemble_costs(group: Group, sampling: Sampling, logged: pd.DataFrame) -> Costs:
+def ensemble_costs(group: EnsemblePlan, sampling: Sampling, logged: pd.DataFrame) -> Costs:
     """Of a whole ensemble: images and CPU of all students together, and the wall time of the one that took longest."""
     each = [student_costs(job, sampling, logged) for job in group.jobs]
     return Costs(
@@ -33,7 +33,7 @@ def ensemble_costs(group: Group, sampling: Sampling, logged: pd.DataFrame) -> Co
     )
 
 
-def student_costs(job: Job, sampling: Sampling, logged: pd.DataFrame) -> Costs:
+def student_costs(job: StudentPlan, sampling: Sampling, logged: pd.DataFrame) -> Costs:
     """CPU seconds include what the student's requests cost the teacher pool."""
     seconds = logged[logged["student"] == job.name].groupby("name")["value"].sum()
     return Costs(

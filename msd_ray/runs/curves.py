@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from msd_ray.runs.directory import checkpoints_of
-from msd_ray.runs.plan import Job, Plan
+from msd_ray.runs.plan import Plan, StudentPlan
+from msd_ray.runs.run_directory import checkpoints_of
 from msd_ray.storage import Store
 from msd_ray.training.metrics import Metric
 from msd_ray.training.records import Records
@@ -15,7 +15,7 @@ def curves(store: Store, plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["student", "stage", "nimg", "name", "value"])
 
 
-def logged(store: Store, job: Job) -> list[Metric]:
+def logged(store: Store, job: StudentPlan) -> list[Metric]:
     """What the job's student logged up to its newest checkpoint."""
     checkpoints = checkpoints_of(store, job)
     newest = checkpoints.newest()

@@ -23,7 +23,7 @@ SKEW = 10.0  # seconds by which two hosts' clocks may differ: a lease is another
 SETTLING = 2.0  # seconds in which whoever read the old lease has written its own, where others cannot be shut out
 
 
-class Claim(BaseModel, frozen=True):
+class LeaseRecord(BaseModel, frozen=True):
     """The content of the file. expires: unix seconds by the owner's clock."""
 
     id: str
@@ -63,7 +63,7 @@ def refuse_if_held(store: Store) -> None:
 def is_held(store: Store, clock: Callable[[], float] = time.time) -> bool | None:
     """Whether a process at work holds the lease of `store`; None where there is no lease, or none that can be read."""
     try:
-        claim = Claim.model_validate_json(store.read(NAME))
+        claim = LeaseRecord.model_validate_json(store.read(NAME))
     except (FileNotFoundError, ValidationError):
         return None
     return claim.expires + SKEW > clock() and not claim.owner.is_gone()
@@ -138,21 +138,21 @@ class Lease:
         return None if found and found.id == self._id else old
 
     def _claim(self) -> bytes:
-        claim = Claim(id=self._id, owner=self._owner, expires=self._clock() + DURATION)
+        claim = LeaseRecord(id=self._id, owner=self._owner, expires=self._clock() + DURATION)
         return claim.model_dump_json(indent=1).encode()
 
-    def _read(self, data: bytes | None) -> Claim | None:
+    def _read(self, data: bytes | None) -> LeaseRecord | None:
         """None where there is none, or none that can be read: it says nothing of who might still be at work."""
         try:
-            return Claim.model_validate_json(data) if data is not None else None
+            return LeaseRecord.model_validate_json(data) if data is not None else None
         except ValidationError:
             LOG.warning("%s/%s is damaged; it counts as expired", self._store.uri, NAME)
             return None
 
-    def _seconds_left(self, claim: Claim) -> int:
+    def _seconds_left(self, claim: LeaseRecord) -> int:
         return math.ceil(claim.expires + SKEW - self._clock())
 
-    def _refusal(self, other: Claim) -> UserError:
+    def _refusal(self, other: LeaseRecord) -> UserError:
         return UserError(
             f"{self._store.uri} is being trained by {other} (its lease ends in {self._seconds_left(other)} s unless it "
             f"renews); wait for it, or give another --run-dir"

@@ -14,7 +14,7 @@ from msd_ray.errors import UserError
 from msd_ray.ranges import Amount, Price, Seconds
 from msd_ray.recipes.keys import suggestion
 from msd_ray.recipes.load import validated
-from msd_ray.recipes.plain import read_yaml
+from msd_ray.recipes.yaml_files import read_yaml
 
 MOST_NODES = 10_000
 
@@ -50,7 +50,7 @@ class NodeKind:
 
 
 @dataclass(frozen=True)
-class Cluster:
+class ClusterDescription:
     """nodes: the kinds, each under a name of its own."""
 
     nodes: tuple[NodeKind, ...] = field(default_factory=tuple)
@@ -69,20 +69,20 @@ class Cluster:
         return [node for kind in self.nodes for node in kind.each()]
 
 
-def this_machine() -> Cluster:
+def this_machine() -> ClusterDescription:
     """As a local Ray cluster would see it; Ray is not asked."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return Cluster((NodeKind("this machine", cpus=os.cpu_count() or 1, gpus=gpus),))
+    return ClusterDescription((NodeKind("this machine", cpus=os.cpu_count() or 1, gpus=gpus),))
 
 
-def read_cluster(path: str) -> Cluster:
+def read_cluster(path: str) -> ClusterDescription:
     """The cluster that a YAML file describes. Raises UserError, in one line, where there is no such file, a key is
     unknown or a value is wrong."""
     if not os.path.isfile(path):
         raise UserError(f"no file {path}: give a YAML file that lists `nodes`, see docs/recipes.md")
     raw = read_yaml(path)
     _check_keys(path, raw)
-    return validated(Cluster, path, raw)
+    return validated(ClusterDescription, path, raw)
 
 
 def _check_keys(path: str, raw: dict[str, Any]) -> None:

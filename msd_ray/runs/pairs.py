@@ -15,7 +15,7 @@ from msd_ray.ensemble import seeded_noise
 from msd_ray.errors import CorruptError
 from msd_ray.objectives import Pairs
 from msd_ray.runs.plan import Plan
-from msd_ray.runs.teacher import cached_in, digest
+from msd_ray.runs.teacher_cache import cached_in, digest
 from msd_ray.storage import Store, read_file, read_manifest, write_bundle
 
 PART = 256

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +14,14 @@ from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
 from msd_ray.partition import Partition, PartitionConfig, fit
-from msd_ray.recipes import ClusterConfig, Recipe
-from msd_ray.runs.fitting import needs_of, refuse_short_stages, sampling_of, spelled_out, student_of, teacher_of
+from msd_ray.recipes import ClusterConfig, PoolConfig, Recipe
+from msd_ray.runs.compatibility import needs_of, refuse_short_stages, sampling_of, spelled_out, student_of, teacher_of
 from msd_ray.training.config import StageConfig
-from msd_ray.training.spec import StudentSpec
+from msd_ray.training.student_spec import StudentSpec
 
 
 @dataclass(frozen=True)
-class Job:
+class StudentPlan:
     """One student to train. directory: of its checkpoints, inside the run's."""
 
     name: str
@@ -29,13 +30,13 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Group:
+class EnsemblePlan:
     """Students that make up one ensemble. directory: of the ensemble, inside the run's."""
 
     name: str
     directory: str
     partition: Partition
-    jobs: tuple[Job, ...]
+    jobs: tuple[StudentPlan, ...]
 
     @property
     def images(self) -> int:
@@ -52,11 +53,11 @@ class Plan:
     teacher: DenoiserSpec
     student: DenoiserSpec
     labels: tuple[str, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[EnsemblePlan, ...]
     sampling: Sampling = ONE_STEP
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[StudentPlan]:
         return [job for group in self.groups for job in group.jobs]
 
     @property
@@ -116,7 +117,7 @@ def _means(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) ->
     return Judge(features(), data.train, recipe.evaluation).class_means(data.classes)
 
 
-def _baselines(recipe: Recipe, student: DenoiserSpec, classes: int, students: int) -> list[Group]:
+def _baselines(recipe: Recipe, student: DenoiserSpec, classes: int, students: int) -> list[EnsemblePlan]:
     """One student for everything: once with the images of one student of the ensemble, once with those of all."""
     alone = fit(PartitionConfig(k=1), classes)
     longer = {name: replace(stage, images=stage.images * students) for name, stage in recipe.stages.items()}
@@ -128,10 +129,12 @@ def _baselines(recipe: Recipe, student: DenoiserSpec, classes: int, students: in
     ]
 
 
-def _group(recipe: Recipe, students: list[DenoiserSpec], name: str, directory: str, partition: Partition) -> Group:
+def _group(
+    recipe: Recipe, students: list[DenoiserSpec], name: str, directory: str, partition: Partition
+) -> EnsemblePlan:
     prefix = f"{directory}/" if directory else ""
     jobs = tuple(
-        Job(
+        StudentPlan(
             name=f"student {i}" if not directory else name,
             directory=f"{prefix}students/{i:04d}",
             spec=StudentSpec(
@@ -147,9 +150,47 @@ def _group(recipe: Recipe, students: list[DenoiserSpec], name: str, directory: s
         )
         for i, student in enumerate(students)
     )
-    return Group(name, f"{prefix}ensemble", partition, jobs)
+    return EnsemblePlan(name, f"{prefix}ensemble", partition, jobs)
 
 
 def _narrowed(noise: Noise, interval: tuple[float, float]) -> Noise:
     low, high = interval
     return replace(noise, sigma_min=max(noise.sigma_min, low), sigma_max=min(noise.sigma_max, high))
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """JSON-able facts: what trains where."""
+    recipe, cluster, stages = plan.recipe, plan.cluster, plan.jobs[0].spec.stages
+    return {
+        "recipe": recipe.name,
+        "teacher": f"{plan.teacher.parameters():,} parameters",
+        "student": _parameters(plan),
+        "partition": f"{recipe.partition.kind}, k = {recipe.partition.k}, timesteps = {recipe.partition.timesteps}",
+        "stages": "; ".join(f"{name} ({s.objective}, {s.images:,} images)" for name, s in stages.items()),
+        "student_actors": f"{len(plan.jobs)} x ({cluster.cpus_per_student:g} CPU, {cluster.gpus_per_student:g} GPU)",
+        "teacher_actors": _replicas(cluster.pool)
+        if cluster.teacher == "pool"
+        else "none: the teacher runs in each student",
+        "students": [_student(plan, job) for job in plan.jobs],
+    }
+
+
+def _parameters(plan: Plan) -> str:
+    least, *more = sorted({job.spec.denoiser.parameters() for job in plan.jobs})
+    return f"{least:,} to {more[-1]:,} parameters" if more else f"{least:,} parameters"
+
+
+def _replicas(pool: PoolConfig) -> str:
+    most = f" to {pool.max_replicas}" if pool.max_replicas > pool.min_replicas else ""
+    return f"{pool.min_replicas}{most} x ({pool.cpus:g} CPU, {pool.gpus:g} GPU)"
+
+
+def _student(plan: Plan, job: StudentPlan) -> dict[str, Any]:
+    levels = f", sigma {job.spec.noise.sigma_min:.3g} to {job.spec.noise.sigma_max:.3g}"
+    return {
+        "student": job.name,
+        "owns": " ".join(plan.labels[c] for c in job.spec.conditions)
+        + (levels if plan.recipe.partition.timesteps > 1 else ""),
+        "parameters": f"{job.spec.denoiser.parameters():,}",
+        "images": f"{job.spec.images:,}",
+    }

@@ -1,19 +1,74 @@
 """Which rows a table has, and which pieces of work they take."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from msd_ray.data import load_data
+from msd_ray.errors import CorruptError
 from msd_ray.evaluation import Costs, Row, Scores, features_name, student_name
+from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import ClusterConfig, Recipe
-from msd_ray.runs.drawing import Drawing
-from msd_ray.runs.measuring import Basis, Complete, Piece, Shard
-from msd_ray.runs.scoring import Scoring
-from msd_ray.runs.sources import FromPart, FromTeacher, Real, Source
-from msd_ray.runs.teacher import digest
-from msd_ray.storage import Store
+from msd_ray.runs.sample_sources import FromPart, FromTeacher, Real, Source
+from msd_ray.runs.shards import Complete, EvaluationInputs, EvaluationPiece, Scoring, Shard, opened
+from msd_ray.runs.teacher_cache import digest
+from msd_ray.storage import Store, read_manifest, write_bundle
+
+DRAWN = "samples.safetensors"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The first samples of each class, for the report. sources: which together make them. each: of a class."""
+
+    basis: EvaluationInputs
+    row: str
+    sources: tuple[Source, ...]
+    classes: int
+    each: int
+    folder: Store
+
+    @property
+    def images(self) -> int:
+        return self.classes * self.each
+
+    def kept(self) -> Tensor | None:
+        """[classes, each, ...]; None where they were not made yet, or are damaged."""
+        try:
+            x: Tensor = StoredWeights(self.folder, read_manifest(self.folder), DRAWN).read()["x"]
+        except (FileNotFoundError, CorruptError):
+            return None
+        return x.reshape(self.each, self.classes, *x.shape[1:]).transpose(0, 1)
+
+    def open(self, known: int = 0) -> "OpenDrawing":
+        return OpenDrawing(self, 0 if self.kept() is None else self.images)
+
+
+@dataclass
+class OpenDrawing:
+    """nimg: all of them, once they are made."""
+
+    drawing: Drawing
+    nimg: int
+    bytes: int = 0
+
+    def advance(self, hurried: Callable[[], bool]) -> None:
+        drawing, basis = self.drawing, self.drawing.basis
+        device, made = basis.prepare_device(), dict[int, Tensor]()
+        for source in drawing.sources:
+            numbers, make = source.numbers(drawing.images), opened(source, basis.data, str(device))
+            for some in np.array_split(numbers, -(-len(numbers) // basis.config.batch)):
+                made |= zip(some.tolist(), make(some).x, strict=True)
+        x = torch.stack([made[number] for number in range(drawing.images)])
+        write_bundle(drawing.folder, {"drawn": drawing.images}, [(DRAWN, partial(to_chunks, {"x": x}))])
+        self.nimg = drawing.images
+
 
 VERSION = 1
 """To be raised when something else is measured under the same name."""
@@ -23,7 +78,7 @@ SHOWN_PER_CLASS = 12
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedRow:
     """A row that is asked for. scoring: None where none of the samples is of its classes. n: how many there are."""
 
     name: str
@@ -54,24 +109,24 @@ class Table:
 
     def __init__(self, recipe: Recipe, cache: Store) -> None:
         config, self._data = recipe.evaluation, load_data(recipe.data)
-        self._basis = Basis(recipe.data, config, cache, _where(recipe), recipe.training.threads)
+        self._basis = EvaluationInputs(recipe.data, config, cache, _where(recipe), recipe.training.threads)
         self._everyone = tuple(range(self._data.classes))
         features = features_name(config.features, self._data.shape)
         self._common = [VERSION, asdict(recipe.data), features, config.batch]
 
-    def held_out(self) -> Asked:
+    def held_out(self) -> RequestedRow:
         """Real samples that nobody trained on: what a perfect sampler would score at this n."""
         shard = self._real("held_out", self._everyone)
         return self._asked("real, held out", [shard] if shard else [], self._everyone, Costs(), False)
 
-    def teacher(self, name: str, teacher: FromTeacher, costs: Costs) -> Asked:
+    def teacher(self, name: str, teacher: FromTeacher, costs: Costs) -> RequestedRow:
         return self._asked(name, self._shards(name, teacher), self._everyone, costs, True)
 
-    def ensemble(self, name: str, parts: Sequence[FromPart], costs: Costs) -> Asked:
+    def ensemble(self, name: str, parts: Sequence[FromPart], costs: Costs) -> RequestedRow:
         shards = [shard for part in parts for shard in self._shards(name, part)]
         return self._asked(name, shards, self._everyone, costs, True)
 
-    def student(self, ensemble: str, part: FromPart, owners: Sequence[int], costs: Costs) -> Asked:
+    def student(self, ensemble: str, part: FromPart, owners: Sequence[int], costs: Costs) -> RequestedRow:
         """A student's samples among those of its ensemble, judged against real samples of its own classes only."""
         name = student_name(part.part, owners, self._data.labels)
         return self._asked(name, self._shards(ensemble, part), part.own, costs, False)
@@ -82,15 +137,17 @@ class Table:
         folder = self._basis.cache.child(f"drawn-{key}")
         return Drawing(self._basis, "samples to show", tuple(sources), len(self._everyone), SHOWN_PER_CLASS, folder)
 
-    def _asked(self, name: str, shards: list[Shard], classes: tuple[int, ...], costs: Costs, timed: bool) -> Asked:
+    def _asked(
+        self, name: str, shards: list[Shard], classes: tuple[int, ...], costs: Costs, timed: bool
+    ) -> RequestedRow:
         basis, config = self._basis, self._basis.config
         if not shards:
-            return Asked(name, costs, None, config.samples)
+            return RequestedRow(name, costs, None, config.samples)
         key = digest([[shard.place for shard in shards], classes, config.neighbours, config.kid_subsets, timed])
         real, held_out = self._real("train", classes), self._real("held_out", classes)
         assert real, "each class has a sample to train on"
         scoring = Scoring(basis, name, tuple(shards), real, held_out, basis.cache.child(f"row-{key}"), timed)
-        return Asked(name, costs, scoring, config.samples)
+        return RequestedRow(name, costs, scoring, config.samples)
 
     def _real(self, split: Any, classes: tuple[int, ...]) -> Shard | None:
         """None where there are no such samples."""
@@ -127,7 +184,7 @@ def _said(source: Source) -> dict[str, Any]:
     return {key: value.to_json() if hasattr(value, "to_json") else value for key, value in said.items()}
 
 
-def measure(asked: Sequence[Asked], drawings: Sequence[Drawing], complete: Complete) -> None:
+def measure(asked: Sequence[RequestedRow], drawings: Sequence[Drawing], complete: Complete) -> None:
     """Sees that every row and drawing is kept: measures what is missing of them, and no more."""
     missing = [row for row in asked if row.missing]
     scorings = [row.scoring for row in missing if row.scoring]
@@ -135,7 +192,7 @@ def measure(asked: Sequence[Asked], drawings: Sequence[Drawing], complete: Compl
     generated = _undone(shard for row in missing for shard in row.generated)
     first = list(real.values())[:1]  # alone, since it may have to make the feature network
     shards = [*list(real.values())[1:], *generated.values()]
-    steps: list[list[Piece]] = [
+    steps: list[list[EvaluationPiece]] = [
         [*first],
         [*shards, *(drawing for drawing in drawings if drawing.kept() is None)],
         [*scorings],

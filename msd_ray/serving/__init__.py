@@ -1,5 +1,5 @@
 """An ensemble as a service.
 
-client/ speaks to it and needs neither ray nor torch; wire/ is what both ends must agree on; core/ is what a front and a
-student do, without Ray; graph/ is where Ray Serve runs them.
+client/ speaks to it and needs neither ray nor torch; protocol/ is what both ends must agree on; service/ is what a
+gateway and a student do, without Ray; gateway/ is gRPC and HTTP; serve_apps/ is where Ray Serve runs them.
 """

@@ -13,8 +13,8 @@ from msd_ray.storage.bundle import (
     verify,
     write_bundle,
 )
-from msd_ray.storage.local import Change
-from msd_ray.storage.room import free_bytes, refuse_unwritable, used_bytes
+from msd_ray.storage.disk_space import free_bytes, refuse_unwritable, used_bytes
+from msd_ray.storage.local_disk import Change
 from msd_ray.storage.store import CHUNK, Chunks, Store
 
 __all__ = [

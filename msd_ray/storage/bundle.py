@@ -87,7 +87,7 @@ def read_chunks(store: Store, manifest: Manifest, name: str) -> Iterator[bytes]:
     entry = manifest.files.get(name)
     if entry is None:
         raise _damaged(store, name, "the manifest does not list it")
-    tally = _Tally()
+    tally = _Counter()
     try:
         yield from tally.of(partial(store.read_chunks, name))
     except FileNotFoundError as error:
@@ -136,14 +136,14 @@ def _write_files(store: Store, files: Iterable[tuple[str, bytes | Chunks]]) -> d
     for name, content in files:
         if name in entries or name == MANIFEST:
             raise ValueError(f"a bundle has one file of each name: {name}")
-        tally = _Tally()
+        tally = _Counter()
         chunks = partial(iter, (content,)) if isinstance(content, bytes) else content
         store.write_chunks(name, partial(tally.of, chunks))
         entries[name] = tally.entry
     return entries
 
 
-class _Tally:
+class _Counter:
     """Size and hash of what passes."""
 
     entry = FileEntry(0, hashlib.sha256().hexdigest())

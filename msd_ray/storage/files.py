@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from pyarrow import fs
 
-from msd_ray.storage.local import Change, append_lines, delete_durably, update_locked, write_atomically
+from msd_ray.storage.local_disk import Change, append_lines, delete_durably, update_locked, write_atomically
 
 _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 Pieces = Iterable[bytes | memoryview]

@@ -12,8 +12,8 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from msd_ray.storage.files import OpenFile, Pieces
-from msd_ray.storage.local import Change
-from msd_ray.storage.patience import StorageError
+from msd_ray.storage.local_disk import Change
+from msd_ray.storage.retry import StorageError
 from msd_ray.storage.s3_client import Address, client_of, code_of, translated
 
 PART = 1 << 24  # bytes; a file of more is sent in parts, of which S3 takes 10,000

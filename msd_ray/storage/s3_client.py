@@ -23,7 +23,7 @@ from botocore.exceptions import (
 )
 
 from msd_ray.errors import UserError
-from msd_ray.storage.patience import StorageError
+from msd_ray.storage.retry import StorageError
 
 TRIES = 4  # of each request, with short waits; what fails for longer is tried again as a whole
 CONNECTED, ANSWERED = 5.0, 60.0  # seconds within which a store must take a connection, and send the next bytes

@@ -10,8 +10,8 @@ from pyarrow import fs
 
 from msd_ray.errors import UserError
 from msd_ray.storage.files import ArrowFiles, Files, LocalFiles, OpenFile
-from msd_ray.storage.local import TEMPORARY, Change
-from msd_ray.storage.patience import one_line, patiently
+from msd_ray.storage.local_disk import TEMPORARY, Change
+from msd_ray.storage.retry import one_line, patiently
 
 GOOGLES_SECONDS = 10
 _NEARLY_A_URI = re.compile(r"(s3|gs|gcs|abfs|abfss):(?!//)")

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from msd_ray.data import Samples
 from msd_ray.objectives import Batch, Needs, Pairs
-from msd_ray.random import stream
-from msd_ray.training.spec import StudentSpec
+from msd_ray.rng import stream
+from msd_ray.training.student_spec import StudentSpec
 
 
 class Batches:

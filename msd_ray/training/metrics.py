@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msd_ray.training.group import ALONE, Group
+from msd_ray.training.process_group import ALONE, ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Averages:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def take(self, stage: str, nimg: int, group: Group = ALONE) -> list[Metric]:
+    def take(self, stage: str, nimg: int, group: ProcessGroup = ALONE) -> list[Metric]:
         """The means since the last call over all processes of a group, which have added the same names; also forgets
         them."""
         if not self._sums:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from msd_ray.diffusion import add_noise, one_step
-from msd_ray.random import stream
-from msd_ray.training.spec import StudentSpec
-from msd_ray.training.student import StudentTrainer
+from msd_ray.rng import stream
+from msd_ray.training.student_spec import StudentSpec
+from msd_ray.training.student_trainer import StudentTrainer
 
 PREVIEWS = "previews"
 SAMPLES, SIGMAS = 8, (0.5, 3.0)

@@ -14,7 +14,7 @@ FOLDER = "metrics"
 
 
 @dataclass(frozen=True)
-class Record:
+class LoggedSegment:
     """What was logged in the segment that ended in one checkpoint.
 
     after: images of the checkpoint before, None for the first. measuring: whether what is measured of the checkpoint
@@ -34,18 +34,18 @@ class Records:
     def __init__(self, student: Store) -> None:
         self._store = student.child(FOLDER)
 
-    def write(self, nimg: int, record: Record) -> None:
+    def write(self, nimg: int, record: LoggedSegment) -> None:
         """nimg: of the checkpoint. Raises UserError where the store cannot be written to."""
         rows = [[m.stage, m.nimg, m.name, m.value] for m in record.metrics]
         facts = {"after": record.after, "measuring": record.measuring, "deaths": record.deaths, "rows": rows}
         self._store.write(_file(nimg), json.dumps(facts).encode())
 
-    def read(self, nimg: int) -> Record | None:
+    def read(self, nimg: int) -> LoggedSegment | None:
         """None where there is none; one that is damaged counts as none, with a warning."""
         try:
             facts: dict[str, Any] = json.loads(self._store.read(_file(nimg)))
             metrics = [Metric(*row) for row in facts["rows"]]
-            return Record(metrics, facts["after"], facts["measuring"], facts["deaths"])
+            return LoggedSegment(metrics, facts["after"], facts["measuring"], facts["deaths"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -54,7 +54,7 @@ class Records:
 
     def until(self, nimg: int) -> list[Metric]:
         """All that was logged up to the checkpoint of `nimg` images, oldest first."""
-        found: list[Record] = []
+        found: list[LoggedSegment] = []
         at: int | None = nimg
         while at is not None and (record := self.read(at)):
             found.append(record)

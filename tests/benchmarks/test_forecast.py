@@ -2,16 +2,16 @@ import pytest
 from forecast import compared
 
 from msd_ray.cluster.planning.forecast import Forecast, StudentForecast
-from msd_ray.runs.standing import Standing, StudentStanding
+from msd_ray.runs.run_status import RunStatus, StudentStatus
 
 
 def predicted(seconds: float, held: float) -> Forecast:
     return Forecast(seconds, 1.0, 0.0, 2, 1, 1, 0.1, 0.0, 0.0, [StudentForecast("student 0", 100, held, seconds)])
 
 
-def stood(seconds: float) -> Standing:
-    student = StudentStanding("student 0", "done", "dm", 100, 100, 9.0, 0.0, 0, seconds)
-    return Standing(0.0, "host:1", True, 0, 360.0, 0.0, [student])
+def stood(seconds: float) -> RunStatus:
+    student = StudentStatus("student 0", "done", "dm", 100, 100, 9.0, 0.0, 0, seconds)
+    return RunStatus(0.0, "host:1", True, 0, 360.0, 0.0, [student])
 
 
 def test_ratios_are_predicted_over_measured() -> None:

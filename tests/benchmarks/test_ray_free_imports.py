@@ -21,7 +21,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_layers_below_the_cluster_need_neither_ray_nor_what_comes_with_it() -> None:
-    layers = ["diffusion", "networks", "objectives", "teachers", "training.student"]
+    layers = ["diffusion", "networks", "objectives", "teachers", "training.student_trainer"]
     done = run("\n".join(f"import msd_ray.{layer}" for layer in layers))
     assert done.returncode == 0, done.stderr
 

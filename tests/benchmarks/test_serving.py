@@ -10,9 +10,9 @@ from serving_ensembles import untrained
 from serving_load import Cell, measure
 
 from msd_ray.ensemble import Pair
-from msd_ray.serving.client.request import request_of
-from msd_ray.serving.core.describe import describe
-from msd_ray.serving.core.service import Made
+from msd_ray.serving.client.messages import request_of
+from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.service import StudentImage
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,8 +42,8 @@ def test_each_caller_asks_once_at_least_and_all_stop_at_the_number_of_requests()
 
 
 def test_a_request_is_divided_by_owner_and_put_together_in_order() -> None:
-    async def make(part: int, pairs: list[Pair]) -> list[Made]:
-        return [Made(f"{part} {class_id} {seed}".encode(), 0, 0) for class_id, seed in pairs]
+    async def make(part: int, pairs: list[Pair]) -> list[StudentImage]:
+        return [StudentImage(f"{part} {class_id} {seed}".encode(), 0, 0) for class_id, seed in pairs]
 
     answer = asyncio.run(divided(request_of([2, 0, 1, 2], [5, 6, 7, 8], "png", ""), [0, 1, 0], make))
     assert [image.data for image in answer.images] == [b"0 2 5", b"0 0 6", b"1 1 7", b"0 2 8"]

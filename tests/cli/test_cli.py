@@ -9,7 +9,7 @@ import pytest
 
 from msd_ray import __version__
 from msd_ray.cli import main
-from msd_ray.runs.trial import StageTiming, Timing
+from msd_ray.profiling.step_times import StageTiming, Timing
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
 
@@ -62,7 +62,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the steps of TINY took on some machine; a second for whatever is not a step."""
     stages = {"dm": StageTiming(0.001, 0.0001), "adm": StageTiming(0.002, 0.0001)}
     timing = Timing("cpu", stages, open=1.0, segment=1.0, teacher=0.0001, answer=0.0001, start=1.0)
-    monkeypatch.setattr("msd_ray.cluster.planning.outlook.time_plan", lambda plan: timing)
+    monkeypatch.setattr("msd_ray.cluster.planning.forecast.time_plan", lambda plan: timing)
 
 
 NODES = "nodes: [{name: a, cpus: 4, price: 3.0}, {name: b, cpus: 2, speed: 2.0, leaves_hours: 1}]"
@@ -184,7 +184,7 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     def interrupted(path: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("msd_ray.sweep.load.load_definition", interrupted)
+    monkeypatch.setattr("msd_ray.sweep.definition.load_definition", interrupted)
     code, out, err = run(capsys, monkeypatch, "sweep", "any.yaml")
     assert (code, out) == (130, "")
     assert err == "stopped\n"

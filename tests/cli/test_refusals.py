@@ -14,9 +14,9 @@ import pytest
 from msd_ray.cli import main
 from msd_ray.ensemble import Ensemble
 from msd_ray.recipes import load_recipe
-from msd_ray.runs.directory import keep_recipe
-from msd_ray.runs.standing import Standing, StudentStanding, write_standing
-from msd_ray.runs.teacher import default_cache
+from msd_ray.runs.run_directory import keep_recipe
+from msd_ray.runs.run_status import RunStatus, StudentStatus, write_status
+from msd_ray.runs.teacher_cache import default_cache
 from msd_ray.storage import Store, read_manifest, write_bundle
 
 from ..serving.ensembles import POINTS, saved
@@ -97,7 +97,7 @@ TABLE: list[tuple[list[str], str]] = [
     (["serve", "nowhere", "--config", "date.yaml"], "date.yaml: keep: 2020-12-24 is a date, not text or a number"),
     (["serve", "nowhere", "--config", "nodate.yaml"], "nodate.yaml is not YAML: month must be in 1..12"),
     (["serve", "nowhere", "students.cpus=.nan"], "students.cpus: must be a finite number, not nan"),
-    (["serve", "nowhere", "--port", "-1"], "front.port: input should be greater than or equal to 0, not -1"),
+    (["serve", "nowhere", "--port", "-1"], "gateway.port: input should be greater than or equal to 0, not -1"),
     (["plan", TINY, "--cluster", "many.yaml"], "nodes.0.count: input should be less than or equal to 10000, not 1000"),
     (["plan", TINY, "--cluster", "sum.yaml"], "18,000 nodes are more than can be planned for: at most 10,000"),
     (["plan", TINY, "--cluster", "list.yaml"], "list.yaml must hold a mapping of keys to values"),
@@ -176,10 +176,10 @@ def unfinished(tmp_path: Path) -> Path:
     store = Store(str(tmp_path / "run"))
     keep_recipe(store, load_recipe(TINY, RECIPE))
     students = [
-        StudentStanding(f"student {i}", state, "dm", nimg, 2880, 10.0, 0.0, 0, 1.0)
+        StudentStatus(f"student {i}", state, "dm", nimg, 2880, 10.0, 0.0, 0, 1.0)
         for i, (state, nimg) in enumerate([("done", 2880), ("training", 720)])
     ]
-    write_standing(store, Standing(time.time(), "host:1", False, 1, 10.0, 0.0, students))
+    write_status(store, RunStatus(time.time(), "host:1", False, 1, 10.0, 0.0, students))
     return tmp_path / "run"
 
 
@@ -323,7 +323,7 @@ def test_an_empty_cache_home_means_that_it_is_not_set(monkeypatch: pytest.Monkey
 def test_a_run_that_the_disk_has_no_room_for_is_refused(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msd_ray.runs.room.free_bytes", lambda store: 1000)
+    monkeypatch.setattr("msd_ray.runs.disk_needs.free_bytes", lambda store: 1000)
     code, out, err = run(capsys, monkeypatch, "train", TINY, *EASY, "--run-dir", "run")
     assert (code, out) == (2, "")
     needs = (

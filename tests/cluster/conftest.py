@@ -10,7 +10,7 @@ import torch
 
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.recipes import PoolConfig
-from msd_ray.runs.teacher import keep_teacher
+from msd_ray.runs.teacher_cache import keep_teacher
 from msd_ray.storage import Store
 from msd_ray.training.state import State
 

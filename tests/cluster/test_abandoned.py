@@ -30,7 +30,7 @@ def states(*groups: str) -> list[str]:
 
 def freed(*groups: str) -> bool:
     """Whether these come to be removed; Ray takes a moment to notice a death."""
-    from msd_ray.cluster.together.abandoned import release_abandoned
+    from msd_ray.cluster.ray_train.shared import release_abandoned
 
     deadline = time.monotonic() + 30
     while states(*groups) != ["REMOVED"] * len(groups) and time.monotonic() < deadline:
@@ -42,7 +42,7 @@ def freed(*groups: str) -> bool:
 def test_only_what_the_dead_hold_is_freed() -> None:
     import ray
 
-    from msd_ray.cluster.together.abandoned import release_abandoned
+    from msd_ray.cluster.ray_train.shared import release_abandoned
 
     dead, alive = maker(), maker()
     held, waiting = ray.get([dead.make.remote(0.1), dead.make.remote(1000.0)])

@@ -27,12 +27,12 @@ def exported() -> str:
 
 
 def test_every_metric_of_the_dashboard_is_exported() -> None:
-    from msd_ray.cluster.meters import COUNTED, Meters
-    from msd_ray.cluster.pool.measuring import Forward
     from msd_ray.cluster.pool.replica import _Exported
+    from msd_ray.cluster.pool.replica_metrics import Forward
+    from msd_ray.cluster.prometheus import COUNTED, RunMetrics
     from msd_ray.cluster.work import Progress
 
-    meters, teacher = Meters(), _Exported()
+    meters, teacher = RunMetrics(), _Exported()
     for kind in COUNTED:
         meters.event(kind, {"student": "student 0"})
     meters.slots(2)

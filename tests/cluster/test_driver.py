@@ -10,10 +10,8 @@ import pytest
 from msd_ray.cluster.driver import GRACE, TICK, Driver, Terms
 from msd_ray.cluster.places import FIRST, Places
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
-from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Moving, Up
-from msd_ray.cluster.status import Status
-from msd_ray.cluster.support import NoPool
-from msd_ray.cluster.work import Order, Progress, Work
+from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Moving, NoPool, Up
+from msd_ray.cluster.work import Progress, ScheduledTask, Segment, StudentState
 from msd_ray.errors import TrainingError
 
 PACE = Pace(image=0.01, segment=0.05, open=0.2, start=1.0)
@@ -21,10 +19,10 @@ PACE = Pace(image=0.01, segment=0.05, open=0.2, start=1.0)
 
 @dataclass
 class Ear:
-    views: list[list[Status]] = field(default_factory=list)
+    views: list[list[StudentState]] = field(default_factory=list)
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
-    def watch(self, statuses: list[Status]) -> None:
+    def watch(self, statuses: list[StudentState]) -> None:
         self.views.append(statuses)
 
     def event(self, kind: str, **facts: Any) -> None:
@@ -37,13 +35,15 @@ class Ear:
         return max(sum(s.slot is not None for s in view) for view in self.views)
 
 
-def works(n: int, images: int = 1000, segment: int = 100) -> list[Work]:
-    return [Work(f"student {i}", images, segment, NoTask()) for i in range(n)]
+def works(n: int, images: int = 1000, segment: int = 100) -> list[ScheduledTask]:
+    return [ScheduledTask(f"student {i}", images, segment, NoTask()) for i in range(n)]
 
 
-def drive(slots: Any, work: list[Work], terms: Terms | None = None, support: Any = None) -> tuple[list[Status], Ear]:
+def drive(
+    slots: Any, work: list[ScheduledTask], terms: Terms | None = None, teacher_replicas: Any = None
+) -> tuple[list[StudentState], Ear]:
     ear = Ear()
-    return Driver(work, slots, terms or Terms(), ear, support or NoPool()).run(), ear
+    return Driver(work, slots, terms or Terms(), ear, teacher_replicas or NoPool()).run(), ear
 
 
 def test_students_take_turns_where_slots_are_few() -> None:
@@ -122,7 +122,7 @@ def test_nothing_is_lost_but_segments_whatever_happens() -> None:
         assert all(view_is_sound(view) for view in ear.views)
 
 
-def view_is_sound(view: list[Status]) -> bool:
+def view_is_sound(view: list[StudentState]) -> bool:
     taken = [s.slot for s in view if s.slot is not None]
     return len(taken) == len(set(taken)) and all(s.slot is None for s in view if s.state in ("done", "failed"))
 
@@ -135,7 +135,7 @@ class Troubled(SimulatedSlots):
         self.trouble, self.times = trouble, times
         self.sudden: list[Event] = []
 
-    def give(self, slot: int, order: Order) -> None:
+    def give(self, slot: int, order: Segment) -> None:
         at, how = self.trouble.get(order.student, (10**9, ""))
         if self._saved.get(order.student, 0) >= at and self.times > 0:
             self.times -= 1
@@ -161,11 +161,11 @@ class WritesOn(SimulatedSlots):
 
     def __init__(self, nodes: list[Node], incidents: list[Incident] | None = None) -> None:
         super().__init__(nodes, Pace(image=0.01), incidents or [])
-        self.orders: list[tuple[int, Order]] = []
+        self.orders: list[tuple[int, Segment]] = []
         self.writing: dict[int, int] = {}  # student -> the slot that writes
         self.students: dict[int, int] = {}  # slot -> student
 
-    def give(self, slot: int, order: Order) -> None:
+    def give(self, slot: int, order: Segment) -> None:
         assert self.writing.pop(order.student, slot) == slot
         self.orders.append((slot, order))
         self.students[slot] = order.student
@@ -212,10 +212,10 @@ class Talking(SimulatedSlots):
 
     def __init__(self, nodes: list[Node]) -> None:
         super().__init__(nodes, PACE)
-        self.orders: list[Order] = []
+        self.orders: list[Segment] = []
         self.told: list[Event] = []
 
-    def give(self, slot: int, order: Order) -> None:
+    def give(self, slot: int, order: Segment) -> None:
         super().give(slot, order)
         self.orders.append(order)
         self.told.append(Moving(slot, Progress((order.nimg or 0) + 50, "dm", 10.0, done=False)))
@@ -257,7 +257,7 @@ class Poisoned(SimulatedSlots):
     def is_poisoned(self, slot: int) -> bool:
         return self.given.get(slot) == "0" if self.gpus else self._places[slot].node.name == "n0"
 
-    def give(self, slot: int, order: Order) -> None:
+    def give(self, slot: int, order: Segment) -> None:
         self.orders += self.is_poisoned(slot)
         if self.is_poisoned(slot) and self.orders >= self.at:
             self.sudden.append(Gone(slot, "RuntimeError: CUDA error: device-side assert triggered"))
@@ -325,7 +325,7 @@ class NeverWritten(SimulatedSlots):
         super().__init__([Node("a", 1)], PACE)
         self.writing: set[int] = set()
 
-    def give(self, slot: int, order: Order) -> None:
+    def give(self, slot: int, order: Segment) -> None:
         if slot in self.writing:
             self._news.append(Gone(slot, "killed by signal 11"))
         else:
@@ -357,7 +357,7 @@ class Hanging(SimulatedSlots):
         self.at, self.answers, self.times, self.orders = at, answers, times, 0
         self.hanging: set[int] = set()
 
-    def give(self, slot: int, order: Order) -> None:
+    def give(self, slot: int, order: Segment) -> None:
         self.orders += order.student == 1
         if order.student == 1 and self.orders >= self.at and self.times > 0:
             self.times -= 1
@@ -423,7 +423,7 @@ class Away:
 
 def test_a_student_that_fails_for_want_of_a_teacher_is_tried_again() -> None:
     slots = Troubled([Node("a", 2)], {1: (200, "no teacher replica answered")}, times=3)
-    statuses, _ = drive(slots, works(2), support=Away(slots, since=3.0, until=12.0))
+    statuses, _ = drive(slots, works(2), teacher_replicas=Away(slots, since=3.0, until=12.0))
     assert [s.state for s in statuses] == ["done", "done"]
     assert statuses[1].restarts == 3
 
@@ -476,7 +476,7 @@ class Pool:
 
 def test_a_slot_makes_room_for_a_teacher_that_has_none() -> None:
     slots = SimulatedSlots([Node("a", 2)], PACE)
-    statuses, ear = drive(slots, works(4, images=10_000), support=Pool(slots, away=30.0))
+    statuses, ear = drive(slots, works(4, images=10_000), teacher_replicas=Pool(slots, away=30.0))
     assert [s.state for s in statuses] == ["done"] * 4
     assert "made room for the teacher" in [f.get("reason") for k, f in ear.events if k == "slot gone"]
 
@@ -494,7 +494,7 @@ class Ticked(NoPool):
 def test_the_driver_looks_after_the_pool_from_the_beginning() -> None:
     slots = SimulatedSlots([Node("a", 2)], PACE)
     pool = Ticked(slots)
-    drive(slots, works(4), support=pool)
+    drive(slots, works(4), teacher_replicas=pool)
     assert pool.ticks[0] == 0
     gaps = [after - before for before, after in pairwise(pool.ticks)]
     assert min(gaps) >= TICK

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from msd_ray.runs import results
-from msd_ray.runs.measuring import Measuring, here
+from msd_ray.runs import run_results as results
+from msd_ray.runs.shards import OpenShard, here
 
 from ..faults.conftest import Ear
 from ..runs.finished import finished
@@ -37,13 +37,13 @@ class Named(Ear):
 def test_nothing_is_measured_in_this_process(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from msd_ray.cluster.evaluation import measuring
 
-    setting, ear = finished(tmp_path / "run", SMALL), Named()
+    context, ear = finished(tmp_path / "run", SMALL), Named()
     monkeypatch.setenv("MSD_RAY_CACHE", str(tmp_path / "here"))
-    expected = results.evaluate_uri(setting.store.uri, [], here, ear.note)
+    expected = results.evaluate_uri(context.store.uri, [], here, ear.note)
     monkeypatch.setenv("MSD_RAY_CACHE", str(tmp_path / "there"))
-    monkeypatch.setattr(Measuring, "advance", pytest.fail)
+    monkeypatch.setattr(OpenShard, "advance", pytest.fail)
     with measuring(None, ear) as complete:
-        rows = results.evaluate_uri(setting.store.uri, [], complete, ear.note)
+        rows = results.evaluate_uri(context.store.uri, [], complete, ear.note)
     assert [(row.name, row.scores) for row in rows] == [(row.name, row.scores) for row in expected]
     assert rows[1].ms_per_image
     assert [(status.name, status.state) for status in ear.statuses] == [("scores", "done")]
@@ -54,22 +54,22 @@ def test_too_small_a_cluster_is_told_in_one_line(cluster: None, tmp_path: Path) 
     from msd_ray.cluster.evaluation import measuring
     from msd_ray.errors import UserError
 
-    setting = finished(tmp_path / "run", [*SMALL, "evaluation.gpus=1", "evaluation.samples=100"])
+    context = finished(tmp_path / "run", [*SMALL, "evaluation.gpus=1", "evaluation.samples=100"])
     with (
         measuring(None, Ear()) as complete,
         pytest.raises(UserError, match=r"needs 1 CPUs and 1 GPUs.*evaluation\.gpus"),
     ):
-        results.evaluate_uri(setting.store.uri, [], complete, lambda _: None)
+        results.evaluate_uri(context.store.uri, [], complete, lambda _: None)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_ten_thousand_samples_on_two_slots_survive_any_kill(tmp_path: Path) -> None:
     """Weights are random; the teacher's 11 evaluations of 10,000 samples take most of a minute on two cores."""
-    setting = finished(tmp_path / "run", ["teacher.steps=6", "cluster.max_slots=2"], "digits")
-    undisturbed = evaluated(setting.store.uri, tmp_path / "undisturbed")
+    context = finished(tmp_path / "run", ["teacher.steps=6", "cluster.max_slots=2"], "digits")
+    undisturbed = evaluated(context.store.uri, tmp_path / "undisturbed")
 
-    command = start(setting.store.uri, tmp_path / "killed")
+    command = start(context.store.uri, tmp_path / "killed")
     shards = tmp_path / "killed"
     wait_until(lambda: len(list(shards.glob("samples-*/*/*/manifest.json"))) > 3, command)
     slot = next(p for p in psutil.Process(command.pid).children(recursive=True) if "ray::Slot" in " ".join(p.cmdline()))
@@ -82,7 +82,7 @@ def test_ten_thousand_samples_on_two_slots_survive_any_kill(tmp_path: Path) -> N
     measured = {path: path.stat().st_mtime_ns for path in shards.glob("samples-*/*/*/manifest.json")}
     assert len(measured) > 8
 
-    assert evaluated(setting.store.uri, shards) == undisturbed
+    assert evaluated(context.store.uri, shards) == undisturbed
     assert undisturbed["teacher"]["n"] == 10_000
 
 

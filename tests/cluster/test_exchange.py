@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from msd_ray.cluster.together.exchange import Exchange, Grant
+from msd_ray.cluster.ray_train.exchange import Exchange, Grant
 from msd_ray.cluster.work import Progress
 from msd_ray.errors import TrainingError
 

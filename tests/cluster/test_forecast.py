@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
+from msd_ray.cluster.planning.contention import Effort, Replicas, Sharing
 from msd_ray.cluster.planning.forecast import Ahead, Forecast, forecast
 from msd_ray.cluster.planning.layout import check_fits, lay_out
-from msd_ray.cluster.planning.pacing import RAY_START
-from msd_ray.cluster.planning.sharing import Effort, Replicas, Sharing
+from msd_ray.cluster.planning.rehearsal import RAY_START
 from msd_ray.errors import UserError
+from msd_ray.profiling.step_times import StageTiming, Timing
 from msd_ray.recipes import ClusterConfig, PoolConfig
 from msd_ray.runs.nodes import NodeKind
 from msd_ray.runs.plan import Plan
-from msd_ray.runs.setting import Setting
-from msd_ray.runs.trial import StageTiming, Timing
+from msd_ray.runs.run_context import RunContext
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
 IMAGES, SEGMENTS, IMAGE = 2880, 9, 0.01  # of each student; seconds per image
@@ -25,7 +25,7 @@ LOCAL = ["cluster.teacher=local", "cluster.cpus_per_student=1.0"]
 
 
 def plan(*overrides: str, k: int = 4) -> Plan:
-    return Setting.of(TINY, [f"partition.k={k}", "partition.kind=sequential", *overrides], None).plan
+    return RunContext.of(TINY, [f"partition.k={k}", "partition.kind=sequential", *overrides], None).plan
 
 
 def timing(teacher: float = 0.0, waits: float = 0.0, **changes: Any) -> Timing:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from msd_ray.cluster.pool.answering import Answering
 from msd_ray.cluster.pool.batching import QueueFullError, Reply, Request, RequestQueue
+from msd_ray.cluster.pool.denoising import BatchDenoiser
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.recipes import PoolConfig
-from msd_ray.runs.teacher import keep_teacher
+from msd_ray.runs.teacher_cache import keep_teacher
 from msd_ray.storage import Store
 from msd_ray.training.state import State
 
@@ -30,12 +30,12 @@ def arrays(n: int, seed: int = 0, size: int = 8) -> Arrays:
 
 
 @pytest.fixture
-def answering(tmp_path: Path) -> Answering:
+def answering(tmp_path: Path) -> BatchDenoiser:
     torch.manual_seed(0)
     denoiser = SPEC.build()
     weights = {name: w + torch.randn_like(w) * 0.1 for name, w in denoiser.state_dict().items()}
     keep_teacher(Store(str(tmp_path)), SPEC, State({"ema": weights}, {"nimg": 0, "wall_seconds": 0, "cpu_seconds": 0}))
-    return Answering(Store(str(tmp_path)), "fp32", gpus=0.0)
+    return BatchDenoiser(Store(str(tmp_path)), "fp32", gpus=0.0)
 
 
 def requests(*asked: Arrays, kind: str = "denoise") -> list[Request]:
@@ -43,12 +43,12 @@ def requests(*asked: Arrays, kind: str = "denoise") -> list[Request]:
     return [Request(kind, a, 0.0, loop.create_future()) for a in asked]
 
 
-def alone(answering: Answering, *asked: Arrays, kind: str = "denoise") -> list[Any]:
+def alone(answering: BatchDenoiser, *asked: Arrays, kind: str = "denoise") -> list[Any]:
     return [answering.outcomes([r])[0] for r in requests(*asked, kind=kind)]
 
 
 @pytest.mark.parametrize("kind", ["denoise", "vjp"])
-def test_joined_answers_equal_those_computed_alone(answering: Answering, kind: str) -> None:
+def test_joined_answers_equal_those_computed_alone(answering: BatchDenoiser, kind: str) -> None:
     asked = [arrays(n, seed=n) for n in (3, 1, 4)]
     if kind == "vjp":
         asked = [(*a, a[0][::-1].copy()) for a in asked]
@@ -60,19 +60,21 @@ def test_joined_answers_equal_those_computed_alone(answering: Answering, kind: s
         np.testing.assert_allclose(together.array, single.array, rtol=0, atol=1e-5)
 
 
-def test_an_answer_computed_alone_is_the_same_bit_for_bit_whatever_was_computed_before(answering: Answering) -> None:
+def test_an_answer_computed_alone_is_the_same_bit_for_bit_whatever_was_computed_before(
+    answering: BatchDenoiser,
+) -> None:
     first, *_, last = alone(answering, arrays(3), arrays(7, seed=1), arrays(1, seed=2), arrays(3))
     assert np.array_equal(first.array, last.array)
 
 
-def test_the_cpu_time_of_a_forward_pass_is_shared_out_by_images(answering: Answering) -> None:
+def test_the_cpu_time_of_a_forward_pass_is_shared_out_by_images(answering: BatchDenoiser) -> None:
     few, many = answering.outcomes(requests(arrays(1), arrays(3)))
     assert isinstance(few, Reply) and isinstance(many, Reply)
     assert few.cpu_seconds > 0
     assert many.cpu_seconds == pytest.approx(3 * few.cpu_seconds)
 
 
-def test_an_error_reaches_only_whose_it_is(answering: Answering) -> None:
+def test_an_error_reaches_only_whose_it_is(answering: BatchDenoiser) -> None:
     """Class 99 is in no network, but nobody can know before the forward pass."""
     x_t, sigma, condition = arrays(2)
     good, bad, other = answering.outcomes(requests(arrays(2), (x_t, sigma, condition + 99), arrays(2, seed=5)))
@@ -83,7 +85,7 @@ def test_an_error_reaches_only_whose_it_is(answering: Answering) -> None:
         assert np.array_equal(outcome.array, single.array)
 
 
-def test_what_is_not_a_number_stays_in_its_request(answering: Answering) -> None:
+def test_what_is_not_a_number_stays_in_its_request(answering: BatchDenoiser) -> None:
     x_t, sigma, condition = arrays(2)
     asked = [arrays(2, seed=1), (x_t * np.float32("nan"), sigma, condition), arrays(2, seed=2)]
     (before, nan, after), singles = answering.outcomes(requests(*asked)), alone(answering, *asked)
@@ -93,7 +95,7 @@ def test_what_is_not_a_number_stays_in_its_request(answering: Answering) -> None
         np.testing.assert_allclose(outcome.array, single.array, rtol=0, atol=1e-5)
 
 
-def test_malformed_requests_keep_to_themselves(answering: Answering) -> None:
+def test_malformed_requests_keep_to_themselves(answering: BatchDenoiser) -> None:
     x_t, sigma, condition = arrays(4)
     short, scalar = requests((x_t, sigma[:3], condition), (x_t, sigma[0], condition))
     assert len({short.form, scalar.form, requests(arrays(4))[0].form}) == 3

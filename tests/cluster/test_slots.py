@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from msd_ray.cluster.slots import Ended, Event, Moving, Up
-from msd_ray.cluster.work import Alone, Order, Progress, Work
+from msd_ray.cluster.work import Progress, ScheduledTask, Segment, SingleProcess
 
 
-class Counting(Alone):
+class Counting(SingleProcess):
     """A task and its training: counts how often it is read from its checkpoint, and how far it has come."""
 
     bytes, device = 0, torch.device("cpu")
@@ -29,7 +29,7 @@ class Counting(Alone):
         self.nimg += images
         return Progress(self.nimg, "dm", 1.0, done=False)
 
-    def standing(self) -> Progress:
+    def current_progress(self) -> Progress:
         return Progress(self.nimg, "dm", 1.0, done=False)
 
 
@@ -40,7 +40,7 @@ class Slow(Counting):
         while not hurried():
             self.nimg += 1
             time.sleep(0.01)
-        return self.standing()
+        return self.current_progress()
 
 
 def test_a_slot_forgets_the_students_of_the_driver_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,11 +52,11 @@ def test_a_slot_forgets_the_students_of_the_driver_before(monkeypatch: pytest.Mo
     assert Slot().ready() == ("a", "0,1")
     slot, first, second = Slot(), Counting(), Counting()
     slot.ready()
-    slot.advance(Order(0, Work("first", 300, 100, first), None))
-    slot.advance(Order(0, Work("first", 300, 100, first), 100))
+    slot.advance(Segment(0, ScheduledTask("first", 300, 100, first), None))
+    slot.advance(Segment(0, ScheduledTask("first", 300, 100, first), 100))
     assert first.opened == 1  # it was still in memory
     slot.ready()
-    slot.advance(Order(0, Work("second", 300, 100, second), 200))
+    slot.advance(Segment(0, ScheduledTask("second", 300, 100, second), 200))
     assert (first.nimg, second.opened, second.nimg) == (200, 1, 100)
 
 
@@ -69,7 +69,7 @@ def test_a_slot_tells_how_far_it_is_while_it_trains(cluster: None, monkeypatch: 
     events = events_of(slots)
     slots.ask(0)
     assert isinstance(next(events), Up)
-    slots.give(0, Order(0, Work("student 0", 10**9, 10**9, Slow()), None))
+    slots.give(0, Segment(0, ScheduledTask("student 0", 10**9, 10**9, Slow()), None))
     told = (e.progress for e in events if isinstance(e, Moving) and e.progress)  # none while the student is read
     first, second = next(told), next(told)
     assert 0 <= first.nimg < second.nimg

@@ -18,11 +18,11 @@ import torch
 
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.recipes import load_recipe
-from msd_ray.runs.plan import Job, make_plan
+from msd_ray.runs.plan import StudentPlan, make_plan
 from msd_ray.storage import Store, write_bundle
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.metrics import Metric
-from msd_ray.training.records import Record, Records
+from msd_ray.training.records import LoggedSegment, Records
 from msd_ray.training.state import State, tensors_of
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
@@ -30,7 +30,7 @@ SEGMENT, IMAGES = 320, 960
 STAGE = f"stages={{dm: {{objective: dm, images: {IMAGES}, batch: 16, fake_steps: 1}}}}"
 
 
-def job() -> Job:
+def job() -> StudentPlan:
     from msd_ray.data import load_data
 
     recipe = load_recipe(TINY, ["partition.kind=sequential", STAGE])
@@ -40,8 +40,8 @@ def job() -> Job:
 
 def task_in(folder: Path) -> Any:
     """A student whose teacher is in its own process."""
-    from msd_ray.cluster.students import StudentTask, Surroundings
-    from msd_ray.runs.teacher import keep_teacher
+    from msd_ray.cluster.students import RunInputs, StudentTask
+    from msd_ray.runs.teacher_cache import keep_teacher
 
     recipe, spec = load_recipe(TINY, []), job().spec
     teacher = Store(str(folder / "teacher"))
@@ -49,8 +49,8 @@ def task_in(folder: Path) -> Any:
         torch.manual_seed(0)
         facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
         keep_teacher(teacher, spec.denoiser, State({"ema": tensors_of(spec.denoiser.build())}, facts))
-    around = Surroundings(recipe.data, recipe.evaluation, Store(str(folder / "cache")), teacher, None, 0.0)
-    return StudentTask(spec, Store(str(folder / "student")), around)
+    inputs = RunInputs(recipe.data, recipe.evaluation, Store(str(folder / "cache")), teacher, None, 0.0)
+    return StudentTask(spec, Store(str(folder / "student")), inputs)
 
 
 def train(task: Any, training: Any = None, hurried: Callable[[], bool] = lambda: False) -> list[Any]:
@@ -96,15 +96,15 @@ def test_a_measurement_that_raises_costs_a_warning(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from msd_ray.cluster import measuring, students
+    from msd_ray.cluster import student_evaluation, students
 
     task = task_in(tmp_path)
     if what == "preview":
-        task = replace(task, around=replace(task.around, evaluation=replace(task.around.evaluation, preview_every=16)))
-        monkeypatch.setattr(measuring, "can_preview", lambda _: True)
-        monkeypatch.setattr(measuring, "preview", boom)
+        task = replace(task, inputs=replace(task.inputs, evaluation=replace(task.inputs.evaluation, preview_every=16)))
+        monkeypatch.setattr(student_evaluation, "can_preview", lambda _: True)
+        monkeypatch.setattr(student_evaluation, "preview", boom)
     elif what == "FID":
-        monkeypatch.setattr(measuring.Judge, "fid", boom)
+        monkeypatch.setattr(student_evaluation.Judge, "fid", boom)
     else:
         monkeypatch.setattr(students, "load_features", boom)
     with caplog.at_level(logging.WARNING):
@@ -134,15 +134,15 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_students import task_in, train
-from msd_ray.cluster import measuring, students
+from msd_ray.cluster import student_evaluation, students
 import threading
-real, calls = measuring.Judge.fid, []
+real, calls = student_evaluation.Judge.fid, []
 def hangs(self, x):
     calls.append(1)
     if len(calls) == 2:
         threading.Event().wait()
     return real(self, x)
-measuring.Judge.fid = hangs
+student_evaluation.Judge.fid = hangs
 train(task_in(Path(sys.argv[1])))
 """
 
@@ -195,7 +195,7 @@ def test_rows_of_images_that_were_lost_are_not_doubled(tmp_path: Path) -> None:
     training.advance(SEGMENT, [], lambda: False)
     training.saver.finish()
     # died in the next segment after its rows and before its checkpoint; hurried away at another image the next time
-    Records(task.checkpoints).write(640, Record([Metric("dm", 640, "dm", 9.9)], after=320))
+    Records(task.checkpoints).write(640, LoggedSegment([Metric("dm", 640, "dm", 9.9)], after=320))
     again, asked = task.open(), iter(range(1000))
     again.advance(SEGMENT, [], lambda: next(asked) >= 7)
     assert 320 < again.nimg < 640
@@ -225,9 +225,9 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_with_all_that_was_logged(
 
 
 def test_in_a_hurry_it_saves_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from msd_ray.cluster import measuring
+    from msd_ray.cluster import student_evaluation
 
-    monkeypatch.setattr(measuring.Judge, "fid", lambda *_: pytest.fail("there is no time for a FID"))
+    monkeypatch.setattr(student_evaluation.Judge, "fid", lambda *_: pytest.fail("there is no time for a FID"))
     task, asked = task_in(tmp_path), iter(range(1000))
     progress = task.open().advance(SEGMENT, [], lambda: next(asked) >= 3)
     assert 0 < progress.nimg < SEGMENT and not progress.writing and progress.fid is None
@@ -274,7 +274,7 @@ def test_a_checkpoint_that_takes_long_gives_signs_of_life(tmp_path: Path, monkey
     training, write = task.open(), Store.write_chunks
 
     def noting(store: Store, name: str, chunks: Any) -> None:
-        beats.append(training.standing().beats)
+        beats.append(training.current_progress().beats)
         write(store, name, chunks)
 
     monkeypatch.setattr(Store, "write_chunks", noting)
@@ -296,7 +296,7 @@ def test_a_checkpoint_is_whole_before_others_may_take_the_student(
         progress = training.advance(SEGMENT, [], lambda: training.nimg >= 16)
     else:
         assert training.advance(SEGMENT, [], lambda: False).writing
-        progress = training.advance(0, [], lambda: False) if why == "no image" else training.standing()
+        progress = training.advance(0, [], lambda: False) if why == "no image" else training.current_progress()
         training.rest()
     assert not progress.writing
     newest = Checkpoints(task.checkpoints, 1).newest()
@@ -371,4 +371,4 @@ def test_the_teacher_is_read_once_for_a_new_student_and_its_checkpoint_is_enough
 
     monkeypatch.setattr(StoredWeights, "read", counted)
     train(task)
-    assert asked == [task.around.teacher.uri]
+    assert asked == [task.inputs.teacher.uri]

@@ -12,7 +12,7 @@ class Failing:
     """A task that cannot be opened."""
 
     spec = SimpleNamespace(index=3)
-    around = SimpleNamespace(gpus=0.0)
+    inputs = SimpleNamespace(gpus=0.0)
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -32,10 +32,10 @@ class Failing:
     ids=repr,
 )
 def test_only_an_error_of_ours_is_final(error: Exception, final: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from msd_ray.cluster.together import workers
+    from msd_ray.cluster.ray_train import workers
 
     told: list[str] = []
-    monkeypatch.setattr(workers.Line, "give_up", lambda self, error: told.append(str(error)))
+    monkeypatch.setattr(workers.SlotConnection, "give_up", lambda self, error: told.append(str(error)))
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 2)
     monkeypatch.setattr(workers.train, "get_context", lambda: context)
     with pytest.raises(type(error)):

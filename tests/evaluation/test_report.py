@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from msd_ray.evaluation import Row, Scores
-from msd_ray.evaluation.report import ReportContent, SampleGrids, write_report, write_samples
+from msd_ray.evaluation.run_page import ReportContent, SampleGrids, write_report, write_samples
 from msd_ray.storage import Store
 
 EVIL = "<script>alert(1)</script> $5 \" '"

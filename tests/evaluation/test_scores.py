@@ -15,9 +15,9 @@ from msd_ray.evaluation import (
     FeatureNet,
     Judge,
     load_features,
-    measured,
     sampler_row,
     scored,
+    statistics_of,
     student_name,
     with_ratio,
 )
@@ -93,17 +93,17 @@ def test_undefined_scores_are_nan_and_say_why(judge: Judge, toy: DataSet) -> Non
 
 def test_the_ratio_to_real_samples_is_of_equally_many(judge: Judge, toy: DataSet, tmp_path: Path) -> None:
     net = load_features("auto", toy, Store(str(tmp_path)))
-    real, held_out = measured(net, toy.train), measured(net, toy.held_out)
+    real, held_out = statistics_of(net, toy.train), statistics_of(net, toy.held_out)
     perfect = with_ratio(scored(held_out, real, CONFIG), held_out, held_out, real)
     assert (perfect.fid_ratio, perfect.fid_ratio_n) == (1, 200)
-    shifted = measured(net, Samples(toy.held_out.x + 0.1, toy.held_out.condition))
+    shifted = statistics_of(net, Samples(toy.held_out.x + 0.1, toy.held_out.condition))
     scores = scored(shifted, real, CONFIG)
     assert with_ratio(scores, shifted, held_out, real).fid_ratio == pytest.approx(scores.fid / perfect.fid, rel=1e-9)
-    few = measured(net, Samples(toy.held_out.x[:50], toy.held_out.condition[:50]))
+    few = statistics_of(net, Samples(toy.held_out.x[:50], toy.held_out.condition[:50]))
     assert with_ratio(scored(few, real, CONFIG), few, held_out, real).fid_ratio_n == 50
     # One that only has more samples is no better for it: every real one four times.
     again = np.tile(np.arange(len(toy.held_out)), 4)
-    many = measured(net, Samples(toy.held_out.x[again], toy.held_out.condition[again]))
+    many = statistics_of(net, Samples(toy.held_out.x[again], toy.held_out.condition[again]))
     fair = with_ratio(scored(many, real, CONFIG), many, held_out, real)
     assert fair.fid_ratio_n == 200
     assert 0.3 < fair.fid_ratio < 3
@@ -111,7 +111,7 @@ def test_the_ratio_to_real_samples_is_of_equally_many(judge: Judge, toy: DataSet
 
 def test_a_ratio_that_cannot_be_had_says_why(judge: Judge, toy: DataSet, tmp_path: Path) -> None:
     net = load_features("auto", toy, Store(str(tmp_path)))
-    real = measured(net, toy.train)
+    real = statistics_of(net, toy.train)
     scores = with_ratio(scored(real, real, CONFIG), real, None, real)
     assert math.isnan(scores.fid_ratio)
     assert scores.missing == "no ratio to real held-out samples: there are 0"

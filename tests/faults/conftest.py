@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from msd_ray.runs.setting import Setting
+from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store, read_manifest
 
 TINY = str(Path(__file__).with_name("tiny.yaml"))
@@ -43,10 +43,10 @@ def train(cluster: None) -> Run:
 
 
 def train_tiny(run_dir: Path, *overrides: str, ear: Ear | None = None) -> Ear:
-    from msd_ray.cluster.run import train as train_plan
+    from msd_ray.cluster.train import train as train_plan
 
-    setting, ear = Setting.of(TINY, list(overrides), str(run_dir)), ear or Ear()
-    train_plan(setting.plan, setting.store, setting.cache, None, ear)
+    context, ear = RunContext.of(TINY, list(overrides), str(run_dir)), ear or Ear()
+    train_plan(context.plan, context.store, context.cache, None, ear)
     return ear
 
 
@@ -62,7 +62,7 @@ class Undisturbed:
 def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     train_tiny(folder)
-    return Undisturbed(weights_in(folder), Setting.of(TINY, [], str(folder)).plan.groups[0].images)
+    return Undisturbed(weights_in(folder), RunContext.of(TINY, [], str(folder)).plan.groups[0].images)
 
 
 def weights_in(run_dir: Path | str) -> dict[str, str]:

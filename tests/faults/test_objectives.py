@@ -11,15 +11,15 @@ import torch
 
 from msd_ray.ensemble import read_description, read_member
 from msd_ray.objectives import OBJECTIVES
+from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.pairs import load_pairs, pairs_folder, parts_of
-from msd_ray.runs.setting import Setting
-from msd_ray.runs.start import starting_weights
-from msd_ray.runs.teacher import load_teacher
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher
-from msd_ray.training.spec import Extras
 from msd_ray.training.state import Tensors
-from msd_ray.training.student import StudentTrainer
+from msd_ray.training.student_spec import Extras
+from msd_ray.training.student_trainer import StudentTrainer
 
 from .conftest import TINY, Ear, processes
 
@@ -48,7 +48,7 @@ class KillerInEachStage(Ear):
             self.victims += 1
 
 
-def setting_of(objectives: tuple[str, ...], run_dir: Path) -> Setting:
+def setting_of(objectives: tuple[str, ...], run_dir: Path) -> RunContext:
     """Two students that go through a short stage of each objective."""
     stages = ", ".join(
         f"s{i}: {{objective: '{name}', images: 640, batch: 16, fake_steps: 1, generator_lr: 1e-3, fake_lr: 1e-3, "
@@ -57,28 +57,28 @@ def setting_of(objectives: tuple[str, ...], run_dir: Path) -> Setting:
     )
     parts = "{k: 1, timesteps: 2}" if objectives == BY_TIMESTEPS else "{k: 2, kind: sequential}"
     overrides = [f"stages={{{stages}}}", f"partition={parts}", "pairs=64", "teacher.steps=4", "seed=3"]
-    return Setting.of(TINY, overrides, str(run_dir))
+    return RunContext.of(TINY, overrides, str(run_dir))
 
 
-def train(setting: Setting, ear: Ear) -> list[Tensors]:
+def train(context: RunContext, ear: Ear) -> list[Tensors]:
     """The weights of the ensemble's students."""
-    from msd_ray.cluster.run import train as train_plan
+    from msd_ray.cluster.train import train as train_plan
 
-    train_plan(setting.plan, setting.store, setting.cache, None, ear)
-    known = read_description(setting.store.child("ensemble"))
+    train_plan(context.plan, context.store, context.cache, None, ear)
+    known = read_description(context.store.child("ensemble"))
     return [read_member(known, i).read() for i in range(known.partition.k)]
 
 
-def train_here(setting: Setting) -> list[Tensors]:
+def train_here(context: RunContext) -> list[Tensors]:
     """The same weights from the run's teacher in this process, where nobody disturbs them."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    plan, store = setting.plan, setting.store.child("teacher")
+    plan, store = context.plan, context.store.child("teacher")
     teacher, weights, pairs = load_teacher(store), [], None
-    if "dmd" in {stage.objective for stage in setting.recipe.stages.values()}:
-        pairs = load_pairs(pairs_folder(setting.cache, plan), parts_of(plan), plan.teacher.sample_shape)
+    if "dmd" in {stage.objective for stage in context.recipe.stages.values()}:
+        pairs = load_pairs(pairs_folder(context.cache, plan), parts_of(plan), plan.teacher.sample_shape)
     for job in plan.jobs:
         initial, fake = starting_weights(job.spec, store, "")
-        real = setting.data.train.only(list(job.spec.conditions))
+        real = context.data.train.only(list(job.spec.conditions))
         trainer = StudentTrainer(job.spec, LocalTeacher(teacher), initial, real, "cpu", Extras(fake, teacher, pairs))
         trainer.advance(job.spec.images)
         weights.append(trainer.state_dict().parts["ema"])
@@ -97,6 +97,6 @@ def test_students_killed_in_every_stage_end_as_if_undisturbed(objectives: tuple[
     assert sum(s.restarts for s in killer.statuses) == killer.victims
     # A remote teacher's gradient joins the sum in another order than a local one's: equal to 1e-6, not in the last bit.
     apart = Store(str(tmp_path / "apart"))
-    expected = train(Setting(disturbed.recipe, apart), Ear()) if objectives == BY_GRADIENT else train_here(disturbed)
+    expected = train(RunContext(disturbed.recipe, apart), Ear()) if objectives == BY_GRADIENT else train_here(disturbed)
     for ours, theirs in zip(weights, expected, strict=True):
         assert all(torch.equal(ours[name], value) for name, value in theirs.items())

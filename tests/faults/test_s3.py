@@ -18,12 +18,12 @@ import pytest
 import torch
 
 from msd_ray.ensemble import Ensemble
-from msd_ray.runs.directory import ensemble_folder
-from msd_ray.runs.standing import read_standing
-from msd_ray.serving.core.config import StudentConfig
-from msd_ray.serving.core.describe import describe
-from msd_ray.serving.core.student import StudentAtWork, load_part
-from msd_ray.serving.wire.formats import to_array
+from msd_ray.runs.run_directory import ensemble_folder
+from msd_ray.runs.run_status import read_status
+from msd_ray.serving.protocol.formats import to_array
+from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.student_worker import StudentAtWork, load_part
 from msd_ray.storage import Store
 
 from ..s3.running import S3
@@ -95,11 +95,11 @@ def test_a_run_on_s3_is_killed_resumed_evaluated_and_served(
         assert killer.victim
         read_until(driver, r"student .* (waiting|starting) ")
         read_until(driver, FAR)
-        while not any(student.nimg for student in read_standing(Store(run)).students):
+        while not any(student.nimg for student in read_status(Store(run)).students):
             time.sleep(0.2)  # status is written a little later than the line
     (status,) = told(["status", run, "--json"])
-    standing = json.loads(status)
-    assert any(student["nimg"] for student in standing["students"]) and not standing["finished"]
+    status = json.loads(status)
+    assert any(student["nimg"] for student in status["students"]) and not status["finished"]
 
     again = subprocess.run([*COMMAND, "train", TINY, SEGMENTS, "--run-dir", run], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr

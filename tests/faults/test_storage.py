@@ -21,13 +21,13 @@ from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec, MLPConfig
 from msd_ray.runs.lease import NAME, held
 from msd_ray.storage import Store
-from msd_ray.storage.local import TEMPORARY
+from msd_ray.storage.local_disk import TEMPORARY
 from msd_ray.teachers import LocalTeacher
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.config import StageConfig, TrainingConfig
-from msd_ray.training.spec import StudentSpec
 from msd_ray.training.state import State
-from msd_ray.training.student import StudentTrainer
+from msd_ray.training.student_spec import StudentSpec
+from msd_ray.training.student_trainer import StudentTrainer
 
 from .conftest import TINY
 

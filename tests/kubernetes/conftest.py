@@ -17,8 +17,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "helm").symlink_to(Path(helm()).resolve())
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("msd_ray.kubernetes.jobs.LOOK", 0.05)
-    monkeypatch.setattr("msd_ray.kubernetes.services.LOOK", 0.05)
+    monkeypatch.setattr("msd_ray.kubernetes.rayjobs.LOOK", 0.05)
+    monkeypatch.setattr("msd_ray.kubernetes.rayservices.LOOK", 0.05)
     with api_server() as double:
         config = {
             "apiVersion": "v1",

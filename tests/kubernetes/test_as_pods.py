@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from msd_ray.errors import MsdRayError
-from msd_ray.runs.standing import read_standing
+from msd_ray.runs.run_status import read_status
 from msd_ray.storage import Store, read_manifest
 
 from ..s3.running import S3
@@ -278,7 +278,7 @@ def _serve(s3: S3) -> None:
 def _images(run: Store) -> int:
     """On how many images students have been trained."""
     try:
-        return sum(s.nimg for s in read_standing(run).students if s.name != "teacher")
+        return sum(s.nimg for s in read_status(run).students if s.name != "teacher")
     except MsdRayError:  # not yet
         return 0
 

@@ -12,7 +12,7 @@ import yaml
 
 from msd_ray.kubernetes.chart import files
 from msd_ray.kubernetes.values import ChartValues
-from msd_ray.serving.core.load import parse_config
+from msd_ray.serving.service.config import parse_config
 
 from .custom_kinds import SPECS, VERSIONS, custom_schema
 from .rendering import CHART, ROOT, SETS, crd_schema, named_set, pod_specs, refusal, render, run_helm, set_names
@@ -153,15 +153,15 @@ def test_serves_config_is_one(name: str) -> None:
         assert set(app) <= {"name", "route_prefix", "import_path", "args"}
         if "config" not in app["args"]:
             continue
-        front = parse_config(app["args"]["config"]).front  # refuses unknown keys
-        assert (front.host, front.resource, front.cpus) == ("0.0.0.0", "gateway", 0.0)
-        (gateway,) = [g for g in service["spec"]["rayClusterConfig"]["workerGroupSpecs"] if g["groupName"] == "gateway"]
-        assert front.replicas == gateway["replicas"], "one front for each gateway pod"
-        assert bool(front.tls_cert) == (name in ("tls", "mutual-tls"))
-        assert bool(front.tokens) == (name == "tls")
+        gateway = parse_config(app["args"]["config"]).gateway  # refuses unknown keys
+        assert (gateway.host, gateway.resource, gateway.cpus) == ("0.0.0.0", "gateway", 0.0)
+        (pods,) = [g for g in service["spec"]["rayClusterConfig"]["workerGroupSpecs"] if g["groupName"] == "gateway"]
+        assert gateway.replicas == pods["replicas"], "one gateway for each of its pods"
+        assert bool(gateway.tls_cert) == (name in ("tls", "mutual-tls"))
+        assert bool(gateway.tokens) == (name == "tls")
 
 
-def test_callers_reach_gateway_pods_alone_and_only_while_their_front_answers() -> None:
+def test_callers_reach_gateway_pods_alone_and_only_while_their_gateway_answers() -> None:
     objects = render(*named_set("gateway"))
     (service,), (rays,) = of_kind(objects, "Service"), of_kind(objects, "RayService")
     groups = {g["groupName"]: g for g in rays["spec"]["rayClusterConfig"]["workerGroupSpecs"]}

@@ -45,7 +45,7 @@ def ensemble(tmp_path: Path) -> str:
 @pytest.fixture
 def remote(ensemble: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same, taken for one that pods see."""
-    monkeypatch.setattr("msd_ray.kubernetes.values_of._is_shared", lambda uri: True)
+    monkeypatch.setattr("msd_ray.kubernetes.release_values._is_shared", lambda uri: True)
     return ensemble
 
 

@@ -49,7 +49,7 @@ def test_it_waits_for_students_and_tells_the_driver() -> None:
 
 
 @pytest.mark.parametrize(
-    "title", ["ray::ServeReplica:msd-ray:Front", "ray::Slot", TRAIN, "python -m msd_ray sweep x.yaml"]
+    "title", ["ray::ServeReplica:msd-ray:Gateway", "ray::Slot", TRAIN, "python -m msd_ray sweep x.yaml"]
 )
 def test_it_says_what_was_still_at_work(title: str) -> None:
     assert drain(0, lambda: {7: title}, lambda pid: None, pause=0) == [title]
@@ -100,7 +100,7 @@ def test_the_raylets_health(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def front(status: int, credentials: grpc.ServerCredentials | None = None) -> Iterator[int]:
+def gateway(status: int, credentials: grpc.ServerCredentials | None = None) -> Iterator[int]:
     """The port of a server that says so of its health."""
     server, said = grpc.server(ThreadPoolExecutor(1)), health.HealthServicer()
     said.set("", status)
@@ -127,10 +127,10 @@ def certificate(where: Path, name: str) -> tuple[str, grpc.ServerCredentials]:
     return str(where / "tls.crt"), grpc.ssl_server_credentials([(private, pem)])
 
 
-def test_a_front_is_ready_once_it_serves() -> None:
-    with front(health_pb2.HealthCheckResponse.SERVING) as port:
+def test_a_gateway_is_ready_once_it_serves() -> None:
+    with gateway(health_pb2.HealthCheckResponse.SERVING) as port:
         assert serving(port, "")
-    with front(health_pb2.HealthCheckResponse.NOT_SERVING) as port:
+    with gateway(health_pb2.HealthCheckResponse.NOT_SERVING) as port:
         assert not serving(port, "")
 
 
@@ -138,12 +138,12 @@ def test_over_tls_any_name_is_taken_but_not_any_certificate(tmp_path: Path) -> N
     (tmp_path / "other").mkdir()
     other, _ = certificate(tmp_path / "other", "elsewhere.svc")
     own, credentials = certificate(tmp_path, "demo-ensemble.team.svc")
-    with front(health_pb2.HealthCheckResponse.SERVING, credentials) as port:
+    with gateway(health_pb2.HealthCheckResponse.SERVING, credentials) as port:
         assert serving(port, own)
         assert not serving(port, other)
 
 
-def test_a_front_that_is_not_there_is_not_ready() -> None:
+def test_a_gateway_that_is_not_there_is_not_ready() -> None:
     assert not serving(9, "", seconds=0.5)
 
 

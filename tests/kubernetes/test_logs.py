@@ -6,8 +6,8 @@ import pytest
 
 from msd_ray.errors import UserError
 from msd_ray.kubernetes.api import Api, connect
-from msd_ray.kubernetes.jobs import SUBMITTER, follow
 from msd_ray.kubernetes.logs import Tail
+from msd_ray.kubernetes.rayjobs import SUBMITTER, follow
 
 from .double import Double, Failure, submitter
 

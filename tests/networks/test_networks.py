@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig, discriminator_head
+from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.networks.embedding import fourier
 from msd_ray.networks.unet import UNet, group_norm
+from msd_ray.objectives.discriminators import discriminator_head
 
 TINY = UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=4, dropout=0.0)
 SPECS = {

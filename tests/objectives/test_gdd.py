@@ -9,8 +9,8 @@ from torch import Tensor
 
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.objectives import GDD, Batch, Nets
+from msd_ray.objectives.discriminators import ProjectedHead
 from msd_ray.objectives.gdd import INNATE
-from msd_ray.objectives.heads import ProjectedHead
 
 from .cases import (
     NOISE,

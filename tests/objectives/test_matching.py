@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from msd_ray.diffusion import EDMDenoiser, Noise, per_sample
-from msd_ray.networks import discriminator_head
 from msd_ray.objectives import ADM, DM, DMD, OBJECTIVES, Batch, Nets, Objective
+from msd_ray.objectives.discriminators import discriminator_head
 from msd_ray.objectives.dm import matching_loss
 
 from .cases import (

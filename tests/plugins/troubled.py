@@ -9,7 +9,7 @@ from msd_ray.cluster import slot
 from msd_ray.cluster.pool import replica
 from msd_ray.cluster.pool.batching import Request
 from msd_ray.cluster.students import StudentTask
-from msd_ray.cluster.work import Order, Progress
+from msd_ray.cluster.work import Progress, Segment
 from msd_ray.evaluation import Judge
 
 
@@ -17,7 +17,7 @@ def slot_of(sick: str) -> type[slot.Slot]:
     """Slots that end each order of a student on the node `sick` as on a GPU that lost its context."""
 
     class Slot(slot.Slot):
-        def advance(self, order: Order) -> Progress:
+        def advance(self, order: Segment) -> Progress:
             if isinstance(order.work.task, StudentTask) and ray.get_runtime_context().get_node_id() == sick:
                 raise RuntimeError("CUDA error: device-side assert triggered")
             return super().advance(order)
@@ -28,7 +28,7 @@ def slot_of(sick: str) -> type[slot.Slot]:
 class Unmeasurable(slot.Slot):
     """Slots in which the FID of any student never ends."""
 
-    def advance(self, order: Order) -> Progress:
+    def advance(self, order: Segment) -> Progress:
         Judge.fid = lambda *_: threading.Event().wait()  # type: ignore[assignment,method-assign,return-value]
         return super().advance(order)
 

@@ -15,13 +15,10 @@ from msd_ray.errors import UserError
 from msd_ray.objectives import OBJECTIVES
 from msd_ray.recipes import Recipe, load_recipe
 from msd_ray.recipes.load import validated
-from msd_ray.runs.describe import describe
-from msd_ray.runs.nodes import Cluster, NodeKind
-from msd_ray.runs.plan import make_plan
-from msd_ray.serving.core.config import ServeConfig
-from msd_ray.serving.core.load import parse_config
-from msd_ray.sweep.load import parse_definition
-from msd_ray.sweep.schema import Definition
+from msd_ray.runs.nodes import ClusterDescription, NodeKind
+from msd_ray.runs.plan import describe, make_plan
+from msd_ray.serving.service.config import ServeConfig, parse_config
+from msd_ray.sweep.definition import Definition, parse_definition
 
 NEGATIVE = ("p_mean",)
 """May be below 0."""
@@ -126,7 +123,7 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 def read(path: str, value: Any) -> Any:
     """What a definition, a configuration or a description with that value comes to."""
     if path in NODE:
-        return validated(Cluster, "x.yaml", {"nodes": [{"name": "a", path: value}]})
+        return validated(ClusterDescription, "x.yaml", {"nodes": [{"name": "a", path: value}]})
     if path in SERVICE:
         return parse_config(nested(path, value))
     asked = {"name": "x", "recipe": "digits", "space": {"partition.k": [1]}, "metrics": {"fid": "min"}}
@@ -145,7 +142,7 @@ def test_there_are_numbers_to_try() -> None:
     assert {"seed", "data.seed", "noise.rho", "teacher.ema.halflife", "cluster.price", "students.0.blocks"} <= {*RECIPE}
     assert {"stages.dm.clip", "stages.dm.betas[]", "cluster.workers_per_student[]", "cluster.max_slots"} <= {*RECIPE}
     assert ("sida", "head_weight") in OPTIONS and ("dm", "first") in OPTIONS
-    assert {"limits.seconds", "front.port", "keep"} <= {*SERVICE} and {"budget.hours", "scheduler.first"} <= {*SWEEP}
+    assert {"limits.seconds", "gateway.port", "keep"} <= {*SERVICE} and {"budget.hours", "scheduler.first"} <= {*SWEEP}
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ import math
 import pytest
 
 from msd_ray.objectives import OBJECTIVES
-from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below, every, falls
+from msd_ray.reproduce.experiment import Arm, Claim, Experiment, Summary, below, every, falls, summary
+from msd_ray.reproduce.experiment_page import grid, page, plot
 from msd_ray.reproduce.experiments import EXPERIMENTS
-from msd_ray.reproduce.page import grid, page, plot
-from msd_ray.reproduce.run import Finding, slug
-from msd_ray.reproduce.summary import Summary, summary
-from msd_ray.runs.setting import Setting
+from msd_ray.reproduce.reproduce import Finding, slug
+from msd_ray.runs.run_context import RunContext
 
 FOUND = {
     name: {"fid": summary(values), "n": summary([64, 64])}
@@ -21,13 +20,13 @@ FOUND = {
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_arm_is_a_valid_recipe_with_a_run_of_its_own(name: str) -> None:
     arms = EXPERIMENTS[name].arms
-    plans = [Setting.of(arm.recipe, list(arm.overrides), None).plan for arm in arms]
+    plans = [RunContext.of(arm.recipe, list(arm.overrides), None).plan for arm in arms]
     assert len({str(plan.recipe.to_json()) for plan in plans}) == len(arms)
     assert len({slug(arm.name) for arm in arms}) == len(arms)
 
 
 def test_arms_of_an_ablation_differ_in_what_they_say() -> None:
-    plans = {a.name: Setting.of(a.recipe, list(a.overrides), None).plan for a in EXPERIMENTS["ablation-k"].arms}
+    plans = {a.name: RunContext.of(a.recipe, list(a.overrides), None).plan for a in EXPERIMENTS["ablation-k"].arms}
     assert [plans[f"same images each, K = {k}"].groups[0].images for k in (1, 2, 5, 10)] == [
         5_760 * k for k in (1, 2, 5, 10)
     ]
@@ -36,7 +35,7 @@ def test_arms_of_an_ablation_differ_in_what_they_say() -> None:
 
 
 def test_small_students_differ_in_tsm_and_size_alone() -> None:
-    plans = {a.name: Setting.of(a.recipe, list(a.overrides), None).plan for a in EXPERIMENTS["small-students"].arms}
+    plans = {a.name: RunContext.of(a.recipe, list(a.overrides), None).plan for a in EXPERIMENTS["small-students"].arms}
     for share, low, high in (("43%", 0.35, 0.45), ("74%", 0.65, 0.75)):
         with_tsm, without = (plans[f"{share} fewer parameters, {w} TSM"] for w in ("with", "without"))
         assert low < 1 - with_tsm.student.parameters() / with_tsm.teacher.parameters() < high
@@ -48,11 +47,11 @@ def test_small_students_differ_in_tsm_and_size_alone() -> None:
 
 def test_the_table_of_methods_has_every_method_for_conditions() -> None:
     arms = EXPERIMENTS["objectives"].arms
-    used = {s.objective for a in arms for s in Setting.of(a.recipe, list(a.overrides), None).recipe.stages.values()}
+    used = {s.objective for a in arms for s in RunContext.of(a.recipe, list(a.overrides), None).recipe.stages.values()}
     assert used == set(OBJECTIVES) - {"tsm", "o2mkd"}
     for arm in arms:
         images = 17_280 if arm.name.endswith("3 x images") else 5_760
-        assert Setting.of(arm.recipe, list(arm.overrides), None).plan.groups[0].jobs[0].spec.images == images
+        assert RunContext.of(arm.recipe, list(arm.overrides), None).plan.groups[0].jobs[0].spec.images == images
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ class Notes:
 
 
 def test_arms_are_trained_once_and_measured(cluster: None, tmp_path: Path) -> None:
-    from msd_ray.reproduce.run import reproduce
+    from msd_ray.reproduce.reproduce import reproduce
 
     first, again = Notes(), Notes()
     found, findings = reproduce(MINE, [0], str(tmp_path), None, first)

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from msd_ray.networks import DenoiserSpec
-from msd_ray.runs.directory import assemble, folder, has_ensemble, keep_recipe
-from msd_ray.runs.setting import Setting
-from msd_ray.runs.teacher import keep_teacher
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.run_directory import assemble, folder, has_ensemble, keep_recipe
+from msd_ray.runs.teacher_cache import keep_teacher
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.state import State, Tensors
 
@@ -19,10 +19,10 @@ def weights(spec: DenoiserSpec, seed: int) -> Tensors:
     return {name: 0.1 * torch.randn_like(value) for name, value in spec.build().state_dict().items()}
 
 
-def finished(run_dir: Path, overrides: list[str], recipe: str = TINY) -> Setting:
+def finished(run_dir: Path, overrides: list[str], recipe: str = TINY) -> RunContext:
     """A run as `train` leaves it before it evaluates, but nobody has learnt anything."""
-    setting = Setting.of(recipe, overrides, str(run_dir))
-    plan, store = setting.plan, setting.store
+    context = RunContext.of(recipe, overrides, str(run_dir))
+    plan, store = context.plan, context.store
     keep_recipe(store, plan.recipe)
     facts = {"nimg": 6400, "wall_seconds": 1.0, "cpu_seconds": 1.0}
     keep_teacher(store.child("teacher"), plan.teacher, State({"ema": weights(plan.teacher, 99)}, facts))
@@ -33,4 +33,4 @@ def finished(run_dir: Path, overrides: list[str], recipe: str = TINY) -> Setting
     for group in plan.groups:
         assemble(store, plan, group)
         assert has_ensemble(store, group)
-    return setting
+    return context

@@ -8,8 +8,8 @@ from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.networks.weights import StoredWeights
 from msd_ray.runs.curves import curves
-from msd_ray.runs.directory import assemble, folder, has_ensemble, images_of
-from msd_ray.runs.setting import Setting
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.run_directory import assemble, folder, has_ensemble, images_of
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.state import State
 
@@ -17,13 +17,13 @@ from .finished import finished, weights
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Setting:
+def run(tmp_path: Path) -> RunContext:
     return finished(
         tmp_path / "run", ["stages={dm: {objective: dm, images: 160, batch: 16}}", "partition.kind=sequential"]
     )
 
 
-def test_how_far_a_run_is_is_learnt_without_tensors(run: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_far_a_run_is_is_learnt_without_tensors(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StoredWeights, "read", lambda self: pytest.fail(f"{self.name} was read"))
     monkeypatch.setattr("msd_ray.networks.weights.read_chunks", lambda *_: pytest.fail("weights were read"))
     assert [images_of(run.store, job) for job in run.plan.jobs] == [job.spec.images for job in run.plan.jobs]
@@ -32,7 +32,7 @@ def test_how_far_a_run_is_is_learnt_without_tensors(run: Setting, monkeypatch: p
     assert Ensemble.load(folder(run.store, "ensemble")).parameters > 0
 
 
-def test_a_checkpoint_that_turns_out_damaged_is_dropped_and_the_one_before_counts(run: Setting) -> None:
+def test_a_checkpoint_that_turns_out_damaged_is_dropped_and_the_one_before_counts(run: RunContext) -> None:
     store, plan, job = run.store, run.plan, run.plan.jobs[1]
     student = folder(store, job.directory)
     Checkpoints(student, 2).save(State({"ema": weights(job.spec.denoiser, 0)}, {"nimg": job.spec.images + 16}))

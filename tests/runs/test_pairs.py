@@ -9,7 +9,7 @@ from msd_ray.diffusion import heun
 from msd_ray.ensemble import seeded_noise
 from msd_ray.errors import CorruptError
 from msd_ray.runs import pairs
-from msd_ray.runs.setting import Setting
+from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def plan() -> object:
-    return Setting.of(TINY, ["teacher.steps=3", "pairs=300"], None).plan
+    return RunContext.of(TINY, ["teacher.steps=3", "pairs=300"], None).plan
 
 
 def test_pairs_are_what_the_teachers_sampler_makes(plan, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -53,7 +53,7 @@ def test_another_teacher_or_sampler_has_other_pairs(plan, tmp_path: Path) -> Non
     cache = Store(str(tmp_path))
 
     def folder(*overrides: str) -> str:
-        return pairs.pairs_folder(cache, Setting.of(TINY, ["teacher.steps=3", *overrides], None).plan).uri
+        return pairs.pairs_folder(cache, RunContext.of(TINY, ["teacher.steps=3", *overrides], None).plan).uri
 
     assert folder() == folder("pairs=1000", "seed=3", "partition.k=1", "noise.sigma_init=2.5")
     for override in ("teacher.steps=4", "teacher.seed=1", "network.width=8", "noise.sigma_max=40.0", "data.seed=1"):

@@ -14,14 +14,14 @@ from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.errors import UserError
 from msd_ray.objectives import DM, Needs
 from msd_ray.runs.plan import Plan
-from msd_ray.runs.setting import Setting
+from msd_ray.runs.run_context import RunContext
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
 DENOISER = ["stages={kd: {objective: o2mkd, images: 160, batch: 16}}", "partition.kind=sequential"]
 
 
 def plan(*overrides: str) -> Plan:
-    return Setting.of(TINY, list(overrides), None).plan
+    return RunContext.of(TINY, list(overrides), None).plan
 
 
 def stages(**objectives: str) -> str:
@@ -169,10 +169,10 @@ def test_a_discriminator_that_does_not_fit_is_told() -> None:
 
 
 def test_no_pool_is_started_for_a_method_that_asks_the_teacher_nothing() -> None:
-    assert Setting.of("digits", [], None).plan.cluster.teacher == "pool"
-    assert Setting.of("digits-gdd", [], None).plan.cluster.teacher == "local"
+    assert RunContext.of("digits", [], None).plan.cluster.teacher == "pool"
+    assert RunContext.of("digits-gdd", [], None).plan.cluster.teacher == "local"
     mixed = "stages={gdd: {objective: gdd, images: 64}, dm: {objective: dm, images: 64}}"
-    assert Setting.of("digits-gdd", [mixed], None).plan.cluster.teacher == "pool"
+    assert RunContext.of("digits-gdd", [mixed], None).plan.cluster.teacher == "pool"
 
 
 # Methods whose parts join one after the other.
@@ -195,7 +195,7 @@ def test_a_stage_that_ends_before_its_method_is_complete_is_refused() -> None:
 
 
 def test_the_shipped_recipe_gives_each_part_of_sida_its_time() -> None:
-    recipe = Setting.of("digits-sida", [], None).plan.recipe
+    recipe = RunContext.of("digits-sida", [], None).plan.recipe
     stage = recipe.stages["sida"]
     assert stage.fake_first is not None
     assert 0 < stage.fake_first < stage.options["gan_from"] < stage.images

@@ -12,13 +12,13 @@ from msd_ray.cli import main
 from msd_ray.diffusion import heun
 from msd_ray.ensemble import Ensemble, Sampling, save_ensemble, seeded_noise
 from msd_ray.errors import UserError
-from msd_ray.runs import results
-from msd_ray.runs.directory import folder
+from msd_ray.runs import run_results as results
 from msd_ray.runs.generate import generate_file
-from msd_ray.runs.measuring import here
-from msd_ray.runs.samplers import teacher_sampler
-from msd_ray.runs.setting import Setting
-from msd_ray.runs.teacher import load_teacher
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.run_directory import folder
+from msd_ray.runs.sample_sources import teacher_sampler
+from msd_ray.runs.shards import here
+from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import read_manifest
 
 from .finished import finished
@@ -36,11 +36,11 @@ SINGLE = ["one student, same images each", "one student, same total images"]
 
 
 @pytest.fixture
-def grid(tmp_path: Path) -> Setting:
+def grid(tmp_path: Path) -> RunContext:
     return finished(tmp_path / "run", GRID)
 
 
-def test_the_table_says_what_each_sampler_takes(grid: Setting) -> None:
+def test_the_table_says_what_each_sampler_takes(grid: RunContext) -> None:
     rows = {row.name: row for row in results.evaluate_once(grid, here, lambda _: None)}
     assert list(rows) == ["real, held out", "teacher", "ensemble", *SINGLE]
     assert [rows[name].nfe for name in ("teacher", "ensemble", *SINGLE)] == [7, 7, 7, 7]
@@ -56,7 +56,7 @@ def test_students_of_conditions_alone_have_rows_of_their_own(tmp_path: Path) -> 
     assert {row.nfe for row in rows[1:]} == {7}
 
 
-def test_the_teacher_is_also_asked_as_the_ensemble_is(grid: Setting) -> None:
+def test_the_teacher_is_also_asked_as_the_ensemble_is(grid: RunContext) -> None:
     made = Ensemble.load(folder(grid.store, "ensemble"))
     other = Sampling("ddim", 5, grid.recipe.noise)
     save_ensemble(folder(grid.store, "ensemble"), made.recipe, made.partition, made.labels, made.members, other)
@@ -65,13 +65,13 @@ def test_the_teacher_is_also_asked_as_the_ensemble_is(grid: Setting) -> None:
     assert list(rows.values())[1:4] == [7, 5, 5]
 
 
-def test_a_bare_ensemble_is_measured_as_in_its_run(grid: Setting) -> None:
+def test_a_bare_ensemble_is_measured_as_in_its_run(grid: RunContext) -> None:
     of_run = {row.name: row for row in results.evaluate_uri(grid.store.uri, [], here, lambda _: None)}
     _, alone = results.evaluate_uri(f"{grid.store.uri}/ensemble", [], here, lambda _: None)
     assert (alone.scores, alone.nfe) == (of_run["ensemble"].scores, 7)
 
 
-def test_the_manifest_says_who_owns_what_and_how_to_sample(grid: Setting) -> None:
+def test_the_manifest_says_who_owns_what_and_how_to_sample(grid: RunContext) -> None:
     body = read_manifest(folder(grid.store, "ensemble")).body
     assert body["format_version"] == 2
     assert body["partition"]["owners"] == [0, 0, 1, 1]
@@ -81,7 +81,7 @@ def test_the_manifest_says_who_owns_what_and_how_to_sample(grid: Setting) -> Non
     assert [student["conditions"] for student in body["students"]] == [[0, 1]] * 3 + [[2, 3]] * 3
 
 
-def test_the_report_says_that_students_take_turns(grid: Setting) -> None:
+def test_the_report_says_that_students_take_turns(grid: RunContext) -> None:
     written = results.report_uri(grid.store.uri, here, lambda _: None)
     assert [Path(uri).name for uri in written] == ["metrics.parquet", "report.html", "samples.png"]
     html = Path(written[1]).read_text()
@@ -90,7 +90,7 @@ def test_the_report_says_that_students_take_turns(grid: Setting) -> None:
     assert "0.002 to" in html and "to 80" in html
 
 
-def test_the_teacher_is_asked_as_told(grid: Setting) -> None:
+def test_the_teacher_is_asked_as_told(grid: RunContext) -> None:
     sample = teacher_sampler(grid.store.child("teacher"), Sampling("heun", 6, grid.recipe.noise), torch.device("cpu"))
     z = seeded_noise([3, 4], (2,))
     expected = heun(load_teacher(grid.store.child("teacher")), z, torch.tensor([0, 1]), grid.recipe.noise, 6)
@@ -108,7 +108,7 @@ def command(
 
 
 def test_generate_takes_a_sampler_and_steps(
-    grid: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    grid: RunContext, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "x.npy"
     arguments = ("generate", grid.store.uri, "--seeds", "0-2", "-o", str(output), "--json")
@@ -136,7 +136,7 @@ def test_generate_takes_a_sampler_and_steps(
 def test_samplers_that_cannot_be_are_one_line_and_nothing_is_written(
     options: list[str],
     message: str,
-    grid: Setting,
+    grid: RunContext,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -151,8 +151,8 @@ def test_samplers_that_cannot_be_are_one_line_and_nothing_is_written(
 
 def test_one_step_students_refuse_a_sampler(tmp_path: Path) -> None:
     short = ["stages={dm: {objective: dm, images: 160, batch: 16}}", "partition.kind=sequential"]
-    setting = finished(tmp_path / "run", short)
+    context = finished(tmp_path / "run", short)
     with pytest.raises(UserError, match="single step"):
-        generate_file(setting.store.uri, "", "0", tmp_path / "x.npy", steps=18)
-    assert generate_file(setting.store.uri, "", "0", tmp_path / "x.npy")["nfe"] == 1
-    assert read_manifest(folder(setting.store, "ensemble")).body["format_version"] == 1
+        generate_file(context.store.uri, "", "0", tmp_path / "x.npy", steps=18)
+    assert generate_file(context.store.uri, "", "0", tmp_path / "x.npy")["nfe"] == 1
+    assert read_manifest(folder(context.store, "ensemble")).body["format_version"] == 1

@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 
 from msd_ray.runs.lease import Lease
-from msd_ray.runs.standing import Standing, read_standing, write_standing
+from msd_ray.runs.run_status import RunStatus, read_status, write_status
 from msd_ray.storage import Store
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.state import State
@@ -42,9 +42,9 @@ def test_the_status_is_one_request_and_the_lease_two(s3: S3) -> None:
     s3.requests()
     lease.check()
     assert s3.counted() == Counter(Get=1, Put=1)
-    write_standing(store, Standing(0.0, "here:1", False, 1, 0.0, 0.0, []))
+    write_status(store, RunStatus(0.0, "here:1", False, 1, 0.0, 0.0, []))
     assert s3.counted() == Counter(Put=1)
-    read_standing(store)  # and whether its driver holds the lease
+    read_status(store)  # and whether its driver holds the lease
     assert s3.counted() == Counter(Get=2)
     lease.release()
     assert s3.counted() == Counter(Get=1, Delete=1)

@@ -1,4 +1,4 @@
-"""A whole service in this process: a gRPC front on a port of its own and its students, without Ray."""
+"""A whole service in this process: a gRPC gateway on a port of its own and its students, without Ray."""
 
 import asyncio
 import threading
@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import uvicorn
 
-from msd_ray.serving.core.catalogue import Traffic, Version
-from msd_ray.serving.core.config import FrontConfig, StudentConfig
-from msd_ray.serving.core.describe import describe
-from msd_ray.serving.core.limits import Limits
-from msd_ray.serving.core.readiness import GRACE, Readiness
-from msd_ray.serving.core.routing import Errand
-from msd_ray.serving.core.service import Made, Service
-from msd_ray.serving.core.student import StudentAtWork, load_part
-from msd_ray.serving.core.tokens import Tokens
-from msd_ray.serving.front.http import http_app
-from msd_ray.serving.front.rpc import RpcServer
+from msd_ray.serving.gateway.grpc_server import RpcServer
+from msd_ray.serving.gateway.http import http_app
+from msd_ray.serving.service.config import GatewayConfig, StudentConfig
+from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.readiness import GRACE, Readiness
+from msd_ray.serving.service.request import Limits
+from msd_ray.serving.service.routing import PartRequest
+from msd_ray.serving.service.service import Service, StudentImage
+from msd_ray.serving.service.student_worker import StudentAtWork, load_part
+from msd_ray.serving.service.tokens import Tokens
+from msd_ray.serving.service.versions import Traffic, Version
 
 from .ensembles import saved
 
@@ -33,12 +33,12 @@ class LocalStudents:
         self._config, self._thread = config, ThreadPoolExecutor(1)
         self._parts: dict[str, StudentAtWork] = {}
 
-    async def ask(self, errand: Errand, seconds: float) -> Sequence[Made]:
-        version = errand.version.parts[errand.part]
+    async def ask(self, part_request: PartRequest, seconds: float) -> Sequence[StudentImage]:
+        version = part_request.version.parts[part_request.part]
         if version not in self._parts:
-            loaded = load_part(errand.version.uri, errand.part, version, "cpu")
+            loaded = load_part(part_request.version.uri, part_request.part, version, "cpu")
             self._parts[version] = StudentAtWork(*loaded, self._config, self._thread)
-        return await self._parts[version].make(errand.pairs, errand.format, seconds)
+        return await self._parts[version].make(part_request.pairs, part_request.format, seconds)
 
     async def probe(self, version: Version, part: int, failed: bool) -> str:
         return ""
@@ -63,11 +63,11 @@ async def http_server(service: Service, tokens: Tokens) -> tuple[uvicorn.Server,
 
 @contextmanager
 def running(
-    uris: Sequence[str], limits: Limits, students: Any = None, grace: float = GRACE, **front: Any
+    uris: Sequence[str], limits: Limits, students: Any = None, grace: float = GRACE, **gateway: Any
 ) -> Iterator[Running]:
-    """Serves the ensembles at these URIs, the first with all traffic. grace: of Readiness. front: of FrontConfig."""
+    """Serves the ensembles at these URIs, the first with all traffic. grace: of Readiness. gateway: of FrontConfig."""
     tasks = list[asyncio.Task[None]]()
-    loop, config = asyncio.new_event_loop(), FrontConfig(**{"port": 0, "drain_seconds": 1.0, **front})
+    loop, config = asyncio.new_event_loop(), GatewayConfig(**{"port": 0, "drain_seconds": 1.0, **gateway})
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
@@ -106,6 +106,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def service(tiny: str) -> Iterator[Running]:
-    """Three students behind a front without tokens."""
+    """Three students behind a gateway without tokens."""
     with running([tiny], Limits(images=32, request_bytes=4096)) as it:
         yield it

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from msd_ray.serving.core.batcher import Batcher, Sample
-from msd_ray.serving.wire.refusal import Refusal
+from msd_ray.serving.protocol.refusal import Refusal
+from msd_ray.serving.service.batcher import Batcher, Sample
 
 Test = Callable[[Batcher, "Gate"], Awaitable[None]]
 COMMON: dict[str, Any] = {"queue": 8, "batch": 0, "wait": 0.0, "free": False}

@@ -9,8 +9,7 @@ import yaml
 
 from msd_ray.cli import main
 from msd_ray.errors import UserError
-from msd_ray.serving.core.config import ServeConfig
-from msd_ray.serving.core.load import load_config, parse_config
+from msd_ray.serving.service.config import ServeConfig, load_config, parse_config
 
 from .ensembles import saved
 
@@ -24,9 +23,9 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
 
 
 def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
-    (tmp_path / "serve.yaml").write_text("keep: 3\nfront: {port: 9100}\nlimits: {seconds: 5.0}\n")
-    config = load_config(str(tmp_path / "serve.yaml"), ["front.port=9200", "students.min_replicas=0"])
-    assert (config.keep, config.front.port, config.limits.seconds) == (3, 9200, 5.0)
+    (tmp_path / "serve.yaml").write_text("keep: 3\ngateway: {port: 9100}\nlimits: {seconds: 5.0}\n")
+    config = load_config(str(tmp_path / "serve.yaml"), ["gateway.port=9200", "students.min_replicas=0"])
+    assert (config.keep, config.gateway.port, config.limits.seconds) == (3, 9200, 5.0)
     assert config.students.min_replicas == 0
     assert parse_config(config.to_json()) == config
     assert load_config(None) == ServeConfig()
@@ -35,12 +34,13 @@ def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
-        ({"front": {"prot": 1}}, r"unknown key front\.prot; did you mean front\.port\?"),
-        ({"frontt": {}}, "unknown key frontt"),
-        ({"front": {"port": 99999}}, r"front\.port: input should be less than or equal to 65535, not 99999"),
-        ({"front": {"port": "9000"}}, r"front\.port"),
-        ({"front": {"tls_cert": "x"}}, "tls_cert and tls_key belong together"),
-        ({"front": {"tls_client_ca": "x"}}, "tls_client_ca needs both"),
+        ({"gateway": {"prot": 1}}, r"unknown key gateway\.prot; did you mean gateway\.port\?"),
+        ({"gatewayy": {}}, "unknown key gatewayy; did you mean gateway"),
+        ({"front": {"port": 1}}, r"unknown key front\.port; it is called gateway\.port now"),
+        ({"gateway": {"port": 99999}}, r"gateway\.port: input should be less than or equal to 65535, not 99999"),
+        ({"gateway": {"port": "9000"}}, r"gateway\.port"),
+        ({"gateway": {"tls_cert": "x"}}, "tls_cert and tls_key belong together"),
+        ({"gateway": {"tls_client_ca": "x"}}, "tls_client_ca needs both"),
         ({"students": {"placement": "here"}}, "dedicated"),
         ({"students": {"min_replicas": 3}}, r"min_replicas \(3\) must be at most max_replicas \(1\)"),
         ({"limits": {"images": 0}}, r"limits\.images: input should be greater than or equal to 1, not 0"),
@@ -48,7 +48,7 @@ def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
         ({"traces": {"exporter": "here"}}, "module:function"),
         ({"traces": {"share": 2.0}}, r"traces\.share: input should be less than or equal to 1, not 2.0"),
         ({"students": {"queue": 100}}, "room for a request"),
-        ({"front": 3}, "front"),
+        ({"gateway": 3}, "gateway"),
     ],
 )
 def test_wrong_values_are_told(raw: dict[str, Any], why: str) -> None:
@@ -61,8 +61,8 @@ def test_wrong_values_are_told(raw: dict[str, Any], why: str) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "no ensemble at"),
-        (["nowhere", "front.prot=1"], "unknown key front.prot; did you mean front.port?"),
-        (["nowhere", "--port", "99999"], "front.port: input should be less than or equal to 65535, not 99999"),
+        (["nowhere", "gateway.prot=1"], "unknown key gateway.prot; did you mean gateway.port?"),
+        (["nowhere", "--port", "99999"], "gateway.port: input should be less than or equal to 65535, not 99999"),
         (["--port", "x", "nowhere"], "Invalid value for '--port'"),
         (["nowhere", "--tls-cert", "x.pem"], "tls_cert and tls_key belong together"),
         (["nowhere", "--config", "nowhere.yaml"], "cannot read nowhere.yaml"),
@@ -88,18 +88,20 @@ def test_the_config_file_is_one_that_serve_takes(
 ) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    code, out, _ = run(capsys, monkeypatch, "serve", "config", tiny, "students.max_replicas=4", "front.http_port=8100")
+    code, out, _ = run(
+        capsys, monkeypatch, "serve", "config", tiny, "students.max_replicas=4", "gateway.http_port=8100"
+    )
     assert code == 0
     said = ServeDeploySchema(**yaml.safe_load(out))
     assert said.http_options.port == 8100
     names = [app.name for app in said.applications]
     assert len([name for name in names if name.startswith("msd-ray-part-")]) == 3
-    assert names[-2:] == ["msd-ray-ledger", "msd-ray"]
+    assert names[-2:] == ["msd-ray-versions", "msd-ray"]
     assert [app.route_prefix for app in said.applications] == [None] * 4 + ["/"]
     assert said.applications[0].args["students"]["max_replicas"] == 4
 
 
-def test_what_fronts_need_is_looked_for_before_anything_starts(
+def test_what_gateways_need_is_looked_for_before_anything_starts(
     tiny: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, _, err = run(capsys, monkeypatch, "serve", tiny, "--tokens", "nowhere.txt")
@@ -125,17 +127,17 @@ def test_a_damaged_file_is_told_before_anything_starts(
     uri = saved(tmp_path / "it")
     file = tmp_path / "it" / "student-0001.safetensors"
     file.unlink() if damage == "delete" else file.write_bytes(b"x" * 100)
-    monkeypatch.setattr("msd_ray.serving.graph.start.connected", lambda *_: pytest.fail("a cluster was started"))
+    monkeypatch.setattr("msd_ray.serving.serve_apps.serve.connected", lambda *_: pytest.fail("a cluster was started"))
     code, out, err = run(capsys, monkeypatch, "serve", *command, uri)
     assert (code, out, len(err.splitlines())) == (1, "", 1)  # as for all that is damaged
     assert f"{file} is damaged: {why}" in err
 
 
 def test_serve_has_no_http_port_where_it_would_not_ask_for_certificates() -> None:
-    from msd_ray.serving.graph.options import serve_options
+    from msd_ray.serving.serve_apps.serve_options import serve_options
 
     tls = {"tls_cert": "a.pem", "tls_key": "a.key"}
-    one_sided, mutual = parse_config({"front": tls}), parse_config({"front": {**tls, "tls_client_ca": "ca.pem"}})
+    one_sided, mutual = parse_config({"gateway": tls}), parse_config({"gateway": {**tls, "tls_client_ca": "ca.pem"}})
     assert serve_options(one_sided)["proxy_location"] == "EveryNode"
     assert serve_options(one_sided)["http_options"]["ssl_certfile"] == "a.pem"
     assert serve_options(mutual)["proxy_location"] == "Disabled"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from msd_ray.serving.core.describe import describe
-from msd_ray.serving.core.load import load_config
 from msd_ray.serving.generated import ensemble_pb2
+from msd_ray.serving.service.config import load_config
+from msd_ray.serving.service.ensemble_facts import describe
 
 from .ensembles import saved
 
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[2] / "services" / "ensemble"
 
 
 def test_the_config_is_what_serve_config_writes(tmp_path: Path) -> None:
-    from msd_ray.serving.graph.manifest import as_yaml
+    from msd_ray.serving.serve_apps.manifest import as_yaml
 
     uri = saved(tmp_path / "ensemble", k=2)
     made = as_yaml(describe(uri), load_config(None)).replace(uri, "s3://bucket/ensemble")

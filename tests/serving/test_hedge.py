@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from msd_ray.serving.core.hedge import MOST, Hedge
-from msd_ray.serving.graph.asking import FIRST, TRIES, pauses
-from msd_ray.serving.graph.asking import MOST as LONGEST
+from msd_ray.serving.serve_apps.student_handles import FIRST, TRIES, pauses
+from msd_ray.serving.serve_apps.student_handles import MOST as LONGEST
+from msd_ray.serving.service.hedge import MOST, Hedge
 
 Ask = Callable[[], Awaitable[int]]
 

@@ -13,12 +13,12 @@ import pytest
 import requests
 
 from msd_ray.serving.client import Client
-from msd_ray.serving.core.limits import Limits
-from msd_ray.serving.front.request_id import OneRequestId
-from msd_ray.serving.wire.refusal import away, busy
+from msd_ray.serving.gateway.http_request_id import OneRequestId
+from msd_ray.serving.protocol.refusal import away, busy
+from msd_ray.serving.service.request import Limits
 
 from .conftest import Running, running
-from .test_front import Failing
+from .test_gateway import Failing
 
 
 def post(it: Running, body: Any, **more: Any) -> requests.Response:

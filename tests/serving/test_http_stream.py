@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import requests
 
-from msd_ray.serving.core.config import StudentConfig
-from msd_ray.serving.core.limits import Limits
-from msd_ray.serving.core.routing import Errand
-from msd_ray.serving.core.service import Made
-from msd_ray.serving.wire.refusal import busy
+from msd_ray.serving.protocol.refusal import busy
+from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.request import Limits
+from msd_ray.serving.service.routing import PartRequest
+from msd_ray.serving.service.service import StudentImage
 
 from .conftest import LocalStudents, Running, running
 from .test_http import BAD
@@ -55,10 +55,10 @@ class Scripted(LocalStudents):
         super().__init__(StudentConfig())
         self.first, self.given_up = asyncio.Event(), threading.Event()
 
-    async def ask(self, errand: Errand, seconds: float) -> Sequence[Made]:
-        class_id = errand.items[0].class_id
+    async def ask(self, part_request: PartRequest, seconds: float) -> Sequence[StudentImage]:
+        class_id = part_request.items[0].class_id
         if class_id == 0:
-            made = await super().ask(errand, seconds)
+            made = await super().ask(part_request, seconds)
             self.first.set()
             return made
         try:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from msd_ray.evaluation.features import to_bytes
-from msd_ray.serving.core.images import encoded
-from msd_ray.serving.wire.formats import FLOAT32, PNG, WEBP, to_array, to_picture
+from msd_ray.serving.protocol.formats import FLOAT32, PNG, WEBP, to_array, to_picture
+from msd_ray.serving.service.student_worker import encoded
 
 SHAPES = [(1, 8, 8), (3, 5, 7)]
 

@@ -9,9 +9,9 @@ import requests
 import torch
 
 from msd_ray.ensemble import Ensemble
-from msd_ray.serving.core.config import StudentConfig
-from msd_ray.serving.core.limits import Limits
-from msd_ray.serving.wire.refusal import busy
+from msd_ray.serving.protocol.refusal import busy
+from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.request import Limits
 
 from .browser import FOUND, Page, browser
 from .conftest import LocalStudents, Running, running
@@ -135,9 +135,9 @@ def test_more_than_the_service_allows_cannot_be_asked_for(opened: Page) -> None:
 class FailsLate(LocalStudents):
     """Refuses one class, once others are made."""
 
-    async def ask(self, errand: Any, seconds: float) -> Any:
-        made = await super().ask(errand, seconds)
-        if errand.items[0].class_id == 9:
+    async def ask(self, part_request: Any, seconds: float) -> Any:
+        made = await super().ask(part_request, seconds)
+        if part_request.items[0].class_id == 9:
             raise busy("<img src=x onerror=alert(1)> full", 2.0)
         return made
 

@@ -16,7 +16,7 @@ from msd_ray.serving.client import AsyncClient, Client, RefusedError, Retry
 from msd_ray.serving.client.channel import is_local
 
 from .conftest import Running
-from .test_front import ALONE
+from .test_gateway import ALONE
 
 NAMES = ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")
 
@@ -113,9 +113,9 @@ def test_replicas_ask_each_other_directly(
     service: Running, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tiny: str
 ) -> None:
     """By what Serve's handles are told in the environment of each replica: their channels have no option for it."""
-    from msd_ray.serving.core.config import ServeConfig
-    from msd_ray.serving.core.describe import describe
-    from msd_ray.serving.graph.apps import part, student_args
+    from msd_ray.serving.serve_apps.apps import part, student_args
+    from msd_ray.serving.service.config import ServeConfig
+    from msd_ray.serving.service.ensemble_facts import describe
 
     (_, args), *_ = student_args(describe(tiny), ServeConfig(), False).values()
     told = part(args)._bound_deployment.ray_actor_options["runtime_env"]["env_vars"]

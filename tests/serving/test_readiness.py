@@ -11,17 +11,16 @@ import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from msd_ray.serving.client import Client, RefusedError, Retry
-from msd_ray.serving.core.catalogue import Traffic, Version
-from msd_ray.serving.core.describe import describe
-from msd_ray.serving.core.limits import Limits
-from msd_ray.serving.core.readiness import NotReady, Readiness, refusal_of
-from msd_ray.serving.core.routing import Errand, Item
-from msd_ray.serving.core.service import Made, Service
-from msd_ray.serving.core.wish import Wish
-from msd_ray.serving.wire.refusal import Refusal, away
+from msd_ray.serving.protocol.refusal import Refusal, away
+from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.readiness import NotReady, Readiness, refusal_of
+from msd_ray.serving.service.request import ImageRequest, Limits
+from msd_ray.serving.service.routing import Item, PartRequest
+from msd_ray.serving.service.service import Service, StudentImage
+from msd_ray.serving.service.versions import Traffic, Version
 
 from .conftest import Running, running
-from .test_front import eventually
+from .test_gateway import eventually
 
 NEVER = Retry(tries=1)
 WHY = "student-0001.safetensors is damaged: it is missing"
@@ -34,11 +33,11 @@ class Sick:
         self.why, self.asked, self.answer = dict[int, str](), threading.Event(), asyncio.Event()
         self.probes = list[tuple[int, bool]]()
 
-    async def ask(self, errand: Errand, seconds: float) -> Sequence[Made]:
+    async def ask(self, part_request: PartRequest, seconds: float) -> Sequence[StudentImage]:
         self.asked.set()
-        if errand.part in self.why:
+        if part_request.part in self.why:
             await self.answer.wait()
-        return [Made(b"x", 0.0, 0.0) for _ in errand.items]
+        return [StudentImage(b"x", 0.0, 0.0) for _ in part_request.items]
 
     async def probe(self, version: Version, part: int, failed: bool) -> str:
         self.probes.append((part, failed))
@@ -65,11 +64,11 @@ def version(tiny: str) -> Version:
 def test_health_says_what_is_true_and_which_student_is_not_ready(tiny: str, version: Version) -> None:
     students = Sick()
     with running([tiny], Limits(), students) as it, Client(it.address) as client:
-        assert [health(it, name) for name in ("", "msd.v1.EnsembleService", "msd.v1.front")] == ["SERVING"] * 3
+        assert [health(it, name) for name in ("", "msd.v1.EnsembleService", "msd.v1.gateway")] == ["SERVING"] * 3
         students.why[1] = f"{version.uri}/{WHY}; restore this directory from a copy"
         assert eventually(lambda: health(it, "") == "NOT_SERVING")
         assert health(it, "msd.v1.EnsembleService") == "NOT_SERVING"
-        assert health(it, "msd.v1.front") == "SERVING"  # another front would not do better
+        assert health(it, "msd.v1.gateway") == "SERVING"  # another gateway would not do better
         told = {path: requests.get(it.url + path, timeout=30) for path in ("/healthz", "/readyz", "/livez")}
         assert [answer.status_code for answer in told.values()] == [503, 200, 200]
         not_ready = [{"version": version.name, "student": 1}]
@@ -139,7 +138,7 @@ def test_students_that_come_back_in_time_are_waited_for(tiny: str, version: Vers
         service.traffic = Traffic((version,), (1.0,))
         students.why[0] = "no replica answers"
         await service.probe(0.0)
-        asked = asyncio.create_task(service.generate(Wish((of_part(version, 0),), (1,)), 60.0))
+        asked = asyncio.create_task(service.generate(ImageRequest((of_part(version, 0),), (1,)), 60.0))
         await asyncio.sleep(0.05)
         students.answer.set()
         assert len(await asked) == 1
@@ -150,11 +149,11 @@ def test_students_that_come_back_in_time_are_waited_for(tiny: str, version: Vers
 
 def test_a_caller_that_goes_is_not_taken_for_one_that_is_told(tiny: str, version: Version) -> None:
     async def test() -> None:
-        readiness, errand = Readiness(), Errand(version, 0, (Item(0, 0, 0),), "png")
+        readiness, part_request = Readiness(), PartRequest(version, 0, (Item(0, 0, 0),), "png")
         readiness.heard(version.parts[0], "no replica answers")
 
         async def wait() -> None:
-            with readiness.waiting(errand, 60.0):
+            with readiness.waiting(part_request, 60.0):
                 await asyncio.sleep(60)
 
         task = asyncio.create_task(wait())
@@ -209,20 +208,20 @@ def test_an_image_says_more_than_a_probe_that_began_before(version: Version) -> 
 
 def test_a_student_that_refuses_is_not_ready_until_it_answers(version: Version) -> None:
     class Once(Sick):
-        async def ask(self, errand: Errand, seconds: float) -> Sequence[Made]:
+        async def ask(self, part_request: PartRequest, seconds: float) -> Sequence[StudentImage]:
             if not self.asked.is_set():
                 self.asked.set()
                 raise away(f"{version.uri}/{WHY}; restore", 0.5)
-            return [Made(b"x", 0.0, 0.0)]
+            return [StudentImage(b"x", 0.0, 0.0)]
 
     async def test() -> None:
         service = Service(Once(), Limits())
         service.traffic = Traffic((version,), (1.0,))
-        wish = Wish((of_part(version, 1),), (1,))
+        image_request = ImageRequest((of_part(version, 1),), (1,))
         with pytest.raises(Refusal, match=f"student 1 of classes .* is not ready: {WHY}; try again"):
-            await service.generate(wish, 60.0)
+            await service.generate(image_request, 60.0)
         assert [found.part for found in service.readiness.not_ready(service.traffic)] == [1]
-        assert await service.generate(wish, 60.0)
+        assert await service.generate(image_request, 60.0)
         assert service.readiness.not_ready(service.traffic) == []
 
     asyncio.run(test())

@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msd_ray.ensemble import read_description
-from msd_ray.serving.core.catalogue import Traffic, Version
-from msd_ray.serving.core.describe import describe
-from msd_ray.serving.core.limits import Limits
-from msd_ray.serving.core.routing import errands
-from msd_ray.serving.core.wish import Wish, checked
-from msd_ray.serving.wire.refusal import Refusal
+from msd_ray.serving.protocol.refusal import Refusal
+from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.request import ImageRequest, Limits, checked
+from msd_ray.serving.service.routing import part_requests
+from msd_ray.serving.service.versions import Traffic, Version
 from msd_ray.storage import Store
 
 from .ensembles import POINTS, saved
@@ -33,24 +32,26 @@ def only(version: Version) -> Traffic:
 
 def test_every_image_is_asked_for_once_and_from_its_owner(version: Version, tiny: str) -> None:
     classes, seeds = [3, 1, 4, 1, 5, 9, 2, 6], list(range(8))
-    out = errands(Wish(tuple(classes), tuple(seeds)), only(version))
-    asked = {item.index: (errand.part, item.class_id, item.seed) for errand in out for item in errand.items}
+    out = part_requests(ImageRequest(tuple(classes), tuple(seeds)), only(version))
+    asked = {
+        item.index: (part_request.part, item.class_id, item.seed) for part_request in out for item in part_request.items
+    }
     owners = read_description(Store(tiny)).partition.part_of(torch.tensor(classes)).tolist()
     assert asked == {i: (owners[i], classes[i], seeds[i]) for i in range(8)}
-    assert sum(len(errand.items) for errand in out) == 8
+    assert sum(len(part_request.items) for part_request in out) == 8
     assert len(out) == len(set(owners))
 
 
 def test_labels_are_classes_too(version: Version) -> None:
-    (errand,) = errands(Wish(("digit 7",), (0,)), only(version))
-    assert errand.pairs == [(7, 0)]
+    (part_request,) = part_requests(ImageRequest(("digit 7",), (0,)), only(version))
+    assert part_request.pairs == [(7, 0)]
 
 
 def test_points_travel_as_numbers(tmp_path: Any) -> None:
     points = describe(saved(tmp_path, spec=POINTS))
-    assert errands(Wish((0,), (0,)), only(points))[0].format == "float32"
+    assert part_requests(ImageRequest((0,), (0,)), only(points))[0].format == "float32"
     with pytest.raises(Refusal, match="points, not pictures"):
-        errands(Wish((0,), (0,), "png"), only(points))
+        part_requests(ImageRequest((0,), (0,), "png"), only(points))
 
 
 def test_a_version_says_all_that_a_front_needs(version: Version) -> None:
@@ -142,7 +143,7 @@ def test_what_cannot_be_is_refused(version: Version, change: dict[str, Any], kin
     if len(asked["conditions"]) > 2:
         asked["seeds"] = []
     with pytest.raises(Refusal, match=why) as told:
-        errands(checked(**asked), only(version))
+        part_requests(checked(**asked), only(version))
     assert told.value.kind == kind
 
 

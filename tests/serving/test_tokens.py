@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from msd_ray.serving.core import tokens
-from msd_ray.serving.core.tokens import Tokens
-from msd_ray.serving.wire.refusal import Refusal
+from msd_ray.serving.protocol.refusal import Refusal
+from msd_ray.serving.service import tokens
+from msd_ray.serving.service.tokens import Tokens
 
 
 def admitted(known: Tokens, header: str) -> bool:

@@ -18,7 +18,7 @@ import psutil
 import requests
 
 from msd_ray.ensemble import Ensemble
-from msd_ray.serving.client import Client, Connection, Made, Retry
+from msd_ray.serving.client import Client, Connection, GeneratedImage, Retry
 
 from .certificates import certificates
 from .ensembles import PICTURES, saved
@@ -99,7 +99,7 @@ class Load:
     retry: Retry = field(default_factory=Retry)
     brittle: bool = False
     threads: int = 2
-    made: list[Made] = field(default_factory=list)
+    made: list[GeneratedImage] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
 
     def __enter__(self) -> "Load":
@@ -127,14 +127,14 @@ class Load:
                 except Exception as error:
                     self.errors.append(error)
 
-    def more(self, images: int) -> list[Made]:
+    def more(self, images: int) -> list[GeneratedImage]:
         """The next so many images to come back, and what comes with them."""
         begin = len(self.made)
         assert eventually(lambda: len(self.made) >= begin + images), f"{len(self.made) - begin}; {self.errors}"
         return self.made[begin:]
 
 
-def assert_right(made: list[Made], uris: dict[str, str], most: int = 60) -> None:
+def assert_right(made: list[GeneratedImage], uris: dict[str, str], most: int = 60) -> None:
     """Each image is, bit for bit, what the ensemble makes that it names as its version. uris: of each version."""
     ensembles = {name: Ensemble.load(uri) for name, uri in uris.items()}
     for image in random.Random(0).sample(made, min(most, len(made))):

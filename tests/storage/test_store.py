@@ -14,7 +14,7 @@ from pyarrow import fs
 from msd_ray.errors import UserError
 from msd_ray.storage import Change, Store
 from msd_ray.storage import store as module
-from msd_ray.storage.local import TEMPORARY
+from msd_ray.storage.local_disk import TEMPORARY
 
 ROOM = "free some space and run the same command again: what was whole before still is"
 

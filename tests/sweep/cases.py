@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from msd_ray.sweep.family import Family
-from msd_ray.sweep.ledger import Record
-from msd_ray.sweep.load import parse_definition
-from msd_ray.sweep.metrics import Report
+from msd_ray.sweep.definition import parse_definition
+from msd_ray.sweep.recipe_space import RecipeSpace
+from msd_ray.sweep.sweep_journal import TrialRecord
+from msd_ray.sweep.trial_metrics import Report
 
 RECIPE = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
 DM = {
@@ -23,9 +23,9 @@ SAID: dict[str, Any] = {
 }
 
 
-def family(**changes: Any) -> Family:
+def recipe_space(**changes: Any) -> RecipeSpace:
     """Of the tiny sweep with other values."""
-    return Family.of(parse_definition("tiny", SAID | changes))
+    return RecipeSpace.of(parse_definition("tiny", SAID | changes))
 
 
 BLANK = Report(
@@ -35,8 +35,8 @@ BLANK = Report(
 )  # fmt: skip
 
 
-def record(number: int, state: Any = "done", **figures: Any) -> Record:
-    return Record(number, {"partition.k": number}, [replace(BLANK, **figures)], state)
+def record(number: int, state: Any = "done", **figures: Any) -> TrialRecord:
+    return TrialRecord(number, {"partition.k": number}, [replace(BLANK, **figures)], state)
 
 
 class Notes:

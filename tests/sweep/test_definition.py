@@ -7,13 +7,12 @@ import pytest
 
 from msd_ray.errors import UserError
 from msd_ray.storage import Store
-from msd_ray.sweep.directory import keep_definition, read_definition, refuse_other_definition
-from msd_ray.sweep.family import Family
-from msd_ray.sweep.load import load_definition, parse_definition
-from msd_ray.sweep.pace import milestones, shareable
-from msd_ray.sweep.schema import Scheduler
+from msd_ray.sweep.definition import SchedulerConfig, load_definition, parse_definition
+from msd_ray.sweep.milestones import milestones, shareable
+from msd_ray.sweep.recipe_space import RecipeSpace
+from msd_ray.sweep.sweep_directory import keep_definition, read_definition, refuse_other_definition
 
-from .cases import DM, SAID, TSM, family
+from .cases import DM, SAID, TSM, recipe_space
 
 EVERY_80 = {"training.checkpoint_every": 80}
 SHIPPED = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
@@ -21,7 +20,7 @@ SHIPPED = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_definitions_are_named_after_their_file_and_all_their_trials_are_recipes(path: Path) -> None:
-    found = Family.of(load_definition(str(path)))
+    found = RecipeSpace.of(load_definition(str(path)))
     assert found.definition.name == path.stem
     assert len(found.check()) == len(found.listed or [])
 
@@ -71,47 +70,47 @@ def test_shipped_definitions_are_named_after_their_file_and_all_their_trials_are
 )
 def test_what_is_wrong_is_said_in_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as refused:
-        family(**changes).check()
+        recipe_space(**changes).check()
     assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_values_that_only_some_trials_have_are_found_before_any_runs_where_trials_are_not_known_yet() -> None:
     optuna = {"searcher": {"kind": "optuna"}, "budget": {"trials": 1}}
     with pytest.raises(UserError, match="size=odd"):
-        family(
+        recipe_space(
             space={"partition.k": [1], "size": {"full": {}, "odd": {"student.multipliers": [1, 1]}}}, **optuna
         ).check()
 
 
 def test_a_trial_is_the_base_recipe_with_its_changes() -> None:
-    recipe = family().recipe(3, {"partition.k": 4, "size": "half"})
+    recipe = recipe_space().recipe(3, {"partition.k": 4, "size": "half"})
     assert (recipe.name, recipe.partition.k, recipe.student.channel_factor) == ("tiny-0003", 4, 0.5)
     assert recipe.partition.kind == "sequential" and recipe.stages["dm"].images == 320
-    assert recipe.network == family().first.network
+    assert recipe.network == recipe_space().first.network
 
 
 def test_the_base_recipe_itself_can_be_searched() -> None:
-    found = family(space={"recipe": ["digits", "digits-sid"]}, recipe="digits", overrides={"partition.k": 2})
+    found = recipe_space(space={"recipe": ["digits", "digits-sid"]}, recipe="digits", overrides={"partition.k": 2})
     assert [list(plan.recipe.stages) for plan in found.check()] == [["dm", "adm"], ["sid"]]
 
 
 def test_reports_come_at_rungs_and_at_the_end_but_not_before_there_is_a_generator() -> None:
-    found = family(space={"stages": {"tsm": {"stages": {"tsm": TSM, "dm": DM}}, "dm": {"stages": {"dm": DM}}}})
+    found = recipe_space(space={"stages": {"tsm": {"stages": {"tsm": TSM, "dm": DM}}, "dm": {"stages": {"dm": DM}}}})
     with_tsm, without = found.check()
-    asha = Scheduler("asha", first=40, factor=2)
+    asha = SchedulerConfig("asha", first=40, factor=2)
     assert milestones(asha, without) == [40, 80, 160, 320]
     assert shareable(with_tsm) == [160] and shareable(without) == []
     assert milestones(asha, with_tsm) == [320, 480]
-    assert milestones(Scheduler("median", first=100), without) == [100, 200, 300, 320]
-    assert milestones(Scheduler(), with_tsm) == [480]
+    assert milestones(SchedulerConfig("median", first=100), without) == [100, 200, 300, 320]
+    assert milestones(SchedulerConfig(), with_tsm) == [480]
 
 
 def test_a_directory_belongs_to_one_sweep_whose_budget_may_grow(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    keep_definition(store, family())
+    keep_definition(store, recipe_space())
     assert read_definition(store) == parse_definition("tiny", SAID)
-    refuse_other_definition(store, family(budget={"trials": 3}, keep="all", trials={"concurrent": 2}))
+    refuse_other_definition(store, recipe_space(budget={"trials": 3}, keep="all", trials={"concurrent": 2}))
     with pytest.raises(UserError, match=r"holds a sweep with another space\.partition\.k .*another --run-dir"):
-        refuse_other_definition(store, family(space={"partition.k": [1, 2], "size": SAID["space"]["size"]}))
+        refuse_other_definition(store, recipe_space(space={"partition.k": [1, 2], "size": SAID["space"]["size"]}))
     with pytest.raises(UserError, match="holds a sweep with another recipe"):
-        refuse_other_definition(store, family(recipe="toy2d"))
+        refuse_other_definition(store, recipe_space(recipe="toy2d"))

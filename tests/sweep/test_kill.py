@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from msd_ray.storage import Store
-from msd_ray.sweep.ledger import Ledger
+from msd_ray.sweep.sweep_journal import SweepJournal
 
-from .cases import SAID, Notes, family
+from .cases import SAID, Notes, recipe_space
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ASHA = {
@@ -32,10 +32,10 @@ MEASURED: dict[str, Any] = dict.fromkeys(("latency_ms", "batch_latency_ms", "cpu
 def test_trials_and_decisions_are_those_of_a_sweep_that_nobody_disturbed(cluster: None, tmp_path: Path) -> None:
     import ray
 
-    from msd_ray.sweep.run import sweep
+    from msd_ray.sweep.sweep import sweep
 
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    sweep(family(**ASHA), Store(str(calm)), None, Notes())
+    sweep(recipe_space(**ASHA), Store(str(calm)), None, Notes())
     assert "stopped" in [state for _, state, _ in outcome(calm)]
 
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SAID | ASHA, sort_keys=False))
@@ -59,7 +59,7 @@ def outcome(folder: Path) -> list[Any]:
     """Choice, state and reports of each trial, but for what a clock measured."""
     return [
         (r.choice, r.state, [dataclasses.replace(report, **MEASURED) for report in r.reports])
-        for r in Ledger(Store(str(folder))).records
+        for r in SweepJournal(Store(str(folder))).records
     ]
 
 

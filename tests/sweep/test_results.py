@@ -10,15 +10,15 @@ import pytest
 
 from msd_ray.errors import UserError
 from msd_ray.storage import Store
-from msd_ray.sweep.answer import find_best
-from msd_ray.sweep.directory import keep_definition
-from msd_ray.sweep.ledger import Ledger
-from msd_ray.sweep.measure import known
-from msd_ray.sweep.page import Page, render
-from msd_ray.sweep.results import table
+from msd_ray.sweep.best import find_best
+from msd_ray.sweep.sweep_directory import keep_definition
+from msd_ray.sweep.sweep_journal import SweepJournal
+from msd_ray.sweep.sweep_page import Page, render
+from msd_ray.sweep.sweep_results import table
+from msd_ray.sweep.trial_evaluation import known
 from msd_ray.training.state import State
 
-from .cases import BLANK, DM, TSM, family, record
+from .cases import BLANK, DM, TSM, recipe_space, record
 
 EVIL = "</script><script>alert(1)</script>"
 
@@ -38,7 +38,7 @@ def test_the_table_has_a_row_per_report_and_reads_back_from_parquet(tmp_path: Pa
 
 
 def test_the_page_holds_everything_and_needs_no_network() -> None:
-    definition = family(name=EVIL).definition
+    definition = recipe_space(name=EVIL).definition
     records = [record(0, fid=0.5), record(1, "stopped", fid=None), record(2, "failed")]
     records[2].reason, records[0].choice = EVIL, {"partition.k": EVIL}
     page = render(Page(definition, ["partition.k"], records, {0}, {0: b"png", 1: b""}))
@@ -63,16 +63,16 @@ def test_a_figure_that_is_not_finite_is_not_known() -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A sweep of three trials; 1 was pruned."""
-    store, found = Store(str(tmp_path)), family()
+    store, found = Store(str(tmp_path)), recipe_space()
     keep_definition(store, found)
-    ledger = Ledger(store)
+    journal = SweepJournal(store)
     for k, fid, latency in ((1, 0.5, 1.0), (2, 0.4, 2.0), (4, 0.1, 9.0)):
-        made = ledger.open({"partition.k": k, "size": "full"})
+        made = journal.open({"partition.k": k, "size": "full"})
         report = record(0, fid=fid, latency_ms=latency).reports[0]
-        ledger.report(made.number, report, "done")
+        journal.report(made.number, report, "done")
         run = store.child("trials").child(f"{made.number:04d}")
         run.write("recipe.json", json.dumps(found.recipe(made.number, made.choice).to_json()).encode())
-    ledger.prune(1)
+    journal.prune(1)
     return store
 
 
@@ -103,14 +103,14 @@ def test_a_metric_or_a_sweep_that_is_not_there_is_refused(store: Store, monkeypa
 
 def test_students_are_shared_by_trials_that_are_alike_until_then_and_by_no_others(tmp_path: Path) -> None:
     from msd_ray.runs.curves import logged
-    from msd_ray.runs.directory import folder, images_of
-    from msd_ray.sweep.sharing import adopt, publish, shared_folder
+    from msd_ray.runs.run_directory import folder, images_of
+    from msd_ray.sweep.shared_stages import adopt, publish, shared_folder
     from msd_ray.training.checkpoints import Checkpoints
     from msd_ray.training.metrics import Metric
-    from msd_ray.training.records import Record, Records
+    from msd_ray.training.records import LoggedSegment, Records
 
     stages = {"tsm": TSM, "dm": DM}
-    found = family(
+    found = recipe_space(
         overrides={"partition.kind": "sequential", "stages": stages},
         space={
             "partition.k": [2],
@@ -130,8 +130,8 @@ def test_students_are_shared_by_trials_that_are_alike_until_then_and_by_no_other
         state = State({"ema": {}}, {"nimg": 160, "stage": "tsm"})
         student = folder(one, job.directory)
         Checkpoints(student, 2).save(state)
-        Records(student).write(80, Record([Metric("tsm", 80, "tsm", 2.0)]))
-        Records(student).write(160, Record([Metric("tsm", 160, "tsm", 1.0)], after=80))
+        Records(student).write(80, LoggedSegment([Metric("tsm", 80, "tsm", 2.0)]))
+        Records(student).write(160, LoggedSegment([Metric("tsm", 160, "tsm", 1.0)], after=80))
     publish(one, first, 160, shared)
     (damaged,) = (tmp_path / "shared" / "0001").glob("ckpt-*/ema.safetensors")
     whole = damaged.read_bytes()

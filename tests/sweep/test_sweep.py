@@ -11,10 +11,10 @@ import pytest
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.storage import Store
-from msd_ray.sweep.answer import find_best
-from msd_ray.sweep.ledger import Ledger
+from msd_ray.sweep.best import find_best
+from msd_ray.sweep.sweep_journal import SweepJournal
 
-from .cases import DM, SAID, TSM, Notes, family
+from .cases import DM, SAID, TSM, Notes, recipe_space
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -47,7 +47,7 @@ def _title(process: psutil.Process) -> str:
 
 
 def run(found: Any, folder: Path) -> Any:
-    from msd_ray.sweep.run import sweep
+    from msd_ray.sweep.sweep import sweep
 
     return sweep(found, Store(str(folder)), None, Notes())
 
@@ -62,7 +62,7 @@ def test_trials_share_what_they_can_and_one_that_diverges_stops_no_other(cluster
         "narrow first": {"students.0.channel_factor": 0.5},
         "mad": mad,
     }
-    found = family(
+    found = recipe_space(
         overrides={
             "partition.kind": "sequential",
             "stages": {"tsm": TSM, "dm": DM},
@@ -73,14 +73,14 @@ def test_trials_share_what_they_can_and_one_that_diverges_stops_no_other(cluster
         trials={"concurrent": 2},
     )
     eye = Eye()
-    ledger = run(found, tmp_path)
+    journal = run(found, tmp_path)
     eye.over.set()
     assert len(eye.teachers) == 1 and len(eye.victims) == 1
-    for record in ledger.records:
+    for record in journal.records:
         assert record.state == ("failed" if record.choice["rate"] == "mad" else "done")
         assert record.state == "done" or "not finite" in record.reason
-    assert [r.choice for r in ledger.records] == found.listed
-    check_what_is_left(tmp_path, ledger.records)
+    assert [r.choice for r in journal.records] == found.listed
+    check_what_is_left(tmp_path, journal.records)
 
     before = (tmp_path / "journal.jsonl").read_bytes()
     run(found, tmp_path)
@@ -103,7 +103,7 @@ def check_what_is_left(folder: Path, records: list[Any]) -> None:
 
 def test_more_students_than_slots_are_refused_where_they_may_not_take_turns(cluster: None, tmp_path: Path) -> None:
     overrides = {**SAID["overrides"], "cluster.cpus_per_student": 1.0}
-    found = family(overrides=overrides, trials={"queue": False})
+    found = recipe_space(overrides=overrides, trials={"queue": False})
     with pytest.raises(
         UserError, match="1 trials of up to 4 students at a time need 4 slots, the cluster has room for 3"
     ):
@@ -117,6 +117,6 @@ def test_a_storage_that_is_full_ends_the_sweep_in_one_line(
     def full(*_: Any) -> None:
         raise UserError("no space left on device")
 
-    monkeypatch.setattr(Ledger, "report", full)
+    monkeypatch.setattr(SweepJournal, "report", full)
     with pytest.raises(UserError, match=r"^no space left on device$"):
-        run(family(budget={"trials": 1}), tmp_path)
+        run(recipe_space(budget={"trials": 1}), tmp_path)

@@ -13,10 +13,10 @@ from msd_ray.objectives import OBJECTIVES, Pairs
 from msd_ray.teachers import Answer
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.ema import EMAConfig
-from msd_ray.training.group import ALONE, Group
-from msd_ray.training.spec import Extras, StudentSpec
+from msd_ray.training.process_group import ALONE, ProcessGroup
 from msd_ray.training.state import Tensors
-from msd_ray.training.student import StudentTrainer
+from msd_ray.training.student_spec import Extras, StudentSpec
+from msd_ray.training.student_trainer import StudentTrainer
 
 OPTIONS: dict[str, dict[str, Any]] = {"consistency": {"levels": 6}, "gdd": {"r1_every": 2}, "sida": {"gan_from": 8}}
 BATCH = 8
@@ -131,5 +131,5 @@ SHARED = {
 }
 
 
-def sharing(name: str, group: Group = ALONE) -> StudentTrainer:
+def sharing(name: str, group: ProcessGroup = ALONE) -> StudentTrainer:
     return trainer(SHARED[name], Fickle() if name == "fickle" else Spy(), group=group)

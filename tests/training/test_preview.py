@@ -12,8 +12,8 @@ from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.teachers import Answer, LocalTeacher
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.preview import ROWS, SAMPLES, SIGMAS, preview
-from msd_ray.training.spec import StudentSpec
-from msd_ray.training.student import StudentTrainer
+from msd_ray.training.student_spec import StudentSpec
+from msd_ray.training.student_trainer import StudentTrainer
 
 UNET = UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0)
 DENOISER = DenoiserSpec(UNET, (1, 8, 8), 4)

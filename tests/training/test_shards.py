@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from msd_ray.diffusion import add_noise, edm_loss, one_step
 from msd_ray.errors import UserError
 from msd_ray.objectives import Draft, Pairs
-from msd_ray.random import stream
-from msd_ray.training.group import Group
-from msd_ray.training.student import StudentTrainer
+from msd_ray.rng import stream
+from msd_ray.training.process_group import ProcessGroup
+from msd_ray.training.student_trainer import StudentTrainer
 
 from .cases import CONDITIONS, DM, SPEC, Spy, pairs_of, shared, staged, trainer
 
@@ -139,4 +139,4 @@ def test_an_objective_that_keeps_tensors_between_updates_is_refused() -> None:
 
 def test_more_workers_than_shards_are_refused() -> None:
     with pytest.raises(UserError, match=r"^student 0: 3 workers cannot .* 2 shards; take at most 2 workers$"):
-        trainer(shared(["dm"]), group=Group(2, 3))
+        trainer(shared(["dm"]), group=ProcessGroup(2, 3))

@@ -12,7 +12,7 @@ from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.ranges import in_range
 from msd_ray.training.ema import EMAConfig
-from msd_ray.training.teacher import TeacherConfig, TeacherTrainer
+from msd_ray.training.teacher_trainer import TeacherConfig, TeacherTrainer
 
 SPEC = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 4)
 DATA = load_data(DataConfig("toy2d", classes=4, samples=512)).train

@@ -11,7 +11,7 @@ from torch import distributed
 
 from msd_ray.storage import Store
 from msd_ray.training.checkpoints import Checkpoints
-from msd_ray.training.group import Group
+from msd_ray.training.process_group import ProcessGroup
 
 from .cases import SHARED, sharing
 
@@ -21,18 +21,18 @@ def main(rank: int, world: int, folder: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     for name, spec in SHARED.items():
         store = Store(folder).child(name)
-        t = sharing(name, Group(rank, world))
+        t = sharing(name, ProcessGroup(rank, world))
         t.advance(spec.images // 2)
         Checkpoints(store.child(f"half-{rank}"), keep=1).save(t.state_dict())
         t.advance(spec.images)
         Checkpoints(store.child(f"whole-{rank}"), keep=1).save(t.state_dict())
-        t = sharing(name, Group(rank, world))
+        t = sharing(name, ProcessGroup(rank, world))
         begun = Checkpoints(store.child("alone"), keep=1).latest()
         assert begun
         t.load_state_dict(begun)
         t.advance(spec.images)
         Checkpoints(store.child(f"resumed-{rank}"), keep=1).save(t.state_dict())
-    t = sharing("dm", Group(rank, world))
+    t = sharing("dm", ProcessGroup(rank, world))
     t.advance(48, hurried=lambda: rank == 1 and t.nimg >= 16)
     Checkpoints(Store(folder).child("dm").child(f"hurried-{rank}"), keep=1).save(t.state_dict())
     distributed.destroy_process_group()

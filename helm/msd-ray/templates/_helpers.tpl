@@ -227,7 +227,7 @@ workerGroupSpecs:
   {{- end }}
 {{- end -}}
 
-{{/* Pods that callers reach. Nothing but fronts has the resource `gateway` to ask for, and there are no CPUs here. */}}
+{{/* Pods that callers reach. Nothing but gateways has the resource `gateway` to ask for, and there are no CPUs here. */}}
 {{- define "msd-ray.gatewayGroup" -}}
 {{- $serve := .root.Values.serve -}}
 - groupName: gateway

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from msd_ray.cluster.planning.layout import HOUR, lay_out
-from msd_ray.cluster.planning.pacing import StudentPacing, TeacherPacing
-from msd_ray.cluster.planning.rehearsal import Outcome, Piece, rehearse
-from msd_ray.cluster.planning.sharing import Replicas
+from msd_ray.cluster.planning.contention import Replicas
+from msd_ray.cluster.planning.layout import HOUR, check_fits, lay_out
+from msd_ray.cluster.planning.rehearsal import Outcome, SimulatedSegment, StudentPacing, TeacherPacing, rehearse
+from msd_ray.profiling.plan_times import time_plan
+from msd_ray.profiling.step_times import Timing
 from msd_ray.recipes import ClusterConfig
-from msd_ray.runs.fitting import teachers_sampling
-from msd_ray.runs.nodes import NodeKind
+from msd_ray.runs.compatibility import teachers_sampling
+from msd_ray.runs.nodes import NodeKind, read_cluster, this_machine
+from msd_ray.runs.pairs import PART, has_part, pairs_folder, parts_of
 from msd_ray.runs.plan import Plan
-from msd_ray.runs.teacher import REPORTS
-from msd_ray.runs.trial import Timing
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.teacher_cache import REPORTS, cached_in, has_teacher
 
 BUSY = 0.8
 """The share of its time in which a replica may compute; above it requests queue."""
@@ -80,7 +82,7 @@ def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Ahead
     paired = _pair(plan, timing, ahead.pairs, pool)
     before = ahead.ray + taught.seconds + paired + (pacing.start if pool.on else 0.0)
     every = plan.recipe.training.checkpoint_every
-    trained = rehearse([Piece(j.name, j.spec.images, every) for j in plan.jobs], pacing, layout, config)
+    trained = rehearse([SimulatedSegment(j.name, j.spec.images, every) for j in plan.jobs], pacing, layout, config)
     seconds, slot_hours = before + trained.seconds, (taught.slot_seconds + trained.slot_seconds) / HOUR
     replicas = sum(pool.on.values())
     pool_hours = replicas * (seconds - ahead.ray - taught.seconds) / HOUR
@@ -104,7 +106,7 @@ def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Ahead
 def _teach(plan: Plan, timing: Timing, nodes: Sequence[NodeKind]) -> Outcome:
     """The teacher's own training, which has the nodes to itself."""
     config = plan.recipe.teacher
-    piece = Piece("teacher", config.images, config.images // REPORTS + 1)
+    piece = SimulatedSegment("teacher", config.images, config.images // REPORTS + 1)
     devices = config.threads if timing.device == "cpu" else 1
     alone = replace(plan.cluster, teacher="local", workers_per_student=(1, 1))
     return rehearse([piece], TeacherPacing(timing, devices), lay_out(1, alone, nodes), alone)
@@ -126,3 +128,24 @@ def _cost(config: ClusterConfig, nodes: Sequence[NodeKind], hours: float, slot_h
     if not any(node.price for node in nodes):
         return slot_hours * config.price
     return sum(node.price * node.hours_until(hours) for node in nodes)
+
+
+def outlook(context: RunContext, nodes: str | None) -> Forecast | None:
+    """On this machine, or on the cluster that the file `nodes` describes. None where the steps are too slow to be
+    measured here. Raises UserError where the file is wrong, or its nodes have no room for the run."""
+    cluster = (read_cluster(nodes) if nodes else this_machine()).each()
+    check_fits(len(context.plan.jobs), context.plan.cluster, cluster)
+    timing = time_plan(context.plan)
+    if timing is None:
+        return None
+    return forecast(context.plan, timing, cluster, ahead_of(context, local=nodes is None))
+
+
+def ahead_of(context: RunContext, local: bool) -> Ahead:
+    """local: whether Ray has to be started for the run."""
+    plan, cache = context.plan, context.cache
+    taught = has_teacher(context.store.child("teacher")) or has_teacher(cached_in(cache, plan.recipe, plan.teacher))
+    wanted = any(job.spec.objective(stage).needs.pairs for job in plan.jobs for stage in job.spec.stages)
+    folder = pairs_folder(cache, plan)
+    missing = [part for part in parts_of(plan) if wanted and not has_part(folder, part)]
+    return Ahead(teacher=not taught, pairs=PART * len(missing), ray=RAY if local else 0.0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msd_ray.cluster.connect import refuse_few, slots_for, times
-from msd_ray.cluster.planning.sharing import NO_REPLICAS, Replicas
+from msd_ray.cluster.planning.contention import NO_REPLICAS, Replicas
 from msd_ray.cluster.planning.simulation import Incident, Node
 from msd_ray.errors import UserError
 from msd_ray.recipes import ClusterConfig

@@ -5,20 +5,83 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msd_ray.cluster.driver import Driver, Terms
+from msd_ray.cluster.planning.contention import Effort
 from msd_ray.cluster.planning.layout import Layout
 from msd_ray.cluster.planning.simulation import NoTask, Pacing, SimulatedSlots
-from msd_ray.cluster.status import Status
-from msd_ray.cluster.support import NoPool
-from msd_ray.cluster.work import Work
+from msd_ray.cluster.slots import NoPool
+from msd_ray.cluster.work import ScheduledTask, StudentState
 from msd_ray.errors import UserError
+from msd_ray.profiling.step_times import StageTiming, Timing
 from msd_ray.recipes import ClusterConfig
+from msd_ray.training.student_spec import StudentSpec
+
+RAY_START = 2.0
+"""CPU seconds that Ray adds to the start of a process (1.3 to 2.1 s with Ray 2.60, two CPUs)."""
+
+
+@dataclass(frozen=True)
+class StudentPacing:
+    """The pacing of a plan's students. specs: in the order of their numbers. workers: processes that each of them has,
+    taken to share its work without loss."""
+
+    specs: Sequence[StudentSpec]
+    timing: Timing
+    workers: int = 1
+
+    @property
+    def start(self) -> float:
+        return self.timing.start + RAY_START
+
+    @property
+    def open(self) -> float:
+        return self.timing.open
+
+    @property
+    def segment(self) -> float:
+        return self.timing.segment
+
+    def training(self, student: int, begin: int, images: int) -> Effort:
+        spec, total, at = self.specs[student], Effort(0.0), 0
+        for name, stage in spec.stages.items():
+            n = min(begin + images, at + stage.images) - max(begin, at)
+            if n > 0:
+                total += _effort(self.timing.stages[name], n / self.workers, self.workers, self._devices(spec))
+            at += stage.images
+        return total
+
+    def _devices(self, spec: StudentSpec) -> int:
+        return spec.training.threads if self.timing.device == "cpu" else 1
+
+
+def _effort(timing: StageTiming, images: float, workers: int, devices: int) -> Effort:
+    """images: of each worker. devices: that each keeps busy while it does not wait."""
+    alone = timing.own + timing.waits
+    return Effort(images * alone, workers * devices * timing.own / alone, workers * timing.teacher / alone)
+
+
+@dataclass(frozen=True)
+class TeacherPacing:
+    """The pacing of the teacher's own training. devices: that it keeps busy."""
+
+    timing: Timing
+    devices: int
+    open: float = 0.0
+    segment: float = 0.0
+
+    @property
+    def start(self) -> float:
+        return self.timing.start + RAY_START
+
+    def training(self, student: int, begin: int, images: int) -> Effort:
+        return Effort(images * self.timing.teacher, self.devices)
+
 
 TICK = 3600.0
 """Seconds of the virtual clock between two looks around where nothing happens."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class SimulatedSegment:
     """One student to rehearse: its images, and those between two checkpoints."""
 
     name: str
@@ -40,11 +103,11 @@ class Outcome:
     ended: list[float] = field(default_factory=list)
 
 
-def rehearse(pieces: Sequence[Piece], pacing: Pacing, layout: Layout, config: ClusterConfig) -> Outcome:
+def rehearse(pieces: Sequence[SimulatedSegment], pacing: Pacing, layout: Layout, config: ClusterConfig) -> Outcome:
     """Raises UserError where they would never end, since the last node leaves before."""
     slots = SimulatedSlots(layout.nodes, pacing, layout.incidents, layout.replicas, TICK)
-    clerk = _Clerk(slots, len(pieces))
-    work = [Work(p.name, p.images, p.segment, NoTask()) for p in pieces]
+    clerk = _Recorder(slots, len(pieces))
+    work = [ScheduledTask(p.name, p.images, p.segment, NoTask()) for p in pieces]
     Driver(work, slots, Terms(config.policy, config.max_slots, config.max_failures), clerk, NoPool()).run()
     return Outcome(
         slots.now(),
@@ -56,7 +119,7 @@ def rehearse(pieces: Sequence[Piece], pacing: Pacing, layout: Layout, config: Cl
     )
 
 
-class _Clerk:
+class _Recorder:
     """Adds up who held which slot for how long."""
 
     def __init__(self, slots: SimulatedSlots, pieces: int) -> None:
@@ -66,7 +129,7 @@ class _Clerk:
         self.most, self.slot_seconds = 0, 0.0
         self.held, self.ended = [0.0] * pieces, dict[int, float]()
 
-    def watch(self, statuses: list[Status]) -> None:
+    def watch(self, statuses: list[StudentState]) -> None:
         self._count()
         self._holding = [i for i, s in enumerate(statuses) if s.slot is not None]
         for i, status in enumerate(statuses):

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from msd_ray.cluster.planning.sharing import NO_REPLICAS, Effort, Replicas, Sharing
+from msd_ray.cluster.planning.contention import NO_REPLICAS, Effort, Replicas, Sharing
 from msd_ray.cluster.slots import Ended, Event, Gone, Leaving, Up
-from msd_ray.cluster.work import Order, Progress, Training
+from msd_ray.cluster.work import Progress, Segment, Training
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class _Place:
     slot: int
     node: Node
     up: bool = False
-    order: Order | None = None
+    order: Segment | None = None
     left: float = 0.0
     since: float = 0.0
     speed: float = 0.0
@@ -149,7 +149,7 @@ class SimulatedSlots:
         self._asked.append(slot)
         self._place()
 
-    def give(self, slot: int, order: Order) -> None:
+    def give(self, slot: int, order: Segment) -> None:
         place, pace = self._places[slot], self._pace
         fresh = place.held.get(order.student) != self._saved.get(order.student, 0)
         place.order, place.began, place.done = order, self._clock, None
@@ -234,7 +234,7 @@ class SimulatedSlots:
         rate = done / seconds if seconds else 0.0
         self._news.append(Ended(place.slot, Progress(nimg, "simulated", rate, nimg >= order.work.images, begin=begin)))
 
-    def _left(self, order: Order) -> int:
+    def _left(self, order: Segment) -> int:
         """The length of the order's segment."""
         return min(order.work.segment, order.work.images - self._saved.get(order.student, 0))
 

@@ -11,8 +11,8 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
+from msd_ray.cluster.pool.arrays import Array, pack, pack_half, unpack
 from msd_ray.cluster.pool.batching import QueueFullError, ReplicaError, Reply
-from msd_ray.cluster.pool.wire import Array, pack, pack_half, unpack
 from msd_ray.errors import TrainingError
 from msd_ray.recipes import PoolConfig
 from msd_ray.teachers import Answer
@@ -22,7 +22,7 @@ _SLOW = 30.0  # seconds without an answer after which another replica is asked a
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingRequest:
     """A request under way, and what it takes to send it again. reference: Ray's, to the Reply. replica: who has it."""
 
     kind: str
@@ -64,13 +64,13 @@ class TeacherPool:
         `retry_seconds`."""
         return _Pending(self, x_t, sigma, condition, self.ask("denoise", x_t, sigma, condition))
 
-    def ask(self, kind: str, x_t: Tensor, sigma: Tensor, condition: Tensor, *cotangent: Tensor) -> Asked:
+    def ask(self, kind: str, x_t: Tensor, sigma: Tensor, condition: Tensor, *cotangent: Tensor) -> PendingRequest:
         """Sends one request: "denoise", or "vjp" with a cotangent."""
         images = [self._pack(t) for t in (x_t, *cotangent)]
         arrays = (images[0], pack(sigma), pack(condition), *images[1:])
         return self._send(kind, arrays)
 
-    def collect(self, asked: Asked, like: Tensor) -> Tensor:
+    def collect(self, asked: PendingRequest, like: Tensor) -> Tensor:
         """The answer, on the device and in the type of `like`; waits for it, and asks again where that helps."""
         start = time.monotonic()
         reply = self._reply(asked)
@@ -79,12 +79,12 @@ class TeacherPool:
         self.cpu_seconds += reply.cpu_seconds
         return unpack(reply.array).to(like)
 
-    def _send(self, kind: str, arrays: tuple[Array, ...]) -> Asked:
+    def _send(self, kind: str, arrays: tuple[Array, ...]) -> PendingRequest:
         replica = self._replicas[self._next % len(self._replicas)]
         self._next += 1
-        return Asked(kind, arrays, getattr(replica, kind).remote(*arrays), replica)
+        return PendingRequest(kind, arrays, getattr(replica, kind).remote(*arrays), replica)
 
-    def _reply(self, asked: Asked) -> Reply:
+    def _reply(self, asked: PendingRequest) -> Reply:
         """The first answer, where several replicas have the request by now."""
         under_way, pauses, failed = {asked.reference: asked.replica}, self._pauses(), dict[str, str]()
         while True:
@@ -151,7 +151,7 @@ class _Pending:
     x_t: Tensor
     sigma: Tensor
     condition: Tensor
-    asked: Asked
+    asked: PendingRequest
 
     def result(self) -> Tensor:
         x0: Tensor = _Remote.apply(self.x_t, self)  # type: ignore[no-untyped-call]

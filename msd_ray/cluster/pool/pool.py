@@ -12,9 +12,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from msd_ray.cluster.pool.measuring import ReplicaMetrics
+from msd_ray.cluster.pool.autoscaling import QueueReading, replicas_wanted
 from msd_ray.cluster.pool.replica import TeacherActor
-from msd_ray.cluster.pool.scaling import Look, replicas_wanted
+from msd_ray.cluster.pool.replica_metrics import ReplicaMetrics
 from msd_ray.recipes import PoolConfig, Recipe
 from msd_ray.storage import Store
 
@@ -58,7 +58,7 @@ class Pool:
         self._arguments = teacher, precision, config
         self._replicas: list[_Replica] = []
         self._retired: list[tuple[float, Any]] = []  # when, and which actor
-        self._looks: deque[Look] = deque()
+        self._looks: deque[QueueReading] = deque()
         self._resize(config.min_replicas)
 
     @property
@@ -97,9 +97,9 @@ class Pool:
             ray.kill(actor)
         self._replicas, self._retired = [], []
 
-    def _look(self, now: float) -> Look:
+    def _look(self, now: float) -> QueueReading:
         ready = self.metrics()
-        return Look(
+        return QueueReading(
             now,
             replicas=len(self._replicas),
             used=sum(m.forwards > 0 for m in ready),

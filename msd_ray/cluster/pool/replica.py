@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import ray
 from ray.util.metrics import Gauge, Histogram
 
-from msd_ray.cluster.pool.answering import Answering, Outcome
+from msd_ray.cluster.pool.arrays import Array
 from msd_ray.cluster.pool.batching import QueueFullError, ReplicaError, Reply, Request, RequestQueue
-from msd_ray.cluster.pool.measuring import Forward, Meter, ReplicaMetrics
-from msd_ray.cluster.pool.wire import Array
+from msd_ray.cluster.pool.denoising import BatchDenoiser, Outcome
+from msd_ray.cluster.pool.replica_metrics import Forward, ReplicaMeter, ReplicaMetrics
 from msd_ray.errors import MsdRayError
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.pairs import make_part
@@ -37,8 +37,8 @@ class TeacherActor:
 
     def __init__(self, teacher: Store, precision: str, config: PoolConfig) -> None:
         """teacher: the folder it is kept in, on storage that all nodes share."""
-        self._answering = Answering(teacher, precision, config.gpus)
-        self._queue, self._meter, self._exported = RequestQueue(config), Meter(time.monotonic()), _Exported()
+        self._answering = BatchDenoiser(teacher, precision, config.gpus)
+        self._queue, self._meter, self._exported = RequestQueue(config), ReplicaMeter(time.monotonic()), _Exported()
         self._thread, self._process = ThreadPoolExecutor(1), uuid.uuid4().hex
         self._serving: asyncio.Task[None] | None = None
 

@@ -5,10 +5,10 @@ with Client("127.0.0.1:9000") as client:
     made[0].picture().save("three.png")
 """
 
-from msd_ray.serving.client.answer import Made, RefusedError
 from msd_ray.serving.client.asynchronous import AsyncClient
+from msd_ray.serving.client.blocking import Client
 from msd_ray.serving.client.channel import Connection
-from msd_ray.serving.client.patience import Retry
-from msd_ray.serving.client.synchronous import Client
+from msd_ray.serving.client.generated_image import GeneratedImage, RefusedError
+from msd_ray.serving.client.retry import Retry
 
-__all__ = ["AsyncClient", "Client", "Connection", "Made", "RefusedError", "Retry"]
+__all__ = ["AsyncClient", "Client", "Connection", "GeneratedImage", "RefusedError", "Retry"]

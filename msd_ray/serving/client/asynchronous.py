@@ -8,10 +8,10 @@ from typing import Any
 
 import grpc
 
-from msd_ray.serving.client.answer import Made, made_of, refused
 from msd_ray.serving.client.channel import Connection
-from msd_ray.serving.client.patience import Patience, Retry
-from msd_ray.serving.client.request import request_of, without
+from msd_ray.serving.client.generated_image import GeneratedImage, made_of, refused
+from msd_ray.serving.client.messages import request_of, without
+from msd_ray.serving.client.retry import Patience, Retry
 from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
 
@@ -46,7 +46,7 @@ class AsyncClient:
         format: str = "",
         version: str = "",
         seconds: float | None = None,
-    ) -> list[Made]:
+    ) -> list[GeneratedImage]:
         """One image per condition, in order; arguments as `Client.generate`."""
         request = request_of(conditions, seeds, format, version)
         answer: pb.GenerateResponse = await self._patiently("Generate", request, seconds)
@@ -59,7 +59,7 @@ class AsyncClient:
         format: str = "",
         version: str = "",
         seconds: float | None = None,
-    ) -> AsyncIterator[Made]:
+    ) -> AsyncIterator[GeneratedImage]:
         """As `generate`, but each as soon as it is made, in any order."""
         request, have = request_of(conditions, seeds, format, version), set[int]()
         patience = self._patience(seconds)

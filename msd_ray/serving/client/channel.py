@@ -14,7 +14,7 @@ from msd_ray.errors import UserError
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # 256 large images are more than gRPC's 4 MiB
     ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 30_000),  # a front that vanished without a word is noticed
+    ("grpc.keepalive_time_ms", 30_000),  # a gateway that vanished without a word is noticed
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.use_local_subchannel_pool", 1),  # or all channels would share one connection
@@ -27,7 +27,7 @@ _NEVER_PUBLIC = (".localhost", ".local", ".internal", ".svc", ".lan", ".home.arp
 class Connection:
     """target: host:port. token: bearer token. tls: whether the port has TLS; ca: PEM of who signed its certificate, the
     system's by default. cert, key: PEM files of the client's own, for mutual TLS. connections: calls take turns on so
-    many, each opened when its turn comes first, since each may reach another front where several share an address.
+    many, each opened when its turn comes first, since each may reach another gateway where several share an address.
     options: further ones of the channels.
     """
 

@@ -1,0 +1,55 @@
+"""How many replicas of the teacher there should be. Decides only, and from numbers alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from msd_ray.recipes import PoolConfig
+
+_SPARE = 0.7  # one replica fewer must leave the others at most this busy
+
+
+@dataclass(frozen=True)
+class QueueReading:
+    """The pool at one moment. seconds: of any clock. replicas: those there should be; used: those of them that are up
+    and have computed something. delay_ms: the median queue delay. busy: the work there is, in replicas that it keeps
+    busy all the time."""
+
+    seconds: float
+    replicas: int
+    used: int
+    delay_ms: float
+    busy: float
+
+
+def replicas_wanted(looks: Sequence[QueueReading], config: PoolConfig) -> int:
+    """One more than at the last look, one fewer, or as many. looks: at least one, the oldest first.
+
+    The number changes only after `scale_seconds` in which it did not and every look said the same: requests wait
+    although no replica is still on its way, loading or unknown to the students; or hardly any do, and the others would
+    not miss one.
+    """
+    now, recent = looks[-1], _recent(looks, config.scale_seconds)
+    if not recent:
+        return now.replicas
+    if now.replicas < config.max_replicas and all(_slow(look, config) for look in recent):
+        return now.replicas + 1
+    if now.replicas > config.min_replicas and all(_idle(look, config) for look in recent):
+        return now.replicas - 1
+    return now.replicas
+
+
+def _recent(looks: Sequence[QueueReading], seconds: float) -> list[QueueReading]:
+    """The looks of the last `seconds`; none where the number of replicas is not as old as that."""
+    now = looks[-1]
+    same = list(takewhile(lambda look: look.replicas == now.replicas, reversed(looks)))
+    begin = now.seconds - seconds
+    return [look for look in same if look.seconds >= begin] if same[-1].seconds <= begin else []
+
+
+def _slow(look: QueueReading, config: PoolConfig) -> bool:
+    return look.used == look.replicas and look.delay_ms > config.scale_up_ms
+
+
+def _idle(look: QueueReading, config: PoolConfig) -> bool:
+    return look.delay_ms <= config.scale_down_ms and look.busy <= _SPARE * (look.replicas - 1)

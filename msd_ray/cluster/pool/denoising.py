@@ -1,0 +1,71 @@
+"""The maths of a teacher's replica: x0 and vector-Jacobian products, of one request or of several at once."""
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msd_ray.cluster.pool.arrays import is_half, pack, pack_half, unpack
+from msd_ray.cluster.pool.batching import Reply, Request
+from msd_ray.diffusion import Denoiser, EDMDenoiser
+from msd_ray.runs.teacher_cache import load_teacher
+from msd_ray.storage import Store
+from msd_ray.training.device import prepare_device
+
+Outcome = Reply | Exception
+
+
+@dataclass(frozen=True)
+class BatchDenoiser:
+    """A teacher, and how it is asked. For one thread. teacher: the folder it is kept in."""
+
+    teacher: Store
+    precision: str
+    gpus: float
+
+    @cached_property
+    def device(self) -> torch.device:
+        return prepare_device(self.gpus, threads=1)
+
+    @cached_property
+    def denoiser(self) -> EDMDenoiser:
+        # Loaded by the first request, so that an error reaches the student that asked; one in __init__ would not.
+        return load_teacher(self.teacher, self.precision).to(self.device)
+
+    def outcomes(self, batch: list[Request]) -> list[Outcome]:
+        """Of requests of one form, from one forward pass. Where that fails each has one of its own, so that an error
+        reaches only whose it is."""
+        try:
+            return [*self._replies(batch)]
+        except Exception as error:
+            return [error] if len(batch) == 1 else [outcome for r in batch for outcome in self.outcomes([r])]
+
+    def _replies(self, batch: list[Request]) -> list[Reply]:
+        """The CPU time is shared out by samples."""
+        answer = _vjp if batch[0].kind == "vjp" else _denoise
+        denoiser, start = self.denoiser, time.thread_time()  # loading it is no cost of a request's
+        columns = zip(*(r.arrays for r in batch), strict=True)
+        tensors = [unpack(np.concatenate(c) if len(c) > 1 else c[0]).to(self.device) for c in columns]
+        packed = (pack_half if is_half(batch[0].arrays[0]) else pack)(answer(denoiser, *tensors))
+        sizes = [r.samples for r in batch]
+        arrays = np.split(packed, np.cumsum(sizes)[:-1])
+        seconds = (time.thread_time() - start) / sum(sizes)
+        return [Reply(array, seconds * n) for array, n in zip(arrays, sizes, strict=True)]
+
+
+def _denoise(denoiser: Denoiser, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+    """x0 [B, ...] for x_t [B, ...] at sigma [B] under condition [B] or [B, D]."""
+    with torch.no_grad():
+        return denoiser(x_t, sigma, condition)
+
+
+def _vjp(denoiser: Denoiser, x_t: Tensor, sigma: Tensor, condition: Tensor, cotangent: Tensor) -> Tensor:
+    """cotangent [B, ...] times the Jacobian of x0 in x_t; the forward pass is done again here."""
+    x_t.requires_grad_()
+    with torch.enable_grad():
+        x0 = denoiser(x_t, sigma, condition)
+    product: Tensor = torch.autograd.grad(x0, x_t, cotangent)[0]
+    return product

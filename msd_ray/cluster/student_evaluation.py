@@ -1,0 +1,124 @@
+"""What is measured and drawn of a student after a segment. Its training does not depend on any of it."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from msd_ray.diffusion import one_step
+from msd_ray.evaluation import EvaluationConfig, Judge
+from msd_ray.evaluation.tiles import sheet
+from msd_ray.rng import stream
+from msd_ray.storage import Store
+from msd_ray.training.metrics import Metric
+from msd_ray.training.preview import PREVIEWS, can_preview, preview
+from msd_ray.training.records import LoggedSegment, Records
+from msd_ray.training.student_trainer import StudentTrainer
+
+LOG = logging.getLogger(__name__)
+MOST_DEATHS = 2
+"""Processes that may die while they measure the same checkpoint of a student; then it is measured no more."""
+
+
+@dataclass
+class StudentEvaluation:
+    """Writes down what a student logs, and measures it once its checkpoint has been taken.
+
+    An error while it measures costs a warning. A measurement that never ends costs the process, sooner or later: so it
+    is written down before it begins, is tried once more after a death, and never again after the second.
+    """
+
+    student: Store
+    evaluation: EvaluationConfig
+    make_judge: Callable[[], Judge]
+    at: int | None = None
+    """Images of the checkpoint that was written down last."""
+    after: int | None = None
+    """Of the one before."""
+    metrics: list[Metric] = field(default_factory=list)
+    """What was logged between the two."""
+    deaths: int = 0
+    interrupted: bool = False
+    """Whether a process died while it measured `at`, which is worth another try."""
+
+    @cached_property
+    def judge(self) -> Judge:
+        return self.make_judge()
+
+    @cached_property
+    def records(self) -> Records:
+        return Records(self.student)
+
+    def resume(self, nimg: int) -> None:
+        """The student goes on from its checkpoint of `nimg` images."""
+        record = self.records.read(nimg)
+        if record is None:
+            return
+        self.at, self.after, self.metrics = nimg, record.after, list(record.metrics)
+        self.deaths = record.deaths + record.measuring
+        self.interrupted = record.measuring and self.deaths < MOST_DEATHS
+        if record.measuring and not self.interrupted:
+            LOG.warning("%s: %d processes died while they measured it; it is measured no more", self._name, self.deaths)
+
+    def due(self, trainer: StudentTrainer, begin: int) -> bool:
+        """Whether there is anything to measure of the segment from `begin` on."""
+        return self.deaths < MOST_DEATHS and (trainer.makes_samples or self._draws(trainer, begin))
+
+    def keep(self, nimg: int, metrics: list[Metric], measuring: bool) -> None:
+        """Writes down what was logged on the way to the checkpoint of `nimg` images, and whether it is about to be
+        measured."""
+        if nimg != self.at:
+            self.at, self.after = nimg, self.at
+        self.metrics = metrics
+        self.records.write(nimg, LoggedSegment(metrics, self.after, measuring, self.deaths))
+
+    def measure(self, trainer: StudentTrainer, begin: int) -> float | None:
+        """The FID, if there is one; and a picture, where the segment from `begin` on passed a due image."""
+        fid = self._attempt(trainer, "FID", lambda: self._fid(trainer)) if trainer.makes_samples else None
+        if self._draws(trainer, begin):
+            self._attempt(trainer, "preview", lambda: self._draw(trainer))
+        if fid is not None:
+            self._log(trainer, f"fid@{self.evaluation.curve_samples}", fid)
+        self.deaths = 0
+        self.keep(trainer.nimg, self.metrics, measuring=False)
+        return fid
+
+    def measure_again(self, trainer: StudentTrainer) -> float | None:
+        """As `measure`, of the checkpoint that a process died with."""
+        self.interrupted = False
+        self.keep(trainer.nimg, self.metrics, measuring=True)
+        return self.measure(trainer, self.after or 0)
+
+    @property
+    def _name(self) -> str:
+        return self.student.uri
+
+    def _attempt(self, trainer: StudentTrainer, what: str, do: Callable[[], float | None]) -> float | None:
+        try:
+            return do()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            LOG.warning("%s: no %s at %d images (%s); training goes on", self._name, what, trainer.nimg, reason)
+            self._log(trainer, "unmeasured", 1.0)
+            return None
+
+    def _log(self, trainer: StudentTrainer, name: str, value: float) -> None:
+        self.metrics.append(Metric(trainer.stage, trainer.nimg, name, value))
+
+    def _draws(self, trainer: StudentTrainer, begin: int) -> bool:
+        every = self.evaluation.preview_every
+        return can_preview(trainer.spec) and begin // every < trainer.nimg // every
+
+    def _draw(self, trainer: StudentTrainer) -> None:
+        """Keeps a picture of what the networks make of the same noise."""
+        self.student.child(PREVIEWS).write(f"{trainer.nimg:012d}.png", sheet(preview(trainer)))
+
+    def _fid(self, trainer: StudentTrainer) -> float:
+        spec, n = trainer.spec, self.evaluation.curve_samples
+        z = torch.randn(n, *spec.denoiser.sample_shape, generator=stream("curve", spec.index))
+        condition = torch.tensor(spec.conditions)[torch.arange(n) % len(spec.conditions)]
+        with torch.no_grad():
+            x = one_step(trainer.ema, z.to(trainer.device), condition.to(trainer.device), spec.noise.sigma_init)
+        return self.judge.fid(x.cpu())

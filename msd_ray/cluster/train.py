@@ -1,0 +1,225 @@
+"""A whole run on a cluster: teacher, students, ensembles."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import ray
+
+from msd_ray.cluster.connect import check_room, connected, request_nodes, room_for
+from msd_ray.cluster.driver import Driver, Terms
+from msd_ray.cluster.monitor import Listener, Monitor
+from msd_ray.cluster.pool.pair_making import make_pairs
+from msd_ray.cluster.pool.pool import running_pool
+from msd_ray.cluster.ray_slots import RaySlots
+from msd_ray.cluster.slots import NoPool, TeacherReplicas
+from msd_ray.cluster.students import RunInputs, StudentTask, TeacherTask
+from msd_ray.cluster.work import ScheduledTask, Task
+from msd_ray.data import load_data
+from msd_ray.errors import TrainingError
+from msd_ray.evaluation import load_features
+from msd_ray.recipes import ClusterConfig
+from msd_ray.runs.disk_needs import check_cache, check_run_dir, refuse_full, room_line
+from msd_ray.runs.init_weights import check_init
+from msd_ray.runs.lease import Lease, held, refuse_if_held
+from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
+from msd_ray.runs.run_directory import assemble, flaw_of, folder, images_of, keep_recipe, refuse_other_recipe
+from msd_ray.runs.run_status import mark_stopped, marked_where_stopped
+from msd_ray.runs.teacher_cache import REPORTS, cached_in, copy_teacher, has_teacher, keep_teacher
+from msd_ray.stopping import STOP
+from msd_ray.storage import Store
+from msd_ray.training.checkpoints import Checkpoints
+
+
+def train(
+    plan: Plan,
+    store: Store,
+    cache: Store,
+    address: str | None,
+    listener: Listener,
+    then: Callable[[], None] = lambda: None,
+) -> None:
+    """Trains whatever of the plan is not trained yet, and makes its ensembles in the run directory `store`.
+
+    then: what is done at the end, while a cluster that was connected to for the training is still there.
+
+    Raises UserError where the directory holds another run, another process trains it, or the cluster is too small,
+    TrainingError where a student failed (the others finish first), Stopped where this process was told to end.
+    """
+    refuse_other_recipe(store, plan.recipe)
+    refuse_if_held(store)
+    check_init(plan)
+    missing = _unfinished(plan, store, listener.note)
+    jobs = [job for group in missing for job in group.jobs if not _trained(store, job)]
+    teacher = _whole_teacher(plan, store, cache)
+    check_run_dir(store)
+    if jobs or not teacher:
+        check_cache(cache)
+        refuse_full(plan, store)
+        with connected(address, dashboard=plan.cluster.shares) as where:
+            check_room(max(1, len(jobs)), plan.cluster)
+            with held(store) as lease:
+                slots = min(room_for(len(jobs), plan.cluster), len(jobs))
+                listener.note(f"{where}: {slots} of {len(jobs)} students at a time; on disk {room_line(plan, store)}")
+                monitor = Monitor(store, plan.cluster.price, listener, [lease.refuse_if_lost])
+                _train(plan, jobs, store, cache, monitor, teacher)
+                _finish(plan, missing, store, lease)
+                monitor.write(finished=True)
+            with marked_where_stopped(store):
+                then()
+    else:
+        with held(store) as lease:
+            mark_stopped(store, False)
+            keep_recipe(store, plan.recipe)
+            _take_teacher(teacher, store)
+            _finish(plan, missing, store, lease)
+        with marked_where_stopped(store):
+            then()
+
+
+def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[EnsemblePlan]:
+    """The groups that have no whole ensemble; what was whole once is told."""
+    found = []
+    for group in plan.groups:
+        try:
+            if flaw := flaw_of(store, group):
+                note(flaw)
+        except FileNotFoundError:
+            flaw = "there is none"
+        if flaw:
+            found.append(group)
+    return found
+
+
+def _train(
+    plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor, teacher: Store | None
+) -> None:
+    keep_recipe(store, plan.recipe)  # not before it is certain that something will run
+    _bring_teacher(plan, store, cache, monitor, teacher)
+    if jobs:
+        _train_students(plan, jobs, store, cache, monitor)
+
+
+def bring_teacher(plan: Plan, store: Store, cache: Store, monitor: Monitor) -> None:
+    """Sees that the directory `store` has the plan's teacher: its own, the cache's, or one that is trained now."""
+    _bring_teacher(plan, store, cache, monitor, _whole_teacher(plan, store, cache))
+
+
+def _bring_teacher(plan: Plan, store: Store, cache: Store, monitor: Monitor, known: Store | None) -> None:
+    """known: the folder of a whole teacher, if there is any."""
+    if known:
+        _take_teacher(known, store)
+    else:
+        _train_teacher(plan, store, monitor)
+        copy_teacher(store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher))
+
+
+def _whole_teacher(plan: Plan, store: Store, cache: Store) -> Store | None:
+    """The folder of the plan's teacher: the run's own, or else the cache's. Reads all of it, so it is asked once."""
+    places = store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher)
+    return next((place for place in places if has_teacher(place)), None)
+
+
+def _take_teacher(source: Store, store: Store) -> None:
+    own = store.child("teacher")
+    if source.uri != own.uri:
+        copy_teacher(source, own)
+
+
+def _finish(plan: Plan, groups: list[EnsemblePlan], store: Store, lease: Lease) -> None:
+    lease.check()
+    for group in groups:
+        assemble(store, plan, group)
+
+
+def _train_teacher(plan: Plan, store: Store, monitor: Monitor) -> None:
+    """Trains the teacher in a slot, with checkpoints, and keeps it in the run directory."""
+    recipe, checkpoints = plan.recipe, store.child("teacher-training")
+    config, gpus = recipe.teacher, recipe.cluster.gpus_per_student
+    task = TeacherTask(config, plan.teacher, recipe.noise, recipe.data, checkpoints, gpus)
+    alone = replace(recipe.cluster, workers_per_student=(1, 1))
+    _complete([ScheduledTask("teacher", config.images, config.images // REPORTS + 1, task)], alone, monitor, NoPool())
+    state = Checkpoints(checkpoints, keep=1).latest()
+    if state is None:
+        raise TrainingError(
+            f"the trained teacher is missing from {checkpoints.uri}; is it storage that all nodes share?"
+        )
+    keep_teacher(store.child("teacher"), plan.teacher, state)
+    store.delete("teacher-training")
+
+
+def _train_students(plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor) -> None:
+    recipe, cluster = plan.recipe, plan.cluster
+    teacher, segment = store.child("teacher"), recipe.training.checkpoint_every
+    load_features(recipe.evaluation.features, load_data(recipe.data), cache)  # once, for all students
+    with running_pool(recipe, teacher, needed=cluster.teacher == "pool") as pool:
+        pairs = make_pairs(plan, jobs, pool, teacher, cache, monitor.note)
+        inputs = RunInputs(
+            recipe.data,
+            recipe.evaluation,
+            cache,
+            teacher,
+            cluster.pool if pool else None,
+            cluster.gpus_per_student,
+            pairs,
+            recipe.init,
+        )
+        tasks = [StudentTask(job.spec, folder(store, job.directory), inputs) for job in jobs]
+        slots = _most_slots(len(jobs), cluster) or len(jobs)
+        work = [
+            ScheduledTask(job.name, job.spec.images, segment, _shared(task, cluster, slots) if cluster.shares else task)
+            for job, task in zip(jobs, tasks, strict=True)
+        ]
+        if pool:
+            monitor.show(pool)
+        _complete(work, cluster, monitor, pool or NoPool())
+
+
+def _shared(task: StudentTask, cluster: ClusterConfig, students: int) -> Task:
+    from msd_ray.cluster.ray_train.shared import SharedTask  # Ray Train takes long to import, and few runs need it
+
+    return SharedTask(task, cluster, students)
+
+
+def _trained(store: Store, job: StudentPlan) -> bool:
+    return images_of(store, job) >= job.spec.images
+
+
+def _complete(
+    work: list[ScheduledTask], cluster: ClusterConfig, monitor: Monitor, teacher_replicas: TeacherReplicas
+) -> None:
+    """Sees all work through. Raises TrainingError that names what failed, after the rest has finished, and Stopped
+    where this process was told to end, after all that trained wrote a checkpoint."""
+    slots = _slots(cluster, lambda: room_for(len(work), cluster))
+    policy = "sequential" if cluster.shares else cluster.policy
+    terms = Terms(policy, _most_slots(len(work), cluster), cluster.max_failures, cluster.silence_seconds)
+    monitor.begin()
+    try:
+        with STOP.in_order(), request_nodes(len(work), cluster):
+            statuses = Driver(work, slots, terms, monitor, teacher_replicas).run(lambda: STOP.asked)
+    finally:
+        slots.close()
+        monitor.write()
+    STOP.check()
+    failed = [s for s in statuses if s.state == "failed"]
+    if failed:
+        reasons = "; ".join(f"{s.name}: {s.error}" for s in failed)
+        raise TrainingError(f"{len(failed)} of {len(work)} did not finish ({reasons}); the same command tries again")
+
+
+def _slots(cluster: ClusterConfig, room: Callable[[], int]) -> RaySlots:
+    """Slots whose students are shared take no room, the workers do. What Ray Train cleans up with finds the cluster by
+    RAY_ADDRESS, where there are several on a machine."""
+    if cluster.shares:
+        return RaySlots(0.0, 0.0, room, {"RAY_ADDRESS": ray.get_runtime_context().gcs_address})
+    return RaySlots(cluster.cpus_per_student, cluster.gpus_per_student, room)
+
+
+def _most_slots(students: int, cluster: ClusterConfig) -> int | None:
+    """How many slots there may be, None for as many as there is room for.
+
+    Workers that share a student cannot take turns, so there are no more slots than have room for them as the cluster is
+    now, or any number where Ray's autoscaler brings nodes.
+    """
+    if not cluster.shares or cluster.autoscale:
+        return cluster.max_slots
+    return min(max(1, room_for(students, cluster)), cluster.max_slots or students)

@@ -1,0 +1,74 @@
+"""How long the pieces of a plan take on the hardware at hand."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from statistics import median
+
+import torch
+
+from msd_ray.errors import TrainingError
+from msd_ray.profiling.step_times import StageTiming, Timing, try_out
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.process import end_with_parent
+
+TOO_SLOW_TO_TRY = 20_000_000  # parameters, on a CPU
+CROWD = 2
+"""Processes per CPU beyond which a trial would take longer and say no more."""
+
+
+def time_plan(plan: Plan) -> Timing | None:
+    """None where a network is too large to try on a CPU.
+
+    On CPUs it is tried in as many processes at once as will train at once, but at most CROWD for each CPU: they slow
+    each other down even where each has a CPU of its own, since they share caches and often cores, and more where they
+    take turns.
+    """
+    gpus = plan.cluster.gpus_per_student if torch.cuda.is_available() else 0.0
+    if too_slow_to_try(plan, gpus):
+        return None
+    processes = 1 if gpus else _at_once(plan, os.cpu_count() or 1)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, initializer=end_with_parent) as executor:
+        try:
+            return median_of(list(executor.map(try_out, [plan] * processes, [gpus] * processes)))
+        except BrokenProcessPool:
+            raise TrainingError("a process that tried the plan's steps was killed; is there enough memory?") from None
+
+
+def too_slow_to_try(plan: Plan, gpus: float) -> bool:
+    """Whether a network is so large that updates are not to be tried without a GPU."""
+    return not gpus and max(plan.largest.denoiser.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY
+
+
+def _at_once(plan: Plan, cpus: int) -> int:
+    """How many students of the plan train at once on so many CPUs, or as many of them as are tried."""
+    cluster = plan.cluster
+    room = int(cpus / cluster.cpus_per_student) if cluster.cpus_per_student else len(plan.jobs)
+    return max(1, min(CROWD * cpus, len(plan.jobs), room, cluster.max_slots or room))
+
+
+def median_of(found: list[Timing]) -> Timing:
+    """Piece by piece, of timings of the same plan."""
+
+    def of(read: Callable[[Timing], float]) -> float:
+        return median(map(read, found))
+
+    def stage(name: str) -> StageTiming:
+        return StageTiming(
+            own=of(lambda t: t.stages[name].own),
+            teacher=of(lambda t: t.stages[name].teacher),
+            waits=of(lambda t: t.stages[name].waits),
+        )
+
+    return Timing(
+        device=found[0].device,
+        stages={name: stage(name) for name in found[0].stages},
+        open=of(lambda t: t.open),
+        segment=of(lambda t: t.segment),
+        teacher=of(lambda t: t.teacher),
+        answer=of(lambda t: t.answer),
+        start=of(lambda t: t.start),
+    )

@@ -1,0 +1,202 @@
+"""Trying out the pieces of a plan in this process, to see how long each takes. No Ray, and nothing is trained."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from msd_ray.data import DataSet, Samples, load_data
+from msd_ray.diffusion import EDMDenoiser, one_step
+from msd_ray.evaluation import FeatureNet, Judge
+from msd_ray.evaluation.coordinates import Coordinates
+from msd_ray.evaluation.digits_net import DigitsNet
+from msd_ray.objectives import Pairs
+from msd_ray.profiling.clocks import Clock, ClockedTeacher
+from msd_ray.runs.plan import Plan
+from msd_ray.storage import Store
+from msd_ray.teachers import LocalTeacher, Teacher
+from msd_ray.training.checkpoints import Checkpoints
+from msd_ray.training.device import prepare_device
+from msd_ray.training.student_spec import Extras, StudentSpec
+from msd_ray.training.student_trainer import StudentTrainer
+from msd_ray.training.teacher_trainer import TeacherTrainer
+
+FEWEST, MOST, ENOUGH = 3, 20, 0.5
+"""Repeats: at least, at most, and the seconds after which no more begin."""
+ENDLESS = 10**9
+
+
+@dataclass(frozen=True)
+class StageTiming:
+    """Seconds per image of a student's stage. own: its computing, without the teacher's. teacher: what its requests
+    cost a teacher elsewhere; 0 where the teacher is in the student, whose own seconds it then is part of. waits: how
+    long a student that has teacher and machine to itself waits for answers."""
+
+    own: float
+    teacher: float = 0.0
+    waits: float = 0.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds, by `Clock`; each a median. device: cpu or cuda.
+
+    stages: by name. open: to read a student from its checkpoint. segment: its FID probe and checkpoint. teacher: per
+    image of the teacher's own training. answer: of one teacher evaluation, per image. start: of a process.
+    """
+
+    device: str
+    stages: dict[str, StageTiming]
+    open: float
+    segment: float
+    teacher: float
+    answer: float
+    start: float
+
+
+def try_out(plan: Plan, gpus: float) -> Timing:
+    """To be called first thing in a process. gpus: whether to use one."""
+    start = time.process_time()
+    with _trial(plan, plan.largest, gpus) as trial:
+        return Timing(
+            device=trial.device.type,
+            stages={name: trial.stage(name) for name in plan.recipe.stages},
+            segment=trial.checkpoint() + trial.probe(),
+            open=trial.opening(),
+            teacher=trial.teaching(),
+            answer=trial.answer(),
+            start=start,
+        )
+
+
+def flops_per_image(plan: Plan, student: StudentSpec, gpus: float) -> dict[str, float]:
+    """Floating-point operations that an image of each of the student's stages takes, the fake score's and the teacher's
+    included: those of matrix products and convolutions, which PyTorch counts in one update."""
+    with _trial(plan, student, gpus) as trial:
+        return {name: trial.flops(name) for name in plan.recipe.stages}
+
+
+@contextmanager
+def _trial(plan: Plan, student: StudentSpec, gpus: float) -> Iterator["_StepTimer"]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield _StepTimer(plan, student, prepare_device(gpus, plan.recipe.training.threads), Store(folder))
+
+
+class _StepTimer:
+    """One student of a plan. Teacher, features and real samples are blanks, which cost as much as real ones."""
+
+    def __init__(self, plan: Plan, student: StudentSpec, device: torch.device, folder: Store) -> None:
+        self._plan, self.device, self._spec = plan, device, student
+        self._clock = Clock(device, plan.recipe.training.threads)
+        teacher = plan.teacher.build(plan.recipe.training.precision)
+        self._teacher: EDMDenoiser = teacher.eval().requires_grad_(False).to(device)
+        self._checkpoints = Checkpoints(folder, keep=1)
+        self._data = load_data(plan.recipe.data)
+
+    def stage(self, name: str) -> StageTiming:
+        """The medians of several updates. What an objective does rarely or late (R1, a GAN that joins) is not seen."""
+        batch, clocked = self._spec.stages[name].batch, ClockedTeacher(self._teacher, self._clock)
+        local = self._plan.cluster.teacher == "local"
+        self._trainer = self._endless(name, LocalTeacher(self._teacher) if local else clocked)
+        rows: list[tuple[float, float, float]] = []
+
+        def update() -> float:
+            clocked.reset()
+            seconds = self._clock.of(lambda: self._trainer.advance(batch))
+            rows.append((seconds - clocked.seconds, clocked.seconds, clocked.waits))
+            return seconds
+
+        _repeated(update)
+        own, asked, waits = (median(column) / batch for column in zip(*rows[1:], strict=True))
+        return StageTiming(own, asked, waits)
+
+    def flops(self, name: str) -> float:
+        trainer = self._endless(name, LocalTeacher(self._teacher))
+        with FlopCounterMode(display=False) as counter:
+            trainer.advance(self._spec.stages[name].batch)
+        return float(counter.get_total_flops()) / self._spec.stages[name].batch
+
+    def checkpoint(self) -> float:
+        """To write one, in the last stage that was tried."""
+        return self._median(lambda: self._checkpoints.save(self._trainer.state_dict()))
+
+    def opening(self) -> float:
+        """To read what `checkpoint` wrote."""
+
+        def reopen() -> None:
+            trainer, state = self._endless(self._trainer.stage, LocalTeacher(self._teacher)), self._checkpoints.latest()
+            assert state
+            trainer.load_state_dict(state)
+            self._judge()
+
+        return self._median(reopen)
+
+    def probe(self) -> float:
+        """0 where nothing is probed, or features have to be downloaded first."""
+        judge, n, spec = self._judge(), self._plan.recipe.evaluation.curve_samples, self._spec
+        if judge is None or not self._trainer.makes_samples:
+            return 0.0
+        z = torch.randn(n, *spec.denoiser.sample_shape, device=self.device)
+        condition = torch.tensor(spec.conditions, device=self.device)[torch.arange(n) % len(spec.conditions)]
+
+        def measure() -> None:
+            with torch.no_grad():
+                judge.fid(one_step(self._trainer.ema, z, condition, spec.noise.sigma_init).cpu())
+
+        return self._median(measure)
+
+    def teaching(self) -> float:
+        """An image of the teacher's own training."""
+        recipe, config = self._plan.recipe, replace(self._plan.recipe.teacher, images=ENDLESS)
+        prepare_device(0, config.threads)
+        trainer = TeacherTrainer(config, self._plan.teacher, recipe.noise, self._data.train, self.device)
+        clock = Clock(self.device, config.threads)
+        return _repeated(lambda: clock.of(lambda: trainer.advance(config.batch))) / config.batch
+
+    def answer(self) -> float:
+        """An image of an answer of the teacher; its processes have one thread."""
+        prepare_device(0, threads=1)
+        n, clock = next(iter(self._spec.stages.values())).batch, Clock(self.device, threads=1)
+        x = torch.randn(n, *self._plan.teacher.sample_shape, device=self.device)
+        sigma, condition = torch.ones(n, device=self.device), torch.zeros(n, dtype=torch.long, device=self.device)
+        with torch.no_grad():
+            return _repeated(lambda: clock.of(lambda: self._teacher(x, sigma, condition))) / n
+
+    def _endless(self, name: str, teacher: Teacher) -> StudentTrainer:
+        """A trainer whose only stage is this one, and never ends."""
+        stage = replace(self._spec.stages[name], images=ENDLESS * self._spec.stages[name].batch, fake_first=0)
+        training = replace(self._spec.training, max_skipped=ENDLESS)
+        spec = replace(self._spec, stages={name: stage}, training=training)
+        blank = torch.zeros(1, *spec.denoiser.sample_shape)
+        real = Samples(blank.expand(stage.batch, *blank.shape[1:]), torch.full((stage.batch,), spec.conditions[0]))
+        pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long)).to(self.device)
+        return StudentTrainer(spec, teacher, None, real, self.device, Extras(encoder=self._teacher, pairs=pairs))
+
+    def _judge(self) -> Judge | None:
+        features = _features(self._plan.recipe.evaluation.features, self._data)
+        real = self._data.train.only(list(self._spec.conditions))
+        return Judge(features, real, self._plan.recipe.evaluation) if features else None
+
+    def _median(self, act: Callable[[], object]) -> float:
+        return _repeated(lambda: self._clock.of(act))
+
+
+def _repeated(measure: Callable[[], float]) -> float:
+    """The median of some measurements, after one that does not count."""
+    measure()
+    found: list[float] = []
+    while len(found) < FEWEST or (len(found) < MOST and sum(found) < ENOUGH):
+        found.append(measure())
+    return median(found)
+
+
+def _features(name: str, data: DataSet) -> FeatureNet | None:
+    """As large as those that the recipe asks for, but untrained; None where they would have to be downloaded."""
+    if name == "identity" or (name == "auto" and len(data.shape) == 1):
+        return Coordinates(data)
+    return None if name == "inception" else DigitsNet(data.classes).eval()

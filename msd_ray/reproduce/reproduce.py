@@ -1,0 +1,89 @@
+"""Runs an experiment: every arm with every seed, through the same training and evaluation as `msd-ray train`."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from msd_ray.cluster.connect import connected
+from msd_ray.cluster.evaluation import measuring
+from msd_ray.cluster.monitor import Listener
+from msd_ray.cluster.train import train
+from msd_ray.ensemble import Ensemble
+from msd_ray.evaluation import to_records
+from msd_ray.reproduce.experiment import Arm, Experiment, Summaries, summary
+from msd_ray.runs.compatibility import teachers_sampling
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.run_results import measured_rows
+from msd_ray.runs.sample_sources import device_here, ensemble_sampler, teacher_sampler
+
+TEACHER = "teacher"
+SAMPLES = 2048
+"""Inputs on which students and teacher are compared one by one."""
+
+Values = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a paper claims, whether it holds here, and the figures that say so."""
+
+    claim: str
+    holds: bool
+    figures: str
+
+
+def reproduce(
+    experiment: Experiment, seeds: Sequence[int], folder: str, address: str | None, listener: Listener
+) -> tuple[Summaries, list[Finding]]:
+    """All arms over all seeds, their runs kept in `folder`: again, only what is missing is trained.
+
+    Raises UserError or TrainingError as `msd-ray train` does.
+    """
+    found: dict[str, list[Values]] = {TEACHER: [], **{arm.name: [] for arm in experiment.arms}}
+    total = len(experiment.arms) * len(seeds)
+    with connected(address) as where:
+        listener.note(where)
+        for i, (seed, arm) in enumerate((seed, arm) for seed in seeds for arm in experiment.arms):
+            listener.note(f"{experiment.name}: {arm.name}, seed {seed} ({i + 1} of {total})")
+            teacher, ensemble = _result(arm, seed, folder, address, listener)
+            found[arm.name].append(ensemble)
+            found[TEACHER].append(teacher)
+    columns = [*experiment.columns, "n"]
+    summaries = {name: {c: summary([r.get(c) for r in rows]) for c in columns} for name, rows in found.items()}
+    return summaries, [Finding(c.text, *c.holds(summaries)) for c in experiment.claims]
+
+
+def _result(arm: Arm, seed: int, folder: str, address: str | None, listener: Listener) -> tuple[Values, Values]:
+    """Figures of teacher and ensemble of one run; trained and measured unless that was done already."""
+    overrides = [*arm.overrides, f"seed={seed}"]
+    context = RunContext.of(arm.recipe, overrides, f"{folder}/{slug(arm.name)}-seed{seed}")
+    key = json.dumps(context.plan.recipe.to_json(), sort_keys=True)
+    if context.store.exists("result.json"):
+        known = json.loads(context.store.read("result.json"))
+        if known["key"] == key:
+            return known[TEACHER], known["ensemble"]
+    train(context.plan, context.store, context.cache, address, listener)
+    with measuring(address, listener) as complete:
+        rows = {str(r["name"]): r for r in to_records(measured_rows(context, complete, listener.note))}
+    teacher, ensemble = dict(rows[TEACHER]), {**rows["ensemble"], "l1": distance_to_teacher(context)}
+    content = {"key": key, TEACHER: teacher, "ensemble": ensemble}
+    context.store.write("result.json", json.dumps(content, indent=1).encode())
+    return teacher, ensemble  # type: ignore[return-value]
+
+
+def distance_to_teacher(context: RunContext) -> float:
+    """Mean l1 distance per element between what ensemble and teacher make of the same noises and conditions."""
+    seeds = list(range(SAMPLES))
+    condition = torch.arange(SAMPLES) % context.data.classes
+    store, device = context.store, device_here()
+    ours = ensemble_sampler(Ensemble.load(store.child("ensemble"), device))(condition, seeds)
+    theirs = teacher_sampler(store.child("teacher"), teachers_sampling(context.recipe), device)(condition, seeds)
+    return float((ours.cpu() - theirs.cpu()).abs().mean())
+
+
+def slug(name: str) -> str:
+    """`name` as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("%", "pc")).strip("-")

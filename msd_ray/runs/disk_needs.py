@@ -1,0 +1,66 @@
+"""Where a run's results go: whether these places can be written to, and have the room, before work begins."""
+
+import torch
+
+from msd_ray.errors import UserError
+from msd_ray.formatting import size
+from msd_ray.networks import count_parameters
+from msd_ray.objectives import Nets
+from msd_ray.runs.plan import Plan
+from msd_ray.storage import Store, free_bytes, refuse_unwritable, used_bytes
+from msd_ray.training.student_spec import StudentSpec
+
+FLOAT = 4
+"""Bytes of a weight on disk."""
+
+
+def check_cache(cache: Store) -> None:
+    """Raises UserError where the cache cannot be written to."""
+    refuse_unwritable(cache, "set MSD_RAY_CACHE to a folder that can be written")
+
+
+def check_run_dir(store: Store) -> None:
+    """Raises UserError where the directory of a run or sweep cannot be written to."""
+    refuse_unwritable(store, "give another --run-dir")
+
+
+def refuse_full(plan: Plan, store: Store) -> None:
+    """Raises UserError where the disk has less room than the run needs beyond what it already has there."""
+    needed, free = disk_needed(plan), free_bytes(store)
+    if free is not None and needed - used_bytes(store) > free:
+        raise UserError(
+            f"{store.uri}: the run needs about {size(needed)} on disk, {size(free)} are free; free some space, lower "
+            f"training.keep, or give another --run-dir"
+        )
+
+
+def room_line(plan: Plan, store: Store) -> str:
+    """How much room a run needs, and how much there is."""
+    keep, free = plan.recipe.training.keep, free_bytes(store)
+    what = f"about {size(disk_needed(plan))} for {keep} checkpoints of each student, one under way, and the ensemble"
+    return what if free is None else f"{what}; {size(free)} are free"
+
+
+def disk_needed(plan: Plan) -> int:
+    """Bytes of a run directory when it is largest, but for its journals and pictures: the teacher and either its own
+    training or the students' checkpoints and their ensembles."""
+    keep, teacher = plan.recipe.training.keep + 1, plan.teacher.parameters()  # one is written before another goes
+    of_checkpoint = {job.spec.denoiser: checkpoint_weights(job.spec) for job in plan.jobs}
+    students = sum(keep * of_checkpoint[job.spec.denoiser] + job.spec.denoiser.parameters() for job in plan.jobs)
+    return FLOAT * (teacher + max(2 * 4 * teacher, students))
+
+
+def checkpoint_weights(spec: StudentSpec) -> int:
+    """Numbers in the largest checkpoint of a student: generator, its average, fake score, discriminators, a copy of the
+    generator where a method has one, and two for each weight that an optimizer moves."""
+    with torch.device("meta"):
+        nets = Nets(spec.denoiser.build(), spec.denoiser.build(), encoder=spec.denoiser.build())
+        student, heads, most = count_parameters(nets.generator), dict[str, int](), 0
+        for name, stage in spec.stages.items():
+            needs = spec.objective(name).needs
+            if needs.head:
+                heads[stage.objective] = count_parameters(needs.head(nets))
+            moved = student * (1 + needs.fake) + heads.get(stage.objective, 0)
+            copies = 3 + (needs.target_decay is not None)
+            most = max(most, copies * student + sum(heads.values()) + 2 * moved)
+    return most

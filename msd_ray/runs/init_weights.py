@@ -1,0 +1,48 @@
+"""What a student starts from: the teacher's weights where they fit, another run's student, or nothing."""
+
+from collections import Counter
+
+from msd_ray.diffusion import EDMDenoiser
+from msd_ray.ensemble import Description, read_description, read_member
+from msd_ray.errors import UserError
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.run_directory import ensemble_folder
+from msd_ray.runs.teacher_cache import spec_of, weights_of
+from msd_ray.storage import Store
+from msd_ray.training.state import Tensors
+from msd_ray.training.student_spec import StudentSpec
+
+
+def starting_weights(
+    spec: StudentSpec, teacher: Store, init: str, loaded: EDMDenoiser | None = None
+) -> tuple[Tensors | None, Tensors | None]:
+    """Weights that the generator and its fake score start from; None for fresh ones, or for the fake score the
+    generator's. The fake score starts as the teacher wherever their shapes agree. loaded: the teacher, where it is in
+    memory already."""
+    fits = spec_of(teacher).network == spec.denoiser.network
+    taught = (loaded.state_dict() if loaded else weights_of(teacher)) if fits else None
+    if not init:
+        return taught, taught
+    known = read_description(ensemble_folder(init))
+    return read_member(known, _nearest(known, spec)).read(), taught
+
+
+def check_init(plan: Plan) -> None:
+    """Raises UserError where the recipe's `init` names no ensemble of students like those of the plan."""
+    if not plan.recipe.init:
+        return
+    known = read_description(ensemble_folder(plan.recipe.init))
+    if list(known.labels) != list(plan.labels):
+        raise UserError(f"init: the ensemble at {known.store.uri} is of other conditions")
+    if known.partition.borders:
+        raise UserError(f"init: the students at {known.store.uri} share the noise levels; none of them is a start")
+    for job in plan.jobs:
+        there = read_member(known, _nearest(known, job.spec)).spec
+        if there.network != job.spec.denoiser.network:
+            raise UserError(f"init: the students at {known.store.uri} have another shape than {job.name}")
+
+
+def _nearest(known: Description, spec: StudentSpec) -> int:
+    """The student there that owns most of the conditions of this one; the lowest where several do."""
+    owners = Counter(int(known.partition.owners[c]) for c in sorted(spec.conditions))
+    return min(owners, key=lambda owner: (-owners[owner], owner))

@@ -1,0 +1,182 @@
+"""A run's directory: what lies where, and whose it is."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from msd_ray.ensemble import Member, save_ensemble
+from msd_ray.errors import CorruptError, UserError
+from msd_ray.recipes import Recipe, parse_recipe
+from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
+from msd_ray.runs.run_status import read_status
+from msd_ray.storage import RESTORE, Store, check_sizes, read_manifest
+from msd_ray.training.checkpoints import Checkpoints
+
+_WITHOUT_EFFECT_ON_WEIGHTS = ("cluster", "evaluation")
+MAKES_AGAIN = "`msd-ray train` with the same recipe makes the ensemble again, from checkpoints where it finds them"
+
+
+def folder(store: Store, path: str) -> Store:
+    """The directory at `path`, such as students/0003, in a run's."""
+    for name in path.split("/"):
+        store = store.child(name)
+    return store
+
+
+def ensemble_folder(uri: str) -> Store:
+    """Where the ensemble is that `uri` names: itself, or the one of a run directory.
+
+    Raises UserError where the run has none yet, CorruptError where a file of it is missing or cut short.
+    """
+    store = Store(uri)
+    of_run = store.exists("recipe.json") or store.exists("ensemble")
+    found = store.child("ensemble") if of_run else store
+    try:
+        check_sizes(found, read_manifest(found), MAKES_AGAIN if of_run else RESTORE)
+    except FileNotFoundError:
+        if of_run:
+            raise UserError(f"{store.uri} has no ensemble yet: {how_far(store)}") from None
+    return found
+
+
+def how_far(store: Store) -> str:
+    """How far the students of an unfinished run are, and what to do."""
+    try:
+        students = read_status(store).students
+    except (UserError, CorruptError):
+        return "its training has not begun; run `msd-ray train`"
+    trained, images = sum(s.nimg for s in students), sum(s.images for s in students)
+    done = sum(s.nimg >= s.images for s in students)
+    return (
+        f"{done} of {len(students)} students are trained, on {trained / max(images, 1):.0%} of all images; "
+        f"`msd-ray train` with the same recipe goes on"
+    )
+
+
+def refuse_other_recipe(store: Store, recipe: Recipe) -> None:
+    """Raises UserError where the directory holds a run whose weights depend on anything that `recipe` has otherwise."""
+    if store.exists("recipe.json"):
+        difference = first_difference(weights_part(recipe_of(store)), weights_part(recipe), "")
+        if difference:
+            raise UserError(f"{store.uri} holds a run with another {difference}; choose another --run-dir")
+
+
+def keep_recipe(store: Store, recipe: Recipe) -> None:
+    store.write("recipe.json", json.dumps(recipe.to_json(), indent=1).encode())
+
+
+def recipe_of(store: Store) -> Recipe:
+    """The recipe of a run directory. Raises UserError where there is none."""
+    try:
+        return parse_recipe(_of_today(json.loads(store.read("recipe.json"))), imports=False)
+    except FileNotFoundError:
+        raise UserError(f"{store.uri} is not a run directory: it has no recipe.json") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CorruptError(f"{store.uri}/recipe.json is damaged; delete it and run the same command again") from None
+    except UserError as error:
+        raise UserError(f"{store.uri}/recipe.json: {error}") from None
+
+
+def _of_today(raw: dict[str, Any]) -> dict[str, Any]:
+    """A kept recipe with what was true of all stages before it could be said."""
+    return {**raw, "stages": {name: _stage_of_today(stage) for name, stage in raw["stages"].items()}}
+
+
+def _stage_of_today(stage: dict[str, Any]) -> dict[str, Any]:
+    if "optimizer" in stage:
+        return stage
+    options = {"gan_from": 0, **stage["options"]} if stage["objective"] == "sida" else stage["options"]
+    return {**stage, "optimizer": "adamw", "fake_clip_value": 0.0, "options": options}
+
+
+def has_ensemble(store: Store, group: EnsemblePlan) -> bool:
+    """Whether the group's ensemble is complete, and made of students trained as far as the plan asks."""
+    try:
+        return not flaw_of(store, group)
+    except FileNotFoundError:
+        return False
+
+
+def flaw_of(store: Store, group: EnsemblePlan) -> str:
+    """What is wrong with the group's ensemble, empty where nothing is. Raises FileNotFoundError where there is none."""
+    where = folder(store, group.directory)
+    try:
+        manifest = read_manifest(where)
+        check_sizes(where, manifest, MAKES_AGAIN)
+        trained = [s["nimg"] for s in manifest.body["students"]]
+    except (CorruptError, KeyError) as error:
+        return str(error)
+    if trained != [job.spec.images for job in group.jobs]:
+        return f"the students of {where.uri} were trained on other numbers of images; {MAKES_AGAIN}"
+    return ""
+
+
+def refuse_unfinished(store: Store, groups: Iterable[EnsemblePlan]) -> None:
+    """Raises UserError where a group has no whole ensemble, and says why."""
+    for group in groups:
+        try:
+            flaw = flaw_of(store, group)
+        except FileNotFoundError:
+            raise UserError(f"{store.uri} has no finished {group.name}: {how_far(store)}") from None
+        if flaw:
+            raise UserError(flaw)
+
+
+def checkpoints_of(store: Store, job: StudentPlan) -> Checkpoints:
+    return Checkpoints(folder(store, job.directory), job.spec.training.keep)
+
+
+def images_of(store: Store, job: StudentPlan) -> int:
+    """Images that the job's student has been trained on, as far as checkpoints tell. Reads no tensors."""
+    newest = checkpoints_of(store, job).newest()
+    return newest.nimg if newest else 0
+
+
+def assemble(store: Store, plan: Plan, group: EnsemblePlan, images: int | None = None) -> None:
+    """Makes the group's ensemble of its students' averaged weights, whose files it copies. images: that each must have
+    been trained on, if not on all of the plan's. Raises UserError where one has not, or has no whole checkpoint of
+    that any more."""
+    members = []
+    for job in group.jobs:
+        newest = checkpoints_of(store, job).newest()
+        if newest is None or newest.nimg < (images or job.spec.images):
+            raise UserError(f"{job.name} has not finished training; run the same command again")
+        members.append(
+            Member(
+                index=job.spec.index,
+                conditions=job.spec.conditions,
+                spec=job.spec.denoiser,
+                sigma_init=job.spec.noise.sigma_init,
+                nimg=newest.nimg,
+                weights=newest.part("ema"),
+            )
+        )
+    where, recipe = folder(store, group.directory), plan.recipe.to_json()
+    try:
+        save_ensemble(where, recipe, group.partition, plan.labels, members, plan.sampling)
+    except CorruptError:
+        for job in group.jobs:
+            checkpoints_of(store, job).discard_damaged()
+        raise UserError("a student's checkpoint was damaged and is dropped; run the same command again") from None
+
+
+def weights_part(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe the weights depend on."""
+    said = recipe.to_json()
+    part = {key: value for key, value in said.items() if key not in _WITHOUT_EFFECT_ON_WEIGHTS}
+    part["cluster"] = {"pool": {key: said["cluster"]["pool"][key] for key in ("deterministic", "wire")}}
+    if recipe.partition.kind == "kmeans":  # which groups the classes by their features
+        part["evaluation"] = {"features": said["evaluation"]["features"]}
+    return part
+
+
+def first_difference(before: Any, now: Any, path: str) -> str:
+    """`key (there A, here B)` of the first value in which two recipes differ; empty where they agree."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(k for k in now if k not in before)]:
+            found = first_difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return ""
+    before, now = (list(v) if isinstance(v, tuple) else v for v in (before, now))
+    return "" if before == now else f"{path} (there {before}, here {now})"

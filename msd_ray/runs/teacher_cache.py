@@ -1,0 +1,106 @@
+"""Where a trained teacher is kept: in a cache, by the hash of what determines it, and in each run that used it."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from msd_ray.data import load_data
+from msd_ray.diffusion import EDMDenoiser
+from msd_ray.errors import CorruptError
+from msd_ray.networks import DenoiserSpec
+from msd_ray.networks.weights import StoredWeights, to_chunks
+from msd_ray.recipes import Recipe
+from msd_ray.runs.plan import Plan
+from msd_ray.storage import Store, copy_bundle, read_manifest, refuse_unwritable, verify, write_bundle
+from msd_ray.training.state import State, Tensors
+from msd_ray.training.teacher_trainer import TeacherTrainer
+
+REPORTS = 20  # while a teacher trains
+_FILE = "denoiser.safetensors"
+_TRAINER_VERSION = 1  # to be raised when TeacherTrainer makes something else of the same recipe
+log = logging.getLogger(__name__)
+
+
+def default_cache() -> Store:
+    """MSD_RAY_CACHE (any URI), else the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"  # empty means unset, as its specification has it
+    return Store(os.environ.get("MSD_RAY_CACHE") or f"{home}/msd_ray")
+
+
+def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
+    """The folder of this teacher; its name is the hash of everything that its weights depend on."""
+    said = recipe.to_json()
+    training = {key: value for key, value in said["teacher"].items() if key != "steps"}  # which only sampling needs
+    return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), said['data'], training])}")
+
+
+def digest(determinants: list[Any]) -> str:
+    """A short name for whatever follows from these plain values."""
+    return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def has_teacher(store: Store) -> bool:
+    """Whether a folder holds a whole teacher; a damaged one counts as none, with a warning."""
+    try:
+        verify(store)
+    except FileNotFoundError:
+        return False
+    except CorruptError as error:
+        log.warning("%s; the teacher is made anew", error)
+        return False
+    return True
+
+
+def load_teacher(store: Store, precision: str = "fp32") -> EDMDenoiser:
+    """The teacher kept in a folder, frozen. Raises FileNotFoundError or CorruptError where there is none."""
+    with torch.device("meta"):
+        denoiser = spec_of(store).build(precision)
+    denoiser.load_state_dict(weights_of(store), assign=True)
+    return denoiser.eval().requires_grad_(False)
+
+
+def weights_of(store: Store) -> Tensors:
+    """Those of the teacher kept in a folder. Raises as `load_teacher`."""
+    return StoredWeights(store, read_manifest(store), _FILE).read()
+
+
+def spec_of(store: Store) -> DenoiserSpec:
+    """The shape of the teacher kept in a folder."""
+    return DenoiserSpec.from_json(read_manifest(store).body["spec"])
+
+
+def kept_facts(store: Store) -> dict[str, float]:
+    """What the training of the teacher kept in a folder cost: wall_seconds and cpu_seconds."""
+    facts: dict[str, float] = read_manifest(store).body["facts"]
+    return facts
+
+
+def keep_teacher(store: Store, spec: DenoiserSpec, state: State) -> None:
+    """Keeps the averaged weights of a trained teacher, given the state of its trainer."""
+    facts = {name: state.meta[name] for name in ("nimg", "wall_seconds", "cpu_seconds")}
+    write_bundle(store, {"spec": spec.to_json(), "facts": facts}, [(_FILE, partial(to_chunks, state.parts["ema"]))])
+
+
+def copy_teacher(source: Store, target: Store) -> None:
+    """From a cache into a run."""
+    copy_bundle(source, target)
+
+
+def train_here(plan: Plan, cache: Store, say: Callable[[str], None]) -> Store:
+    """Trains the plan's teacher in this process, unless the cache has it; returns its folder in the cache."""
+    recipe, folder = plan.recipe, cached_in(cache, plan.recipe, plan.teacher)
+    if not has_teacher(folder):
+        refuse_unwritable(cache, "set MSD_RAY_CACHE to a folder that can be written")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        trainer = TeacherTrainer(recipe.teacher, plan.teacher, recipe.noise, load_data(recipe.data).train, device)
+        while not trainer.done:
+            (loss,) = trainer.advance(recipe.teacher.images // REPORTS + 1)
+            say(f"teacher  {trainer.nimg / 1000:.1f}/{recipe.teacher.images / 1000:g} kimg  loss {loss.value:.3f}")
+        keep_teacher(folder, plan.teacher, trainer.state_dict())
+    return folder

@@ -1,4 +1,0 @@
-"""What a front and a student do, without Ray.
-
-A front needs no torch either: what it must know of an ensemble is in the traffic, so that it is up again quickly.
-"""

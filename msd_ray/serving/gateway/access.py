@@ -1,0 +1,73 @@
+"""Who asked for what, and what became of it: one line of JSON for each request."""
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from msd_ray.serving.gateway.http_request_id import sensible
+
+LOG = logging.getLogger("msd_ray.access")
+
+
+@dataclass
+class Call:
+    """A request under way. id: the caller's own, if it is a sensible one. code: the name of its gRPC status."""
+
+    protocol: str
+    method: str
+    peer: str
+    id: str = ""
+    images: int = 0
+    code: str = "OK"
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.id = sensible(self.id)
+
+    @property
+    def milliseconds(self) -> float:
+        return 1000 * (time.monotonic() - self.began)
+
+
+def send_to(*handlers: logging.Handler) -> None:
+    """Turns the access log on, in this process. Each record has its `call` beside the line."""
+    LOG.handlers, LOG.propagate = list(handlers), False
+    LOG.setLevel(logging.INFO)
+
+
+def on_stderr() -> logging.Handler:
+    """Writes the lines, and nothing around them."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return handler
+
+
+@contextmanager
+def noted(call: Call) -> Iterator[None]:
+    """Writes the line of a request once it has ended, also where its caller went away."""
+    try:
+        yield
+    except (asyncio.CancelledError, GeneratorExit):
+        call.code = "CANCELLED"
+        raise
+    finally:
+        _note(call)
+
+
+def _note(call: Call) -> None:
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "request_id": call.id,
+        "protocol": call.protocol,
+        "method": call.method,
+        "peer": call.peer,
+        "code": call.code,
+        "images": call.images,
+        "ms": round(call.milliseconds, 2),
+    }
+    LOG.info(json.dumps(line), extra={"call": call})

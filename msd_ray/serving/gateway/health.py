@@ -1,0 +1,60 @@
+"""What probes are told, over gRPC (grpc.health.v1) and HTTP. Two questions, since the answers call for different acts:
+whether this process does its part, so that it need not be replaced, and whether all of the service does.
+"""
+
+import asyncio
+from typing import Any
+
+from grpc_health.v1 import health, health_pb2
+
+from msd_ray.serving.service.service import Service
+
+GATEWAY = "msd.v1.gateway"  # the name by which grpc.health.v1 is asked for this process alone
+PERIOD = 0.5  # seconds between looks
+_STATUS = health_pb2.HealthCheckResponse
+
+
+def whole(service: Service) -> dict[str, Any]:
+    """Whether all students that get traffic are ready; else which are not."""
+    found = service.readiness.not_ready(service.traffic) if service.traffic else []
+    if service.traffic and not found:
+        return {"status": "SERVING"}
+    numbers = [(one.version, i) for one in found for i in one.version.students_of(one.part)]
+    return {"status": "NOT_SERVING", "not_ready": [{"version": v.name, "student": i} for v, i in numbers]}
+
+
+def gateway(service: Service) -> dict[str, Any]:
+    """Whether this process knows what is served, and so can route requests to the students that are ready."""
+    return {"status": "SERVING" if service.traffic else "NOT_SERVING"}
+
+
+class Health:
+    """The servicer of grpc.health.v1, kept up to date. names: by which the whole service is asked for."""
+
+    def __init__(self, service: Service, names: tuple[str, ...]) -> None:
+        self._service, self._names, self.servicer = service, names, health.aio.HealthServicer()
+        self._said: dict[str, str] = {}
+
+    async def start(self) -> None:
+        await self._tell()
+        self._telling = asyncio.create_task(self._keep_telling())
+
+    async def stop(self) -> None:
+        """Tells all who ask from now on to go elsewhere."""
+        self._telling.cancel()
+        await self.servicer.enter_graceful_shutdown()
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD)
+            await self._tell()
+
+    async def _tell(self) -> None:
+        all_of_it = whole(self._service)["status"]
+        for name, status in {
+            **dict.fromkeys(self._names, all_of_it),
+            GATEWAY: gateway(self._service)["status"],
+        }.items():
+            if self._said.get(name) != status:
+                self._said[name] = status
+                await self.servicer.set(name, _STATUS.ServingStatus.Value(status))

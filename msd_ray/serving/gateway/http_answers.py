@@ -1,0 +1,124 @@
+"""How HTTP requests are answered, whatever they ask for: tokens, statuses, the access log."""
+
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+
+from msd_ray.serving.gateway.access import Call, noted
+from msd_ray.serving.gateway.http_bodies import ImageBody, error_body
+from msd_ray.serving.protocol.refusal import Refusal
+from msd_ray.serving.service.tokens import Tokens
+
+LOG = logging.getLogger(__name__)
+CODES = {
+    "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
+    "NOT_FOUND": 404,
+    "FAILED_PRECONDITION": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+
+
+class Lines(StreamingResponse):
+    """One JSON object in each line."""
+
+    media_type = "application/x-ndjson"
+
+
+async def answered(request: Request, tokens: Tokens, work: Callable[[Call], Awaitable[Any]]) -> Response:
+    """What the work gives as JSON, or why there is nothing to give."""
+    call = _call(request)
+    with noted(call):
+        try:
+            tokens.check(request.headers.get("authorization", ""))
+            answer: Response = JSONResponse(await work(call))
+        except Exception as error:
+            answer = _refused(_told(error, call), call)
+    answer.headers["x-request-id"] = call.id
+    return answer
+
+
+async def streamed(request: Request, tokens: Tokens, work: Callable[[], AsyncIterator[ImageBody]]) -> Response:
+    """Each image that the work gives as a line of JSON, at once. What goes wrong before the first one has a status."""
+    call = _call(request)
+    lines = _lines(call, tokens, request.headers.get("authorization", ""), work)
+    try:
+        first = await anext(lines)
+        answer: Response = Lines(_from(first, lines))
+    except Refusal as refusal:
+        answer = _refused(refusal, call)
+    answer.headers["x-request-id"] = call.id
+    return answer
+
+
+async def bounded(request: Request, most: int) -> bytes:
+    """The body. Raises Refusal where it is longer than `most` bytes."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise Refusal("RESOURCE_EXHAUSTED", f"a request may have {most} bytes")
+    return body
+
+
+async def _lines(
+    call: Call, tokens: Tokens, authorization: str, work: Callable[[], AsyncIterator[ImageBody]]
+) -> AsyncIterator[str]:
+    """Raises Refusal if there is not even a first one."""
+    with noted(call):
+        try:
+            tokens.check(authorization)
+            async for image in work():
+                call.images += 1
+                yield _line("image", image)
+        except Exception as error:
+            refusal = _told(error, call)
+            if not call.images:
+                raise refusal from None
+            yield _line("error", error_body(refusal, call.id))
+
+
+async def _from(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield first
+    async for line in rest:
+        yield line
+
+
+def _line(name: str, body: BaseModel) -> str:
+    return f'{{"{name}":{body.model_dump_json()}}}\n'
+
+
+def _told(error: Exception, call: Call) -> Refusal:
+    """What the caller, and the access log, may know of an error."""
+    if not isinstance(error, Refusal):
+        LOG.error("request %s failed", call.id, exc_info=error)
+        error = Refusal("INTERNAL", f"the service failed; its log says why under {call.id}")
+    call.code = error.kind
+    return error
+
+
+def _refused(refusal: Refusal, call: Call) -> Response:
+    headers = {}
+    if refusal.retry_seconds is not None:
+        headers["retry-after"] = str(math.ceil(refusal.retry_seconds))
+    if refusal.kind == "UNAUTHENTICATED":
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(error_body(refusal, call.id).model_dump(), _code(refusal), headers)
+
+
+def _code(refusal: Refusal) -> int:
+    too_large = refusal.kind == "RESOURCE_EXHAUSTED" and refusal.retry_seconds is None
+    return 413 if too_large else CODES[refusal.kind]
+
+
+def _call(request: Request) -> Call:
+    peer = f"{request.client.host}:{request.client.port}" if request.client else ""
+    return Call("http", request.url.path, peer, request.headers.get("x-request-id", ""))

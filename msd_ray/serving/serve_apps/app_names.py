@@ -1,0 +1,27 @@
+"""What the Serve applications are called. Each can be replaced without touching the others."""
+
+import json
+
+GATEWAY = "msd-ray"
+REGISTRY = "msd-ray-versions"
+SHELF = "msd-ray-shelf"
+_PART = "msd-ray-part-"
+
+
+def part_app(version: str) -> str:
+    """The application of the students of one part, by their version: equal students are deployed once, whichever
+    ensembles they belong to."""
+    return _PART + version
+
+
+def is_part_app(name: str) -> bool:
+    return name.startswith(_PART)
+
+
+def is_ours(name: str) -> bool:
+    return name in (GATEWAY, REGISTRY, SHELF) or is_part_app(name)
+
+
+def model_id(uri: str, part: int, version: str) -> str:
+    """How a shelf is told which students to load; it takes it apart again as JSON."""
+    return json.dumps([uri, part, version])

@@ -1,0 +1,113 @@
+"""The Serve applications that a service is made of. Each is built from plain data, so that a config file for `serve
+deploy` can say it as well: `import_path: msd_ray.serving.serve_apps.apps:part`, `args: {...}`.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
+
+from msd_ray.serving.serve_apps.app_names import GATEWAY, REGISTRY, SHELF, part_app
+from msd_ray.serving.serve_apps.gateway_app import Gateway
+from msd_ray.serving.serve_apps.replicas import DedicatedReplica
+from msd_ray.serving.serve_apps.replicas import shelf as shelf_class
+from msd_ray.serving.serve_apps.version_registry import VersionRegistry
+from msd_ray.serving.service.config import ServeConfig, StudentConfig, parse_config
+from msd_ray.serving.service.versions import Traffic, Version
+
+Args = dict[str, Any]
+
+# Handles that speak gRPC to replicas instead of calling actors: twice the requests per second. An answer may be large.
+# Replicas are never asked through a proxy that the environment names: an empty grpc_proxy stands before the others.
+ENVIRONMENT = {
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str((1 << 31) - 1),
+    "grpc_proxy": "",
+}
+# Serve asks each replica every second, and replaces one that was silent three times for so long.
+HEALTH = {"health_check_period_s": 1, "health_check_timeout_s": 4}
+
+
+def student_args(version: Version, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
+    """For each application that a version's students need, by its name: which function builds it, and from what."""
+    if multiplexed:
+        return {SHELF: ("shelf", {"students": asdict(config.students)})}
+    common = {"uri": version.uri, "students": asdict(config.students)}
+    return {part_app(of): ("part", {**common, "part": i, "version": of}) for i, of in enumerate(version.parts)}
+
+
+def service_args(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
+    """The same of the registry of versions and the gateways."""
+    said = {"config": config.to_json(), "multiplexed": multiplexed}
+    return {REGISTRY: ("versions", {**said, "traffic": traffic.to_json()}), GATEWAY: ("gateway", said)}
+
+
+def part(args: Args) -> Application:
+    """The students of one part of the conditions. args: uri, part, version, students (a StudentConfig)."""
+    options = _student_options(StudentConfig(**args["students"]))
+    return serve.deployment(**options)(DedicatedReplica).bind(
+        args["uri"], args["part"], args["version"], args["students"]
+    )
+
+
+def shelf(args: Args) -> Application:
+    """Replicas that hold several parts. args: students (a StudentConfig)."""
+    config = StudentConfig(**args["students"])
+    return serve.deployment(**_student_options(config))(shelf_class(config.resident)).bind(args["students"])
+
+
+def versions(args: Args) -> Application:
+    """What is served. args: traffic, config, multiplexed."""
+    options: dict[str, Any] = {
+        "ray_actor_options": {"num_cpus": 0},
+        "max_ongoing_requests": 1000,
+        "graceful_shutdown_timeout_s": 2,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        **HEALTH,
+    }
+    return serve.deployment(**options)(VersionRegistry).bind(args)
+
+
+def gateway(args: Args) -> Application:
+    """What callers speak to. args: config, multiplexed."""
+    config = parse_config(args["config"])
+    actor: dict[str, Any] = {"num_cpus": config.gateway.cpus, "runtime_env": {"env_vars": ENVIRONMENT}}
+    if config.gateway.resource:
+        actor["resources"] = {config.gateway.resource: 1}
+    options: dict[str, Any] = {
+        "num_replicas": config.gateway.replicas,
+        "ray_actor_options": actor,
+        "max_ongoing_requests": 2 * config.limits.concurrent,  # of HTTP; past the limit itself the gateway refuses
+        "max_queued_requests": config.limits.concurrent,
+        "graceful_shutdown_timeout_s": config.gateway.drain_seconds + 5,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        **HEALTH,
+        "max_constructor_retry_count": 3,
+    }
+    said = asdict(config.gateway), asdict(config.limits), asdict(config.students), args["multiplexed"]
+    return serve.deployment(**options)(Gateway).bind(*said)
+
+
+def _student_options(config: StudentConfig) -> dict[str, Any]:
+    actor = {"num_cpus": config.cpus, "num_gpus": config.gpus, "runtime_env": {"env_vars": ENVIRONMENT}}
+    options: dict[str, Any] = {
+        "ray_actor_options": actor,
+        "max_ongoing_requests": config.queue,
+        "max_queued_requests": config.queue,
+        **HEALTH,
+        "max_constructor_retry_count": 2,
+    }
+    if config.min_replicas == config.max_replicas:
+        return {**options, "num_replicas": config.max_replicas}
+    scaling = AutoscalingConfig(
+        min_replicas=config.min_replicas,
+        initial_replicas=max(1, config.min_replicas),  # so that what is damaged shows before it gets requests
+        max_replicas=config.max_replicas,
+        target_ongoing_requests=config.ongoing,
+        upscale_delay_s=2,
+        downscale_delay_s=config.idle_seconds,
+        downscale_to_zero_delay_s=config.idle_seconds,
+    )
+    return {**options, "autoscaling_config": scaling}

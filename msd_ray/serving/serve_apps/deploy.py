@@ -1,0 +1,120 @@
+"""Starting and ending the applications of a service on the cluster that we are connected to."""
+
+import re
+from collections.abc import Iterable
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve import RunTarget
+from ray.serve.exceptions import RayServeException
+
+from msd_ray.errors import UserError
+from msd_ray.serving.serve_apps import apps
+from msd_ray.serving.serve_apps.app_names import GATEWAY, REGISTRY, SHELF, is_ours, is_part_app, model_id, part_app
+from msd_ray.serving.serve_apps.serve_options import serve_options
+from msd_ray.serving.service.config import ServeConfig
+from msd_ray.serving.service.versions import Traffic, Version
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}  # gateways have an access log of their own
+READY = 300.0  # seconds that students may take to be loaded
+Said = dict[str, tuple[str, apps.Args]]
+
+
+def start_serve(config: ServeConfig) -> None:
+    """Serve's controller and its HTTP proxy on each node; where they run already they stay as they are. Raises
+    UserError where an ensemble is served already, or a proxy that runs would give away what should be encrypted."""
+    status = serve.status()
+    if GATEWAY in status.applications:
+        raise UserError(
+            "this cluster serves an ensemble already: change it with `msd-ray serve update`, or end that service first"
+        )
+    if status.proxies and config.gateway.tls_cert:
+        raise UserError("Serve runs on this cluster already, and its HTTP port cannot be given certificates any more")
+    try:
+        serve.start(**serve_options(config), logging_config={"log_level": "WARNING"})
+    except RayError as error:  # its HTTP proxy did not come up
+        raise _cannot_start(str(error)) from None
+
+
+def deploy_students(version: Version, config: ServeConfig, multiplexed: bool) -> None:
+    """Starts those students of a version that do not run yet, and waits until they do. Raises UserError where they
+    cannot be started."""
+    running = {name for name, app in serve.status().applications.items() if app.status == "RUNNING"}
+    wanted = apps.student_args(version, config, multiplexed)
+    _run({name: said for name, said in wanted.items() if name not in running})
+    for part in range(len(version.parts)):
+        _refuse_unready(version, part, multiplexed)
+
+
+def deploy_registry(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
+    """Says to all gateways what the traffic is from now on."""
+    _run({REGISTRY: apps.service_args(traffic, config, multiplexed)[REGISTRY]})
+
+
+def deploy_gateway(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
+    """Starts the gateways, which need a registry of versions. Raises UserError where they cannot be started."""
+    _run({GATEWAY: apps.service_args(traffic, config, multiplexed)[GATEWAY]})
+
+
+def remove_students(traffic: Traffic) -> None:
+    """Ends the students that no version of the traffic has."""
+    kept = {part_app(part) for version in traffic.versions for part in version.parts}
+    for name in serve.status().applications:
+        if is_part_app(name) and name not in kept:
+            serve.delete(name)
+
+
+def end() -> None:
+    """Lets the gateways finish what they are at, ends all that is ours, and Serve itself where nobody else uses it."""
+    if GATEWAY in serve.status().applications:
+        serve.delete(GATEWAY)  # first, so that what is under way still finds its students
+    left = list(serve.status().applications)
+    ours = [name for name in left if is_ours(name)]
+    if ours == left:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        return
+    for name in ours:
+        serve.delete(name)
+
+
+def _run(said: Said) -> None:
+    """Starts all of these at once, and waits until they run. Raises UserError where any cannot be started."""
+    targets = [
+        RunTarget(getattr(apps, build)(args), name, "/" if name == GATEWAY else None, QUIET)
+        for name, (build, args) in said.items()
+    ]
+    try:
+        if targets:
+            serve.run_many(targets)
+    except RuntimeError as error:
+        raise _cannot_start(_complaints(said) or str(error)) from None
+
+
+def _refuse_unready(version: Version, part: int, multiplexed: bool) -> None:
+    """Raises UserError where the students of a part cannot be loaded, so that damage shows before they get requests."""
+    of = version.parts[part]
+    handle = serve.get_app_handle(SHELF if multiplexed else part_app(of))
+    if multiplexed:
+        handle = handle.options(multiplexed_model_id=model_id(version.uri, part, of))
+    try:
+        why = handle.ready.remote().result(timeout_s=READY)
+    except (RayError, RayServeException) as error:
+        raise _cannot_start(str(error)) from None
+    except TimeoutError:
+        raise UserError(f"it does not start: part {part} does not say within {READY:g} s whether it is ready") from None
+    if why:
+        raise UserError(f"it does not start: {why}")
+
+
+def _cannot_start(said: str) -> UserError:
+    """In one line: the last of a traceback, which says what happened."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = re.sub(r"^[\w.]+Error: ", "", lines[-1])[:300] if lines else "Serve gives no reason"
+    return UserError(f"it does not start: {reason}")
+
+
+def _complaints(names: Iterable[str]) -> str:
+    """What Serve says of the deployments of these applications that do not run."""
+    apps = serve.status().applications
+    of = [deployment for name in names if name in apps for deployment in apps[name].deployments.values()]
+    return "\n".join(deployment.message for deployment in of if deployment.status != "HEALTHY")

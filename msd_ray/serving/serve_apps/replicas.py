@@ -1,0 +1,115 @@
+"""Replicas that hold students: of one part, or of whichever parts are asked for."""
+
+import asyncio
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from ray import serve
+
+from msd_ray.ensemble import Pair
+from msd_ray.errors import MsdRayError
+from msd_ray.serving.protocol.refusal import Refusal, away
+from msd_ray.serving.serve_apps.request_metrics import ReplicaRequestMetrics
+from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.service import StudentImage
+from msd_ray.serving.service.student_worker import StudentAtWork, load_part
+
+LOG = logging.getLogger("ray.serve")  # whose lines Serve shows and keeps
+TRY_AGAIN = 10.0  # seconds until students that could not be loaded are tried again
+Answer = list[StudentImage] | Refusal
+
+
+class LoadedStudents:
+    """What all students of a replica share: one computing thread, one device."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        torch.set_num_threads(config.threads)
+        self._config, self._device = config, "cuda" if config.gpus and torch.cuda.is_available() else "cpu"
+        self._thread = ThreadPoolExecutor(1, "students", torch.set_num_threads, (config.threads,))
+
+    async def load(self, uri: str, part: int, version: str) -> "Replica":
+        """Raises UserError or CorruptError where the students cannot be loaded."""
+        loaded, show = await asyncio.to_thread(load_part, uri, part, version, self._device)
+        return Replica(StudentAtWork(loaded, show, self._config, self._thread), ReplicaRequestMetrics(version))
+
+
+class Replica:
+    """The students of one part, with their meters."""
+
+    def __init__(self, student: StudentAtWork, meters: ReplicaRequestMetrics) -> None:
+        self._student, self._meters = student, meters
+
+    async def answer(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
+        """A refusal is returned, not raised: it is no error of the replica."""
+        try:
+            made = await self._student.make(pairs, format, seconds)
+        except Refusal as refusal:
+            self._meters.refused(refusal.kind)
+            return refusal
+        self._meters.made(made, self._student.waiting)
+        return made
+
+
+class DedicatedReplica:
+    """A deployment of the students of one part. Where they cannot be loaded, it says why and tries again: that is
+    known sooner than by dying, and costs less than to be started anew each time."""
+
+    async def __init__(self, uri: str, part: int, version: str, config: dict[str, Any]) -> None:  # type: ignore[misc]
+        self._bench, self._which = LoadedStudents(StudentConfig(**config)), (uri, part, version)
+        self._replica: Replica | None = None
+        self._why = await self._load()
+        self._trying = asyncio.create_task(self._try_again())
+
+    async def ready(self) -> str:
+        """Why it cannot be asked; empty where it can."""
+        return self._why
+
+    async def make(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
+        return await self._replica.answer(pairs, format, seconds) if self._replica else away(self._why)
+
+    async def _load(self) -> str:
+        try:
+            self._replica = await self._bench.load(*self._which)
+        except MsdRayError as error:
+            LOG.error("%s", error)
+            return str(error)
+        return ""
+
+    async def _try_again(self) -> None:
+        while self._why:
+            await asyncio.sleep(TRY_AGAIN)
+            self._why = await self._load()
+
+
+def shelf(resident: int) -> type:
+    """A deployment whose replicas load whichever parts are asked for, and keep up to `resident` of them."""
+
+    class Shelf:
+        def __init__(self, config: dict[str, Any]) -> None:
+            self._bench = LoadedStudents(StudentConfig(**config))
+
+        @serve.multiplexed(max_num_models_per_replica=resident)  # type: ignore[untyped-decorator]
+        async def part(self, model_id: str) -> Replica:
+            uri, part, version = json.loads(model_id)
+            return await self._bench.load(uri, part, version)
+
+        async def ready(self) -> str:
+            """Loads the part, if one is named; why that cannot be done, empty where it can."""
+            try:
+                if wanted := serve.get_multiplexed_model_id():
+                    await self.part(wanted)
+            except MsdRayError as error:
+                LOG.error("%s", error)
+                return str(error)
+            return ""
+
+        async def make(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
+            if why := await self.ready():
+                return away(why)
+            replica: Replica = await self.part(serve.get_multiplexed_model_id())
+            return await replica.answer(pairs, format, seconds)
+
+    return Shelf

@@ -1,0 +1,99 @@
+"""A service on a Ray cluster, from its start to its end."""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msd_ray.cluster.connect import connected, listen_on_loopback
+from msd_ray.errors import UserError
+from msd_ray.runs.run_directory import ensemble_folder
+from msd_ray.serving.service.config import GatewayConfig, ServeConfig
+from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.versions import Traffic
+
+if TYPE_CHECKING:
+    from msd_ray.serving.serve_apps.updates import Operation
+
+Note = Callable[[str], None]
+
+
+@contextmanager
+def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> Iterator[str]:
+    """An ensemble, or a run's, that answers while this block lasts. note: takes lines on how it goes. Yields the
+    address of the Ray cluster. On a cluster of others, what else runs on it stays.
+
+    Raises UserError where there is no ensemble, a file is missing, a port is taken, or the cluster has no room or
+    serves an ensemble already, CorruptError where the ensemble is damaged.
+    """
+    version = describe(ensemble_folder(uri).uri)
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        refuse_missing(config.gateway)
+        refuse_taken(config.gateway)
+    listen_on_loopback(address)
+    with connected(address) as where:
+        import ray
+
+        from msd_ray.serving.serve_apps import deploy
+        from msd_ray.serving.serve_apps.serve_options import multiplexed
+
+        _hush()
+        shared = multiplexed(version, config)
+        note(f"{where}: {len(version.parts)} parts, {'multiplexed' if shared else 'dedicated'}")
+        deploy.start_serve(config)
+        try:
+            deploy.deploy_students(version, config, shared)
+            traffic = Traffic((version,), (1.0,))
+            deploy.deploy_registry(traffic, config, shared)
+            deploy.deploy_gateway(traffic, config, shared)
+            yield str(ray.get_runtime_context().gcs_address)
+        finally:
+            deploy.end()
+
+
+@contextmanager
+def attached(address: str | None) -> Iterator["Operation"]:
+    """A service that runs, on the cluster at the address or RAY_ADDRESS. Raises UserError where there is none."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        raise UserError("say which cluster serves: --address, which `msd-ray serve` printed, or RAY_ADDRESS")
+    if address.startswith("127.0.0.1"):  # a cluster that `msd-ray serve` started
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it calls back, and only there
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which Ray turns on for whoever starts a cluster, not for us
+    with connected(address):
+        from msd_ray.serving.serve_apps.updates import Operation
+
+        _hush()
+        yield Operation()
+
+
+def refuse_missing(gateway: GatewayConfig) -> None:
+    """Raises UserError where a file that gateways need cannot be read."""
+    for path in filter(None, (gateway.tls_cert, gateway.tls_key, gateway.tls_client_ca, gateway.tokens)):
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def refuse_taken(gateway: GatewayConfig) -> None:
+    """Raises UserError where something listens on a port already: gateways share theirs, so nobody else would tell."""
+    http = () if gateway.tls_client_ca else (("--http-port", gateway.http_port),)
+    for key, port in (("--port", gateway.port), *http):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((gateway.host, port))
+            except OSError as error:
+                raise UserError(
+                    f"cannot listen on {gateway.host}:{port}: {error.strerror}; choose another {key}"
+                ) from None
+
+
+def _hush() -> None:
+    """Serve tells this process of its every step; what matters of that we say ourselves."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)

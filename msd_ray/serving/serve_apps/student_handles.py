@@ -1,0 +1,138 @@
+"""How a gateway reaches students: Serve handles, with another try where a replica died."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from msd_ray.serving.protocol.refusal import Refusal, away, busy
+from msd_ray.serving.serve_apps.app_names import SHELF, model_id, part_app
+from msd_ray.serving.serve_apps.request_metrics import GatewayMetrics
+from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.hedge import Hedge
+from msd_ray.serving.service.readiness import Readiness
+from msd_ray.serving.service.routing import PartRequest
+from msd_ray.serving.service.service import StudentImage
+from msd_ray.serving.service.versions import Traffic, Version
+
+LOG = logging.getLogger(__name__)
+TRIES = 8  # an image follows from its seed, so it may be asked for again
+FIRST, MOST = 0.05, 1.0  # seconds of the first pause and of the longest; pauses double
+PROBE = 3.0  # seconds that students may take to say whether they are ready; a busy machine takes one, at times
+
+
+class StudentHandles:
+    """The `Students` of a gateway. To be used in one event loop."""
+
+    def __init__(self, multiplexed: bool, config: StudentConfig) -> None:
+        self._multiplexed, self._meters, self._hedge = multiplexed, GatewayMetrics(), Hedge()
+        self._may_sleep, self._several = not config.min_replicas, config.max_replicas > 1
+        self._handles: dict[str, DeploymentHandle[Any]] = {}
+
+    async def reach(self, versions: tuple[Version, ...]) -> None:
+        """Makes ready to ask these versions' students. Raises RayServeException where any are not deployed."""
+        self._handles = await asyncio.to_thread(self._handles_of, versions)
+
+    async def ask(self, part_request: PartRequest, seconds: float) -> list[StudentImage]:
+        """One image per item. Raises Refusal."""
+        began, code = time.monotonic(), "OK"
+        try:
+            return await self._patiently(part_request, began + seconds)
+        except Refusal as refusal:
+            code = refusal.kind
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            self._meters.part_request(part_request.version.name, part_request.part, code, time.monotonic() - began)
+
+    async def probe(self, version: Version, part: int, failed: bool) -> str:
+        """Asks students whether they are ready, a second time where the first replica does not answer. Those that go
+        away while nobody asks are left alone, and so are parts of a shelf, unless they failed before."""
+        if self._may_sleep and not failed:
+            return ""
+        handle = self._handle(version, part) if failed or not self._multiplexed else self._handles[SHELF]
+        for _ in range(2):
+            response = handle.ready.remote()
+            try:
+                return str(await asyncio.wait_for(response, PROBE))
+            except TimeoutError:
+                response.cancel()  # type: ignore[no-untyped-call]
+                why = "no replica answers"
+            except BackPressureError:
+                return ""
+            except (RayError, RayServeException) as error:
+                why = f"its replica failed ({type(error).__name__})"
+        return why
+
+    def report(self, traffic: Traffic, readiness: Readiness) -> None:
+        """Says to Prometheus which students are ready."""
+        for version in traffic.versions:
+            for part, of in enumerate(version.parts):
+                self._meters.ready(version.name, part, not readiness.why(of))
+
+    async def _patiently(self, part_request: PartRequest, deadline: float) -> list[StudentImage]:
+        for pause in pauses():
+            try:
+                return await self._first(part_request, deadline)
+            except (RayActorError, DeploymentUnavailableError):
+                self._meters.retried(part_request.version.name)
+                await asyncio.sleep(pause)
+        raise away(f"no replica answered {TRIES} times in a row", 1.0)
+
+    async def _first(self, part_request: PartRequest, deadline: float) -> list[StudentImage]:
+        """Where there are several replicas, of the first that answers."""
+
+        def ask() -> Coroutine[Any, Any, list[StudentImage]]:
+            return self._once(part_request, deadline - time.monotonic())
+
+        return await (self._hedge.first(part_request.version.parts[part_request.part], ask) if self._several else ask())
+
+    async def _once(self, part_request: PartRequest, seconds: float) -> list[StudentImage]:
+        response = self._handle(part_request.version, part_request.part).make.remote(
+            part_request.pairs, part_request.format, seconds
+        )
+        try:
+            answer = await response
+        except asyncio.CancelledError:
+            response.cancel()  # type: ignore[no-untyped-call]
+            raise
+        except BackPressureError:
+            raise busy(f"the students of part {part_request.part} have too much to do", 0.5) from None
+        except (RayActorError, DeploymentUnavailableError):
+            raise
+        except (RayError, RayServeException) as error:
+            LOG.error("part %s of %s failed", part_request.part, part_request.version.name, exc_info=error)
+            raise Refusal("INTERNAL", "the student failed; its log says why") from None
+        if isinstance(answer, Refusal):
+            raise answer
+        made: list[StudentImage] = answer
+        return made
+
+    def _handle(self, version: Version, part: int) -> DeploymentHandle[Any]:
+        if not self._multiplexed:
+            return self._handles[version.parts[part]]
+        wanted = model_id(version.uri, part, version.parts[part])
+        return self._handles[SHELF].options(multiplexed_model_id=wanted)
+
+    def _handles_of(self, versions: tuple[Version, ...]) -> dict[str, DeploymentHandle[Any]]:
+        if self._multiplexed:
+            return {SHELF: self._handles.get(SHELF) or serve.get_app_handle(SHELF)}
+        parts = {part for version in versions for part in version.parts}
+        return {part: self._handles.get(part) or serve.get_app_handle(part_app(part)) for part in parts}
+
+
+def pauses() -> Iterator[float]:
+    """Seconds before each further try: none before the second, since another replica may be there; then growing ones,
+    never the same for two callers, so that those of a replica that died do not all come at once."""
+    yield 0.0
+    for i in range(TRIES - 1):
+        yield min(FIRST * 2.0**i, MOST) * random.uniform(0.5, 1.0)

@@ -1,0 +1,72 @@
+"""Other versions on a service that runs, without losing a request."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from ray.serve.exceptions import RayServeException
+
+from msd_ray.errors import UserError
+from msd_ray.runs.run_directory import ensemble_folder
+from msd_ray.serving.serve_apps import deploy
+from msd_ray.serving.serve_apps.version_registry import PERIOD, registry_handle
+from msd_ray.serving.service.config import ServeConfig, parse_config
+from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.versions import Traffic, Version
+
+
+class Operation:
+    """What can be done with the service on the cluster that we are connected to. One at a time: whoever changes the
+    traffic reads it first."""
+
+    def update(self, uri: str, name: str = "", weight: float = 1.0) -> Traffic:
+        """Starts what an ensemble needs beside what runs, gives it `weight` (0 to 1) of the traffic, and ends the
+        students of versions that are one too many. The others share the rest of the traffic as they did.
+
+        Returns the new traffic. Raises UserError where nothing is served, the name is taken or the new students do not
+        start, CorruptError where the ensemble is damaged; the service then goes on as it was.
+        """
+        traffic, config, multiplexed = self.current()
+        version = describe(ensemble_folder(uri).uri, name)
+        _refuse_other_content(traffic, version)
+        try:
+            deploy.deploy_students(version, config, multiplexed)
+        except UserError:
+            deploy.remove_students(traffic)
+            raise
+        return self._change(traffic.with_version(version, weight).kept(config.keep), config, multiplexed)
+
+    def roll_back(self, name: str = "") -> Traffic:
+        """Gives all traffic to a version that is kept: the one of that name, or else what most of the traffic
+        went to before the newest, or still goes to beside it.
+
+        Returns the new traffic. Raises UserError where there is none.
+        """
+        traffic, config, multiplexed = self.current()
+        before = traffic.version(name) if name else traffic.before
+        if before is None:
+            kept = ", ".join(version.name for version in traffic.versions)
+            raise UserError(f"no version {name or 'before this one'} to go back to; there is {kept}")
+        return self._change(traffic.with_version(before, 1.0), config, multiplexed)
+
+    def current(self) -> tuple[Traffic, ServeConfig, bool]:
+        """Traffic, configuration, and whether students are multiplexed. Raises UserError where nothing is served."""
+        try:
+            said: dict[str, Any] = registry_handle().read.remote().result(timeout_s=30)
+        except RayServeException:
+            raise UserError("nothing is served on this cluster: start it with `msd-ray serve ENSEMBLE`") from None
+        except TimeoutError:
+            raise UserError("the service does not answer within 30 s: look at Serve's logs on that cluster") from None
+        return Traffic.from_json(said["traffic"]), parse_config(said["config"]), bool(said["multiplexed"])
+
+    def _change(self, traffic: Traffic, config: ServeConfig, multiplexed: bool) -> Traffic:
+        deploy.deploy_registry(traffic, config, multiplexed)
+        time.sleep(4 * PERIOD)  # until every gateway has heard of it; whoever has not asks students that are gone
+        deploy.remove_students(traffic)
+        return traffic
+
+
+def _refuse_other_content(traffic: Traffic, version: Version) -> None:
+    known = traffic.version(version.name)
+    if known and replace(known, uri=version.uri) != version:
+        raise UserError(f"{version.name} already names another ensemble: choose another --name")

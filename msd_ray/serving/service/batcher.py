@@ -1,0 +1,153 @@
+"""Images that wait for a student's one computing thread, and which of them share an evaluation."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from msd_ray.ensemble import Pair
+from msd_ray.serving.protocol.refusal import Refusal, busy
+from msd_ray.serving.service.hedge import give_up
+
+LOG = logging.getLogger(__name__)
+
+
+class Maker(Protocol):
+    """As `msd_ray.ensemble.Part`."""
+
+    slots: int
+
+    def slot_of(self, pair: Pair) -> int: ...
+
+    def evaluate(self, pairs: Sequence[Pair], positions: Sequence[int], size: int) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """x: [C, H, W] or [D]. queue_ms: how long it waited. compute_ms: how long its evaluation took, all of
+    it. batch: samples of that evaluation."""
+
+    x: Tensor
+    queue_ms: float
+    compute_ms: float
+    batch: int
+
+
+@dataclass(eq=False)
+class _Waiting:
+    pair: Pair
+    slot: int
+    arrived: float
+    deadline: float
+    sample: asyncio.Future[Sample]
+
+
+class Batcher:
+    """One evaluation after the other, in one thread, each with the samples that have waited longest.
+
+    What was cancelled or is too late is left out. To be used in one event loop.
+    """
+
+    def __init__(self, maker: Maker, thread: ThreadPoolExecutor, queue: int, batch: int, wait: float, free: bool):
+        """queue: images that may wait. batch: most samples of an evaluation; 0: as many as it has slots. wait: seconds
+        that the oldest waits for company. free: whether a sample may be made in any slot, not only in its own."""
+        self._maker, self._thread, self._queue, self._wait, self._free = maker, thread, queue, wait, free
+        self._most = min(batch or maker.slots, maker.slots)
+        self._waiting: list[_Waiting] = []
+        self._arrival, self._seconds = asyncio.Event(), 0.1
+        self._loop, self._working = asyncio.get_running_loop(), False
+
+    async def make(self, pairs: Sequence[Pair], seconds: float) -> list[Sample]:
+        """The samples of the pairs, in order. Raises Refusal where the queue has no room, time runs out or the student
+        fails; if this is cancelled, what is not being made yet never will be."""
+        now = time.monotonic()
+        if len(self._alive(now)) + len(pairs) > self._queue:
+            raise busy(f"{len(self._waiting)} images wait already", self._outlook())
+        mine = [self._put(pair, now, now + seconds) for pair in pairs]
+        if not self._working:
+            self._task, self._working = self._loop.create_task(self._work()), True
+        try:
+            return [await waiting.sample for waiting in mine]
+        finally:
+            give_up(waiting.sample for waiting in mine)
+
+    @property
+    def waiting(self) -> int:
+        """Images that wait now."""
+        return len(self._alive(time.monotonic()))
+
+    def _put(self, pair: Pair, now: float, deadline: float) -> _Waiting:
+        waiting = _Waiting(pair, self._maker.slot_of(pair), now, deadline, self._loop.create_future())
+        self._waiting.append(waiting)
+        self._arrival.set()
+        return waiting
+
+    def _alive(self, now: float) -> list[_Waiting]:
+        """Those that wait, the oldest first, without who gave up; who waits in vain is told."""
+        for late in self._waiting:
+            if late.deadline <= now and not late.sample.done():
+                late.sample.set_exception(Refusal("DEADLINE_EXCEEDED", "not begun in time"))
+        self._waiting = [w for w in self._waiting if not w.sample.done()]
+        return self._waiting
+
+    async def _work(self) -> None:
+        """Until nobody waits."""
+        try:
+            while self._alive(time.monotonic()):
+                await self._company()
+                if taken := self._take():
+                    await self._evaluate(taken)
+        finally:
+            self._working = False
+
+    async def _company(self) -> None:
+        """Waits for more samples, as long as the oldest may."""
+        while (alive := self._alive(time.monotonic())) and len(alive) < self._most:
+            left = alive[0].arrived + self._wait - time.monotonic()
+            if left <= 0:
+                return
+            self._arrival.clear()
+            try:
+                await asyncio.wait_for(self._arrival.wait(), left)
+            except TimeoutError:
+                return
+
+    def _take(self) -> dict[int, _Waiting]:
+        """The samples of the next evaluation by their positions."""
+        taken: dict[int, _Waiting] = {}
+        for waiting in self._alive(time.monotonic()):
+            position = len(taken) if self._free else waiting.slot
+            if len(taken) < self._most and position not in taken:
+                taken[position] = waiting
+        chosen = set(map(id, taken.values()))
+        self._waiting = [w for w in self._waiting if id(w) not in chosen]
+        return taken
+
+    async def _evaluate(self, taken: dict[int, _Waiting]) -> None:
+        begin, pairs = time.monotonic(), [w.pair for w in taken.values()]
+        work = self._loop.run_in_executor(self._thread, self._maker.evaluate, pairs, list(taken), self._maker.slots)
+        try:
+            made: Sequence[Tensor] = list(await work)
+        except Exception:
+            LOG.exception("a student failed")
+            self._fail(list(taken.values()))
+            return
+        self._seconds = time.monotonic() - begin
+        for waiting, x in zip(taken.values(), made, strict=True):
+            if not waiting.sample.done():
+                queued = begin - waiting.arrived
+                waiting.sample.set_result(Sample(x, 1000 * queued, 1000 * self._seconds, len(taken)))
+
+    def _fail(self, taken: list[_Waiting]) -> None:
+        for waiting in taken:
+            if not waiting.sample.done():
+                waiting.sample.set_exception(Refusal("INTERNAL", "the student failed; its log says why"))
+
+    def _outlook(self) -> float:
+        """Seconds after which the queue has about emptied."""
+        return max(0.05, self._seconds * -(-len(self._waiting) // self._most))

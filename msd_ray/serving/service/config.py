@@ -1,0 +1,142 @@
+"""All that can be said about how an ensemble is served."""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from msd_ray.errors import UserError
+from msd_ray.ranges import Amount, Count, CountOrNone, Seconds, Share, Threads
+from msd_ray.recipes.keys import present, suggestion
+from msd_ray.recipes.load import validated, with_overrides
+from msd_ray.recipes.yaml_files import check_plain, read_yaml
+from msd_ray.serving.service.request import Limits
+
+RENAMED = {"front": "gateway"}
+"""What keys of older files are called now."""
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The students' replicas. placement: `dedicated` gives each part of the conditions a deployment of its own,
+    `multiplexed` lets replicas hold up to `resident` parts each, `auto` takes the first where memory is enough.
+
+    cpus, gpus: Ray resources of a replica, fractions allowed. threads: that its networks compute with; other numbers
+    may change last bits. min_replicas, max_replicas: of each deployment; with 0 it goes away when nobody asked for
+    idle_seconds. batch: most images of an evaluation, 0 for as many as it has slots. wait_ms: how long an image waits
+    for company. queue: images that may wait at a replica. ongoing: requests per replica that autoscaling aims at.
+    """
+
+    placement: Literal["dedicated", "multiplexed", "auto"] = "auto"
+    resident: Count = 8
+    cpus: Amount = 0.1
+    gpus: Amount = 0.0
+    threads: Threads = 1
+    min_replicas: CountOrNone = 1
+    max_replicas: Count = 1
+    idle_seconds: Seconds = 300.0
+    batch: CountOrNone = 0
+    wait_ms: Seconds = 2.0
+    queue: Count = 1024
+    ongoing: Annotated[float, Field(gt=0, le=1e6)] = 8.0
+
+    def __post_init__(self) -> None:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas ({self.min_replicas}) must be at most max_replicas ({self.max_replicas})")
+
+
+@dataclass(frozen=True)
+class GatewayConfig:
+    """The processes that speak gRPC and, through Serve's proxy, HTTP. host: the interface; others than loopback should
+    have tls and tokens. port: of gRPC, shared by all replicas of a node; 0, any one, is for tests. tls_cert, tls_key:
+    PEM files; gRPC takes up new ones while it runs. tls_client_ca: PEM of who signs clients' certificates; if it is
+    given they are asked for, and there is no HTTP. tokens: a file with one bearer token per line; it may change at any
+    time. resource: a custom Ray resource of which each gateway takes one, so that gateways are on nodes that have it.
+    access_log: one JSON line per request on standard error. drain_seconds: how long requests may still take when a
+    gateway ends. connection_seconds: after so long a connection is told to come again, so that callers find gateways
+    that were added since; what is under way on it is finished. 0: never.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 9000
+    http_port: Port = 8000
+    replicas: Count = 1
+    cpus: Amount = 0.1
+    resource: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    tokens: str = ""
+    access_log: bool = True
+    drain_seconds: Seconds = 15.0
+    connection_seconds: Seconds = 300.0
+
+    def __post_init__(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):
+            raise ValueError("tls_cert and tls_key belong together, and tls_client_ca needs both")
+
+
+@dataclass(frozen=True)
+class TraceConfig:
+    """OpenTelemetry. exporter: `module:function` that gives Ray Serve span processors; `file` writes spans to Serve's
+    logs; empty for no traces. share: of the requests that are traced; whoever sends a `traceparent` decides that.
+    """
+
+    exporter: str = ""
+    share: Share = 0.01
+
+    def __post_init__(self) -> None:
+        if self.exporter not in ("", "file") and ":" not in self.exporter:
+            raise ValueError("traces.exporter must be `file` or module:function")
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """keep: versions that stay ready, also without traffic, for a roll-back at once."""
+
+    keep: Count = 2
+    students: StudentConfig = field(default_factory=StudentConfig)
+    limits: Limits = field(default_factory=Limits)
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    traces: TraceConfig = field(default_factory=TraceConfig)
+
+    def __post_init__(self) -> None:
+        if self.limits.images > self.students.queue:
+            raise ValueError("students.queue must have room for a request of limits.images")
+
+    def to_json(self) -> dict[str, Any]:
+        """Every value spelled out; `parse_config` reads it back."""
+        return asdict(self)
+
+
+def load_config(file: str | None, overrides: list[str] | None = None) -> ServeConfig:
+    """From a YAML file, or the defaults, with `key=value` overrides. Raises UserError for what is wrong in it."""
+    raw: dict[str, Any] = {}
+    if file:
+        raw = read_yaml(file)
+    return parse_config(with_overrides(raw, overrides or []))
+
+
+def parse_config(raw: dict[str, Any]) -> ServeConfig:
+    """From plain data. Raises UserError as `load_config`."""
+    check_plain(raw)
+    known = set(_paths(ServeConfig(), ""))
+    for path in present(raw, ""):
+        if path not in known:
+            raise UserError(f"unknown key {path}{_renamed(path) or suggestion(path, known)}")
+    return validated(ServeConfig, "", raw)
+
+
+def _renamed(path: str) -> str:
+    """What to add to a message on a key of an older version."""
+    first, _, rest = path.partition(".")
+    return f"; it is called {'.'.join(filter(None, [RENAMED[first], rest]))} now" if first in RENAMED else ""
+
+
+def _paths(config: Any, prefix: str) -> list[str]:
+    found = []
+    for f in fields(config):
+        value = getattr(config, f.name)
+        found += [f"{prefix}{f.name}", *(_paths(value, f"{prefix}{f.name}.") if is_dataclass(value) else [])]
+    return found

@@ -1,0 +1,61 @@
+"""What the service must know of an ensemble, read from its manifest."""
+
+from typing import Any
+
+from msd_ray.ensemble import Description, read_description
+from msd_ray.networks import DenoiserSpec
+from msd_ray.serving.service.versions import StudentFacts, Version, content_hash
+from msd_ray.storage import Store, check_sizes
+
+
+def describe(uri: str, name: str = "") -> Version:
+    """The ensemble at a URI as a version; without a name it is called by its content.
+
+    Raises UserError if there is none or it is of a newer format, CorruptError if it is damaged as far as the manifest
+    and the sizes of files tell; each replica verifies every byte of what it loads.
+    """
+    known = read_description(Store(uri))
+    check_sizes(known.store, known.manifest)
+    partition, parts = known.partition, tuple(part_hash(known, part) for part in range(known.partition.parts))
+    return Version(
+        name=name or content_hash([parts, partition.to_json(), known.labels]),
+        uri=uri,
+        kind=partition.kind,
+        labels=known.labels,
+        owners=partition.owners,
+        intervals=partition.intervals,
+        parts=parts,
+        sample_shape=DenoiserSpec.from_json(_student(known, 0)["spec"]).sample_shape,
+        evaluations=known.sampling.nfe,
+        recipe=str(known.recipe.get("name", "")),
+        students=tuple(_facts(known, index) for index in range(partition.k)),
+    )
+
+
+def part_hash(known: Description, part: int) -> str:
+    """Changes if and only if the weights of the part's students do, or how they are asked for a sample."""
+    students = [_student(known, index) for index in known.partition.students_of(part)]
+    asked = [known.sampling.to_json(), known.partition.borders]
+    return content_hash([asked, [[s["spec"], s["sigma_init"], _sha256(known, s)] for s in students]])
+
+
+def _facts(known: Description, index: int) -> StudentFacts:
+    student, (low, high) = _student(known, index), known.partition.interval_of(index)
+    return StudentFacts(
+        index=index,
+        classes=known.partition.conditions_of(index),
+        sigma_low=low,
+        sigma_high=high,
+        parameters=int(student["parameters"]),
+        nimg=int(student["nimg"]),
+        sha256=_sha256(known, student),
+    )
+
+
+def _student(known: Description, index: int) -> dict[str, Any]:
+    student: dict[str, Any] = known.manifest.body["students"][index]
+    return student
+
+
+def _sha256(known: Description, student: dict[str, Any]) -> str:
+    return known.manifest.files[str(student["file"])].sha256

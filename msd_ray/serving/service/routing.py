@@ -1,0 +1,87 @@
+"""Which students are asked for what, so that every image of a request is made once and put back in its place."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from msd_ray.serving.protocol.formats import FLOAT32, PNG
+from msd_ray.serving.protocol.refusal import Refusal, wrong
+from msd_ray.serving.service.request import ImageRequest
+from msd_ray.serving.service.versions import Traffic, Version
+
+_NO_PROMPTS = "this ensemble takes no free text, only its labels, which GetEnsemble lists"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a request. index: its place there."""
+
+    index: int
+    class_id: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class PartRequest:
+    """What the students of one part of one version are asked for. format: of all its images."""
+
+    version: Version
+    part: int
+    items: tuple[Item, ...]
+    format: str
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Class and seed of each item."""
+        return [(item.class_id, item.seed) for item in self.items]
+
+    def alone(self) -> "list[PartRequest]":
+        """One request for each image."""
+        return [PartRequest(self.version, self.part, (item,), self.format) for item in self.items]
+
+
+def part_requests(image_request: ImageRequest, traffic: Traffic) -> list[PartRequest]:
+    """One request for each part that owns any of the conditions.
+
+    Raises Refusal for a class, label, version or format that there is not.
+    """
+    groups: dict[tuple[str, int], list[Item]] = defaultdict(list)
+    versions: dict[str, Version] = {}
+    for index, (condition, seed) in enumerate(zip(image_request.conditions, image_request.seeds, strict=True)):
+        version = _version(image_request, traffic, seed)
+        class_id = _class_of(condition, version, f"conditions[{index}]")
+        versions[version.name] = version
+        groups[version.name, version.owners[class_id]].append(Item(index, class_id, seed))
+    return [
+        PartRequest(versions[name], part, tuple(items), _format(image_request.format, versions[name]))
+        for (name, part), items in groups.items()
+    ]
+
+
+def named(traffic: Traffic, name: str) -> Version:
+    """The version of that name, the main one without. Raises Refusal where there is none."""
+    version = traffic.version(name)
+    if version is None:
+        known = ", ".join(v.name for v in traffic.versions)
+        raise Refusal("NOT_FOUND", f"no version {name[:64]!r} is served, only {known}", "version")
+    return version
+
+
+def _version(image_request: ImageRequest, traffic: Traffic, seed: int) -> Version:
+    return named(traffic, image_request.version) if image_request.version else traffic.chosen(seed)
+
+
+def _class_of(condition: int | str, version: Version, field: str) -> int:
+    if isinstance(condition, str):
+        if condition not in version.class_of:
+            raise wrong(field, f"no class is called {condition[:64]!r}: {_NO_PROMPTS}")
+        return version.class_of[condition]
+    if not 0 <= condition < len(version.owners):
+        raise wrong(field, f"there is no class {condition}, only 0 to {len(version.owners) - 1}")
+    return condition
+
+
+def _format(format: str, version: Version) -> str:
+    of_points = len(version.sample_shape) == 1
+    if of_points and format not in ("", FLOAT32):
+        raise wrong("format", f"these samples are points, not pictures: ask for {FLOAT32}")
+    return format or (FLOAT32 if of_points else PNG)

@@ -1,0 +1,195 @@
+"""A gateway's work: a request goes out as requests to parts to students, and comes back as images."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from msd_ray.serving.protocol.refusal import Refusal, away, busy
+from msd_ray.serving.service.hedge import give_up
+from msd_ray.serving.service.readiness import NotReady, Readiness, refusal_of
+from msd_ray.serving.service.request import ImageRequest, Limits
+from msd_ray.serving.service.routing import Item, PartRequest, part_requests
+from msd_ray.serving.service.versions import Traffic, Version
+
+
+@dataclass
+class ImageCount:
+    """images: made. failures: requests to parts that came to nothing. queue_ms, compute_ms: sums over the images."""
+
+    images: int = 0
+    failures: int = 0
+    queue_ms: float = 0.0
+    compute_ms: float = 0.0
+
+
+class VersionCounts:
+    """One count for each version."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, ImageCount] = defaultdict(ImageCount)
+
+    def made(self, version: str, queue_ms: float, compute_ms: float) -> None:
+        count = self._counts[version]
+        count.images += 1
+        count.queue_ms += queue_ms
+        count.compute_ms += compute_ms
+
+    def failed(self, version: str) -> None:
+        self._counts[version].failures += 1
+
+    def of(self, version: str) -> ImageCount:
+        return self._counts[version]
+
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class StudentImage:
+    """An image from its student. data: encoded. queue_ms, compute_ms: how long it waited there, and how long the
+    evaluation took that it was part of. batch: images of that evaluation."""
+
+    data: bytes
+    queue_ms: float
+    compute_ms: float
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of an answer. item: of the part's request that it was made for."""
+
+    part_request: PartRequest
+    item: Item
+    made: StudentImage
+
+
+class Students(Protocol):
+    """Whoever asks the students of a part. Answers with one image per item; raises Refusal where it cannot be."""
+
+    async def ask(self, part_request: PartRequest, seconds: float) -> Sequence[StudentImage]: ...
+
+    async def probe(self, version: Version, part: int, failed: bool) -> str:
+        """Why a part's students cannot be asked now; empty where they can. failed: whether they could not before."""
+        ...
+
+
+class Service:
+    """traffic: what is served now; None until that is known. tally: what was made since the start."""
+
+    def __init__(self, students: Students, limits: Limits) -> None:
+        self._students, self.limits = students, limits
+        self.traffic: Traffic | None = None
+        self.tally, self.readiness, self._under_way = VersionCounts(), Readiness(), 0
+
+    def known_traffic(self) -> Traffic:
+        """Raises Refusal while nothing is served yet."""
+        if self.traffic is None:
+            raise away("the service is starting", 1.0)
+        return self.traffic
+
+    async def probe(self, seconds: float) -> None:
+        """Asks all students whether they are ready of whom nothing good was heard for so long."""
+        versions = self.traffic.versions if self.traffic else ()
+        parts = {of: (version, part) for version in versions for part, of in enumerate(version.parts)}
+        silent = [part for part in parts if self.readiness.silent(part, seconds)]
+        await asyncio.gather(*(self._probe_one(of, *parts[of]) for of in silent))
+
+    async def _probe_one(self, of: str, version: Version, part: int) -> None:
+        began = time.monotonic()
+        why = await self._students.probe(version, part, bool(self.readiness.why(of)))
+        if not why or self.readiness.silent(of, time.monotonic() - began):  # an image since then says more
+            self.readiness.heard(of, why)
+
+    async def generate(self, image_request: ImageRequest, seconds: float | None) -> list[Picture]:
+        """The images in the order of the request. seconds: how long the caller waits, None for as long as we allow.
+
+        Raises Refusal where one cannot be made, or not in time; then none of the others is made any more.
+        """
+        out, seconds = part_requests(image_request, self.known_traffic()), self._patience(seconds)
+        with self._room():
+            answers = await _in_time(
+                seconds, _all_or_none([self._pictures(part_request, seconds) for part_request in out])
+            )
+        return sorted((picture for answer in answers for picture in answer), key=_index)
+
+    async def stream(self, image_request: ImageRequest, seconds: float | None) -> AsyncGenerator[Picture]:
+        """Each image as soon as it is made, in any order. Raises Refusal as `generate`."""
+        seconds = self._patience(seconds)
+        out = [
+            alone
+            for part_request in part_requests(image_request, self.known_traffic())
+            for alone in part_request.alone()
+        ]
+        deadline = asyncio.get_running_loop().time() + seconds
+        with self._room():
+            tasks = [asyncio.create_task(self._pictures(part_request, seconds)) for part_request in out]
+            try:
+                for next_done in asyncio.as_completed(tasks):
+                    left = deadline - asyncio.get_running_loop().time()
+                    for picture in await _in_time(left, next_done):
+                        yield picture
+            finally:
+                give_up(tasks)
+
+    async def _asked(self, part_request: PartRequest, seconds: float) -> Sequence[StudentImage]:
+        part = part_request.version.parts[part_request.part]
+        try:
+            made = await self._students.ask(part_request, seconds)
+        except Refusal as refusal:
+            if refusal.kind != "UNAVAILABLE":
+                raise
+            self.readiness.heard(part, refusal.message)
+            found = NotReady(part_request.version, part_request.part, refusal.message)
+            raise refusal_of(found, refusal.retry_seconds) from None
+        self.readiness.heard(part)
+        return made
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """For one request more. Raises Refusal where enough are under way."""
+        if self._under_way >= self.limits.concurrent:
+            raise busy(f"{self._under_way} requests are under way already", 0.5)
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    def _patience(self, seconds: float | None) -> float:
+        return self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
+
+    async def _pictures(self, part_request: PartRequest, seconds: float) -> list[Picture]:
+        try:
+            with self.readiness.waiting(part_request, seconds):
+                made = await self._asked(part_request, seconds)
+        except Refusal:
+            self.tally.failed(part_request.version.name)
+            raise
+        for image in made:
+            self.tally.made(part_request.version.name, image.queue_ms, image.compute_ms)
+        return [Picture(part_request, item, image) for item, image in zip(part_request.items, made, strict=True)]
+
+
+async def _in_time(seconds: float, work: Any) -> Any:
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise Refusal("DEADLINE_EXCEEDED", f"not done within {seconds:.3g} s") from None
+
+
+async def _all_or_none(work: list[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        give_up(tasks)
+
+
+def _index(picture: Picture) -> int:
+    return picture.item.index

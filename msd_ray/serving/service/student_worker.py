@@ -1,0 +1,89 @@
+"""The students of one part, at work: images in, encoded images out."""
+
+import asyncio
+import io
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
+from msd_ray.ensemble import Pair, Part, read_description
+from msd_ray.errors import CorruptError
+from msd_ray.evaluation.features import to_bytes
+from msd_ray.serving.protocol.formats import FLOAT32, PNG
+from msd_ray.serving.service.batcher import Batcher, Sample
+from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.ensemble_facts import part_hash
+from msd_ray.serving.service.service import StudentImage
+from msd_ray.storage import Store
+
+
+def encoded(x: Tensor, format: str) -> bytes:
+    """x: [C, H, W] with 1 or 3 channels in [-1, 1] as PNG or lossless WebP, of any shape as little-endian float32."""
+    if format == FLOAT32:
+        return bytes(x.numpy().astype("<f4").tobytes())
+    pixels = to_bytes(x).permute(1, 2, 0).numpy()
+    picture, file = Pillow.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), io.BytesIO()
+    if format == PNG:
+        picture.save(file, "PNG")
+    else:
+        picture.convert("RGB").save(file, "WEBP", lossless=True)
+    return file.getvalue()
+
+
+ROUNDS = 4
+
+
+def positions_show(part: Part, condition: int) -> bool:
+    """Whether any sample of a trial depends on where in the batch it is made. condition: one that the part owns.
+
+    The trial is as many samples as there are slots, made in five different orders: each sample is seen at five
+    positions and each position has five samples. Takes five evaluations.
+    """
+    order, rng = list(range(part.slots)), random.Random(0)
+    pairs = [(condition, seed) for seed in order]
+    reference = part.evaluate(pairs, order, part.slots)
+    for _ in range(ROUNDS):
+        rng.shuffle(order)
+        if not torch.equal(part.evaluate(pairs, order, part.slots), reference):
+            return True
+    return False
+
+
+def load_part(uri: str, part: int, version: str, device: torch.device | str) -> tuple[Part, bool]:
+    """The students of a part, every byte verified, and whether positions in their batches show.
+
+    Raises CorruptError where they are damaged, or are not those of that version any more.
+    """
+    known = read_description(Store(uri))
+    found = part_hash(known, part)
+    if found != version:
+        raise CorruptError(f"{uri} has changed: its part {part} is {found} now, not {version}; deploy it as an update")
+    loaded = Part.load(known, part, device)
+    return loaded, positions_show(loaded, known.partition.owners.index(part))
+
+
+class StudentAtWork:
+    """To be used in one event loop."""
+
+    def __init__(self, part: Part, positions_show: bool, config: StudentConfig, thread: ThreadPoolExecutor) -> None:
+        """thread: a single one, which all evaluations run in."""
+        free = not positions_show
+        self._batcher = Batcher(part, thread, config.queue, config.batch, config.wait_ms / 1000, free)
+
+    @property
+    def waiting(self) -> int:
+        """Images that wait now."""
+        return self._batcher.waiting
+
+    async def make(self, pairs: Sequence[Pair], format: str, seconds: float) -> list[StudentImage]:
+        """The image of each class and seed. Raises Refusal as `Batcher.make`."""
+        samples = await self._batcher.make(pairs, seconds)
+        return await asyncio.to_thread(lambda: [_made(sample, format) for sample in samples])
+
+
+def _made(sample: Sample, format: str) -> StudentImage:
+    return StudentImage(encoded(sample.x, format), sample.queue_ms, sample.compute_ms, sample.batch)

@@ -1,0 +1,71 @@
+"""After how many images a trial reports, and where trials may share what they trained."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from msd_ray.ensemble import ONE_STEP
+from msd_ray.errors import UserError
+from msd_ray.runs.plan import Plan
+from msd_ray.sweep.definition import SchedulerConfig
+
+
+def check_scheduler(scheduler: SchedulerConfig, plans: Sequence[Plan]) -> None:
+    """Raises UserError where no trial would report before its end, so that none could be stopped, or where reports are
+    due at images at which students have no checkpoint."""
+    if scheduler.kind == "none":
+        return
+    if all(len(milestones(scheduler, plan)) == 1 for plan in plans):
+        raise UserError(_too_late(scheduler, plans))
+    for every in sorted({plan.recipe.training.checkpoint_every for plan in plans}):
+        if rest := scheduler.first % every:
+            near = [n for n in (scheduler.first - rest, scheduler.first - rest + every) if n]
+            raise UserError(
+                f"scheduler.first ({scheduler.first:,}) must be a multiple of training.checkpoint_every ({every:,}): "
+                f"write {' or '.join(map(str, near))}"
+            )
+
+
+def _too_late(scheduler: SchedulerConfig, plans: Sequence[Plan]) -> str:
+    images, every = max((p.jobs[0].spec.images, p.recipe.training.checkpoint_every) for p in plans)
+    begin = max((shareable(plan) or [0])[-1] for plan in plans)
+    last = (images - 1) // every * every
+    advice = f"write at most {last}" if last > begin else "lower it together with training.checkpoint_every"
+    return (
+        f"scheduler.first ({scheduler.first:,}): no trial would be measured before its end, at most {images:,} images, "
+        f"so none could be stopped; {advice}, or scheduler.kind: none"
+    )
+
+
+def milestones(scheduler: SchedulerConfig, plan: Plan) -> list[int]:
+    """Images per student after which a trial reports, rising; the last is the whole training. Where students become
+    one-step generators in a later stage, nothing is measured before."""
+    spec = plan.jobs[0].spec
+    start = (shareable(plan) or [0])[-1]
+    return [n for n in _wanted(scheduler, spec.images) if start < n < spec.images] + [spec.images]
+
+
+def _wanted(scheduler: SchedulerConfig, images: int) -> list[int]:
+    if scheduler.kind == "median":
+        return list(range(scheduler.first, images, scheduler.first))
+    if scheduler.kind == "none":
+        return []
+    rungs, n = [], scheduler.first
+    while n < images:
+        rungs.append(n)
+        n *= scheduler.factor
+    return rungs
+
+
+def shareable(plan: Plan) -> list[int]:
+    """Images per student at which the stages end that give one-step students their start (TSM): whatever follows them
+    may differ between trials, they themselves depend on partition and size alone."""
+    if plan.sampling != ONE_STEP:
+        return []
+    spec = plan.jobs[0].spec
+    ends = accumulate(stage.images for stage in spec.stages.values())
+    starts = []
+    for name, end in zip(spec.stages, ends, strict=True):
+        if spec.objective(name).needs.makes == "generator":
+            break
+        starts.append(end)
+    return starts

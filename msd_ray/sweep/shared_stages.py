@@ -1,0 +1,72 @@
+"""Stages that trials share: what a student is after its first stages follows from these, its partition, its size and
+its seed, bit for bit. So the trial that comes first keeps its checkpoints, and the others begin with them."""
+
+from msd_ray.errors import CorruptError
+from msd_ray.runs.plan import Plan, StudentPlan
+from msd_ray.runs.run_directory import folder, weights_part
+from msd_ray.runs.teacher_cache import digest
+from msd_ray.storage import Store, copy_bundle, read_manifest
+from msd_ray.training.records import LoggedSegment, Records
+
+
+def shared_folder(store: Store, plan: Plan, images: int) -> Store:
+    """Where students are kept that are like the plan's up to so many images. Its name is the hash of all that they
+    depend on until then."""
+    determinants = weights_part(plan.recipe)
+    left, stages = images, {}
+    for name, stage in determinants["stages"].items():
+        if left > 0:
+            stages[name] = stage
+        left -= stage["images"]
+    determinants = {**determinants, "name": "", "stages": list(stages.items())}
+    return store.child(digest([determinants, plan.groups[0].partition.to_json(), images]))
+
+
+def publish(run: Store, plan: Plan, images: int, shared: Store) -> None:
+    """Keeps the checkpoints that the run's students have at `images`, unless another trial did."""
+    for job in plan.groups[0].jobs:
+        target = _kept(shared, job, images)
+        if not _whole(target):
+            _copy_curve(folder(run, job.directory), _kept_student(shared, job), images)
+            copy_bundle(_checkpoint(run, job, images), target)
+
+
+def adopt(run: Store, plan: Plan, images: int, shared: Store) -> bool:
+    """Gives the run's students the checkpoints kept at `images`; whether there is one for each, whole."""
+    try:
+        for job in plan.groups[0].jobs:
+            _copy_curve(_kept_student(shared, job), folder(run, job.directory), images)
+            copy_bundle(_kept(shared, job, images), _checkpoint(run, job, images))
+    except (FileNotFoundError, CorruptError):
+        return False
+    return True
+
+
+def _checkpoint(run: Store, job: StudentPlan, images: int) -> Store:
+    return folder(run, f"{job.directory}/{_name(images)}")
+
+
+def _kept(shared: Store, job: StudentPlan, images: int) -> Store:
+    return _kept_student(shared, job).child(_name(images))
+
+
+def _kept_student(shared: Store, job: StudentPlan) -> Store:
+    return shared.child(f"{job.spec.index:04d}")
+
+
+def _copy_curve(source: Store, target: Store, images: int) -> None:
+    """What was logged until then, as one record."""
+    if metrics := Records(source).until(images):
+        Records(target).write(images, LoggedSegment(metrics))
+
+
+def _name(images: int) -> str:
+    return f"ckpt-{images:012d}"
+
+
+def _whole(store: Store) -> bool:
+    try:
+        read_manifest(store)
+    except (FileNotFoundError, CorruptError):
+        return False
+    return True

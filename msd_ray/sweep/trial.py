@@ -1,0 +1,163 @@
+"""One trial: its students trained from milestone to milestone on the sweep's cluster, and measured at each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from msd_ray.cluster.driver import Driver, Terms
+from msd_ray.cluster.monitor import Monitor
+from msd_ray.cluster.places import Places
+from msd_ray.cluster.pool.pair_making import make_pairs
+from msd_ray.cluster.ray_slots import RaySlots
+from msd_ray.cluster.slots import TeacherReplicas
+from msd_ray.cluster.students import RunInputs, StudentTask
+from msd_ray.cluster.work import ScheduledTask, StudentState
+from msd_ray.data import Samples
+from msd_ray.ensemble import Ensemble
+from msd_ray.errors import Stopped, TrainingError
+from msd_ray.evaluation import Judge
+from msd_ray.profiling.clocks import Clock
+from msd_ray.recipes import Recipe
+from msd_ray.runs.curves import curves
+from msd_ray.runs.plan import Plan, StudentPlan
+from msd_ray.runs.run_directory import assemble, folder, images_of, keep_recipe
+from msd_ray.storage import Store
+from msd_ray.sweep.milestones import milestones, shareable
+from msd_ray.sweep.recipe_space import RecipeSpace
+from msd_ray.sweep.shared_stages import adopt, publish, shared_folder
+from msd_ray.sweep.trial_evaluation import judged, picture, speed_of, training_flops
+from msd_ray.sweep.trial_metrics import Report
+
+PICTURE = "samples.png"
+
+
+class Silent:
+    """A Listener that says nothing: the sweep's driver speaks for all trials."""
+
+    def note(self, line: str) -> None:
+        """Nothing."""
+
+    def watch(self, statuses: list[StudentState]) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class TrialInputs:
+    """What all trials of a sweep share. store: the sweep's directory. replicas: of the teacher pool. features: of the
+    real samples, [N, d]. slots: that a trial may have. stop_actor: see `StopActor`."""
+
+    recipe_space: RecipeSpace
+    store: Store
+    cache: Store
+    replicas: list[Any]
+    features: Any
+    slots: int
+    stop_actor: Any
+
+
+class TrialProcess(Protocol):
+    """What the process of a trial has at hand for all trials that it runs."""
+
+    inputs: TrialInputs
+    slots: RaySlots
+    places: Places
+    pool: TeacherReplicas
+    device: torch.device
+    stopping: Callable[[], bool]
+
+    @property
+    def judge(self) -> Judge: ...
+
+
+class Trial:
+    """A trial in a process that gives it its means. It goes on from whatever its directory holds."""
+
+    def __init__(self, number: int, recipe: Recipe, means: TrialProcess) -> None:
+        self._means, self._recipe = means, recipe
+        self._plan: Plan = means.inputs.recipe_space.plan(recipe)
+        self._store = folder(means.inputs.store, f"trials/{number:04d}")
+        keep_recipe(self._store, self._plan.recipe)
+        self._monitor = Monitor(self._store, recipe.cluster.price, Silent(), [], means.stopping)
+        scheduler = means.inputs.recipe_space.definition.scheduler
+        self._milestones = milestones(scheduler, self._plan)
+        self._speed: Any = None
+        self._flops: Any = None
+
+    def advance(self, reported: int) -> Report:
+        """Trains to the first milestone after `reported` images per student, and measures. Raises TrainingError where a
+        student fails or the ensemble cannot be measured, Stopped where the sweep is to end now."""
+        until = next(m for m in self._milestones if m > reported)
+        for end in shareable(self._plan):
+            if reported < end < until:
+                self._share(end)
+        self._train(until)
+        group = self._plan.groups[0]
+        assemble(self._store, self._plan, group, until)
+        return self._measure(Ensemble.load(folder(self._store, group.directory), self._means.device), until)
+
+    def _share(self, end: int) -> None:
+        """Brings the students to the end of a stage that other trials may have trained already."""
+        shared = shared_folder(self._means.inputs.store.child("shared"), self._plan, end)
+        if self._behind(end) and not adopt(self._store, self._plan, end, shared):
+            self._train(end)
+            publish(self._store, self._plan, end, shared)
+
+    def _behind(self, images: int) -> list[StudentPlan]:
+        """The students that have not come so far."""
+        return [job for job in self._plan.groups[0].jobs if images_of(self._store, job) < images]
+
+    def _train(self, until: int) -> None:
+        jobs = self._behind(until)
+        if not jobs:
+            return
+        inputs, segment = self._run_inputs(jobs), self._recipe.training.checkpoint_every
+        work = [ScheduledTask(job.name, until, segment, self._task(job, inputs, until)) for job in jobs]
+        config = self._plan.cluster
+        terms = Terms(config.policy, self._means.inputs.slots, config.max_failures, config.silence_seconds)
+        self._monitor.begin()
+        means = self._means
+        statuses = Driver(work, means.slots, terms, self._monitor, means.pool, means.places).run(means.stopping)
+        self._monitor.write()
+        if self._means.stopping():
+            raise Stopped("the sweep is stopped", 1)
+        if failed := [s for s in statuses if s.state == "failed"]:
+            raise TrainingError("; ".join(f"{s.name}: {s.error}" for s in failed))
+
+    def _task(self, job: StudentPlan, inputs: RunInputs, until: int) -> StudentTask:
+        return StudentTask(job.spec, folder(self._store, job.directory), inputs, until)
+
+    def _run_inputs(self, jobs: list[StudentPlan]) -> RunInputs:
+        recipe, inputs, cluster = self._recipe, self._means.inputs, self._plan.cluster
+        teacher = inputs.store.child("teacher")
+        return RunInputs(
+            recipe.data,
+            recipe.evaluation,
+            inputs.cache,
+            teacher,
+            cluster.pool if cluster.teacher == "pool" else None,
+            cluster.gpus_per_student,
+            make_pairs(self._plan, jobs, self._means.pool, teacher, inputs.cache, Silent().note),
+            recipe.init,
+        )
+
+    def _measure(self, ensemble: Ensemble, images: int) -> Report:
+        means, plan, config = self._means, self._plan, self._recipe
+        clock = Clock(means.device, config.training.threads)
+        self._speed = self._speed or speed_of(ensemble, clock, config.evaluation.batch)
+        self._flops = self._flops or training_flops(plan, float(means.device.type == "cuda"))
+        logged, data = curves(self._store, plan), means.inputs.recipe_space.data
+        report, samples = judged(means.judge, data, plan, ensemble, logged, images, self._speed, self._flops)
+        self._refuse_unmeasured(report)
+        self._store.write(PICTURE, self._picture(samples))
+        return report
+
+    def _picture(self, samples: Samples) -> bytes:
+        return picture(samples, len(self._plan.labels))
+
+    def _refuse_unmeasured(self, report: Report) -> None:
+        definition = self._means.inputs.recipe_space.definition
+        for metric in {*definition.metrics, definition.scheduler.metric}:
+            if getattr(report, metric) is None:
+                raise TrainingError(f"its {metric} cannot be measured: samples that are not finite, or no such figure")

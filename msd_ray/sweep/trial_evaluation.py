@@ -1,0 +1,142 @@
+"""What a trial reports: an ensemble's quality, and what it costs to run and to train."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from msd_ray.data import DataSet, Samples
+from msd_ray.ensemble import Ensemble
+from msd_ray.evaluation import Judge, sampler_row
+from msd_ray.evaluation.pictures import to_png
+from msd_ray.evaluation.tiles import sheet
+from msd_ray.profiling.clocks import Clock
+from msd_ray.profiling.plan_times import too_slow_to_try
+from msd_ray.profiling.step_times import flops_per_image
+from msd_ray.runs.costs import ensemble_costs
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.sample_sources import ensemble_sampler
+from msd_ray.sweep.trial_metrics import Report
+
+FEWEST, MOST, ENOUGH = 5, 100, 1.0
+"""Repeats of a latency's measurement: at least, at most, and the seconds after which no more begin."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Milliseconds to answer one request for one sample, and per sample in batches. By `Clock`: on a CPU of the time
+    that this process computes, so that trials beside it count as little as possible."""
+
+    latency_ms: float
+    batch_latency_ms: float
+
+
+def speed_of(ensemble: Ensemble, clock: Clock, batch: int) -> Speed:
+    """Medians; the samples of a batch are of all classes in turn, and requests are routed. No sample is padded for, as
+    `generate` does where every bit is to follow from the seed."""
+    sample, classes = ensemble_sampler(ensemble), len(ensemble.labels)
+    conditions = torch.arange(batch) % classes
+    alone = _median(lambda i: sample(conditions[i % batch][None], [i]), clock)
+    together = _median(lambda i: sample(conditions, list(range(batch))), clock)
+    return Speed(1000 * alone, 1000 * together / batch)
+
+
+def _median(act: Callable[[int], object], clock: Clock) -> float:
+    """Seconds, of some repeats after one that does not count."""
+    act(0)
+    found: list[float] = []
+    while len(found) < FEWEST or (len(found) < MOST and sum(found) < ENOUGH):
+        begin = clock()
+        act(len(found))
+        found.append(clock() - begin)
+    return median(found)
+
+
+def training_flops(plan: Plan, gpus: float) -> list[dict[str, float]] | None:
+    """Of each student, per image of each stage; None where that cannot be counted here in reasonable time."""
+    if too_slow_to_try(plan, gpus):
+        return None
+    specs = [job.spec for job in plan.groups[0].jobs]
+    one_of_each = {spec.denoiser: spec for spec in specs}
+    known = {denoiser: flops_per_image(plan, spec, gpus) for denoiser, spec in one_of_each.items()}
+    return [known[spec.denoiser] for spec in specs]
+
+
+def judged(
+    judge: Judge, data: DataSet, plan: Plan, ensemble: Ensemble, logged: pd.DataFrame, images: int, speed: Speed,
+    flops: list[dict[str, float]] | None,
+) -> tuple[Report, Samples]:  # fmt: skip
+    """The report of an ensemble whose students have seen `images` each, and the samples it was judged by. logged: the
+    students' curves. flops: of each student, per image of each stage."""
+    group = plan.groups[0]
+    costs = ensemble_costs(group, ensemble.sampling, logged)
+    row, samples = sampler_row("ensemble", judge, ensemble_sampler(ensemble), range(data.classes), costs)
+    scores, k = row.scores, group.partition.k
+    held = float(logged.loc[logged["name"] == "wall_seconds", "value"].sum())
+    report = Report(
+        images=images,
+        final=images >= plan.jobs[0].spec.images,
+        students=k,
+        samples=scores.n,
+        fid=known(scores.fid),
+        kid=known(scores.kid),
+        precision=known(scores.precision),
+        recall=known(scores.recall),
+        agreement=scores.agreement,
+        latency_ms=speed.latency_ms,
+        batch_latency_ms=speed.batch_latency_ms,
+        parameters=ensemble.parameters,
+        active_parameters=_active_parameters(ensemble),
+        nfe=ensemble.nfe,
+        total_images=images * k,
+        flops=None if flops is None else sum(_flops_until(plan, each, images) for each in flops),
+        cpu_seconds=costs.cpu_seconds or 0.0,
+        gpu_seconds=held * plan.cluster.gpus_per_student,
+    )
+    return report, samples
+
+
+def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
+    """Of one student that has seen so many images."""
+    total = 0.0
+    for name, stage in plan.jobs[0].spec.stages.items():
+        total += flops[name] * min(images, stage.images)
+        images = max(0, images - stage.images)
+    return total
+
+
+def _active_parameters(ensemble: Ensemble) -> int:
+    """Of the students that one request asks, in the mean over the classes."""
+    asked = sum(len(member.conditions) * member.spec.parameters() for member in ensemble.members)
+    return round(asked / len(ensemble.labels))
+
+
+def known(value: float) -> float | None:
+    """None for what is not finite: nothing can be said of it, and JSON has no word for it."""
+    return value if math.isfinite(value) else None
+
+
+SHOWN = 8
+"""Samples of each class, and classes."""
+
+
+def picture(samples: Samples, classes: int) -> bytes:
+    """PNG of the first samples, a row per class; of points, a scatter plot of all, coloured by class."""
+    if samples.x.ndim == 2:
+        return to_png(_scatter(samples))
+    shown = [samples.x[samples.condition == c][:SHOWN] for c in range(min(classes, SHOWN))]
+    most = min(len(row) for row in shown)
+    return sheet(torch.stack([row[:most] for row in shown]))
+
+
+def _scatter(samples: Samples) -> Figure:
+    figure = Figure(figsize=(3, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(samples.x[:, 0], samples.x[:, -1], s=2, c=samples.condition, cmap="tab20", linewidths=0)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    return figure

@@ -1,0 +1,72 @@
+"""The optimizer's side of an update."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn, optim
+
+from msd_ray.objectives import Loss, Optimization
+from msd_ray.training.process_group import ProcessGroup
+from msd_ray.training.state import Tensors
+
+
+class OptimizerStep:
+    """An optimizer on some of a student's weights, with a gradient gathered over the shards of a batch."""
+
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        lr: float,
+        how: Optimization,
+        clip_value: float,
+        shards: int,
+        group: ProcessGroup,
+    ) -> None:
+        """clip_value: largest absolute value of an element of the gradient; 0: any."""
+        self.parameters, self._lr, self._shards, self._group = parameters, lr, shards, group
+        self._clip, self._clip_value = how.clip or math.inf, clip_value
+        self.optimizer = _optimizer(parameters, lr, how)
+
+    def step(self, losses: Iterable[Loss], warm: float) -> list[Tensors] | None:
+        """One step down the mean over all shards, at `warm` times the learning rate.
+
+        losses: of this process's shards, each computed when its turn comes. Returns their parts, or None where the
+        gradient is not finite and the weights were left as they are; that is the same in all processes.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = [self._add(loss) for loss in losses]
+        self._group.sum([p.grad for p in self.parameters if p.grad is not None])
+        norm = nn.utils.clip_grad_norm_(self.parameters, self._clip)
+        if not torch.isfinite(norm):
+            return None
+        if self._clip_value:
+            nn.utils.clip_grad_value_(self.parameters, self._clip_value)
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = self._lr * warm
+        self.optimizer.step()
+        return parts
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """No gradients for these weights, only through them."""
+        for p in self.parameters:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in self.parameters:
+                p.requires_grad_(True)
+
+    def _add(self, loss: Loss) -> Tensors:
+        """One shard's part of the mean's gradient."""
+        (loss.total / self._shards).backward()  # type: ignore[no-untyped-call]
+        return loss.parts
+
+
+def _optimizer(parameters: list[nn.Parameter], lr: float, how: Optimization) -> optim.Optimizer:
+    if how.optimizer == "radam":
+        return optim.RAdam(parameters, lr=lr, betas=how.betas, weight_decay=how.weight_decay)
+    make = optim.AdamW if how.optimizer == "adamw" else optim.Adam
+    return make(parameters, lr=lr, betas=how.betas, weight_decay=how.weight_decay, fused=True)

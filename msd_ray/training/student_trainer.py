@@ -1,0 +1,312 @@
+"""The trainer of one student: a generator, its fake score and discriminator, and the stages they go through."""
+
+import copy
+import re
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from msd_ray.data import Samples
+from msd_ray.diffusion import one_step
+from msd_ray.errors import TrainingError, UserError
+from msd_ray.objectives import Batch, Draft, Loss, Nets
+from msd_ray.rng import derived_seed
+from msd_ray.teachers import Answer, Teacher
+from msd_ray.training.batches import Batches
+from msd_ray.training.ema import update
+from msd_ray.training.metrics import Averages, Metric
+from msd_ray.training.optimizer import OptimizerStep
+from msd_ray.training.process_group import ALONE, ProcessGroup
+from msd_ray.training.state import State, Tensors, bytes_of, load_optimizer, tensors_of, tensors_of_optimizer
+from msd_ray.training.student_spec import Extras, StudentSpec
+
+_HEAD = "head."
+
+
+_Fake = tuple[Tensor, Batch, torch.Generator]
+"""One shard of a step of the fake score: what the generator made of the batch's noise, the batch, and its stream."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """One shard of a generator update, between the question to the teacher and the loss."""
+
+    batch: Batch
+    draft: Draft
+    answer: Answer | None
+    rng: torch.Generator
+
+
+class StudentTrainer:
+    """Trains one student. Its clock is `nimg`, the images its generator was updated on.
+
+    Every random number comes from a stream named by (seed, student, nimg, purpose, shard), so a trainer restored from
+    a checkpoint goes on exactly as the one that wrote it. Several processes can train the student together: each is
+    made alike but for its `group`, computes some of the shards of every batch, and holds the same state as the others.
+    """
+
+    def __init__(
+        self,
+        spec: StudentSpec,
+        teacher: Teacher,
+        initial: Tensors | None = None,
+        real: Samples | None = None,
+        device: torch.device | str = "cpu",
+        extras: Extras | None = None,
+        group: ProcessGroup = ALONE,
+    ) -> None:
+        """initial: the weights that generator and fake score start from (fresh ones if None). real: real samples of
+        the student's classes, where an objective needs them. Raises UserError where some process of the group would
+        have no shard."""
+        if group.world > spec.shards:
+            raise UserError(
+                f"student {spec.index}: {group.world} workers cannot share batches of {spec.shards} shards; "
+                f"take at most {spec.shards} workers"
+            )
+        self.spec, self.teacher, self.device, self.group = spec, teacher, torch.device(device), group
+        extras = extras or Extras()
+        self.nimg = 0
+        self.metrics: list[Metric] = []
+        torch.manual_seed(derived_seed(spec.seed, spec.index, "initial weights"))
+        generator = spec.denoiser.build(spec.training.precision).to(self.device).eval()
+        if initial is not None:
+            generator.load_state_dict(initial)
+        self.ema = copy.deepcopy(generator).requires_grad_(False)
+        fake = copy.deepcopy(generator)
+        if extras.fake is not None:
+            fake.load_state_dict(extras.fake)
+        self.nets = Nets(generator, fake, encoder=extras.encoder)
+        self._heads: dict[str, nn.Module] = {}
+        self._batches, self._shards = Batches(spec, real, extras.pairs, self.device), group.mine(spec.shards)
+        self._averages = Averages()
+        self._stage = ""
+        self._skipped = 0
+
+    @property
+    def done(self) -> bool:
+        return self.nimg >= self.spec.images
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage that trained the last image; empty before the first."""
+        return self._stage
+
+    @property
+    def makes_samples(self) -> bool:
+        """Whether the present stage makes a one-step generator, rather than a denoiser."""
+        return self._stage != "" and self._objective.needs.makes == "generator"
+
+    def advance(self, images: int, hurried: Callable[[], bool] = lambda: False) -> list[Metric]:
+        """Trains on at least `images` more images, or to the end, or until `hurried()`; returns what it logged.
+
+        An update whose gradient is not finite is left out, counted and logged as `skipped`; raises TrainingError after
+        too many in a row. All processes of a group call this with the same images; once one of them is hurried, all
+        stop. What they log is the same, means over all shards and CPU seconds of all processes, but for each one's own
+        wall seconds.
+        """
+        begin, logged = self.nimg, len(self.metrics)
+        wall, cpu = time.perf_counter(), time.process_time()
+        while not self.done and self.nimg < begin + images and not self.group.total(hurried(), self.device):
+            self._step()
+            if self.nimg % self.spec.training.log_every < self._config.batch or self.done:
+                self.metrics += self._averages.take(self._stage, self.nimg, self.group)
+        cpu_seconds = self.group.total(time.process_time() - cpu, self.device)
+        for name, seconds in [("wall_seconds", time.perf_counter() - wall), ("cpu_seconds", cpu_seconds)]:
+            self.metrics.append(Metric(self._stage, self.nimg, name, seconds))
+        return self.metrics[logged:]
+
+    def take_metrics(self) -> list[Metric]:
+        """What was logged since the last call; the trainer forgets it."""
+        taken, self.metrics = self.metrics, []
+        return taken
+
+    def bytes(self) -> int:
+        """The memory that it holds on its device: weights, gradients, optimizers, and the data that it draws from."""
+        nets, descents = self.nets, [self._generator_descent, self._fake_descent] if self._stage else []
+        modules = [nets.generator, nets.fake, self.ema, nets.target, nets.encoder, *self._heads.values()]
+        weights = [t for m in modules if m for t in (*m.parameters(), *m.buffers())]
+        optimizers = [t for d in descents if d for t in tensors_of_optimizer(d.optimizer).values()]
+        gradients = [t.grad for t in weights if t.grad is not None]
+        return bytes_of([*weights, *gradients, *optimizers, *nets.memory.values(), *self._batches.tensors])
+
+    def drop_gradients(self) -> None:
+        """Frees memory that the next update fills anew."""
+        for module in (self.nets.generator, self.nets.fake, *self._heads.values()):
+            module.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> State:
+        """The same in each process of a group, but for the wall seconds among the metrics."""
+        parts = {
+            "generator": tensors_of(self.nets.generator),
+            "ema": tensors_of(self.ema),
+            "fake": tensors_of(self.nets.fake),
+        }
+        if self._stage:
+            parts["generator_optimizer"] = tensors_of_optimizer(self._generator_descent.optimizer)
+            if self._fake_descent:
+                parts["fake_optimizer"] = tensors_of_optimizer(self._fake_descent.optimizer)
+        if self.nets.memory:
+            parts["memory"] = dict(self.nets.memory)
+        if self.nets.target:
+            parts["target"] = tensors_of(self.nets.target)
+        parts |= {f"{_HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
+        rows = [[m.stage, m.nimg, m.name, m.value] for m in self.metrics]
+        meta = {"nimg": self.nimg, "stage": self._stage, "skipped": self._skipped, "metrics": rows}
+        return State(parts, meta)
+
+    def load_state_dict(self, state: State) -> None:
+        self.nimg, self._skipped = state.meta["nimg"], state.meta["skipped"]
+        self.metrics = [Metric(*row) for row in state.meta["metrics"]]
+        self._stage, self._heads = "", {}
+        for part, tensors in state.parts.items():
+            if part.startswith(_HEAD) and (head := self._head(part.removeprefix(_HEAD))):
+                head.load_state_dict(tensors)
+        if state.meta["stage"]:
+            self._enter(state.meta["stage"])
+            load_optimizer(self._generator_descent.optimizer, state.parts["generator_optimizer"])
+            if self._fake_descent:
+                load_optimizer(self._fake_descent.optimizer, state.parts["fake_optimizer"])
+            self.nets.memory.update({k: v.clone().to(self.device) for k, v in state.parts.get("memory", {}).items()})
+        nets = self.nets
+        for name, module in [
+            ("generator", nets.generator),
+            ("ema", self.ema),
+            ("fake", nets.fake),
+            ("target", nets.target),
+        ]:
+            if module:
+                module.load_state_dict(state.parts[name])
+
+    def _enter(self, stage: str) -> None:
+        """Begins a stage: its objective, a discriminator and a target if it needs them, fresh optimizers."""
+        self._stage, self._config = stage, self.spec.stages[stage]
+        self._objective = self.spec.objective(stage)
+        needs = self._objective.needs
+        self._optimization = self._config.optimization(needs.optimization)
+        memory = {name: torch.ones(shape, device=self.device) for name, shape in needs.memory.items()}
+        target = None if needs.target_decay is None else copy.deepcopy(self.nets.generator).requires_grad_(False)
+        self.nets = replace(self.nets, head=self._head(self._config.objective), memory=memory, target=target)
+        frozen = re.compile("|".join(needs.frozen) or "(?!)")
+        for name, p in self.nets.generator.named_parameters():
+            p.requires_grad_(not frozen.search(name))
+        generator = [p for p in self.nets.generator.parameters() if p.requires_grad]
+        fake = list(self.nets.fake.parameters()) if needs.fake else []
+        if self.nets.head is not None:
+            fake += self.nets.head.parameters()
+        how, shards = self._optimization, self.spec.shards
+        self._generator_descent = OptimizerStep(generator, self._config.generator_lr, how, 0.0, shards, self.group)
+        self._fake_descent = (
+            OptimizerStep(fake, self._config.fake_lr, how, how.fake_clip_value, shards, self.group) if fake else None
+        )
+
+    def _head(self, objective: str) -> nn.Module | None:
+        """The discriminator of an objective; kept through stages that do not use it."""
+        if objective not in self._heads:
+            stage = next(name for name, config in self.spec.stages.items() if config.objective == objective)
+            make = self.spec.objective(stage).needs.head
+            if make is None:
+                return None
+            torch.manual_seed(derived_seed(self.spec.seed, self.spec.index, "head"))
+            self._heads[objective] = make(self.nets).to(self.device)
+        return self._heads[objective]
+
+    def _step(self) -> None:
+        """One generator update and the fake score's updates that go with it."""
+        stage, begin = self.spec.stage_at(self.nimg)
+        if stage != self._stage:
+            self._leave()
+            self._enter(stage)
+        seen = self.nimg - begin
+        self._warm = min(1.0, (seen + self._config.batch) / max(self._config.warmup, 1))
+        rests = seen < self._optimization.fake_first
+        self._count(self._train_fake(seen) if rests else self._train_both(seen))
+        self.nimg += self._config.batch
+        if not rests:
+            self._average()
+
+    def _average(self) -> None:
+        nets, decay = self.nets, self._objective.needs.target_decay
+        update(self.ema, nets.generator, self.spec.training.ema.decay(self.nimg, self._config.batch))
+        if nets.target and decay is not None:
+            update(nets.target, nets.generator, decay)
+
+    def _train_both(self, seen: int) -> bool:
+        """The teacher is asked before the fake score trains and read after: G does not change in between."""
+        begun = [self._begin(shard, seen) for shard in self._shards]
+        finite = self._train_fake(seen)
+        if follow_up := self._objective.needs.follow_up:
+            begun = [self._ask_again(b, follow_up) for b in begun]
+        with self._fake_descent.frozen() if self._fake_descent else nullcontext():
+            return self._descend(self._generator_descent, map(self._generator_loss, begun)) and finite
+
+    def _begin(self, shard: int, seen: int) -> _Begun:
+        batch, rng = self._draw("generator", shard, seen)
+        draft = self._objective.draft(self.nets, batch, rng)
+        asks = self._objective.needs.teacher != "none"
+        return _Begun(batch, draft, self._ask(draft) if asks else None, rng)
+
+    def _ask(self, draft: Draft) -> Answer:
+        return self.teacher.submit(draft.x_t, draft.sigma, draft.condition)
+
+    def _ask_again(self, begun: _Begun, follow_up: Callable[[Draft, Tensor], Draft]) -> _Begun:
+        assert begun.answer
+        draft = follow_up(begun.draft, begun.answer.result())
+        return replace(begun, draft=draft, answer=self._ask(draft))
+
+    def _generator_loss(self, begun: _Begun) -> Loss:
+        teacher_x0 = begun.answer.result() if begun.answer else None
+        return self._objective.generator_loss(self.nets, begun.draft, begun.batch, teacher_x0, begun.rng)
+
+    def _train_fake(self, seen: int) -> bool:
+        """The steps of fake score and discriminator, where there are any; whether all gradients were finite."""
+        if self._fake_descent is None or not self._optimization.fake_steps:
+            return True
+        finite = True
+        for fakes in zip(*(self._fakes(shard, seen) for shard in self._shards), strict=True):
+            losses = (self._objective.fake_loss(self.nets, *fake) for fake in fakes)
+            finite &= self._descend(self._fake_descent, losses)
+        return finite
+
+    def _fakes(self, shard: int, seen: int) -> list[_Fake]:
+        """One shard of each step's batch. The generator rests meanwhile, so one pass makes the samples of all steps: in
+        small batches most of a pass is overhead."""
+        drawn = [self._draw(f"fake {i}", shard, seen) for i in range(self._optimization.fake_steps)]
+        z, condition = (torch.cat([getattr(batch, name) for batch, _ in drawn]) for name in ("z", "condition"))
+        with torch.no_grad():
+            x = one_step(self.nets.generator, z, condition, self._objective.noise.sigma_init)
+        return [(made, *pair) for made, pair in zip(x.chunk(len(drawn)), drawn, strict=True)]
+
+    def _leave(self) -> None:
+        """Ends a stage, if there was one; after one that makes a denoiser the fake score starts from that."""
+        self.metrics += self._averages.take(self._stage, self.nimg, self.group)
+        if self._stage and self._objective.needs.makes == "denoiser":
+            self.nets.fake.load_state_dict(self.nets.generator.state_dict())
+
+    def _descend(self, descent: OptimizerStep, losses: Iterable[Loss]) -> bool:
+        """One step, unless its gradient is not finite; whether it was."""
+        parts = descent.step(losses, self._warm)
+        for part in parts or []:
+            self._averages.add(part)
+        return parts is not None
+
+    def _count(self, finite: bool) -> None:
+        """Keeps count of updates in a row that were left out; raises TrainingError where there are too many."""
+        if finite:
+            self._skipped = 0
+            return
+        self._skipped += 1
+        self.metrics.append(Metric(self._stage, self.nimg, "skipped", 1.0))
+        if self._skipped > self.spec.training.max_skipped:
+            raise TrainingError(
+                f"student {self.spec.index}: the gradient was not finite {self._skipped} times in a row, "
+                f"at {self.nimg} images in stage {self._stage}; lower the learning rates of this stage"
+            )
+
+    def _draw(self, purpose: str, shard: int, seen: int) -> tuple[Batch, torch.Generator]:
+        """One shard of a batch, and the stream that it came from."""
+        rng, n = self._batches.stream(self.nimg, purpose, shard), self._config.batch
+        return self._batches.draw(n // self.spec.shards, self._objective.needs, seen // n, seen, rng), rng

@@ -1,0 +1,122 @@
+"""Training a teacher from scratch, for data small enough that none has to be brought along."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from torch import optim
+
+from msd_ray.data import Samples
+from msd_ray.diffusion import Noise, edm_loss
+from msd_ray.errors import TrainingError
+from msd_ray.networks import DenoiserSpec
+from msd_ray.ranges import Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Spread, Threads, within
+from msd_ray.rng import derived_seed, stream
+from msd_ray.training.ema import EMAConfig, update
+from msd_ray.training.metrics import Averages, Metric
+from msd_ray.training.state import State, bytes_of, load_optimizer, tensors_of, tensors_of_optimizer
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """EDM training (arXiv 2206.00364, table 1): images, batch, lr and warmup (in images) of Adam, P_mean and P_std of
+    the noise. steps: of the Heun sampler that the teacher is judged with. threads: torch threads on a CPU."""
+
+    seed: Seed = 0
+    images: Images = 200_000
+    batch: Count = 128
+    lr: Rate = 1e-3
+    warmup: ImagesOrNone = 10_000
+    p_mean: LogSigma = -1.2
+    p_std: Spread = 1.2
+    ema: EMAConfig = field(default_factory=lambda: EMAConfig(halflife=20_000))
+    steps: Annotated[int, within(ge=1, le=10_000)] = 18
+    threads: Threads = 1
+
+
+class TeacherTrainer:
+    """Trains a teacher; the learning rate decays to zero as a cosine. The result is `ema`."""
+
+    def __init__(
+        self, config: TeacherConfig, spec: DenoiserSpec, noise: Noise, data: Samples, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, self.noise, self.device = config, noise, torch.device(device)
+        self.data = Samples(data.x.to(self.device), data.condition.to(self.device))
+        torch.manual_seed(derived_seed(config.seed, "teacher weights"))
+        self.denoiser = spec.build().to(self.device)
+        self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
+        self.optimizer = optim.Adam(self.denoiser.parameters(), lr=config.lr, fused=True)
+        self.nimg = 0
+        self.wall_seconds = self.cpu_seconds = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.nimg >= self.config.images
+
+    def advance(self, images: int, hurried: Callable[[], bool] = lambda: False) -> list[Metric]:
+        """Trains on at least `images` more images, or to the end, or until `hurried()`; returns the mean loss.
+
+        Raises TrainingError where the loss is no longer finite.
+        """
+        averages, end = Averages(), self.nimg + images
+        wall, cpu = time.perf_counter(), time.process_time()
+        while not self.done and self.nimg < end and not hurried():
+            averages.add({"edm": self._step()})
+        self.wall_seconds += time.perf_counter() - wall
+        self.cpu_seconds += time.process_time() - cpu
+        return averages.take("teacher", self.nimg)
+
+    def bytes(self) -> int:
+        """The memory that it holds on its device."""
+        weights = [*self.denoiser.parameters(), *self.denoiser.buffers(), *self.ema.parameters(), *self.ema.buffers()]
+        gradients = [w.grad for w in weights if w.grad is not None]
+        optimizer = tensors_of_optimizer(self.optimizer).values()
+        return bytes_of([*weights, *gradients, *optimizer, self.data.x, self.data.condition])
+
+    def state_dict(self) -> State:
+        parts = {
+            "denoiser": tensors_of(self.denoiser),
+            "ema": tensors_of(self.ema),
+            "optimizer": tensors_of_optimizer(self.optimizer),
+        }
+        return State(parts, {"nimg": self.nimg, "wall_seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds})
+
+    def load_state_dict(self, state: State) -> None:
+        self.nimg = state.meta["nimg"]
+        self.wall_seconds, self.cpu_seconds = state.meta["wall_seconds"], state.meta["cpu_seconds"]
+        self.denoiser.load_state_dict(state.parts["denoiser"])
+        self.ema.load_state_dict(state.parts["ema"])
+        load_optimizer(self.optimizer, state.parts["optimizer"])
+
+    def _step(self) -> torch.Tensor:
+        c = self.config
+        rng = stream(c.seed, "teacher", self.nimg, device=self.device)
+        torch.manual_seed(derived_seed(c.seed, "dropout", self.nimg))
+        chosen = torch.randint(len(self.data), (c.batch,), generator=rng, device=self.device)
+        loss = edm_loss(
+            self.denoiser,
+            self.data.x[chosen],
+            self.data.condition[chosen],
+            rng,
+            sigma_data=self.noise.sigma_data,
+            p_mean=c.p_mean,
+            p_std=c.p_std,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self.optimizer.param_groups:
+            group["lr"] = c.lr * self._schedule()
+        self.optimizer.step()
+        if not torch.isfinite(loss):
+            raise TrainingError(f"the teacher's loss is not finite at {self.nimg} images; lower teacher.lr")
+        self.nimg += c.batch
+        update(self.ema, self.denoiser, c.ema.decay(self.nimg, c.batch))
+        return loss.detach()
+
+    def _schedule(self) -> float:
+        """Linear warm-up, then a cosine to zero at the last image."""
+        warm = min(1.0, (self.nimg + self.config.batch) / max(self.config.warmup, 1))
+        return warm * 0.5 * float(1 + torch.cos(torch.tensor(torch.pi * self.nimg / self.config.images)))

@@ -1,0 +1,90 @@
+"""Where students start: at the teacher's weights, or at those of another run's students."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from msd_ray.diffusion import Noise
+from msd_ray.ensemble import Member, save_ensemble
+from msd_ray.errors import UserError
+from msd_ray.runs.init_weights import check_init, starting_weights
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.teacher_cache import keep_teacher
+from msd_ray.storage import Store
+from msd_ray.training.state import State, Tensors, tensors_of
+
+TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
+
+
+def equal(a: Tensors | None, b: Tensors | None) -> bool:
+    assert a is not None
+    assert b is not None
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> tuple[Store, Tensors]:
+    plan, store = RunContext.of(TINY, [], None).plan, Store(str(tmp_path / "teacher"))
+    weights = tensors_of(plan.teacher.build())
+    keep_teacher(store, plan.teacher, State({"ema": weights}, {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}))
+    return store, weights
+
+
+@pytest.fixture
+def ensemble(tmp_path: Path) -> tuple[str, list[Tensors]]:
+    """Of two students with random weights, which own conditions 0, 1 and 2, 3."""
+    plan = RunContext.of(TINY, ["partition.kind=sequential"], None).plan
+    members = [
+        Member(i, job.spec.conditions, job.spec.denoiser, Noise().sigma_init, 0, tensors_of(job.spec.denoiser.build()))
+        for i, job in enumerate(plan.jobs)
+    ]
+    save_ensemble(Store(str(tmp_path / "e")), plan.recipe.to_json(), plan.groups[0].partition, plan.labels, members)
+    return str(tmp_path / "e"), [dict(m.weights) for m in members]
+
+
+def test_a_student_of_the_teachers_shape_starts_as_the_teacher(teacher: tuple[Store, Tensors]) -> None:
+    store, weights = teacher
+    spec = RunContext.of(TINY, [], None).plan.jobs[0].spec
+    generator, fake = starting_weights(spec, store, "")
+    assert equal(generator, weights)
+    assert equal(fake, weights)
+
+
+def test_a_smaller_student_starts_fresh(teacher: tuple[Store, Tensors]) -> None:
+    spec = RunContext.of(TINY, ["student.channel_factor=0.5"], None).plan.jobs[0].spec
+    assert starting_weights(spec, teacher[0], "") == (None, None)
+
+
+def test_a_generator_that_is_the_identity_at_sigma_min_starts_as_the_teacher_too(
+    teacher: tuple[Store, Tensors],
+) -> None:
+    plan = RunContext.of(TINY, ["stages={c: {objective: consistency, images: 160, batch: 16}}"], None).plan
+    assert plan.student.sigma_min == plan.recipe.noise.sigma_min
+    assert equal(starting_weights(plan.jobs[0].spec, teacher[0], "")[0], teacher[1])
+
+
+def test_init_gives_each_student_the_one_that_owns_most_of_its_conditions(
+    teacher: tuple[Store, Tensors], ensemble: tuple[str, list[Tensors]]
+) -> None:
+    uri, members = ensemble
+    one = RunContext.of(TINY, ["partition.k=1", f"init={uri}"], None).plan
+    four = RunContext.of(TINY, ["partition.k=4", f"init={uri}"], None).plan
+    check_init(one)
+    check_init(four)
+    starts = [starting_weights(job.spec, teacher[0], uri) for job in [*one.jobs, *four.jobs]]
+    for (generator, fake), owner in zip(starts, [0, 0, 0, 1, 1], strict=True):
+        assert equal(generator, members[owner])
+        assert equal(fake, teacher[1])
+
+
+def test_an_init_that_does_not_fit_is_refused_in_one_line(ensemble: tuple[str, list[Tensors]], tmp_path: Path) -> None:
+    for override, message in [
+        ("student.channel_factor=0.5", "another shape"),
+        ("data.classes=5", "other conditions"),
+        (f"init={tmp_path}/nowhere", "no ensemble at"),
+    ]:
+        plan = RunContext.of(TINY, [f"init={ensemble[0]}", override], None).plan
+        with pytest.raises(UserError, match=message) as refused:
+            check_init(plan)
+        assert "\n" not in str(refused.value)

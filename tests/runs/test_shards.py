@@ -1,0 +1,206 @@
+"""Evaluation as pieces of work: whoever does them, and whoever dies meanwhile, the figures are the same. No Ray."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msd_ray.errors import TrainingError
+from msd_ray.evaluation import Row, remarks
+from msd_ray.runs import run_results, shards
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.shards import Complete, EvaluationPiece, Shard, here
+from msd_ray.training.checkpoints import Checkpoints
+
+from .finished import finished
+
+ONE_STEP = ["stages={dm: {objective: dm, images: 160, batch: 16}}", "partition.kind=sequential"]
+SMALL = [*ONE_STEP, "evaluation.samples=200", "evaluation.batch=16", "teacher.steps=3"]
+FEW = [*ONE_STEP, "partition.k=4", "evaluation.neighbours=2"]
+Fresh = Callable[[str], Path]
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fresh:
+    """fresh(name) makes an empty cache and returns its path."""
+
+    def make(name: str) -> Path:
+        monkeypatch.setenv("MSD_RAY_CACHE", str(tmp_path / name))
+        return tmp_path / name
+
+    return make
+
+
+def table(context: RunContext, complete: Complete) -> list[Row]:
+    return run_results.measured_rows(RunContext.of_run(context.store, []), complete, lambda _: None)
+
+
+def scores(rows: list[Row]) -> dict[str, Any]:
+    return {row.name: row.scores for row in rows}
+
+
+@pytest.fixture
+def one_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SAVED", 0.0)
+
+
+class Mortal:
+    """Two processes that take pieces at random and die at random, some before they have kept what they did."""
+
+    def __init__(self, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rng, self.deaths = random.Random(seed), 0
+        save = Checkpoints.save
+
+        def perhaps(checkpoints: Checkpoints, state: Any) -> None:
+            if self.rng.random() < 0.1:
+                raise OSError("killed")
+            save(checkpoints, state)
+
+        monkeypatch.setattr(Checkpoints, "save", perhaps)
+
+    def __call__(self, pieces: list[EvaluationPiece]) -> None:
+        opened: dict[int, Any] = {}
+        left = set(range(len(pieces)))
+        while left:
+            piece = self.rng.choice(sorted(left))
+            try:
+                opened.setdefault(piece, pieces[piece].open()).advance(lambda: False)
+                if self.rng.random() < 0.1:
+                    raise OSError("killed after it saved")
+            except OSError:
+                opened.pop(piece, None)
+                self.deaths += 1
+                continue
+            if opened[piece].nimg == pieces[piece].images:
+                left.remove(piece)
+
+
+@pytest.mark.usefixtures("one_batch_at_a_time")
+def test_the_figures_do_not_depend_on_who_measures_and_who_dies(
+    tmp_path: Path, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = finished(tmp_path / "run", SMALL)
+    fresh("undisturbed")
+    undisturbed = scores(table(context, here))
+    for seed in range(2):
+        fresh(f"killed-{seed}")
+        with monkeypatch.context() as patch:
+            mortal = Mortal(seed, patch)
+            assert scores(table(context, mortal)) == undisturbed
+        assert mortal.deaths > 5
+
+
+@pytest.mark.usefixtures("one_batch_at_a_time")
+def test_a_command_that_is_killed_goes_on_where_it_stopped(
+    tmp_path: Path, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, done = finished(tmp_path / "run", SMALL), list[int]()
+    fresh("undisturbed")
+    undisturbed = scores(table(context, here))
+    cache = fresh("killed")
+
+    def counted(measuring: Any) -> Any:
+        done.append(1)
+        if len(done) == 45:  # in the middle of the teacher's samples
+            raise KeyboardInterrupt
+        return batch(measuring)
+
+    batch = shards.OpenShard._next_batch
+    monkeypatch.setattr(shards.OpenShard, "_next_batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        table(context, here)
+    assert [path for path in cache.iterdir() if path.name.startswith("samples-")]
+    assert scores(table(context, here)) == undisturbed
+    real, generated = 2 * (16 + 4), 13 + 2 * 7  # all classes and each student's; teacher and two parts
+    assert len(done) == real + generated + 1  # nothing was measured twice
+    assert not [path for path in cache.iterdir() if path.name.startswith("samples-")]
+
+
+def nobody(pieces: list[EvaluationPiece]) -> None:
+    raise AssertionError(f"measured again: {pieces}")
+
+
+def test_rows_are_measured_once_and_shared_by_runs_of_one_teacher(tmp_path: Path, fresh: Fresh) -> None:
+    fresh("cache")
+    first = finished(tmp_path / "first", SMALL)
+    rows = table(first, here)
+    assert table(first, nobody) == rows
+    asked: list[str] = []
+
+    def heard(pieces: list[EvaluationPiece]) -> None:
+        asked.extend(piece.row for piece in pieces)
+        here(pieces)
+
+    second = finished(tmp_path / "second", [*SMALL, "partition.k=4"])
+    again = table(second, heard)
+    assert again[:2] == rows[:2]  # held-out data and the teacher
+    assert not {"teacher", "real, held out"} & set(asked)
+    assert {"real samples", "ensemble"} <= set(asked)
+    table(finished(tmp_path / "third", [*SMALL, "evaluation.samples=100"]), heard)
+    assert "teacher" in asked
+
+
+def test_a_damaged_shard_is_measured_again(tmp_path: Path, fresh: Fresh) -> None:
+    context, cache = finished(tmp_path / "run", SMALL), fresh("cache")
+    undisturbed = scores(table(context, here))
+    for path in cache.glob("real-*/*/*/measured.safetensors"):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    for path in cache.glob("row-*/manifest.json"):
+        path.write_bytes(path.read_bytes()[:-20])
+
+    assert scores(table(context, here)) == undisturbed
+    for path in cache.glob("row-*/manifest.json"):
+        path.write_bytes(path.read_bytes()[:-20])
+
+    def losing(pieces: list[EvaluationPiece]) -> None:
+        """A node whose cache is its own."""
+        here([piece for piece in pieces if not isinstance(piece, Shard)])
+
+    with pytest.raises(TrainingError, match="that all nodes share"):
+        table(context, losing)
+
+
+def test_a_hurried_piece_measures_nothing_and_keeps_what_it_had(tmp_path: Path, fresh: Fresh) -> None:
+    fresh("cache")
+    context, seen = finished(tmp_path / "run", SMALL), list[int]()
+
+    def hurried(pieces: list[EvaluationPiece]) -> None:
+        for piece in pieces:
+            if isinstance(piece, Shard):
+                opened = piece.open()
+                opened.advance(lambda: True)
+                seen.append(opened.nimg)
+        here(pieces)
+
+    table(context, hurried)
+    assert set(seen) == {0}
+
+
+def test_too_few_samples_are_said_to_be_too_few(tmp_path: Path, fresh: Fresh) -> None:
+    fresh("cache")
+    context = finished(tmp_path / "run", [*FEW, "evaluation.samples=4"])
+    rows = table(context, here)
+    said = remarks(rows)
+    assert said[0].startswith("student 0 (class ring 0): FID and KID need 2 samples on each side, here 1; precision")
+    assert len(said) == 4
+    fewer = finished(tmp_path / "fewer", [*FEW, "evaluation.samples=3"])
+    assert "student 3 (class ring 3): none of the 3 samples is of its classes" in remarks(table(fewer, here))
+
+
+def test_a_process_that_measures_takes_what_the_recipe_says(tmp_path: Path, fresh: Fresh) -> None:
+    fresh("cache")
+    seen: list[tuple[float, float]] = []
+
+    def complete(pieces: list[EvaluationPiece]) -> None:
+        seen.extend((p.basis.cluster.cpus_per_student, p.basis.cluster.gpus_per_student) for p in pieces)
+        here(pieces)
+
+    table(finished(tmp_path / "run", [*SMALL, "cluster.cpus_per_student=0.3"]), complete)
+    assert set(seen) == {(1.0, 0.0)}
+    seen.clear()
+    table(finished(tmp_path / "other", [*SMALL, "evaluation.cpus=0.5", "evaluation.samples=64"]), complete)
+    assert set(seen) == {(0.5, 0.0)}

@@ -1,0 +1,40 @@
+"""What ensembles whose students differ in size cost."""
+
+from pathlib import Path
+
+import torch
+
+from msd_ray.ensemble import ONE_STEP, Ensemble, Member, save_ensemble
+from msd_ray.networks import DenoiserSpec, MLPConfig
+from msd_ray.partition import PartitionConfig, fit
+from msd_ray.runs.run_context import RunContext
+from msd_ray.storage import Store
+from msd_ray.sweep.trial_evaluation import _active_parameters, training_flops
+
+from .cases import RECIPE
+
+
+def flops(*overrides: str) -> list[dict[str, float]]:
+    found = training_flops(RunContext.of(RECIPE, ["partition.kind=sequential", *overrides], None).plan, 0.0)
+    assert found
+    return found
+
+
+def test_each_student_is_counted_by_its_own_size() -> None:
+    narrow, wide = flops("students.0.channel_factor=0.5")
+    assert set(narrow) == set(wide) == {"dm", "adm"}
+    assert all(narrow[stage] < wide[stage] for stage in narrow)
+    assert flops("student.channel_factor=0.5") == [narrow, narrow]
+    assert flops() == [wide, wide]
+
+
+def test_active_parameters_are_the_mean_over_the_classes(tmp_path: Path) -> None:
+    partition, members = fit(PartitionConfig(2, "sequential"), 3), []
+    for i, width in enumerate((8, 16)):
+        spec = DenoiserSpec(MLPConfig(width=width, blocks=2), (2,), 3)
+        weights = {name: torch.zeros_like(value) for name, value in spec.build().state_dict().items()}
+        members.append(Member(i, partition.conditions_of(i), spec, 80.0, 64, weights))
+    save_ensemble(Store(str(tmp_path)), {"name": "mixed"}, partition, ["a", "b", "c"], members, ONE_STEP)
+    sizes = [member.spec.parameters() for member in members for _ in member.conditions]
+    assert len(sizes) == 3 and sizes[0] != sizes[2]
+    assert _active_parameters(Ensemble.load(str(tmp_path))) == round(sum(sizes) / 3)

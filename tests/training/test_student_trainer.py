@@ -1,0 +1,660 @@
+import copy
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, optim
+
+from msd_ray.data import Samples
+from msd_ray.diffusion import Noise, one_step
+from msd_ray.errors import TrainingError
+from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
+from msd_ray.objectives import OBJECTIVES, Needs, Pairs
+from msd_ray.objectives.gdd import INNATE
+from msd_ray.ranges import in_range
+from msd_ray.teachers import Answer
+from msd_ray.training.batches import Batches
+from msd_ray.training.config import StageConfig, TrainingConfig
+from msd_ray.training.ema import EMAConfig
+from msd_ray.training.state import load_optimizer, tensors_of_optimizer
+from msd_ray.training.student_spec import Extras
+from msd_ray.training.student_trainer import StudentTrainer
+
+from .cases import (
+    ADM,
+    BATCH,
+    CONDITIONS,
+    DM,
+    REAL,
+    SPEC,
+    Spy,
+    SpyAnswer,
+    assert_same,
+    original,
+    pairs_of,
+    parts,
+    staged,
+    trained,
+    trainer,
+)
+
+
+def differ(a: StudentTrainer, b: StudentTrainer) -> bool:
+    return not torch.equal(parts(a)["generator"]["network.first.weight"], parts(b)["generator"]["network.first.weight"])
+
+
+def resumed(t: StudentTrainer) -> StudentTrainer:
+    """A new trainer from the state, in a process whose random state is another one."""
+    state = copy.deepcopy(t.state_dict())
+    torch.manual_seed(t.nimg + 100)
+    fresh = trainer(t.spec)
+    torch.randn(t.nimg + 1)
+    fresh.load_state_dict(state)
+    return fresh
+
+
+# A student's future depends on (recipe, seed, student, nimg) alone.
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [[8] * 8, [16, 16, 8, 24], [40, 24], [39, 1, 24], [48, 16], [1, 1, 1, 64], [64, 64]],
+    ids=lambda cuts: "-".join(map(str, cuts)),
+)
+@pytest.mark.parametrize("restart", [True, False], ids=["resumed", "kept"])
+def test_the_result_is_the_same_bit_for_bit_however_training_is_cut(cuts: list[int], restart: bool) -> None:
+    whole, t = trained(), trainer()
+    for images in cuts:
+        t.advance(images)
+        t = resumed(t) if restart else t
+    assert t.done
+    assert_same(t, whole)
+
+
+def test_the_cut_at_the_border_of_two_stages_is_the_old_stages_state() -> None:
+    t = trainer()
+    t.advance(40)
+    state = t.state_dict()
+    assert (state.meta["nimg"], state.meta["stage"], t.stage) == (40, "dm", "dm")
+    assert "head.adm" not in state.parts
+    t.advance(1)
+    assert t.stage == "adm"
+    assert "head.adm" in t.state_dict().parts
+
+
+def test_a_state_from_before_the_first_image_can_be_resumed() -> None:
+    t = resumed(trainer())
+    assert t.stage == ""
+    t.advance(SPEC.images)
+    assert_same(t, trained())
+
+
+def test_the_discriminator_outlives_a_stage_that_does_not_use_it() -> None:
+    short = {"images": 16}
+    stages = {"a": replace(ADM, **short), "b": replace(DM, **short), "c": replace(ADM, **short)}
+    spec = replace(SPEC, stages=stages)
+    t = trainer(spec)
+    while not t.done:
+        t.advance(8)
+        t = resumed(t)
+    assert_same(t, trained(spec))
+
+
+SEQUENCES = [
+    *([name] for name in OBJECTIVES),
+    ["tsm", "dm", "adm"],
+    ["sid", "sida"],
+    ["o2mkd", "f-distill", "adm", "f-distill"],
+    ["gdd", "consistency", "dmd"],
+]
+
+
+@pytest.mark.parametrize("objectives", SEQUENCES, ids="-".join)
+@pytest.mark.parametrize("segment", [8, 20])
+def test_so_it_is_for_every_objective_and_through_their_stages(objectives: list[str], segment: int) -> None:
+    spec = staged(objectives)
+    whole, t = trained(spec), trainer(spec)
+    while not t.done:
+        t.advance(segment)
+        t = resumed(t)
+    assert_same(t, whole)
+    assert all(torch.isfinite(value).all() for values in parts(t).values() for value in values.values())
+    needs = [spec.objective(stage).needs for stage in spec.stages]
+    assert {part for part in parts(t) if part.startswith("head.")} == {
+        f"head.{name}" for name, n in zip(objectives, needs, strict=True) if n.head
+    }
+    assert ("memory" in parts(t)) == bool(needs[-1].memory)
+    assert ("fake_optimizer" in parts(t)) == bool(needs[-1].fake or needs[-1].head)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_trains_the_generator_and_what_it_needs_beside_it(name: str) -> None:
+    t = trainer(staged([name]))
+    before = copy.deepcopy(parts(t))
+    t.advance(24)
+    needs = t.spec.objective(f"0-{name}").needs
+    for part, trains in [("generator", True), ("ema", True), ("fake", needs.fake)]:
+        moved = [not torch.equal(before[part][key], value) for key, value in parts(t)[part].items()]
+        assert any(moved) == trains
+    assert t.makes_samples == (needs.makes == "generator")
+
+
+def test_a_memory_is_kept_within_its_stage_and_begins_anew_in_the_next() -> None:
+    t = trainer(staged(["f-distill", "f-distill"]))
+    t.advance(24)
+    first = parts(t)["memory"]["ratio"].clone()
+    assert not torch.equal(first, torch.ones(10))
+    assert torch.equal(resumed(t).nets.memory["ratio"], first)
+    t._enter("1-f-distill")
+    assert torch.equal(t.nets.memory["ratio"], torch.ones(10))
+
+
+def test_after_a_stage_that_makes_a_denoiser_the_fake_score_begins_as_the_generator() -> None:
+    for first, expected in [("tsm", True), ("o2mkd", True), ("consistency", False)]:
+        t = trainer(staged([first, "dm"], fake_steps=0))
+        t.advance(24)
+        generator, fake = copy.deepcopy(parts(t)["generator"]), copy.deepcopy(parts(t)["fake"])
+        t = resumed(t)
+        t.advance(8)
+        begins = generator if expected else fake
+        assert all(torch.equal(begins[name], value) for name, value in parts(t)["fake"].items())
+        assert any(not torch.equal(generator[name], fake[name]) for name in fake)
+
+
+def test_the_fake_score_can_begin_from_weights_of_its_own() -> None:
+    generator, fake = original().state_dict(), SPEC.denoiser.build().state_dict()
+    t = trainer(initial=generator, extras=Extras(fake=fake))
+    assert all(torch.equal(fake[name], value) for name, value in parts(t)["fake"].items())
+    for part in ("generator", "ema"):
+        assert all(torch.equal(generator[name], value) for name, value in parts(t)[part].items())
+
+
+def triples(pairs: Pairs) -> set[tuple[float, ...]]:
+    rows = zip(pairs.z.tolist(), pairs.x.tolist(), pairs.condition.tolist(), strict=True)
+    return {(*z, *x, c) for z, x, c in rows}
+
+
+def test_pairs_are_of_all_classes_and_belong_together() -> None:
+    pairs = pairs_of(SPEC)
+    batches = Batches(SPEC, None, pairs, torch.device("cpu"))
+    drawn = [batches.draw(BATCH, Needs(pairs=True), 0, 0, batches.stream(i, "any", 0)).pairs for i in range(30)]
+    seen = set().union(*(triples(some) for some in drawn if some))
+    assert seen == triples(pairs)
+    assert {c for *_, c in seen} == {0, 1, 2, 3}  # the student owns 1 and 3
+
+
+def test_the_objective_is_told_the_updates_that_the_stage_has_seen() -> None:
+    t = trainer(staged(["gdd", "gdd"], images=32, fake_steps=1))
+    rows = t.advance(64)
+    drawn = [t._draw("any", 0, seen)[0] for seen in (0, 8, 24)]
+    assert [(batch.step, batch.seen) for batch in drawn] == [(0, 0), (1, 8), (3, 24)]
+    regular = {(r.stage, r.nimg) for r in rows if r.name == "r1"}  # every second update of each stage but its first
+    assert regular == {("0-gdd", 32), ("1-gdd", 64)}
+
+
+def test_an_earlier_state_can_be_loaded_into_a_later_trainer() -> None:
+    t = trainer()
+    t.advance(16)
+    early = copy.deepcopy(t.state_dict())
+    t.advance(40)
+    t.load_state_dict(early)
+    assert (t.nimg, t.stage) == (16, "dm")
+    t.advance(SPEC.images)
+    assert_same(t, trained())
+
+
+def test_the_global_random_state_does_not_matter() -> None:
+    torch.manual_seed(1)
+    one = trained()
+    torch.manual_seed(2)
+    two = trainer()
+    while not two.done:
+        torch.randn(17)
+        two.advance(8)
+    assert_same(one, two)
+
+
+def test_students_and_seeds_differ() -> None:
+    one = trained()
+    assert differ(one, trained(replace(SPEC, index=1)))
+    assert differ(one, trained(replace(SPEC, seed=6)))
+
+
+def test_students_that_start_from_the_same_weights_draw_different_noise() -> None:
+    initial = SPEC.denoiser.build().state_dict()
+    one, two = (trainer(replace(SPEC, index=k), initial=initial) for k in (0, 1))
+    assert_same(one, two)
+    for name, value in initial.items():
+        for part in ("generator", "ema", "fake"):
+            assert torch.equal(parts(one)[part][name], value)
+    one.advance(8)
+    two.advance(8)
+    assert differ(one, two)
+
+
+# One step: who is asked what, and when.
+
+
+def test_the_teacher_is_asked_before_the_fake_score_trains_and_read_after(spy: Spy) -> None:
+    trainer(replace(SPEC, stages={"dm": replace(DM, warmup=0, fake_steps=3)}), spy).advance(16)
+    update = ["asked", *["step 0.002000"] * 3, "read", "step 0.001000"]
+    assert spy.events == update * 2
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_follow_up_is_put_to_the_teacher_when_the_first_answer_is_read(spy: Spy, shards: int) -> None:
+    """Of several shards all are asked before the second answer of any is waited for."""
+    spec = staged(["consistency"], warmup=0, optimizer="adamw")
+    trainer(replace(spec, shards=shards), spy, initial=original().state_dict()).advance(8)
+    assert spy.events == [*["asked"] * shards, *["read", "asked"] * shards, *["read"] * shards, "step 0.001000"]
+
+
+def test_the_target_is_an_average_over_updates_that_begins_as_the_generator() -> None:
+    t, name = trainer(staged(["dm", "consistency", "dm"])), "network.first.weight"
+    t.advance(24)
+    assert "target" not in parts(t)
+    expected = parts(t)["generator"][name].clone()
+    for _ in range(3):
+        t.advance(8)
+        expected = 0.95 * expected + 0.05 * parts(t)["generator"][name]
+        assert torch.allclose(parts(t)["target"][name], expected, atol=1e-6)
+        assert torch.equal(parts(resumed(t))["target"][name], parts(t)["target"][name])
+    assert not torch.allclose(parts(t)["target"][name], parts(t)["ema"][name])
+    t.advance(8)
+    assert "target" not in parts(t)
+
+
+def test_learning_rates_rise_over_the_warmup_of_each_stage(spy: Spy) -> None:
+    stages = {"dm": replace(DM, warmup=32, fake_steps=1), "adm": replace(ADM, warmup=16, fake_steps=1)}
+    trainer(replace(SPEC, stages=stages), spy).advance(SPEC.images)
+    rates = [float(event.split()[1]) for event in spy.events if event.startswith("step")]
+    assert rates[1::2] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3, 2.5e-4, 5e-4, 5e-4], abs=1e-6)
+    assert rates[0::2] == pytest.approx([5e-4, 1e-3, 1.5e-3, 2e-3, 2e-3, 1e-3, 2e-3, 2e-3], abs=1e-6)
+
+
+def test_the_fake_score_rests_where_it_has_no_steps() -> None:
+    t = trainer(replace(SPEC, stages={"dm": replace(DM, fake_steps=0)}))
+    before = copy.deepcopy(parts(t))
+    t.advance(16)
+    assert all(torch.equal(before["fake"][name], value) for name, value in parts(t)["fake"].items())
+    assert any(not torch.equal(before["generator"][name], value) for name, value in parts(t)["generator"].items())
+    assert_same(resumed(t), t)
+
+
+def test_the_generators_update_leaves_fake_score_and_head_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    t = trainer(replace(SPEC, stages={"adm": replace(ADM, fake_steps=0)}))
+    t.advance(8)
+    assert t.nets.head is not None
+    assert all(p.grad is None for p in [*t.nets.fake.parameters(), *t.nets.head.parameters()])
+    assert all(p.requires_grad for p in [*t.nets.fake.parameters(), *t.nets.head.parameters()])
+    assert any(p.grad is not None for p in t.nets.generator.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in t.ema.parameters())
+
+
+def test_only_its_own_conditions_and_real_samples_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy()
+    t = trainer(replace(SPEC, stages={"adm": replace(ADM, images=400)}), spy)
+    batches = []
+    original = type(t.spec.objective("adm")).fake_loss
+
+    def noted(self: Any, nets: Any, x: Any, batch: Any, rng: Any) -> Any:
+        batches.append(batch)
+        return original(self, nets, x, batch, rng)
+
+    monkeypatch.setattr(type(t.spec.objective("adm")), "fake_loss", noted)
+    t.advance(400)
+    assert torch.cat(spy.conditions).unique().tolist() == list(CONDITIONS)
+    assert len(spy.conditions) == 50
+    assert len(batches) == 100
+    assert torch.cat([b.condition for b in batches]).unique().tolist() == list(CONDITIONS)
+    pairs = {(*x.tolist(), int(c)) for b in batches for x, c in zip(b.real, b.real_condition, strict=True)}
+    assert pairs == {(*x.tolist(), int(c)) for x, c in zip(REAL.x, REAL.condition, strict=True)}
+    z = torch.cat([b.z for b in batches])
+    assert len(z.unique(dim=0)) == len(z)  # no noise is drawn twice
+    assert z.std().item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_one_pass_makes_the_samples_of_all_steps_of_the_fake_score(
+    shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = trainer(replace(SPEC, shards=shards, stages={"dm": replace(DM, fake_steps=3)}))
+    steps, original = [], OBJECTIVES["dm"].fake_loss
+
+    def noted(self: Any, nets: Any, x: Any, batch: Any, rng: Any) -> Any:
+        expected = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
+        steps.append((x, expected.detach()))
+        return original(self, nets, x, batch, rng)
+
+    monkeypatch.setattr(OBJECTIVES["dm"], "fake_loss", noted)
+    t.advance(2 * BATCH)
+    assert len(steps) == 2 * 3 * shards
+    for x, expected in steps:
+        assert not x.requires_grad
+        assert torch.allclose(x, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_clipped() -> None:
+    """Adam's first step does not show the size of a gradient, its first moment does: (1 - 0.9) g."""
+    t = trainer(replace(SPEC, stages={"dm": replace(DM, clip=1e-3)}))
+    t.advance(8)
+    moments = [value for name, value in parts(t)["generator_optimizer"].items() if name.endswith("exp_avg")]
+    assert torch.cat([m.flatten() for m in moments]).norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+def settings_of(t: StudentTrainer) -> list[tuple[Any, ...]]:
+    descents = [t._generator_descent, *([t._fake_descent] if t._fake_descent else [])]
+    groups = [(type(d.optimizer), d.optimizer.param_groups[0]) for d in descents]
+    return [(kind, group["betas"], group["weight_decay"]) for kind, group in groups]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dm", (optim.AdamW, (0.9, 0.999), 0.01)),
+        ("sid", (optim.Adam, (0.0, 0.999), 0.0)),
+        ("gdd", (optim.Adam, (0.0, 0.99), 0.0)),
+        ("consistency", (optim.RAdam, (0.9, 0.999), 0.0)),
+    ],
+)
+def test_the_optimizer_is_the_methods_own_unless_the_stage_has_another(name: str, expected: Any) -> None:
+    t = trainer(staged([name]))
+    t.advance(8)
+    assert set(settings_of(t)) == {expected}
+    t = trainer(staged([name], optimizer="radam", betas=(0.5, 0.6), weight_decay=0.25))
+    t.advance(8)
+    assert set(settings_of(t)) == {(optim.RAdam, (0.5, 0.6), 0.25)}
+
+
+def gradients(t: StudentTrainer) -> dict[str, Tensor]:
+    """Those of the last update, as the optimizers saw them."""
+    networks = {"generator": t.nets.generator, "fake": t.nets.fake}
+    return {
+        name: torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+        for name, network in networks.items()
+    }
+
+
+def test_nothing_is_clipped_where_the_limits_are_0() -> None:
+    after = {clip: trainer(staged(["dm"], clip=clip)) for clip in (0.0, 1e9, 1e-3)}
+    for t in after.values():
+        t.advance(8)
+    found = {clip: gradients(t)["fake"] for clip, t in after.items()}
+    assert found[1e-3].norm().item() == pytest.approx(1e-3, rel=1e-3)
+    assert found[0.0].norm() > 0.01
+    assert torch.equal(found[0.0], found[1e9])
+
+
+def test_values_are_clipped_in_the_fake_scores_gradient_only() -> None:
+    limited, free = (trainer(staged(["dm"], clip=0.0, fake_steps=1, fake_clip_value=v)) for v in (1e-3, 0.0))
+    for t in (limited, free):
+        t.advance(8)
+    ours, whole = gradients(limited), gradients(free)
+    assert torch.equal(ours["fake"], whole["fake"].clamp(-1e-3, 1e-3))
+    assert ours["generator"].abs().max() > 1e-3
+
+
+# Gradients that are not finite.
+
+
+@dataclass
+class Shaky(Spy):
+    """A teacher that answers with nan in some of its calls."""
+
+    bad: tuple[int, ...] = tuple(range(100))
+
+    def submit(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Answer:
+        answer = super().submit(x_t, sigma, condition)
+        nan = len(self.conditions) - 1 in self.bad
+        return SpyAnswer(self, torch.full_like(x_t, torch.nan)) if nan else answer
+
+
+PATIENT = replace(SPEC, training=replace(SPEC.training, max_skipped=2))
+
+
+def skips(t: StudentTrainer) -> list[int]:
+    rows = [m for m in t.metrics if m.name == "skipped"]
+    assert all(m.value == 1 for m in rows)
+    return [m.nimg for m in rows]
+
+
+def test_an_update_whose_gradient_is_not_finite_is_left_out_and_counted() -> None:
+    t = trainer(PATIENT, Shaky())
+    before = copy.deepcopy(parts(t))
+    t.advance(16)
+    assert (t.nimg, skips(t)) == (16, [0, 8])
+    for part in ("generator", "ema"):
+        assert all(torch.equal(before[part][name], value) for name, value in parts(t)[part].items())
+    assert not parts(t)["generator_optimizer"]
+    assert any(not torch.equal(before["fake"][name], value) for name, value in parts(t)["fake"].items())
+    assert "dm" not in {m.name for m in t.metrics}  # no loss of an update that was left out
+
+
+def test_too_many_in_a_row_end_training_and_the_error_names_place_and_remedy() -> None:
+    t = trainer(PATIENT, Shaky())
+    with pytest.raises(TrainingError, match=r"student 0: .* 3 times in a row, at 16 images in stage dm; lower"):
+        t.advance(1000)
+    assert skips(t) == [0, 8, 16]
+    assert all(torch.isfinite(value).all() for values in parts(t).values() for value in values.values())
+
+
+def test_the_default_allows_ten() -> None:
+    t = trainer(replace(SPEC, stages={"dm": replace(DM, images=400)}), Shaky())
+    with pytest.raises(TrainingError, match="11 times in a row"):
+        t.advance(400)
+
+
+def test_one_good_update_begins_the_count_anew() -> None:
+    t = trainer(PATIENT, Shaky(bad=(0, 1, 3, 4, 6, 7)))
+    t.advance(SPEC.images)
+    assert t.done
+    assert skips(t) == [0, 8, 24, 32, 48, 56]
+
+
+def test_the_count_survives_a_resume() -> None:
+    t = trainer(PATIENT, Shaky())
+    t.advance(16)
+    state = copy.deepcopy(t.state_dict())
+    fresh = trainer(PATIENT, Shaky())
+    fresh.load_state_dict(state)
+    with pytest.raises(TrainingError, match="3 times in a row, at 16 images"):
+        fresh.advance(8)
+    forgiven = trainer(PATIENT, Spy())
+    forgiven.load_state_dict(state)
+    forgiven.advance(8)
+    assert forgiven.state_dict().meta["skipped"] == 0
+
+
+def test_a_fake_score_whose_gradient_is_not_finite_stays_as_it_is() -> None:
+    """All steps of one update count once."""
+    bad = Samples(torch.full_like(REAL.x, torch.nan), REAL.condition)
+    t = trainer(replace(PATIENT, stages={"adm": replace(ADM, fake_steps=3)}), real=bad)
+    before = copy.deepcopy(parts(t))
+    t.advance(16)
+    assert skips(t) == [0, 8]
+    assert all(torch.equal(before["fake"][name], value) for name, value in parts(t)["fake"].items())
+    with pytest.raises(TrainingError):
+        t.advance(8)
+
+
+# Stages in which only the fake score trains at first.
+
+
+@pytest.mark.parametrize("name", ["dm", "adm", "sida", "f-distill", "gdd"])
+def test_at_first_only_fake_score_and_discriminator_train(name: str) -> None:
+    spy = Spy()
+    t = trainer(staged([name], images=40, fake_first=16), spy)
+    before = copy.deepcopy(parts(t))
+    t.advance(16)
+    assert (t.nimg, spy.events) == (16, [])
+    for part in ("generator", "ema"):
+        assert all(torch.equal(before[part][key], value) for key, value in parts(t)[part].items())
+    assert not parts(t)["generator_optimizer"]
+    assert t._fake_descent
+    first = t._fake_descent.parameters[0].detach().clone()
+    assert parts(t)["fake_optimizer"]
+    t.advance(8)
+    assert spy.events == ([] if name == "gdd" else ["asked", "read"])
+    assert any(not torch.equal(before["generator"][key], value) for key, value in parts(t)["generator"].items())
+    assert not torch.equal(first, t._fake_descent.parameters[0])
+
+
+def test_a_cut_while_only_the_fake_score_trains_changes_nothing() -> None:
+    spec = staged(["sid", "sida"], fake_first=16)
+    t = trainer(spec)
+    while not t.done:
+        t.advance(8)
+        t = resumed(t)
+    assert_same(t, trained(spec))
+
+
+# GDD-I.
+
+DIGITS = DenoiserSpec(UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(2,), dropout=0.0), (1, 4, 4), 4)
+IMAGES = Samples(torch.randn(10, 1, 4, 4, generator=torch.Generator().manual_seed(4)), REAL.condition)
+
+
+@pytest.mark.parametrize("denoiser", [SPEC.denoiser, DIGITS], ids=["mlp", "unet"])
+def test_gdd_i_leaves_frozen_weights_bit_for_bit_as_the_teacher_has_them(denoiser: DenoiserSpec) -> None:
+    stage = replace(DM, objective="gdd", options={"innate": True, "r1_every": 2}, weight_decay=0.5)
+    spec = replace(SPEC, denoiser=replace(denoiser, sigma_min=0.002), stages={"gdd": stage})
+    initial, encoder = original(spec).state_dict(), original(spec)
+    real = REAL if denoiser is SPEC.denoiser else IMAGES
+    t = trainer(spec, initial=initial, real=real, extras=Extras(encoder=encoder))
+    t.advance(spec.images)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, initial[name])
+    assert all(p.grad is None for p in encoder.parameters())
+    for part in ("generator", "ema"):
+        kept = {name for name, value in parts(t)[part].items() if torch.equal(initial[name], value)}
+        assert kept == {name for name in initial if any(re.search(pattern, name) for pattern in INNATE)}
+
+
+def test_a_stage_after_gdd_i_trains_everything_again() -> None:
+    spec = staged(["gdd", "dm"])
+    spec.stages["0-gdd"].options["innate"] = True
+    t = trainer(spec, initial=original().state_dict())
+    t.advance(24)
+    after = copy.deepcopy(parts(t)["generator"])
+    t.advance(24)
+    assert all(p.requires_grad for p in t.nets.generator.parameters())
+    hidden = [name for name in after if ".hidden." in name]
+    assert hidden and all(not torch.equal(after[name], parts(t)["generator"][name]) for name in hidden)
+
+
+# The clock, the stages, the curves.
+
+
+def test_the_clock_counts_generator_images() -> None:
+    t = trainer()
+    assert (t.nimg, t.done, SPEC.images) == (0, False, 64)
+    for asked, expected in [(1, 8), (8, 16), (17, 40), (1000, 64)]:
+        t.advance(asked)
+        assert t.nimg == expected
+    assert t.done
+    before = copy.deepcopy(parts(t))
+    t.advance(8)
+    assert t.nimg == 64
+    assert all(torch.equal(before["ema"][name], value) for name, value in parts(t)["ema"].items())
+
+
+def test_stage_at() -> None:
+    stages = [SPEC.stage_at(nimg) for nimg in (0, 39, 40, 63)]
+    assert stages == [("dm", 0), ("dm", 0), ("adm", 40), ("adm", 40)]
+    with pytest.raises(ValueError, match="ends at 64"):
+        SPEC.stage_at(64)
+
+
+def test_options_reach_the_objective() -> None:
+    stages = {"adm": replace(ADM, options={"generator_weight": 0.5})}
+    objective: Any = replace(SPEC, stages=stages, noise=Noise(levels=7)).objective("adm")
+    assert (objective.generator_weight, objective.noise.levels) == (0.5, 7)
+
+
+def test_curves_have_their_stage_images_and_names() -> None:
+    t = trainer()
+    rows = t.advance(32)
+    curve = [(r.stage, r.nimg, r.name) for r in rows if not r.name.endswith("seconds")]
+    assert curve == [("dm", 16, "fake_score"), ("dm", 16, "dm"), ("dm", 32, "fake_score"), ("dm", 32, "dm")]
+    times = {r.name: r for r in rows if r.name.endswith("seconds")}
+    assert set(times) == {"wall_seconds", "cpu_seconds"}
+    assert all(r.value > 0 and r.nimg == 32 for r in times.values())
+    rows = t.advance(32)
+    assert {(r.name) for r in rows if r.nimg == 64} == {
+        "fake_score",
+        "head",
+        "dm",
+        "gan",
+        "wall_seconds",
+        "cpu_seconds",
+    }
+    assert {r.stage for r in rows if r.nimg == 64} == {"adm"}
+    assert resumed(t).metrics == t.metrics  # the curves are part of the state
+
+
+def test_the_ema_is_that_of_the_generators_weights() -> None:
+    t, name = trainer(), "network.first.weight"
+    expected = parts(t)["ema"][name].clone()
+    for nimg in range(8, 65, 8):
+        t.advance(8)
+        decay = 0.5 ** (8 / min(20, 0.5 * nimg))
+        expected = decay * expected + (1 - decay) * parts(t)["generator"][name]
+        assert torch.allclose(parts(t)["ema"][name], expected, atol=1e-6)
+
+
+def test_an_optimizer_survives_packing() -> None:
+    def step(o: optim.Optimizer, p: Tensor) -> None:
+        p.grad = torch.cos(p.detach())
+        o.step()
+
+    a = torch.linspace(-1, 1, 5).requires_grad_()
+    optimizer = optim.AdamW([a], lr=0.1)
+    step(optimizer, a)
+    packed = copy.deepcopy(tensors_of_optimizer(optimizer))
+    assert set(packed) == {"0.step", "0.exp_avg", "0.exp_avg_sq"}
+    b = a.detach().clone().requires_grad_()
+    other = optim.AdamW([b], lr=0.1)
+    load_optimizer(other, packed)
+    for _ in range(3):
+        step(optimizer, a)
+        step(other, b)
+    assert torch.equal(a, b)
+    assert other.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "bad", [{"batch": -1}, {"fake_steps": -1}, {"images": 4}, {"images": 41}, {"clip": -1.0}, {"fake_clip_value": -1.0}]
+)
+def test_bad_stages_are_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=rf"must be|{next(iter(bad))}"):
+        in_range(replace(DM, **bad))  # type: ignore[arg-type]
+
+
+# It learns.
+
+
+def test_a_generator_moves_to_the_distribution_of_its_teacher() -> None:
+    stage = StageConfig("dm", images=60 * 64, batch=64, generator_lr=5e-3, fake_lr=1e-2, fake_steps=4, warmup=0)
+    spec = replace(
+        SPEC,
+        denoiser=DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 4),
+        stages={"dm": stage},
+        training=TrainingConfig(ema=EMAConfig(halflife=300, rampup=0.5)),
+    )
+    teacher = Spy()
+    t = trainer(spec, teacher)
+    z = torch.randn(512, 2, generator=torch.Generator().manual_seed(0))
+
+    def means() -> Tensor:
+        with torch.no_grad():
+            return torch.stack(
+                [one_step(t.ema, z, torch.full((512,), c), spec.noise.sigma_init).mean(dim=0) for c in CONDITIONS]
+            )
+
+    before = (means() - teacher.mean).norm(dim=1)
+    t.advance(spec.images)
+    after = (means() - teacher.mean).norm(dim=1)
+    assert (after < 0.3 * before).all(), (before, after)
+    assert (after < 0.15).all()
