@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 
 def fourier(c_noise: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoidal features of c_noise [B] at `width` / 2 frequencies from 1 to 1 / max_period: [B, width]."""
-    half = width // 2
-    rates = torch.exp(-math.log(max_period) * torch.arange(half, device=c_noise.device, dtype=torch.float32) / half)
-    angles = c_noise.float()[:, None] * rates
+    """Sinusoidal features of c_noise [B] at `width` / 2 frequencies from 1 to 1 / max_period: [B, width], in float64
+    where c_noise is, in float32 otherwise."""
+    half, dtype = width // 2, torch.promote_types(c_noise.dtype, torch.float32)
+    rates = torch.exp(-math.log(max_period) * torch.arange(half, device=c_noise.device, dtype=dtype) / half)
+    angles = c_noise.to(dtype)[:, None] * rates
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 

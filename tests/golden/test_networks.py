@@ -1,6 +1,6 @@
 """Our UNet with the weights of the authors' networks, under other names, computes what theirs compute.
 
-In float32, since our embedding of the noise level is; their results are in float64.
+In float32, as networks train; their results are in float64.
 """
 
 import re

@@ -198,6 +198,16 @@ def test_fourier_features_are_cosines_and_sines_of_falling_rates() -> None:
     assert torch.allclose(out[1], torch.cat([(2 * rates).cos(), (2 * rates).sin()]))
 
 
+@pytest.mark.parametrize(("given", "made"), [("bfloat16", "float32"), ("float32", "float32"), ("float64", "float64")])
+def test_fourier_features_are_as_exact_as_the_noise_level_and_no_coarser_than_float32(given: str, made: str) -> None:
+    c_noise = torch.tensor([0.5, 2.0], dtype=getattr(torch, given))
+    out = fourier(c_noise, 4, max_period=100.0)
+    assert out.dtype == getattr(torch, made)
+    angles = c_noise.double()[:, None] * torch.tensor([1.0, 0.1], dtype=torch.float64)
+    expected = torch.cat([angles.cos(), angles.sin()], dim=1)
+    assert torch.allclose(out.double(), expected, rtol=4 * torch.finfo(out.dtype).eps, atol=0)
+
+
 def test_the_discriminator_head_is_dmd2s_on_8_by_8_maps() -> None:
     head = discriminator_head((32, 8, 8))
     convolutions = [m for m in head if isinstance(m, nn.Conv2d)]
