@@ -11,15 +11,14 @@ import yaml
 from pydantic import BaseModel
 
 from msd_ray.kubernetes.values import ChartValues, WorkerGroup
+from msd_ray.kubernetes.values_schema import values_schema
 
 HEADER = "# Made from msd_ray/kubernetes/values.py by `make chart`; values.schema.json refuses other keys.\n"
 
 
 def schema() -> str:
     """values.schema.json."""
-    made = ChartValues.model_json_schema(by_alias=True)
-    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    return json.dumps(made, indent=1) + "\n"
+    return json.dumps(values_schema(), indent=1) + "\n"
 
 
 def values() -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from msd_ray.kubernetes.chart import files
 from msd_ray.kubernetes.values import ChartValues
+from msd_ray.recipes.yaml_files import read_yaml
 from msd_ray.serving.service.config import parse_config
 
 from .custom_kinds import SPECS, VERSIONS, custom_schema
@@ -266,6 +267,11 @@ BAD = {
     "train.backoffLimit=-1": "backoffLimit",
     "train.overrides={no-equals}": "overrides",
     "train.name=Upper_Case": "name",
+    "train.recipe.partitoin=2": "partitoin",
+    "train.recipe.training.ema.half=2": "half",
+    "train.recipe.partition.k=0": "/train/recipe/partition/k",
+    "sweep.definition.trils=4": "trils",
+    "sweep.recipe.networks=2": "networks",
     "storage.runs=runs": "runs",
     "storage.runs=/home/me/runs": "runs",
     "storage.runs=file:///runs": "runs",
@@ -297,6 +303,14 @@ def test_a_wrong_value_is_refused_by_its_name(said: str) -> None:
 
 
 GATEWAY = [*named_set("gateway"), "--set"]
+
+
+def test_recipes_and_sweeps_are_not_refused() -> None:
+    schema = jsonschema.Draft202012Validator(json.loads((CHART / "values.schema.json").read_text()))
+    for file in sorted((ROOT / "msd_ray" / "recipes").glob("*.yaml")):
+        schema.validate({"train": {"recipe": read_yaml(str(file))}})
+    for file in sorted((ROOT / "tune_configs").glob("*.yaml")):
+        schema.validate({"sweep": {"definition": read_yaml(str(file))}})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`msd-ray submit` and `msd-ray deploy` against an API server double: the right requests, and one clear line each."""
 
+import os
 import sys
 import threading
 import time
@@ -12,9 +13,12 @@ import yaml
 
 from msd_ray import cli
 from msd_ray.kubernetes.api import Api
+from msd_ray.recipes import load_recipe
+from msd_ray.sweep.definition import load_definition
 
 from ..serving.ensembles import saved
 from .double import Double, Failure, submitter
+from .rendering import ROOT
 
 STORAGE = ["--set", "storage.runs=s3://bucket/runs", "--set", "storage.cache=s3://bucket/cache"]
 TRAIN = ["submit", "train", "digits", "partition.k=2", *STORAGE]
@@ -180,6 +184,24 @@ def test_a_sweep_goes_along_with_its_recipe(server: Double, run: Callable[..., S
     data = server.objects["ConfigMap", "k-sweep"]["data"]
     assert yaml.safe_load(data["sweep.yaml"])["recipe"] == "/etc/msd-ray/recipe.yaml"
     assert yaml.safe_load(data["recipe.yaml"])["name"] == "own"
+
+
+def test_recipes_and_sweeps_come_out_of_the_chart_as_they_went_in(server: Double, run: Callable[..., Said]) -> None:
+    """helm writes large integers as floating point numbers, and small ones in a way that YAML takes for text."""
+    numbers = ["seed=12345678901", "teacher.lr=1e-7", "stages.dm.images=12_800_000"]
+    _, out, _ = run("submit", "train", "toy2d", *numbers, *STORAGE, "--dry-run")
+    assert load_recipe(_written(out, "recipe.yaml")) == load_recipe("toy2d", numbers)
+    for definition in sorted((ROOT / "tune_configs").glob("*.yaml")):
+        _, out, _ = run("submit", "sweep", str(definition), *STORAGE, "--dry-run")
+        assert load_definition(_written(out, "sweep.yaml")) == load_definition(str(definition))
+
+
+def _written(objects: str, name: str) -> str:
+    """The file that a ConfigMap among the objects holds."""
+    file = Path(os.environ["MSD_RAY_CACHE"]) / name
+    (content,) = [o["data"][name] for o in yaml.safe_load_all(objects) if name in o.get("data", {})]
+    file.write_text(content)
+    return str(file)
 
 
 def test_dry_run_prints_yaml_and_asks_nobody(server: Double, run: Callable[..., Said], remote: str) -> None:
