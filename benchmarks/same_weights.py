@@ -15,6 +15,7 @@ line of standard output is one JSON object.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,9 +77,12 @@ class Side:
             raise RuntimeError(f"{self.code}: {found['error']}\n{self._said.read_text()[-2000:]}")
         return found
 
-    def close(self) -> None:
+    def close(self, now: bool = False) -> None:
+        """now: also in the middle of a recipe. Ray ends its processes in either case."""
         assert self._process.stdin
         self._process.stdin.close()
+        if now:
+            self._process.terminate()
         self._process.wait(60)
 
     @property
@@ -93,8 +97,10 @@ def side(code: Path) -> Iterator[Side]:
         made = Side(code, Path(folder))
         try:
             yield made
-        finally:
-            made.close()
+        except BaseException:
+            made.close(now=True)
+            raise
+        made.close()
 
 
 @contextmanager
@@ -166,6 +172,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=[], help="these only")
     parser.add_argument("--quick", action="store_true", help="toy2d only")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left of what it made
     with ExitStack() as stack:
         commit = git("rev-parse", "--verify", f"{args.old}^{{commit}}")
         old, new = (stack.enter_context(side(code)) for code in (stack.enter_context(checked_out(commit)), HERE))
