@@ -38,7 +38,10 @@ COMMON = (
     "evaluation.curve_samples=8",
     "evaluation.kid_subsets=2",
     "evaluation.preview_every=1_000_000",
+    "evaluation.cpus=2.5",
+    "cluster.max_slots=1",
 )
+"""With one process to train and one to measure, since starting them takes longer than all else."""
 STAGE = ("batch=16", "images=64", "warmup=32")
 """Four updates, with a checkpoint after two."""
 OF_OBJECTIVE = {"sida": ("fake_first=16", "options.gan_from=32"), "gdd": ("options.r1_every=2",)}
