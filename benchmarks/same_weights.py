@@ -27,7 +27,6 @@ from typing import Any
 from common import finish, say
 
 HERE = Path(__file__).parents[1]
-RECIPES = Path("msd_ray/recipes")
 TWO_STUDENTS = ["partition.k=2"]
 OTHERWISE = {"digits-o2mkd": ["partition.timesteps=2"]}
 """Where students are divided by noise levels instead of conditions."""
@@ -55,10 +54,6 @@ class Side:
             self._process = subprocess.Popen(
                 [sys.executable, str(script)], env=env, cwd=folder, stdin=pipe, stdout=pipe, stderr=said, text=True
             )
-
-    @property
-    def recipes(self) -> set[str]:
-        return {path.stem for path in (self.code / RECIPES).glob("*.yaml")}
 
     def begin(self, name: str) -> None:
         """Has it train a recipe, or a variant of one."""
@@ -115,10 +110,13 @@ def checked_out(commit: str) -> Iterator[Path]:
             git("worktree", "remove", "--force", str(tree))
 
 
+def recipes_in(code: Path) -> list[str]:
+    """All that are shipped, and the variants of these."""
+    return [*sorted(path.stem for path in (code / "msd_ray/recipes").glob("*.yaml")), *VARIANTS]
+
+
 def git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"error: git {' '.join(arguments)}: {' '.join(done.stderr.split())}")
+    done = subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -156,28 +154,24 @@ def show(name: str, row: dict[str, Any]) -> None:
         say(f"  {key}")
 
 
-def chosen(asked: list[str], old: Side, new: Side) -> list[str]:
-    """The recipes to train; says which of them only one side has."""
-    for name in sorted(old.recipes ^ new.recipes):
-        say(f"only one side has {name}: not compared")
-    both = [*sorted(old.recipes & new.recipes), *VARIANTS]
-    if strangers := [name for name in asked if name not in both]:
-        raise SystemExit(f"error: no recipe {strangers[0]} on both sides, only {', '.join(both)}")
-    return asked or both
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", metavar="OLD", help="a commit")
-    parser.add_argument("--recipes", nargs="+", default=[], help="these only")
+    parser.add_argument("--recipes", nargs="+", default=recipes_in(HERE), choices=recipes_in(HERE), help="these only")
     parser.add_argument("--quick", action="store_true", help="toy2d only")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left of what it made
-    with ExitStack() as stack:
+    try:
         commit = git("rev-parse", "--verify", f"{args.old}^{{commit}}")
+    except subprocess.CalledProcessError:
+        parser.error(f"there is no commit {args.old} here: give one that `git log` shows")
+    with ExitStack() as stack:
         old, new = (stack.enter_context(side(code)) for code in (stack.enter_context(checked_out(commit)), HERE))
         rows = {}
-        for name in chosen(["toy2d"] if args.quick else args.recipes, old, new):
+        for name in ["toy2d"] if args.quick else args.recipes:
+            if name not in recipes_in(old.code):
+                say(f"{name:<20} is not there at {args.old}: not compared")
+                continue
             rows[name] = compared(name, old, new)
             show(name, rows[name])
     finish("same_weights", {"old": commit, "new": git("describe", "--always", "--dirty"), "recipes": rows})

@@ -103,7 +103,9 @@ def train(recipe: str, overrides: list[str], run_dir: str) -> dict[str, Any]:
     except SystemExit as end:
         if end.code:
             return {"error": f"`{' '.join(sys.argv)}` ended with exit code {end.code}"}
-    return {"weights": weights(Path(run_dir)), "seconds": time.monotonic() - begin, "unknown": unknown}
+    if not (found := weights(Path(run_dir))):
+        return {"error": f"there are no safetensors files in {run_dir}"}
+    return {"weights": found, "seconds": time.monotonic() - begin, "unknown": unknown}
 
 
 def main() -> None:
