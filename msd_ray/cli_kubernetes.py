@@ -238,8 +238,11 @@ def _delete(name: str, namespace: str | None, context: str | None, yes: bool) ->
     from msd_ray.kubernetes.api import delete_release
 
     api = _api(context, namespace)
-    if not yes:
-        typer.confirm(f"delete release {name} in namespace {api.namespace}?", abort=True)
+    try:
+        if not (yes or typer.confirm(f"delete release {name} in namespace {api.namespace}?", err=True)):
+            raise typer.Exit(UserError.exit_code)
+    except typer.Abort:  # standard input has ended
+        raise UserError("nobody answers the question: give --yes") from None
     if not delete_release(api, name, _note):
         raise UserError(f"there is no release {name} in namespace {api.namespace}")
 

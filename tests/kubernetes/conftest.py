@@ -2,13 +2,16 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .double import Double, api_server
-from .rendering import helm
+from .rendering import ROOT, helm
+
+sys.path.insert(0, str(ROOT / "benchmarks"))  # kubernetes_sizes has an ensemble of a thousand students
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ import pytest
 import yaml
 
 from msd_ray.errors import MsdRayError
+from msd_ray.kubernetes.release_values import sweeping
+from msd_ray.runs.journal import read_journal
 from msd_ray.runs.run_status import read_status
 from msd_ray.storage import Store, read_manifest
 
@@ -33,6 +35,7 @@ from .rendering import ROOT, helm, render
 pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
 ALONE = "MSD_RAY_TESTS_ALONE"
 BIN = Path(sys.executable).parent
+TINY = ROOT / "tests" / "faults" / "tiny.yaml"
 SHORT = [
     "teacher.images=640", "stages.dm.images=7680", "stages.adm.images=64", "training.checkpoint_every=1280",
     "partition.k=2", "evaluation.samples=100", "evaluation.curve_samples=40",
@@ -77,7 +80,7 @@ class Cluster:
         process = subprocess.Popen(["bash", "-c", f"exec {command}"], env=environment, start_new_session=True)
         self.pods[name] = process, environment, container
         if name == "head":
-            wait_for(lambda: answers(f"http://127.0.0.1:{self.dashboard}/api/gcs_healthz", environment), 60)
+            wait_for(lambda: ask(f"http://127.0.0.1:{self.dashboard}/api/gcs_healthz", environment), 60)
 
     def ray_start(self, name: str, params: dict[str, str], container: dict[str, Any]) -> list[str]:
         """As KubeRay makes it of rayStartParams and the container's limits."""
@@ -97,13 +100,14 @@ class Cluster:
         ports = [f"--port={self.gcs}", f"--dashboard-port={self.dashboard}", f"--ray-client-server-port={free_port()}"]
         return [*words, "--head", *ports]
 
-    def end_pod(self, name: str) -> float:
+    def end_pod(self, name: str, after_hook: Callable[[], object] = lambda: None) -> float:
         """As Kubernetes ends a pod: its hook, then SIGTERM, then SIGKILL once the grace period is over. Seconds that
         it took."""
         process, environment, container = self.pods.pop(name)
         began = time.monotonic()
         hook = [sys.executable, *container["lifecycle"]["preStop"]["exec"]["command"][1:]]
         subprocess.run(hook, env=environment, timeout=GRACE, check=True)
+        after_hook()
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(max(1.0, GRACE - (time.monotonic() - began)))
@@ -121,6 +125,12 @@ class Cluster:
             shlex.split(command), env=environment, capture_output=True, text=True, timeout=400, check=False, **options
         )
 
+    def ended_job(self, name: str) -> dict[str, Any] | None:
+        """What Ray says of a job whose driver has ended, which KubeRay asks for."""
+        found = ask(f"http://127.0.0.1:{self.dashboard}/api/jobs/{name}", self.environment)
+        info: dict[str, Any] = json.loads(found or "{}")
+        return info if info.get("driver_exit_code") is not None else None
+
     def close(self) -> None:
         for name, (_, environment, _) in self.pods.items():
             kill_pod(name, environment)
@@ -137,13 +147,14 @@ def kill_pod(name: str, environment: dict[str, str]) -> None:
             os.kill(int(entry.name), signal.SIGKILL)
 
 
-def answers(url: str, environment: dict[str, str]) -> bool:
+def ask(url: str, environment: dict[str, str]) -> bytes | None:
+    """What the dashboard answers; None where it does not."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"})
     try:
         with urllib.request.urlopen(request, timeout=2) as answer:
-            return bool(answer.status == 200)
+            return bytes(answer.read())
     except OSError:
-        return False
+        return None
 
 
 def wait_for(what: Callable[[], Any], seconds: float) -> Any:
@@ -187,19 +198,22 @@ def weights(where: str) -> dict[str, str]:
     return {name: entry.sha256 for name, entry in read_manifest(Store(where)).files.items()}
 
 
-def test_what_pods_run() -> None:
-    """In a namespace of its own, the whole of the next test."""
+@pytest.mark.parametrize("inner", ["test_train_end_pods_resume_and_serve", "test_a_sweep_and_its_best"])
+def test_what_pods_run(inner: str) -> None:
+    """One of the next tests, in a namespace of its own."""
     if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no network namespace may be made here")
     helm()  # skips here where there is none
-    inner = [sys.executable, "-m", "pytest", "-v", "-k", "test_train_end_pods", __file__]
-    script = f"ip link set lo up && exec {shlex.join(inner)}"
-    command, environment = ["unshare", "-n", "bash", "-c", script], os.environ | {ALONE: "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-m", "pytest", "-v", f"{__file__}::{inner}"]  # by -k this test would find itself
+    command = ["unshare", "-n", "bash", "-c", f"ip link set lo up && exec {shlex.join(words)}"]
+    done = subprocess.run(command, env=os.environ | {ALONE: "1"}, capture_output=True, text=True, check=False)
     assert "1 passed" in done.stdout, "\n".join(re.findall("^[>E] .*", done.stdout, re.M))
 
 
-@pytest.mark.skipif(ALONE not in os.environ, reason="runs inside of test_what_pods_run")
+alone = pytest.mark.skipif(ALONE not in os.environ, reason="runs inside of test_what_pods_run")
+
+
+@alone
 def test_train_end_pods_resume_and_serve(cluster: Cluster, s3: S3, tmp_path: Path) -> None:
     """RayJob on digits; a worker's pod ends in the middle, then the head's; the job again; then a RayService."""
     overrides = json.dumps(SHORT)
@@ -222,7 +236,11 @@ def test_train_end_pods_resume_and_serve(cluster: Cluster, s3: S3, tmp_path: Pat
     cluster.start_pod("cpu-1", spec["workerGroupSpecs"][0])
     wait_for(lambda: _images(run) > saved, 100)
 
-    assert cluster.end_pod("head") < GRACE, "the driver ended with a checkpoint"
+    ended = dict[str, Any]()
+    took = cluster.end_pod("head", lambda: ended.update(wait_for(lambda: cluster.ended_job("one"), 20)))
+    assert took < GRACE, "the driver ended with a checkpoint"
+    assert ended["driver_exit_code"] == 143
+    assert ended["status"] == "FAILED", "so that KubeRay starts another cluster, which goes on"
     assert "stopped" in json.dumps(json.loads(run.read("status.json")))
     cluster.close()
 
@@ -235,6 +253,45 @@ def test_train_end_pods_resume_and_serve(cluster: Cluster, s3: S3, tmp_path: Pat
     finally:
         again.close()
     _serve(s3)
+
+
+@alone
+def test_a_sweep_and_its_best(cluster: Cluster, s3: S3, tmp_path: Path) -> None:
+    """The RayJob that `submit sweep` renders, of a definition and a recipe that go along as a ConfigMap."""
+    definition = {"name": "sizes", "recipe": str(TINY), "space": {"partition.k": [1, 2]}}
+    definition["metrics"] = {"fid": "min", "parameters": "min"}
+    (tmp_path / "sizes.yaml").write_text(yaml.safe_dump(definition))
+    _, said = sweeping({}, str(tmp_path / "sizes.yaml"))
+    (tmp_path / "values.json").write_text(json.dumps(said))
+    objects = render(*values(s3, "-f", str(tmp_path / "values.json")))
+    (job,) = [found["spec"] for found in objects if found["kind"] == "RayJob"]
+    cluster.start(job["rayClusterSpec"])
+    entrypoint = mounted(job, objects, tmp_path / "input")
+    submit = f"ray job submit --submission-id {{}} -- {entrypoint}"
+    done = wait_for(lambda: _finished(cluster.run(submit.format("one"))), 300)
+    assert "succeeded" in done.stdout, done.stdout[-2000:]
+
+    best = [sys.executable, "-m", "msd_ray", "sweep", "best", s3.uri("bucket/runs/sizes"), "--json"]
+    found = json.loads(subprocess.run(best, capture_output=True, text=True, check=True).stdout)
+    assert found["recipe"]["partition"]["k"] in (1, 2)
+    assert found["recipe"]["network"]["width"] == 16, "of the recipe that went along"
+    assert found["ensemble"].startswith("s3://bucket/runs/sizes/trials/")
+    assert set(read_manifest(Store(found["ensemble"])).files)
+    journal = read_journal(Store(s3.uri("bucket/runs/sizes")), "journal.jsonl")
+    again = cluster.run(submit.format("two"))
+    assert "succeeded" in again.stdout, again.stdout[-2000:]
+    assert read_journal(Store(s3.uri("bucket/runs/sizes")), "journal.jsonl") == journal, "there was nothing left to do"
+
+
+def mounted(job: dict[str, Any], objects: list[dict[str, Any]], folder: Path) -> str:
+    """Writes what the head pod finds in /etc/msd-ray to a folder; the job's entrypoint with that folder instead."""
+    (volume,) = [v for v in job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"] if "configMap" in v]
+    name = volume["configMap"]["name"]
+    (data,) = [o["data"] for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"] == name]
+    folder.mkdir()
+    for file, content in data.items():
+        (folder / file).write_text(content.replace("/etc/msd-ray/", f"{folder}/"))
+    return str(job["entrypoint"]).replace("/etc/msd-ray/", f"{folder}/")
 
 
 def _serve(s3: S3) -> None:
@@ -284,8 +341,6 @@ def _images(run: Store) -> int:
 
 
 def _events(run: Store) -> str:
-    from msd_ray.runs.journal import read_journal
-
     return json.dumps(read_journal(run, "events.jsonl"))
 
 

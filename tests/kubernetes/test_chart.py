@@ -13,7 +13,7 @@ import yaml
 from msd_ray.kubernetes.chart import files
 from msd_ray.kubernetes.values import ChartValues
 from msd_ray.recipes.yaml_files import read_yaml
-from msd_ray.serving.service.config import parse_config
+from msd_ray.serving.service.config import ServeConfig, parse_config
 
 from .custom_kinds import SPECS, VERSIONS, custom_schema
 from .rendering import CHART, ROOT, SETS, crd_schema, named_set, pod_specs, refusal, render, run_helm, set_names
@@ -333,9 +333,17 @@ def test_what_cannot_work_together_is_refused_with_what_to_do(words: list[str], 
     assert says in refusal(*words)
 
 
-def test_ten_thousand_gpus_fit_into_etcd() -> None:
+def test_ten_thousand_gpus_and_a_thousand_students_fit_into_etcd(tmp_path: Path) -> None:
     """Pods are KubeRay's: what we make does not grow with them. serveConfigV2 grows with the students."""
+    from kubernetes_sizes import LIMIT, version  # of benchmarks/
+
+    from msd_ray.serving.serve_apps.manifest import as_yaml
+
+    (tmp_path / "serve.yaml").write_text(as_yaml(version(1000), ServeConfig()))
     words = ["--set", "cluster.workers.cpu=null", "--set", "cluster.workers.gpu.gpus=8"]
     words += ["--set", "cluster.workers.gpu.max=1250", "--set", "cluster.autoscaling.enabled=true"]
-    objects = render(*named_set("cpu"), *words)
-    assert max(len(json.dumps(found)) for found in objects) < 100_000
+    words += ["--set", "serve.enabled=true", "--set-file", f"serve.config={tmp_path / 'serve.yaml'}"]
+    objects = render("-f", str(SETS / "cpu.yaml"), *words)
+    sizes = {found["kind"]: len(json.dumps(found)) for found in objects}
+    assert 500_000 < sizes.pop("RayService") < LIMIT
+    assert max(sizes.values()) < 100_000

@@ -1,5 +1,6 @@
 """`msd-ray submit` and `msd-ray deploy` against an API server double: the right requests, and one clear line each."""
 
+import io
 import os
 import sys
 import threading
@@ -284,6 +285,23 @@ def test_delete_takes_all_of_a_release_and_nothing_else(server: Double, run: Cal
     code, _, err = run("deploy", "delete", "digits", "--yes")
     assert code == 2
     assert "there is no release digits" in err
+
+
+@pytest.mark.parametrize(("answer", "says"), [("n", "[y/N]"), ("", "error: nobody answers the question: give --yes")])
+def test_delete_asks_first(
+    answer: str, says: str, server: Double, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(*TRAIN, "--no-follow")
+    before = dict(server.objects)
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    code, _, err = run("submit", "delete", "digits-train")
+    assert code == 2
+    assert "delete release digits-train in namespace team? [y/N]" in err
+    assert says in err.splitlines()[-1]
+    assert server.objects == before
+    monkeypatch.setattr("sys.stdin", io.StringIO("y"))
+    assert run("submit", "delete", "digits-train")[0] == 0
+    assert not server.objects
 
 
 def test_an_ensemble_on_a_local_disk(server: Double, run: Callable[..., Said], ensemble: str, tmp_path: Path) -> None:
