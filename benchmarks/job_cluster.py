@@ -19,10 +19,11 @@ PROJECT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class JobCluster:
-    """address: of its dashboard. env: for its clients."""
+    """address: of its dashboard. env: for its clients. client: ray://, of its client server."""
 
     address: str
     env: dict[str, str]
+    client: str
 
 
 @contextmanager
@@ -41,7 +42,8 @@ def job_cluster() -> Iterator[JobCluster]:
     subprocess.run(command, env=env, capture_output=True, check=True, timeout=120)
     processes = [p for p in psutil.process_iter() if _has(p, token)]
     try:
-        yield JobCluster(f"http://127.0.0.1:{ports['dashboard-']}", env)
+        client = f"ray://127.0.0.1:{ports['ray-client-server-']}"
+        yield JobCluster(f"http://127.0.0.1:{ports['dashboard-']}", env, client)
     finally:
         for process in processes:
             if process.is_running():

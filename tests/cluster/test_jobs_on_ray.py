@@ -23,9 +23,9 @@ def ray(cache: Path) -> Iterator[JobCluster]:
         yield made
 
 
-def submit(ray: JobCluster, *words: str) -> tuple[int, str, str]:
+def submit(ray: JobCluster, *words: str, address: str = "") -> tuple[int, str, str]:
     """Exit code, standard output and standard error of `msd-ray submit` from a folder where there is nothing."""
-    command = [sys.executable, "-m", "msd_ray", "submit", *words, "--address", ray.address]
+    command = [sys.executable, "-m", "msd_ray", "submit", *words, "--address", address or ray.address]
     environment = ray.env | {"RAY_ADDRESS": "http://127.0.0.1:9"}  # which it must not ask
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/", timeout=500)
     assert "Traceback" not in done.stderr
@@ -42,7 +42,7 @@ def test_a_run_then_the_same_again_then_one_that_fails(ray: JobCluster, tmp_path
     ensemble = read_manifest(Store(str(tmp_path / "run" / "ensemble")))
     before = (tmp_path / "run" / "ensemble" / "manifest.json").stat().st_mtime_ns
 
-    code, out, err = submit(ray, *train)
+    code, out, err = submit(ray, *train, address=ray.client)
     assert code == 0, err + out
     assert "msd-ray-tiny ended before (SUCCEEDED); it goes on where it stopped" in err
     assert read_manifest(Store(str(tmp_path / "run" / "ensemble"))) == ensemble
