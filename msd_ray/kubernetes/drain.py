@@ -18,6 +18,9 @@ WORKING = r"^ray::(Slot|ServeReplica)\b"
 """Titles of processes that have something to finish."""
 DRIVER = r"\bmsd[-_]ray (train|sweep)\b"
 """The command line of the driver of a job."""
+SHELL = r"^\S*sh -c "
+"""Ray starts a job's command through a shell. If that ended first, Ray would kill the driver in the middle of its
+checkpoint, and would not see its exit code."""
 NODE = r"\braylet\b.*--node[-_]id=([0-9a-f]+)"
 HEAD = r"\bgcs_server\b"
 
@@ -31,7 +34,7 @@ def drain(
     looks. Returns the command lines of those that were still at work.
     """
     deadline = time.monotonic() + seconds
-    drivers = [pid for pid, title in look().items() if re.search(DRIVER, title)]
+    drivers = [pid for pid, title in look().items() if re.search(DRIVER, title) and not re.search(SHELL, title)]
     for pid in drivers:
         tell(pid)
     while left := [title for title in look().values() if re.search(f"{WORKING}|{DRIVER}", title)]:

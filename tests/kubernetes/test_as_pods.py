@@ -32,7 +32,7 @@ from msd_ray.storage import Store, read_manifest
 from ..s3.running import S3
 from .rendering import ROOT, helm, render
 
-pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(1800)]
 ALONE = "MSD_RAY_TESTS_ALONE"
 BIN = Path(sys.executable).parent
 TINY = ROOT / "tests" / "faults" / "tiny.yaml"
@@ -353,5 +353,5 @@ def _undisturbed(tmp_path: Path) -> dict[str, str]:
     where = tmp_path / "undisturbed"
     environment = os.environ | {"MSD_RAY_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "msd_ray", "train", "digits", *SHORT, "--run-dir", str(where)]
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=900)
     return weights(str(where / "ensemble"))

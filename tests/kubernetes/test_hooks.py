@@ -48,6 +48,12 @@ def test_it_waits_for_students_and_tells_the_driver() -> None:
     assert pod.looks == 4, "it looked until both were gone"
 
 
+def test_the_shell_around_a_driver_is_left_alone() -> None:
+    pod = Pod(TRAIN, "/bin/sh -c msd-ray train digits --run-dir s3://bucket/runs/digits")
+    assert drain(5, pod.look, pod.told.append, pause=0) == []
+    assert pod.told == [0]
+
+
 @pytest.mark.parametrize(
     "title", ["ray::ServeReplica:msd-ray:Gateway", "ray::Slot", TRAIN, "python -m msd_ray sweep x.yaml"]
 )
