@@ -76,7 +76,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", made)
-    monkeypatch.setattr("msd_ray.cluster.jobs.time.sleep", lambda seconds: setattr(made, "refusal", made.then))
+    monkeypatch.setattr("msd_ray.cluster.ray_jobs.time.sleep", lambda seconds: setattr(made, "refusal", made.then))
     return made
 
 
