@@ -1,8 +1,8 @@
-"""Prints the shell commands of a Markdown file, one per line: those in blocks fenced as ```sh, in order.
+"""Prints the shell commands of Markdown files, one per line: those in blocks fenced as ```sh, in order.
 
 A line that ends in a backslash is joined with the next; comments and empty lines are left out.
 
-    python3 .ci/readme_commands.py README.md
+    python3 .ci/readme_commands.py README.md [docs/training.md ...]
 """
 
 import sys
@@ -23,5 +23,6 @@ def commands(markdown: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for command in commands(Path(sys.argv[1]).read_text(encoding="utf-8")):
-        print(command)
+    for document in sys.argv[1:]:
+        for command in commands(Path(document).read_text(encoding="utf-8")):
+            print(command)
