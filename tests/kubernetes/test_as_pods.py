@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from msd_ray.errors import MsdRayError
+from msd_ray.kubernetes.probe import raylet_lives
 from msd_ray.kubernetes.release_values import sweeping
 from msd_ray.runs.journal import read_journal
 from msd_ray.runs.run_status import read_status
@@ -79,7 +80,11 @@ class Cluster:
         # KubeRay unquotes the parameters in a shell, as here
         process = subprocess.Popen(["bash", "-c", f"exec {command}"], env=environment, start_new_session=True)
         self.pods[name] = process, environment, container
-        if name == "head":
+        if name != "head":  # two at once would take the same socket, which pods with a /tmp of their own do not
+            agent = re.search(r"--dashboard-agent-listen-port=(\d+)", command)
+            assert agent
+            wait_for(lambda: raylet_lives(f"http://127.0.0.1:{agent[1]}/api/local_raylet_healthz"), 120)
+        else:
             wait_for(lambda: ask(f"http://127.0.0.1:{self.dashboard}/api/gcs_healthz", environment), 60)
 
     def ray_start(self, name: str, params: dict[str, str], container: dict[str, Any]) -> list[str]:
