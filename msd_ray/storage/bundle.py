@@ -1,4 +1,4 @@
-"""A bundle: files in one directory and a manifest, written last, that vouches for every byte of them."""
+"""A bundle: files in one directory and a manifest, written last, that has the size and the hash of each."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """body: what the writer had to say, JSON-able. files: what belongs to the bundle."""
+    """body: the writer's own facts, as JSON. files: the files of the bundle, by name."""
 
     body: dict[str, Any]
     files: dict[str, FileEntry]
@@ -38,10 +38,10 @@ def write_bundle(store: Store, body: dict[str, Any], files: Iterable[tuple[str, 
     """Writes the (name, content) pairs, then the manifest. `files` is consumed lazily: one content at a time in memory,
     or one chunk of it, hashed on its way to the file.
 
-    A bundle already there loses its manifest first, so at no moment does a manifest stand beside files it does not
-    describe; files it had that the new one has not are removed last. Raises UserError where the store cannot be
-    written to (the directory is then emptied), ValueError or TypeError for a body that is not JSON, ValueError for a
-    name given twice.
+    If the directory has a bundle already, its manifest is removed first, so that no manifest ever stands beside files
+    that it does not describe; old files that the new bundle does not have are removed last. Raises UserError if the
+    store cannot be written to (the directory is then emptied), ValueError or TypeError for a body that is not JSON,
+    ValueError for a name given twice.
     """
     body = json.loads(_canonical(body))  # as it will be read: string keys, lists for tuples
     before = store.names()
@@ -82,8 +82,8 @@ def read_file(store: Store, manifest: Manifest, name: str) -> bytes:
 
 
 def read_chunks(store: Store, manifest: Manifest, name: str) -> Iterator[bytes]:
-    """A file of the bundle, piece by piece. Raises CorruptError as `read_file`; that a byte was changed shows at the
-    end only, so use nothing of it before."""
+    """A file of the bundle, piece by piece. Raises CorruptError as `read_file`. A changed byte is noticed only at the
+    end, so use no piece before that."""
     entry = manifest.files.get(name)
     if entry is None:
         raise _damaged(store, name, "the manifest does not list it")
@@ -107,8 +107,8 @@ def verify(store: Store) -> None:
 
 
 def check_sizes(store: Store, manifest: Manifest, advice: str = RESTORE) -> None:
-    """Looks whether each file is there and as long as it should be, without reading any. Raises CorruptError, which
-    ends with `advice`, for the first that is not."""
+    """Checks that each file exists and has the right size, without reading any. Raises CorruptError, which ends with
+    `advice`, for the first that does not."""
     sizes = store.sizes()
     for name, entry in manifest.files.items():
         if name not in sizes:
@@ -118,7 +118,7 @@ def check_sizes(store: Store, manifest: Manifest, advice: str = RESTORE) -> None
 
 
 def _cut_short(store: Store, name: str, size: int, entry: FileEntry, advice: str = RESTORE) -> tuple[str, str]:
-    """What is wrong with a file of another size, and the advice."""
+    """Says what is wrong with a file of another size, and what to do."""
     if size < 1024 and store.read(name).startswith(LFS_POINTER):
         return _POINTER
     return f"it has {size} bytes instead of {entry.bytes}", advice
@@ -144,12 +144,12 @@ def _write_files(store: Store, files: Iterable[tuple[str, bytes | Chunks]]) -> d
 
 
 class _Counter:
-    """Size and hash of what passes."""
+    """Counts and hashes the chunks that pass through it."""
 
     entry = FileEntry(0, hashlib.sha256().hexdigest())
 
     def of(self, chunks: Callable[[], Iterable[_Chunk]]) -> Iterator[_Chunk]:
-        """What `chunks` gives. Afterwards `entry` is of that."""
+        """Yields the chunks of `chunks`. Afterwards `entry` has their size and hash."""
         size, sha256 = 0, hashlib.sha256()
         for chunk in chunks():
             sha256.update(chunk)
@@ -159,14 +159,14 @@ class _Counter:
 
 
 def _make_room(store: Store) -> None:
-    """Removes files that no manifest will vouch for: where the disk is full they only make it fuller."""
+    """Removes files that will have no manifest: on a full disk they only take room."""
     with suppress(UserError):
         for name in store.names():
             store.delete(name)
 
 
 def _canonical(value: Any) -> bytes:
-    """The one way in which a value is written, so that any other bytes are known to be damaged."""
+    """The only valid spelling of a manifest, so that a reader notices every damaged byte."""
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode()
 
 

@@ -1,4 +1,4 @@
-"""What a Store asks of the place where its files are, and the two kinds of place that are not S3."""
+"""The interface between a Store and a file system, and the two file systems that are not S3."""
 
 import os
 from collections.abc import Iterable
@@ -22,31 +22,32 @@ class OpenFile(Protocol):
 
 
 class Files(Protocol):
-    """Files by their whole path, / between its parts. Whatever fails raises OSError or pyarrow's ArrowException."""
+    """Files by their whole path, / between its parts. All failures are OSError or pyarrow's ArrowException."""
 
     def read(self, path: str) -> bytes | None:
-        """None where there is no such file."""
+        """The content; None if there is no such file."""
         ...
 
     def opened(self, path: str, position: int) -> OpenFile | None:
-        """A file, to be read from so many bytes on; None where there is none."""
+        """A file, opened for reading from byte `position` on; None if there is none."""
         ...
 
     def write(self, path: str, pieces: Pieces) -> None:
-        """Whole or not at all, over an old file if need be; makes missing directories. Passes on what `pieces`
-        raises."""
+        """Writes a file whole or not at all, over an old file if there is one; makes missing directories. Errors of
+        `pieces` are passed on."""
         ...
 
     def append(self, path: str, lines: bytes) -> bool:
-        """Adds whole lines to a text file; returns whether files here can grow at all."""
+        """Appends whole lines to a text file; returns False if this file system cannot append."""
         ...
 
     def update(self, path: str, change: Change) -> bool:
-        """Replaces a file by change(its content), None standing for no file. Returns whether others were shut out."""
+        """Replaces a file by change(its content), None standing for no file. Returns whether no other process could
+        write in between."""
         ...
 
     def listed(self, path: str) -> dict[str, int | None]:
-        """What is in a directory: bytes of files, None of directories. Nothing where it is missing."""
+        """The names in a directory: for files with their bytes, for directories with None. Empty if it is missing."""
         ...
 
     def exists(self, path: str) -> bool:
@@ -58,7 +59,7 @@ class Files(Protocol):
         ...
 
     def remove_file(self, path: str) -> None:
-        """As `remove`, of what is no directory."""
+        """As `remove`, for a path that is no directory."""
         ...
 
 
@@ -73,7 +74,7 @@ class LocalFiles:
 
     def opened(self, path: str, position: int) -> OpenFile | None:
         try:
-            file = open(path, "rb")  # noqa: SIM115 (whoever reads it to its end lets it go)
+            file = open(path, "rb")  # noqa: SIM115 (the reader closes it at its end)
         except _NO_FILE:
             return None
         file.seek(position)
@@ -118,14 +119,14 @@ class ArrowFiles:
     def opened(self, path: str, position: int) -> Any:
         if self._kind(path) != fs.FileType.File:
             return None
-        file = self.filesystem.open_input_file(path)  # an input stream would come in pieces of 256 KiB
+        file = self.filesystem.open_input_file(path)  # an input stream would give pieces of 256 KiB
         file.seek(position)
         return file
 
     def write(self, path: str, pieces: Pieces) -> None:
-        """pyarrow completes what was begun when `pieces` raises: then the beginning of the file is there."""
+        """If `pieces` raises, pyarrow still completes the file: it then has only its beginning."""
         self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-        # one put: an object store shows the object only once the stream was closed
+        # one put: an object store shows the object only once the stream is closed
         with self.filesystem.open_output_stream(path) as stream:
             for piece in pieces:
                 stream.write(piece)
@@ -164,7 +165,7 @@ class ArrowFiles:
 
 
 def _listed(entry: os.DirEntry[str]) -> tuple[str, int | None] | None:
-    """Name and size; None for a file that somebody removed just now."""
+    """Name and size; None for a file that another process has just removed."""
     try:
         return entry.name, None if entry.is_dir() else entry.stat().st_size
     except FileNotFoundError:

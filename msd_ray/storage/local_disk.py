@@ -15,8 +15,8 @@ _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, e
 
 
 def write_atomically(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Puts a file in place whole or not at all, and makes its directory; raises OSError where it cannot, and what
-    `chunks` raises."""
+    """Writes a file whole or not at all, and makes its directory. Raises OSError if it cannot; errors of `chunks` are
+    passed on."""
     _make_directory(target.parent)
     temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
@@ -33,8 +33,8 @@ def write_atomically(target: Path, chunks: Iterable[bytes | memoryview]) -> None
 
 
 def append_lines(target: Path, lines: bytes) -> None:
-    """Adds whole lines to a file, and makes it and its directory; raises OSError where it cannot. A crash may leave a
-    part of them, a line of its own."""
+    """Appends whole lines to a file, and makes it and its directory; raises OSError if it cannot. After a crash the
+    file may end in a part of them, on a line of its own."""
     _make_directory(target.parent)
     with open(target, "ab+") as file:
         new = file.tell() == 0
@@ -49,7 +49,7 @@ def append_lines(target: Path, lines: bytes) -> None:
 
 
 def delete_durably(target: Path) -> None:
-    """Removes a file, or a directory with all in it; one that is missing is fine. Raises OSError where it cannot."""
+    """Removes a file, or a directory with all in it; one that is missing is fine. Raises OSError if it cannot."""
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     else:
@@ -59,11 +59,11 @@ def delete_durably(target: Path) -> None:
 
 
 def update_locked(target: Path, change: Change) -> bool:
-    """Replaces a small file by change(its content), None standing for no file, while others that do so wait.
+    """Replaces a small file by change(its content), None standing for no file; other processes that do so wait.
 
     Written in place, since a lock belongs to the file and not to its name; so a crash may leave it half written.
-    Returns whether the file system has locks; without, others may come in between. Raises OSError where it cannot
-    write, and what `change` raises.
+    Returns whether the file system has locks; without them, another process may write in between. Raises OSError if it
+    cannot write; errors of `change` are passed on.
     """
     _make_directory(target.parent)
     while True:
@@ -75,7 +75,7 @@ def update_locked(target: Path, change: Change) -> bool:
 
 
 def _locked(file: BinaryIO) -> bool:
-    """Waits for the file's lock; closing the file, or dying, gives it back."""
+    """Waits for the file's lock. Closing the file releases it, and so does the process's death."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
@@ -86,7 +86,7 @@ def _locked(file: BinaryIO) -> bool:
 
 
 def _is_at(target: Path, file: BinaryIO) -> bool:
-    """False where whoever had the lock before removed the file."""
+    """False if the previous holder of the lock removed the file."""
     try:
         return os.path.samestat(os.stat(target), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def _is_at(target: Path, file: BinaryIO) -> bool:
 
 
 def _change_in_place(target: Path, file: BinaryIO, change: Change) -> None:
-    """An empty file stands for none: it was made just now, by opening it."""
+    """An empty file counts as none: opening it has just made it."""
     try:
         new = change(file.read() or None) or b""
         file.seek(0)

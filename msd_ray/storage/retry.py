@@ -1,4 +1,4 @@
-"""Storage fails now and then: what passes by itself is tried again, what does not is told at once."""
+"""Retries storage operations whose failure may pass by itself, and reports all other failures at once."""
 
 import errno
 import logging
@@ -13,8 +13,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from msd_ray.errors import UserError
 
 LOG = logging.getLogger(__name__)
-TRIES = 4  # with waits of about 0.5, 1 and 2 s: a hiccup passes, and nobody waits long for a storage that is gone
-LONGEST = 300  # characters of a library's complaint, some of which go on for pages
+TRIES = 4  # with waits of about 0.5, 1 and 2 s: enough for a short failure, and a storage that is gone is reported soon
+LONGEST = 300  # characters of a library's message, some of which fill pages
 FIRST_WAIT, JITTER = 0.5, 0.25  # seconds; jitter, lest students that failed together try again together
 
 _BUSY = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
@@ -22,7 +22,7 @@ _CUT_OFF = {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIP
 _UNREACHED = {errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
 _PASSING = _BUSY | _CUT_OFF | _UNREACHED
 
-# Object stores give no errno. These of their complaints stay; any other may be a server or a network in trouble.
+# Object stores give no errno. These errors do not pass; any other may be a short failure of a server or the network.
 _REFUSED = re.compile(
     r"ACCESS_DENIED|PERMISSION_DENIED|INVALID_ACCESS_KEY|SIGNATURE|UNAUTHENTICATED|HTTP status 40[13]"
 )
@@ -30,10 +30,10 @@ _NO_CREDENTIALS = re.compile(r"OAuth2 access token|DefaultAzureCredential")
 _INTERNALS = re.compile(r" error_info=\{| dlopen\(")  # what follows is of no use to a user
 _NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|[Bb]ucket .*not found|bucket does not exist")
 
-_AGAIN = "run the same command again once the storage is well: what was whole before still is"
-_ROOM = "free some space and run the same command again: what was whole before still is"
+_AGAIN = "run the same command again once the storage works: complete files are not lost"
+_ROOM = "free some space and run the same command again: complete files are not lost"
 _RIGHT = "choose another place, or give this user the right to change this one"
-_FILE_IN_THE_WAY = "a file stands where a directory has to be: move it away, or choose another place"
+_FILE_IN_THE_WAY = "there is a file where a directory is needed: move it away, or choose another place"
 _ADVICE = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
@@ -47,7 +47,7 @@ _Result = TypeVar("_Result")
 
 
 class StorageError(OSError):
-    """Why a store refused or could not be reached. advice: what to do. passes: whether waiting may help."""
+    """A store refused, or could not be reached: why. advice: what to do. passes: whether waiting may help."""
 
     def __init__(self, why: str, advice: str = "", *, passes: bool = True) -> None:
         super().__init__(why)
@@ -55,9 +55,10 @@ class StorageError(OSError):
 
 
 def patiently(action: str, path: str, do: Callable[[], _Result]) -> _Result:
-    """What `do` returns, tried up to TRIES times while it fails for a reason that may pass. `do` must bear repetition.
+    """Calls `do` up to TRIES times while it fails for a reason that may pass; gives its result. It must be safe to
+    repeat `do`.
 
-    Raises UserError, "cannot <action> <path>: why; what to do", where it keeps failing or waiting cannot help.
+    Raises UserError, "cannot <action> <path>: why; what to do", if it keeps failing or waiting cannot help.
     """
     try:
         return _again(action, path)(do)
@@ -66,7 +67,7 @@ def patiently(action: str, path: str, do: Callable[[], _Result]) -> _Result:
 
 
 def one_line(error: BaseException) -> str:
-    """Why it failed, without the number and the path that an OSError brings along."""
+    """Why it failed, without the number and the path that are in an OSError's text."""
     told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return shorten(_INTERNALS.split(told)[0].strip().rstrip("."), LONGEST, placeholder=" ...")
 
@@ -107,4 +108,4 @@ def _advice(error: OSError | pa.ArrowException) -> str:
         return "give this process credentials for that store"
     if _NO_BUCKET.search(str(error)):
         return "create the bucket, or choose another place"
-    return _ADVICE.get(getattr(error, "errno", None) or 0, "mend it, or choose another place")
+    return _ADVICE.get(getattr(error, "errno", None) or 0, "repair it, or choose another place")

@@ -1,6 +1,6 @@
-"""Amazon S3 and stores that speak as it does: as few requests as there can be, and updates that exclude each other.
+"""Amazon S3 and stores with its protocol: as few requests as possible, and updates that exclude each other.
 
-A directory is only the beginning that keys share: none is made, so none is left behind.
+A directory is only a common prefix of keys: none is made, so none is left behind.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from msd_ray.storage.s3_client import Address, client_of, code_of, translated
 
 PART = 1 << 24  # bytes; a file of more is sent in parts, of which S3 takes 10,000
 DELETED_AT_ONCE = 1000  # keys in one request, which is S3's limit
-UPDATES = 20  # times that others may come first before an update gives up
+UPDATES = 20  # times that another process may write first before an update gives up
 _WRITTEN_BY_OTHERS = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
 _NOBODYS_TAG = '"00000000000000000000000000000000"'
 _IN_PARTS = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
@@ -46,7 +46,7 @@ class S3Files:
             return _Opened(answer["Body"], self._address) if answer else None
 
     def write(self, path: str, pieces: Pieces) -> None:
-        """S3 shows a file once all of it has come; what came of one that failed is taken back."""
+        """S3 shows a file once it is complete; a failed upload is aborted."""
         source = _Source(pieces)
         beginning = source.read(PART)
         with translated(self._address):
@@ -60,7 +60,7 @@ class S3Files:
         return False
 
     def update(self, path: str, change: Change) -> bool:
-        """Writes on the condition that nobody has written since; False where the store does not heed conditions."""
+        """Writes if no process has written since the file was read; False if the store ignores such conditions."""
         with translated(self._address):
             for _ in range(UPDATES):
                 old, tag = self._content_and_tag(path)
@@ -101,7 +101,7 @@ class S3Files:
         return (answer["Body"].read(), answer["ETag"]) if answer else (None, "")
 
     def _answer(self, path: str, which: dict[str, str]) -> dict[str, Any] | None:
-        """To the question for a file; None where there is none."""
+        """The store's answer to the request for a file; None if there is none."""
         try:
             answer: dict[str, Any] = self._client.get_object(**_named(path), **which)
         except ClientError as error:
@@ -111,7 +111,7 @@ class S3Files:
         return answer
 
     def _replaced(self, path: str, tag: str, new: bytes | None) -> bool:
-        """Whether the file was still what it was when it had this tag, and so is now `new`."""
+        """Writes `new` if the file still has this tag; returns whether it had."""
         if new is None and not tag:
             return True
         condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
@@ -135,7 +135,7 @@ class S3Files:
             self._client.put_object(**_named(path), Body=new, **condition)
 
     def _shuts_others_out(self, path: str, written: bytes | None) -> bool:
-        """Tried once, as some stores say nothing of conditions and write all the same: two that do not hold."""
+        """Whether the store honours conditions. It is tried once with two that do not hold: some stores ignore them."""
         if self._address not in _heeds_conditions and written is not None:
             conditions = {"IfMatch": _NOBODYS_TAG}, {"IfNoneMatch": "*"}
             _heeds_conditions[self._address] = all(self._refuses(path, written, each) for each in conditions)
@@ -153,8 +153,8 @@ class S3Files:
         return False
 
     def _keys(self, path: str, prefix: str, delimiter: str = "") -> Iterator[tuple[str, int | None]]:
-        """All keys that begin so, and bytes. With a delimiter those that go on behind the next one are told once, up to
-        it, with None."""
+        """All keys with this prefix, and their bytes. With a delimiter, keys that share the part up to the next
+        delimiter are given once, as this part, with None."""
         bucket = _named(path)["Bucket"]
         pages = self._client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter=delimiter):
@@ -169,7 +169,7 @@ class S3Files:
 
 
 class _Opened:
-    """The rest of a file, whose errors are those of a Store's files."""
+    """The rest of a file; its errors are StorageErrors."""
 
     def __init__(self, body: Any, address: Address) -> None:
         self._body, self._address = body, address
@@ -180,7 +180,7 @@ class _Opened:
 
 
 class _Source:
-    """Pieces, read as from a file."""
+    """Reads pieces as if they were a file."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces: Iterator[bytes | memoryview] = iter(pieces)
@@ -196,11 +196,11 @@ class _Source:
         return b"".join(found)
 
     def put_back(self, data: bytes) -> None:
-        """To be read once more."""
+        """Begins again at the first piece."""
         self._pieces, self._rest = chain([self._rest], self._pieces), memoryview(data)
 
     def _goes_on(self) -> bool:
-        """Takes the next piece that is not empty, if there is one."""
+        """Goes to the next piece that is not empty, if there is one."""
         self._rest = next((memoryview(piece) for piece in self._pieces if piece), memoryview(b""))
         return bool(self._rest)
 

@@ -1,4 +1,4 @@
-"""How a store that speaks S3 is reached, and what its complaints mean."""
+"""How to connect to a store with S3's protocol, and what its errors mean."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ from botocore.exceptions import (
 from msd_ray.errors import UserError
 from msd_ray.storage.retry import StorageError
 
-TRIES = 4  # of each request, with short waits; what fails for longer is tried again as a whole
-CONNECTED, ANSWERED = 5.0, 60.0  # seconds within which a store must take a connection, and send the next bytes
+TRIES = 4  # of each request, with short waits; the whole operation is retried in storage/retry.py
+CONNECTED, ANSWERED = 5.0, 60.0  # seconds within which a store must accept a connection, and send the next bytes
 CONNECTIONS = 16  # at a time, of one process
 OPTIONS = ("endpoint_override", "region", "scheme", "tls_ca_file_path")
 
@@ -55,7 +55,7 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Address:
-    """What a URI says of the store; what is empty comes from the environment, as for all of Amazon's tools."""
+    """The address of a store in a URI; empty fields come from the environment, as for all of Amazon's tools."""
 
     endpoint: str = ""
     region: str = ""
@@ -68,9 +68,9 @@ class Address:
 
 
 def parse_uri(uri: str) -> tuple[Address, str]:
-    """Where s3://bucket/path?region=...&endpoint_override=HOST:PORT&scheme=http leads, and bucket/path.
+    """The address and bucket/path of s3://bucket/path?region=...&endpoint_override=HOST:PORT&scheme=http.
 
-    Raises UserError where the URI makes no sense.
+    Raises UserError for a URI that is not valid.
     """
     try:
         parts = urlsplit(uri, allow_fragments=False)
@@ -143,7 +143,7 @@ def _client(address: Address, proxies: dict[str, str] | None) -> Any:
 
 
 def is_near(host: str) -> bool:
-    """Whether a host is of this machine, cluster or site, which no proxy of the environment is asked for."""
+    """Whether a host belongs to this machine, cluster or site, so that no proxy of the environment is used."""
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:
@@ -174,7 +174,7 @@ def translated(address: Address) -> Iterator[None]:
 
 
 def _of_answer(error: ClientError, address: Address) -> StorageError:
-    """What the store answered: some of it passes, the rest is told at once."""
+    """The store's answer as an error: some of these may pass, the rest are reported at once."""
     code, said = code_of(error), error.response.get("Error", {}).get("Message", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     passes = code in _MAY_PASS or status >= 500 or status in (408, 429)

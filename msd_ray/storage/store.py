@@ -27,7 +27,7 @@ class Store:
     def __init__(self, uri: str, filesystem: fs.FileSystem | None = None) -> None:
         """uri: a local path (relative ones and ~ are resolved now) or s3://, gs://, file:// and the like.
 
-        With `filesystem`, uri is a path on it. Raises UserError for a uri that no filesystem can be made of.
+        With `filesystem`, uri is a path on it. Raises UserError for a uri of no known file system.
         """
         self._given = filesystem
         self._files, self._path = _resolve(uri) if filesystem is None else (_files_on(filesystem), uri)
@@ -58,24 +58,24 @@ class Store:
         return content
 
     def write(self, name: str, data: bytes) -> None:
-        """Puts a file in place whole or not at all, over an old one if need be; creates missing directories.
+        """Writes a file whole or not at all, over an old one if there is one; creates missing directories.
 
-        Raises UserError where the place cannot be written to (read-only, full, no permission, failing for long).
+        Raises UserError if the directory cannot be written to (read-only, full, no permission, failing for long).
         """
         self.write_chunks(name, lambda: (data,))
 
     def write_chunks(self, name: str, chunks: Chunks) -> None:
-        """As `write`, for a file that need not fit into memory; `chunks` is called again where a try fails.
+        """As `write`, for a file that need not fit into memory; `chunks` is called again if a try fails.
 
-        What `chunks` raises is passed on, and nothing is left then (an object store of pyarrow's may show the beginning
+        Errors of `chunks` are passed on, and no file is left then (an object store of pyarrow's may show the beginning
         of the file).
         """
         path = self._at(name)
         patiently("write", path, lambda: self._files.write(path, chunks()))
 
     def read_chunks(self, name: str) -> Iterator[bytes]:
-        """The content of a file, at most CHUNK bytes at a time; raises as `read`. After a failure that passes it is
-        opened again and read on from where it was."""
+        """The content of a file, at most CHUNK bytes at a time; raises as `read`. After a failure that may pass,
+        reading goes on from where it was."""
         path, position = self._at(name), 0
         opened: OpenFile | None = None
 
@@ -95,28 +95,27 @@ class Store:
             raise FileNotFoundError(f"no file {path}")
 
     def append(self, name: str, lines: bytes) -> bool:
-        """Adds whole lines to the end of a text file, which need not exist yet, and returns whether it could: object
-        stores cannot. What a crash leaves of a line stands on a line of its own. Raises UserError as `write`."""
+        """Appends whole lines to a text file, which need not exist yet, and returns whether it could: object stores
+        cannot. A part of a line that a crash left stays on a line of its own. Raises UserError as `write`."""
         path = self._at(name)
         return patiently("write", path, lambda: self._files.append(path, lines))
 
     def update(self, name: str, change: Change) -> bool:
         """Replaces a small file by change(its content), None standing for no file; creates missing directories.
 
-        Returns whether it was made sure that no other process updated the file between reading and writing. It is on
-        disks and network file systems with locks, and on S3 where the store heeds conditions (If-Match). `change` may
-        be called more than once; what it raises is passed on, and the file is left as it is. Raises UserError as
-        `write`.
+        Returns whether no other process can have updated the file between reading and writing. This is so on disks and
+        network file systems with locks, and on S3 if the store honours conditions (If-Match). `change` may be called
+        more than once; if it raises, the error is passed on and the file stays as it is. Raises UserError as `write`.
         """
         path = self._at(name)
         return patiently("write", path, lambda: self._files.update(path, change))
 
     def names(self) -> list[str]:
-        """Sorted names of the files and directories in here; none where this directory is missing."""
+        """Sorted names of the files and directories in this one; none if it is missing."""
         return sorted(self._listed())
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each file in here, by its name, from one look at the directory."""
+        """Bytes of each file in this directory, by its name, from one listing."""
         return {name: size for name, size in self._listed().items() if size is not None}
 
     def exists(self, name: str) -> bool:
@@ -130,7 +129,7 @@ class Store:
         patiently("delete", path, lambda: self._files.remove(path))
 
     def delete_file(self, name: str) -> None:
-        """As `delete`, of what is known to be a file: an object store is asked once."""
+        """As `delete`, for a file: this takes an object store one request."""
         path = self._at(name)
         patiently("delete", path, lambda: self._files.remove_file(path))
 

@@ -307,7 +307,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_work_begins(
     before = state(here)
     folder = {"HOME": "/.cache/msd_ray", "XDG_CACHE_HOME": "/msd_ray", "MSD_RAY_CACHE": ""}[name]
     code, out, err = run(capsys, monkeypatch, *command)
-    advice = "mend it, or choose another place: set MSD_RAY_CACHE to a folder that can be written"
+    advice = "repair it, or choose another place: set MSD_RAY_CACHE to a folder that can be written"
     said = f"cannot write /proc/nohome{folder}/write-test: No such file or directory; {advice}"
     assert (code, out, err) == (2, "", f"error: {said}\n")
     assert state(here) == before

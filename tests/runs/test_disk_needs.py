@@ -43,7 +43,7 @@ def test_a_place_is_left_as_it_was(tmp_path: Path) -> None:
     refuse_unwritable(Store(str(tmp_path / "a" / "b")), "never mind")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"a file stands where a directory has to be.*: look elsewhere"):
+    with pytest.raises(UserError, match=r"there is a file where a directory is needed.*: look elsewhere"):
         refuse_unwritable(Store(str(tmp_path / "file" / "b")), "look elsewhere")
     assert used_bytes(Store(str(tmp_path))) == 1
     assert (free_bytes(Store(str(tmp_path / "not" / "there"))) or 0) > 0

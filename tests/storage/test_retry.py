@@ -26,7 +26,7 @@ LASTING = {
     OSError(errno.EDQUOT, "Disk quota exceeded"): "free some space and run the same command again",
     OSError(errno.EROFS, "Read-only file system"): "choose another place",
     PermissionError(errno.EACCES, "Permission denied"): "give this user the right",
-    NotADirectoryError(errno.ENOTDIR, "Not a directory"): "a file stands where a directory has to be",
+    NotADirectoryError(errno.ENOTDIR, "Not a directory"): "there is a file where a directory is needed",
     OSError("AWS Error ACCESS_DENIED during PutObject operation: m"): "give this user the right",
     OSError("AWS Error NO_SUCH_BUCKET during CreateMultipartUpload operation: m"): "create the bucket",
     OSError("Bucket 'b' not found. To create buckets, enable the allow_bucket_creation option."): "create the bucket",
@@ -90,7 +90,7 @@ def test_what_cannot_pass_is_told_at_once_with_what_to_do(
 def test_a_library_that_complains_at_length_is_cut_short(waits: list[float]) -> None:
     with pytest.raises(UserError, match=r"^cannot write here: no such library; ") as told:
         patiently("write", "here", failing(ArrowInvalid("no such library dlopen(/usr/lib/x) failed: gone " * 99), 1))
-    with pytest.raises(UserError, match=r" \.\.\.; mend it") as told:
+    with pytest.raises(UserError, match=r" \.\.\.; repair it") as told:
         patiently("write", "here", failing(ArrowInvalid("word " * 999), 1))
     assert len(str(told.value)) < 400
 

@@ -16,7 +16,7 @@ from msd_ray.storage import Change, Store
 from msd_ray.storage import store as module
 from msd_ray.storage.local_disk import TEMPORARY
 
-ROOM = "free some space and run the same command again: what was whole before still is"
+ROOM = "free some space and run the same command again: complete files are not lost"
 
 
 @pytest.fixture(params=["local", "object store", "s3"])
