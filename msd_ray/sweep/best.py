@@ -1,4 +1,4 @@
-"""What a user asks of a finished sweep."""
+"""The best trial of a sweep, and its front, for the command line."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Found:
 
     @property
     def ensemble(self) -> str:
-        """Where it is. Empty where it was pruned."""
+        """The ensemble's URI; empty if it was pruned."""
         return self.run.child("ensemble").uri if self.record.kept else ""
 
     def to_json(self) -> dict[str, Any]:

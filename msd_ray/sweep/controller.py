@@ -1,4 +1,4 @@
-"""Which trial comes next, and which one goes on: the journal, the searcher and the scheduler of a sweep, in step."""
+"""Decides which trial begins next and which goes on, from a sweep's journal, searcher and scheduler."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from msd_ray.sweep.trial_metrics import Report
 
 
 class SweepController:
-    """Every decision is written down before anybody acts on it. Searcher and scheduler are told what the journal knows
-    already, in the order in which it happened, so they stand where they stood when an earlier driver died. given_up:
-    the trials whose process died too often."""
+    """Writes every decision to the journal before it is acted upon. It first replays the journal, in its order, to
+    searcher and scheduler, so that their state is what it was when an earlier driver died. given_up: the trials whose
+    process died too often."""
 
     def __init__(self, recipe_space: RecipeSpace, journal: SweepJournal, note: Callable[[str], None]) -> None:
         self._recipe_space, self._journal, self._note = recipe_space, journal, note
@@ -30,8 +30,8 @@ class SweepController:
         self._unfinished = journal.unfinished
 
     def next(self) -> TrialRecord | None:
-        """The trial to run now: one whose process or driver died, else a new one; None where there are no more or the
-        budget is spent, though one that runs may come again."""
+        """The trial to run now: one whose process or driver died, else a new one. None if there are no more or the
+        budget is spent; a trial that runs now may still have to be run again."""
         if self._unfinished:
             record = self._unfinished.pop(0)
             self._note(f"trial {record.number} goes on: {said(record.choice)}")
@@ -46,17 +46,17 @@ class SweepController:
 
     @property
     def most(self) -> int:
-        """How many trials there are in all, if nothing else of the budget is spent before."""
+        """How many trials there are in all, if no other budget is spent before."""
         return self._searching.most
 
     @property
     def over(self) -> bool:
-        """Whether all has been done."""
+        """Whether the sweep is finished."""
         return self._exhausted and not self._journal.unfinished
 
     @property
     def settled(self) -> bool:
-        """Whether nothing runs any more, and nothing will."""
+        """Whether no trial runs, and none will begin."""
         return self._exhausted and len(self._journal.unfinished) == len(self.given_up)
 
     @property
@@ -66,8 +66,8 @@ class SweepController:
         return spent or len(self._journal.records) >= self.most
 
     def goes_on(self, number: int, sent: dict[str, Any]) -> bool:
-        """Whether the trial goes on after what it sent: a report, an `error` that it ended with, or that it `stopped`
-        with the sweep, to go on with the next."""
+        """Whether the trial goes on after its message: a report, an `error` that ended it, or `stopped`, with which it
+        ends now and goes on with the next sweep."""
         if self._journal.records[number].state != "running" or "stopped" in sent:
             return False
         if "error" in sent:
@@ -77,7 +77,7 @@ class SweepController:
             return False
         report = report_of(sent)
         if report.images <= self._journal.records[number].images:
-            return True  # said before, by a process that died since
+            return True  # a process that has died since reported it before
         stops = self._early_stopping.stops(number, report)
         state: State = "done" if report.final else "stopped" if stops else "running"
         self._journal.report(number, report, state)
@@ -87,7 +87,8 @@ class SweepController:
         return state == "running"
 
     def died(self, number: int) -> None:
-        """The trial's process is gone: it is run again, unless that happened too often; even then it is unfinished."""
+        """The trial's process died: the trial is run again, unless that happened too often. Then it stays
+        unfinished."""
         self._deaths[number] += 1
         if self._deaths[number] <= self._recipe_space.definition.trials.max_failures:
             self._unfinished.append(self._journal.records[number])

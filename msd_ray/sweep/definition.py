@@ -1,4 +1,4 @@
-"""The whole of what a user can say about a sweep."""
+"""The definition of a sweep, as a user writes it."""
 
 import dataclasses
 import os
@@ -19,10 +19,10 @@ Hours = Annotated[float, Field(gt=0, le=1e9)]
 
 @dataclass(frozen=True)
 class Budget:
-    """After which no further trial begins; those under way are finished. None for no limit.
+    """Limits after which no further trial begins; running trials are finished. None for no limit.
 
-    trials: how many. images: that all generators of all trials saw. gpu_hours: that students held GPUs. hours: on the
-    wall, all starts of the command together.
+    trials: how many. images: that all generators of all trials saw. gpu_hours: that students held GPUs. hours: elapsed,
+    in all starts of the command together.
     """
 
     trials: Count | None = None
@@ -33,7 +33,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class SearcherConfig:
-    """Who chooses the trials. grid: every combination, the last dimension fastest. random: seeded draws, none twice
+    """How trials are chosen. grid: every combination, the last dimension fastest. random: seeded draws, none twice
     while there are others. optuna: TPE on the sweep's metrics, one or several."""
 
     kind: Literal["grid", "random", "optuna"] = "grid"
@@ -42,11 +42,11 @@ class SearcherConfig:
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """Who is stopped early, by `metric`, at reports after fixed numbers of images per student.
+    """Which trials are stopped early, by `metric`, at reports after fixed numbers of images per student.
 
     asha: at `first`, first x factor, first x factor^2, ... images the best 1 / factor go on (arXiv 1810.05934).
-    median: every `first` images; whose best is worse than the median of the others' averages is stopped, once three
-    others have come as far. none: all are trained to their end and report once.
+    median: every `first` images; a trial whose best is worse than the median of the others' averages is stopped, once
+    three others have reached as many images. none: all are trained to their end and report once.
     """
 
     kind: Literal["none", "asha", "median"] = "none"
@@ -64,9 +64,9 @@ class Trials:
     """How trials are run. concurrent: how many at a time.
 
     slots: students of a trial that train at a time; None for an equal share of the cluster's room. queue: whether
-    students may take turns where there are more of them than slots; if not, all of a trial's must fit. cpus, gpus: Ray
-    resources of a trial's own process, which measures and does not train. max_failures: deaths of that process after
-    which the trial is left to the next start of the command.
+    students may take turns if there are more of them than slots; if not, all students of a trial must fit. cpus, gpus:
+    Ray resources of a trial's own process, which measures and does not train. max_failures: deaths of that process
+    after which only the next start of the command tries the trial again.
     """
 
     concurrent: Count = 1
@@ -114,7 +114,7 @@ SECTIONS = {"budget": Budget, "searcher": SearcherConfig, "scheduler": Scheduler
 
 
 def load_definition(path: str) -> Definition:
-    """The definition in a YAML file. Raises UserError, in one line, where there is none, a key is unknown or a value is
+    """The definition in a YAML file. Raises UserError, in one line, if there is none, a key is unknown or a value is
     wrong."""
     if not os.path.isfile(path):
         raise UserError(f"no file {path}: give a sweep's definition, such as tune_configs/digits-quick.yaml")
@@ -122,7 +122,7 @@ def load_definition(path: str) -> Definition:
 
 
 def parse_definition(name: str, raw: dict[str, Any]) -> Definition:
-    """A definition from plain data, which errors call `name`. Raises UserError as `load_definition`."""
+    """A definition from plain data; error messages call it `name`. Raises UserError as `load_definition`."""
     _check_keys(name, raw)
     return validated(Definition, name, raw)
 

@@ -1,4 +1,4 @@
-"""Who is stopped early: Ray Tune's schedulers, asked outside of Tune, so that they can be told of finished trials."""
+"""Early stopping by Ray Tune's schedulers, called outside of Tune so that finished trials can be replayed to them."""
 
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -10,24 +10,24 @@ from msd_ray.sweep.trial_metrics import METRICS, Report
 
 RUNGS = 12
 OTHERS = 3
-"""Trials that the median is taken of, at least."""
+"""The fewest trials for a median."""
 
 
 class _TuneTrial(NamedTuple):
-    """What a scheduler needs to know of a trial."""
+    """A trial, with the fields that Tune's schedulers read."""
 
     trial_id: str
 
 
 class _LiveTrials:
-    """A Tune with no other trial that could be paused for."""
+    """Stands for Tune's controller, with no other trial for which one could be paused."""
 
     def get_live_trials(self) -> list[_TuneTrial]:
         return []
 
 
 class EarlyStopping:
-    """Decides report by report."""
+    """Decides after each report whether its trial is stopped."""
 
     def __init__(self, config: SchedulerConfig) -> None:
         self._scheduler = _scheduler(config)
@@ -38,7 +38,7 @@ class EarlyStopping:
             self._scheduler.on_trial_add(_LiveTrials(), _trial(number))
 
     def stops(self, number: int, report: Report) -> bool:
-        """Whether the trial is stopped after this report; the last of a trial never stops it."""
+        """Whether the trial is stopped after this report. A trial's last report never stops it."""
         if self._scheduler is None:
             return False
         if report.final:

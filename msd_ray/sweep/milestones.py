@@ -1,4 +1,4 @@
-"""After how many images a trial reports, and where trials may share what they trained."""
+"""The numbers of images at which a trial reports, and those up to which trials can share their training."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -10,8 +10,8 @@ from msd_ray.sweep.definition import SchedulerConfig
 
 
 def check_scheduler(scheduler: SchedulerConfig, plans: Sequence[Plan]) -> None:
-    """Raises UserError where no trial would report before its end, so that none could be stopped, or where reports are
-    due at images at which students have no checkpoint."""
+    """Raises UserError if no trial would report before its end, so that none could be stopped, or if reports are due at
+    numbers of images at which students have no checkpoint."""
     if scheduler.kind == "none":
         return
     if all(len(milestones(scheduler, plan)) == 1 for plan in plans):
@@ -37,8 +37,8 @@ def _too_late(scheduler: SchedulerConfig, plans: Sequence[Plan]) -> str:
 
 
 def milestones(scheduler: SchedulerConfig, plan: Plan) -> list[int]:
-    """Images per student after which a trial reports, rising; the last is the whole training. Where students become
-    one-step generators in a later stage, nothing is measured before."""
+    """Images per student after which a trial reports, rising; the last is the whole training. If students become
+    one-step generators in a later stage, there is no report before it."""
     spec = plan.jobs[0].spec
     start = (shareable(plan) or [0])[-1]
     return [n for n in _wanted(scheduler, spec.images) if start < n < spec.images] + [spec.images]
@@ -57,8 +57,8 @@ def _wanted(scheduler: SchedulerConfig, images: int) -> list[int]:
 
 
 def shareable(plan: Plan) -> list[int]:
-    """Images per student at which the stages end that give one-step students their start (TSM): whatever follows them
-    may differ between trials, they themselves depend on partition and size alone."""
+    """Images per student at which the stages end that prepare one-step students (TSM). These stages depend on partition
+    and size alone; later stages may differ between trials."""
     if plan.sampling != ONE_STEP:
         return []
     spec = plan.jobs[0].spec

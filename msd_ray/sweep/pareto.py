@@ -8,22 +8,22 @@ from msd_ray.sweep.sweep_journal import TrialRecord
 from msd_ray.sweep.trial_metrics import METRICS, Mode
 
 MetricLimits = Mapping[str, float]
-"""By metric, the highest value that will do (the lowest, where more is better)."""
+"""By metric, the highest value allowed (the lowest, if more is better)."""
 
 
 def pareto_front(records: Sequence[TrialRecord], metrics: Mapping[str, Mode]) -> list[TrialRecord]:
-    """The trials that no other beats: at least as good in every metric and better in one. In the order of the first
-    metric, best first; of trials that are equal in all, each is on it."""
+    """The trials that no other beats, that is, no other is at least as good in every metric and better in one. Sorted
+    by the first metric, best first; trials that are equal in all metrics are all on the front."""
     measured = [(record, costs) for record in records if (costs := _costs(record, metrics)) is not None]
     on_it = [r for r, costs in measured if not any(_beats(other, costs) for _, other in measured)]
     return sorted(on_it, key=lambda record: (_costs(record, metrics), record.number))
 
 
 def best(records: Sequence[TrialRecord], metrics: Mapping[str, Mode], limits: MetricLimits) -> TrialRecord:
-    """Of the trials within the limits the one nearest to the best of all in each metric at once, where each metric
-    counts from 0 (the best on their front) to 1 (the worst there). With one metric: simply its best.
+    """Of the trials within the limits the one nearest to the best value of each metric at once, each metric being
+    scaled from 0 (the best on their front) to 1 (the worst there). With one metric: simply its best.
 
-    Raises UserError where no trial is within the limits.
+    Raises UserError if no trial is within the limits.
     """
     allowed = [r for r in records if r.result and all(_within(r, metric, limit) for metric, limit in limits.items())]
     on_it = pareto_front(allowed, metrics)
@@ -41,7 +41,7 @@ def best(records: Sequence[TrialRecord], metrics: Mapping[str, Mode], limits: Me
 
 
 def _costs(record: TrialRecord, metrics: Mapping[str, Mode]) -> tuple[float, ...] | None:
-    """Its figures, turned so that less is better; None where one is not known."""
+    """The trial's figures, with signs such that less is better; None if one is unknown."""
     if record.result is None:
         return None
     values = {metric: getattr(record.result, metric) for metric in metrics}

@@ -1,4 +1,4 @@
-"""The recipes that a sweep may try, and whether they can share one teacher, one data set and one judge."""
+"""The recipes that a sweep may try, and the check that they can share one teacher, one data set and one judge."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ from msd_ray.sweep.search_space import (
 )
 
 COMMON = ("data", "network", "teacher", "evaluation", "cluster")
-"""Parts of a recipe that all trials have alike."""
+"""Parts of a recipe that are the same in all trials."""
 BASE = "recipe"
 """The path that, in the space, stands for the base recipe itself."""
 
@@ -46,7 +46,7 @@ class RecipeSpace:
 
     @staticmethod
     def of(definition: Definition) -> "RecipeSpace":
-        """Raises UserError where the space is not one, or a recipe it names is wrong."""
+        """Raises UserError if the space is not valid, or a recipe that it names is wrong."""
         space = parse_space(definition.space)
         names = {definition.recipe}
         for dimension in space:
@@ -55,7 +55,7 @@ class RecipeSpace:
         return RecipeSpace(definition, space, {name: load_recipe(name).to_json() for name in sorted(names)})
 
     def recipe(self, number: int, choice: Choice) -> Recipe:
-        """Of one trial. Raises UserError where a value does not fit a recipe."""
+        """The recipe of one trial. Raises UserError if a value does not fit a recipe."""
         changes = {**self.definition.overrides, **changes_of(self.space, choice)}
         name = str(changes.pop(BASE, self.definition.recipe))
         if name not in self.bases:
@@ -66,12 +66,12 @@ class RecipeSpace:
         return parse_recipe(with_overrides(json.loads(json.dumps(base)), overrides))
 
     def plan(self, recipe: Recipe) -> Plan:
-        """Raises UserError where the recipe's parts do not fit each other or the data."""
+        """The plan of one trial. Raises UserError if the recipe's parts do not fit each other or the data."""
         return make_plan(recipe, self.data, lambda: self.features)
 
     @cached_property
     def listed(self) -> list[Choice] | None:
-        """All trials of the sweep where they are known beforehand, None where each depends on those before it."""
+        """All trials of the sweep if they are known beforehand, None if each depends on those before it."""
         definition = self.definition
         if definition.searcher.kind == "optuna":
             return None
@@ -81,7 +81,8 @@ class RecipeSpace:
 
     def check(self) -> list[Plan]:
         """The plans of all trials, or of enough of them to meet every value of the space once. Raises UserError for the
-        first that is no recipe, or shares too little with the others, and where the scheduler could stop none."""
+        first that is no recipe or cannot share with the others what trials share, and if the scheduler can stop
+        none."""
         plans = list(self._checked())
         check_scheduler(self.definition.scheduler, plans)
         return plans
@@ -100,13 +101,13 @@ class RecipeSpace:
 
     @property
     def most(self) -> int:
-        """Trials of a search that does not end by itself: the budget's, or all different ones where they are fewer."""
+        """Trials of a search that has no end of its own: the budget's, or all different ones if these are fewer."""
         wanted, different = self.definition.budget.trials or 0, combinations(self.space)
         return wanted if different is None else min(wanted, different)
 
     @cached_property
     def first(self) -> Recipe:
-        """One of them, for what all have alike."""
+        """Any of the plans, for what is the same in all."""
         return self.recipe(0, next(probes(self.space)))
 
     @cached_property
@@ -115,12 +116,12 @@ class RecipeSpace:
 
     @cached_property
     def features(self) -> FeatureNet:
-        """Trained now, if it is one that has to be and the cache has it not."""
+        """Trains the feature network now, if it needs training and the cache does not have it."""
         return load_features(self.first.evaluation.features, self.data, default_cache())
 
 
 def said(choice: Choice) -> str:
-    """A choice as people read it."""
+    """A choice as text."""
     return ", ".join(f"{name}={_short(value)}" for name, value in choice.items())
 
 
@@ -129,7 +130,7 @@ def _short(value: Any) -> str:
 
 
 def _refuse_strangers(first: Recipe, other: Recipe, choice: Choice) -> None:
-    """Raises UserError where two trials could not share teacher, data, judge and cluster."""
+    """Raises UserError if two trials could not share teacher, data, judge and cluster."""
     one, two = ({**r.to_json(), "sigma_data": r.noise.sigma_data} for r in (first, other))
     for part in (*COMMON, "sigma_data"):
         if difference := first_difference(one[part], two[part], part):

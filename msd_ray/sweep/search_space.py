@@ -1,4 +1,4 @@
-"""The search space: its dimensions, and how a choice in each becomes changes to a recipe."""
+"""The search space: its dimensions, and how a choice becomes changes to a recipe."""
 
 import itertools
 import json
@@ -12,15 +12,15 @@ from msd_ray.errors import UserError
 from msd_ray.rng import derived_seed
 
 Choice = dict[str, Any]
-"""What a trial is: for each dimension by name a label or a number."""
+"""A trial's place in the space: for each dimension, by name, a label or a number."""
 RANGES = ("uniform", "log", "integer")
 TRIES = 100
-"""Draws after which a random search takes a combination a second time."""
+"""Draws in a row that a random search tries before it takes a combination a second time."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """A dimension of few values. changes: for each label the recipe's values, by path."""
+    """A dimension with a list of values. changes: for each label the recipe's values, by path."""
 
     name: str
     changes: dict[Any, dict[str, Any]]
@@ -48,7 +48,7 @@ class Range:
 
     @property
     def labels(self) -> list[Any]:
-        """Its ends, which stand for all in a check."""
+        """The range's two ends: a check looks at these for all values."""
         return [self.low, self.high]
 
     def draw(self, rng: random.Random) -> Any:
@@ -72,7 +72,7 @@ def parse_space(raw: dict[str, Any]) -> Space:
     Raises UserError for a dimension that is none of these, and for an empty one.
     """
     if not raw:
-        raise UserError("space: it is empty, so there is nothing to look for")
+        raise UserError("space: it is empty; give at least one dimension")
     return tuple(_dimension(str(name), said) for name, said in raw.items())
 
 
@@ -110,7 +110,7 @@ def _range(name: str, kind: str, ends: Any) -> Range:
 
 
 def grid(space: Space) -> list[Choice]:
-    """Every combination, the last dimension fastest. Raises UserError where a dimension is a range."""
+    """Every combination, the last dimension fastest. Raises UserError if a dimension is a range."""
     for dimension in space:
         if isinstance(dimension, Range):
             raise UserError(f"space.{dimension.name}: a grid needs a list of values; random and optuna take a range")
@@ -119,8 +119,8 @@ def grid(space: Space) -> list[Choice]:
 
 
 def draws(space: Space, seed: int, number: int) -> list[Choice]:
-    """The first `number` random choices of a seed: more of them begin with the same. None comes twice, unless `TRIES`
-    draws in a row were known."""
+    """The first `number` random choices of a seed; a larger number begins with the same choices. None comes twice,
+    unless `TRIES` draws in a row had come before."""
     made: list[Choice] = []
     for i in range(number):
         rng = random.Random(derived_seed("sweep", seed, i))
@@ -145,7 +145,7 @@ def another(space: Space, known: Sequence[Choice]) -> Choice:
 
 
 def _values(dimension: Dimension) -> Sequence[Any]:
-    """Of a dimension that has only so many."""
+    """The values of a dimension, if it has a finite number."""
     return dimension.labels if isinstance(dimension, Options) else range(int(dimension.low), int(dimension.high) + 1)
 
 
@@ -159,7 +159,7 @@ def probes(space: Space) -> Iterator[Choice]:
 
 
 def changes_of(space: Sequence[Dimension], choice: Choice) -> dict[str, Any]:
-    """The recipe's values by path; of two dimensions that set the same one the later holds."""
+    """The recipe's values by path; if two dimensions set the same path, the later one wins."""
     merged: dict[str, Any] = {}
     for dimension in space:
         merged |= dimension.changes_for(choice[dimension.name])

@@ -1,5 +1,5 @@
-"""Who chooses the trials. Each is asked for trial after trial, and told how they ended, in an order that the journal
-knows: asked and told the same again, it chooses the same."""
+"""Searchers choose the trials. The controller asks for trial after trial and reports how each ended, in an order that
+the journal keeps; the same calls give the same choices again."""
 
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ class Searching(Protocol):
         ...
 
     def ended(self, number: int, report: Report | None) -> None:
-        """report: the last of the trial, None of one that failed."""
+        """Takes the result of a trial. report: its last, None if the trial failed."""
         ...
 
 
@@ -31,7 +31,7 @@ def searching(recipe_space: RecipeSpace) -> Searching:
 
 
 class Listed:
-    """Trials that were known beforehand."""
+    """A list of trials, known beforehand."""
 
     def __init__(self, choices: list[Choice]) -> None:
         self._choices, self.most = choices, len(choices)
@@ -40,7 +40,7 @@ class Listed:
         return self._choices[number]
 
     def ended(self, number: int, report: Report | None) -> None:
-        """Nothing is learnt from it."""
+        """Ignores the result."""
 
 
 class Tree:
@@ -67,7 +67,7 @@ class Tree:
         return dict(trial.params)
 
     def _new(self) -> optuna.Trial:
-        """A trial with other values than any before, which Optuna does not see to itself in a finite space."""
+        """A trial with other values than any before. Optuna itself repeats trials in a finite space."""
         for _ in range(TRIES):
             trial = self._study.ask(self._space)
             if trial.params not in self._known:

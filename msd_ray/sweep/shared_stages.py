@@ -1,5 +1,5 @@
-"""Stages that trials share: what a student is after its first stages follows from these, its partition, its size and
-its seed, bit for bit. So the trial that comes first keeps its checkpoints, and the others begin with them."""
+"""Stages that trials share. A student's weights after its first stages follow from these stages, its partition, its
+size and its seed, bit for bit. So the first trial keeps its checkpoints, and the others begin with them."""
 
 from msd_ray.errors import CorruptError
 from msd_ray.runs.plan import Plan, StudentPlan
@@ -10,8 +10,8 @@ from msd_ray.training.records import LoggedSegment, Records
 
 
 def shared_folder(store: Store, plan: Plan, images: int) -> Store:
-    """Where students are kept that are like the plan's up to so many images. Its name is the hash of all that they
-    depend on until then."""
+    """The folder of shared checkpoints of students that equal the plan's up to so many images. Its name is the hash of
+    everything that they depend on until then."""
     determinants = weights_part(plan.recipe)
     left, stages = images, {}
     for name, stage in determinants["stages"].items():
@@ -23,7 +23,8 @@ def shared_folder(store: Store, plan: Plan, images: int) -> Store:
 
 
 def publish(run: Store, plan: Plan, images: int, shared: Store) -> None:
-    """Keeps the checkpoints that the run's students have at `images`, unless another trial did."""
+    """Copies the checkpoints that the run's students have at `images` into the shared folder, unless another trial
+    did."""
     for job in plan.groups[0].jobs:
         target = _kept(shared, job, images)
         if not _whole(target):
@@ -32,7 +33,7 @@ def publish(run: Store, plan: Plan, images: int, shared: Store) -> None:
 
 
 def adopt(run: Store, plan: Plan, images: int, shared: Store) -> bool:
-    """Gives the run's students the checkpoints kept at `images`; whether there is one for each, whole."""
+    """Gives the run's students the shared checkpoints at `images`; returns whether there is a whole one for each."""
     try:
         for job in plan.groups[0].jobs:
             _copy_curve(_kept_student(shared, job), folder(run, job.directory), images)
@@ -55,7 +56,7 @@ def _kept_student(shared: Store, job: StudentPlan) -> Store:
 
 
 def _copy_curve(source: Store, target: Store, images: int) -> None:
-    """What was logged until then, as one record."""
+    """Copies the log up to `images`, as one record."""
     if metrics := Records(source).until(images):
         Records(target).write(images, LoggedSegment(metrics))
 

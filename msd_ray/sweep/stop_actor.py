@@ -1,4 +1,4 @@
-"""How the trials of a sweep learn that it is to end now: an actor that their processes ask."""
+"""The actor that a sweep's trials ask whether the sweep is being stopped."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from msd_ray.stopping import STOP
 
 
 class StopActor:
-    """Put up by the sweep's driver, again and again, since an actor that was restarted has forgotten it."""
+    """Holds the stop flag. The sweep's driver sets it again and again, since a restarted actor has lost it."""
 
     def __init__(self) -> None:
         self._up = False
@@ -27,13 +27,13 @@ def make_stop_actor() -> Any:
 
 
 def put_up_if_asked(sign: Any) -> None:
-    """For the sweep's driver to do now and then."""
+    """Sets the stop flag if this process was told to stop. The sweep's driver calls it now and then."""
     if STOP.asked:
         sign.put_up.remote()
 
 
 class StopAsked:
-    """Whether a sign is up. It asks one question at a time, and waits for no answer."""
+    """Whether the stop flag is set. It has one question open at a time, and never waits for the answer."""
 
     def __init__(self, sign: Any) -> None:
         self._sign, self._question, self._is_up = sign, None, False
@@ -47,7 +47,7 @@ class StopAsked:
 
 
 def _answer(question: Any) -> bool:
-    """No, where the sign cannot be asked just now."""
+    """The actor's answer; False if it cannot answer now."""
     try:
         return bool(ray.get(question))
     except RayError:

@@ -31,11 +31,11 @@ from msd_ray.sweep.tune import run_trials
 
 
 def sweep(recipe_space: RecipeSpace, store: Store, address: str | None, listener: Listener) -> SweepJournal:
-    """Runs whatever of the sweep has not been run yet, and writes its results into the directory `store`.
+    """Runs all trials of the sweep that have not been run yet, and writes its results into the directory `store`.
 
-    Raises UserError where the definition is wrong, the directory holds another sweep or another process drives it, or
-    the cluster is too small; TrainingError where a trial's process kept dying; Stopped where this process was told to
-    end (KeyboardInterrupt where it does not listen for that), with the results so far written.
+    Raises UserError if the definition is wrong, the directory holds another sweep or another process drives it, or the
+    cluster is too small; TrainingError if a trial's process kept dying; Stopped if this process was told to stop
+    (KeyboardInterrupt if it does not catch signals), with the results so far written.
     """
     plans = recipe_space.check()
     refuse_other_definition(store, recipe_space)
@@ -72,15 +72,15 @@ def sweep(recipe_space: RecipeSpace, store: Store, address: str | None, listener
 
 
 def _check_cache(plan: Plan, store: Store) -> None:
-    """Raises UserError where a teacher is to be trained into a cache that cannot be written to."""
+    """Raises UserError if the teacher must be trained and the cache cannot be written to."""
     places = store.child("teacher"), cached_in(default_cache(), plan.recipe, plan.teacher)
     if not any(place.exists(MANIFEST) for place in places):
         check_cache(default_cache())
 
 
 def slots_of(trials: Trials, plans: list[Plan]) -> int:
-    """How many slots each trial may have on the cluster that we are connected to. Raises UserError where there is no
-    room for one, or for all that are to train at once without taking turns."""
+    """How many slots each trial may have on the connected cluster. Raises UserError if there is no room for one, or for
+    all students that must train at once because they may not take turns."""
     most = max(len(plan.groups[0].jobs) for plan in plans)
     cluster = _with_pool(plans)
     check_room(most * trials.concurrent, cluster)
@@ -97,7 +97,7 @@ def slots_of(trials: Trials, plans: list[Plan]) -> int:
 
 
 def _with_pool(plans: list[Plan]) -> ClusterConfig:
-    """The cluster that the plans describe, with a pool if any of them asks one, which has all its replicas at once."""
+    """The plans' cluster, with a pool if any plan needs one; the pool has all its replicas from the beginning."""
     asking = [plan.cluster for plan in plans if plan.cluster.teacher == "pool"]
     cluster = (asking or [plans[0].cluster])[0]
     return replace(cluster, pool=replace(cluster.pool, min_replicas=cluster.pool.max_replicas))

@@ -1,4 +1,4 @@
-"""A sweep's directory: what lies where, and whose it is."""
+"""A sweep's directory: its files, and the definition that it belongs to."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def keep_definition(store: Store, recipe_space: RecipeSpace) -> None:
 
 
 def refuse_other_definition(store: Store, recipe_space: RecipeSpace) -> None:
-    """Raises UserError where the directory holds a sweep whose trials would have been others."""
+    """Raises UserError if the directory holds a sweep with other trials."""
     if store.exists(FILE):
         before, now = (_fixed(said) for said in (_read(store), _plain(recipe_space)))
         if difference := first_difference(before, now, ""):
@@ -35,7 +35,7 @@ def refuse_other_definition(store: Store, recipe_space: RecipeSpace) -> None:
 
 
 def read_definition(store: Store) -> Definition:
-    """The definition of the sweep in a directory. Raises UserError where there is none."""
+    """The definition of the sweep in a directory. Raises UserError if there is none."""
     said = _read(store)
     said.pop("bases", None)
     return parse_definition(f"{store.uri}/{FILE}", said)
@@ -55,7 +55,7 @@ def _read(store: Store) -> dict[str, Any]:
 
 
 def _fixed(said: dict[str, Any]) -> dict[str, Any]:
-    """What trials depend on."""
+    """The part of the definition that trials depend on."""
     return {key: value for key, value in said.items() if key not in FREE}
 
 
@@ -64,7 +64,7 @@ def _said(recipe_space: RecipeSpace) -> dict[str, Any]:
 
 
 def _plain(recipe_space: RecipeSpace) -> dict[str, Any]:
-    """As it is read back."""
+    """The definition as JSON gives it back."""
     plain: dict[str, Any] = json.loads(json.dumps(_said(recipe_space)))
     return plain
 
@@ -73,8 +73,8 @@ WEIGHTS = ("ensemble", "students", "baselines", "teacher")
 
 
 def superfluous(records: Sequence[TrialRecord], definition: Definition) -> list[TrialRecord]:
-    """The trials that ended, whose weights are still there and are not to stay. What is beaten once stays beaten, so
-    nothing is removed that would be wanted later."""
+    """The ended trials whose weights still exist and are not to be kept. A beaten trial stays beaten, so no trial is
+    pruned that would be kept later."""
     ended = [r for r in records if r.state != "running" and r.kept]
     if definition.keep == "all":
         return []
@@ -88,7 +88,7 @@ def superfluous(records: Sequence[TrialRecord], definition: Definition) -> list[
 
 
 def prune(store: Store, definition: Definition, journal: SweepJournal) -> None:
-    """Removes the weights of superfluous trials; leaves them their recipes, journals and pictures."""
+    """Removes the weights of superfluous trials, but not their recipes, journals and pictures."""
     for record in superfluous(journal.records, definition):
         for name in WEIGHTS:
             trial_store(store, record).delete(name)

@@ -1,5 +1,5 @@
-"""What happened in a sweep, event by event. It is all that a sweep remembers: whatever decides is told it again, in the
-same order, when the same command is given again."""
+"""The events of a sweep. They are its whole state: when the command is given again, they are replayed in the same order
+to searcher and scheduler."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ State = Literal["running", "done", "stopped", "failed"]
 
 @dataclass
 class TrialRecord:
-    """A trial. reports: in order. reason: why it failed. kept: whether its ensemble still is there."""
+    """A trial. reports: in order. reason: why it failed. kept: whether its ensemble still exists."""
 
     number: int
     choice: Choice
@@ -29,21 +29,21 @@ class TrialRecord:
 
     @property
     def result(self) -> Report | None:
-        """What is known of its ensemble: the last report of a trial that ended well, or was stopped."""
+        """The last report of a trial that was trained to its end or stopped early; None for any other."""
         return self.reports[-1] if self.reports and self.state in ("done", "stopped") else None
 
     @property
     def images(self) -> int:
-        """Per student, at its last report."""
+        """Images per student at the last report."""
         return self.reports[-1].images if self.reports else 0
 
 
 class SweepJournal:
-    """The records of all trials, by number, and the journal that they follow from. guard: asked before anything is
-    written, to raise where another process writes now."""
+    """The records of all trials, by number, and the journal that they follow from. guard: called before each write; it
+    raises if another process drives the sweep now."""
 
     def __init__(self, store: Store) -> None:
-        """Raises CorruptError where the journal cannot have been written by a sweep."""
+        """Raises CorruptError if no sweep can have written this journal."""
         self.guard: Callable[[], None] = lambda: None
         self._journal = Journal(store, NAME)
         self.history = read_journal(store, NAME)
@@ -61,7 +61,7 @@ class SweepJournal:
 
     @property
     def hours(self) -> float:
-        """On the wall, of all starts of the command."""
+        """Hours elapsed in all starts of the command."""
         return (self._seconds + time.time() - self._began) / 3600
 
     @property
@@ -115,13 +115,13 @@ class SweepJournal:
 
 
 def report_of(event: dict[str, Any]) -> Report:
-    """The report in an event of the journal, or in what a trial sent."""
+    """The report in an event of the journal, or in a trial's message."""
     said = event.get("report", event)
     return Report(**{f.name: said[f.name] for f in fields(Report)})
 
 
 def _sessions(history: list[dict[str, Any]]) -> Iterator[float]:
-    """Seconds from each start of the command to the last that is known of it."""
+    """Seconds from each start of the command to its last event."""
     begun = last = None
     for event in history:
         if event["event"] == "begin" and begun is not None:

@@ -1,4 +1,4 @@
-"""The report of a sweep: one HTML file with everything in it, which opens without a network."""
+"""The report of a sweep: one HTML file that needs no network."""
 
 import base64
 from collections import Counter
@@ -57,7 +57,7 @@ def _notes(page: Page) -> list[str]:
     return [
         f"{len(page.records)} trials: {counted}. {len(page.front)} of them are on the front of {goals}.",
         "Latency is measured on the machine and device that a trial was measured on; on a CPU it is the time that the "
-        "process computes. Training costs count what a trial would have cost alone, without what it shared.",
+        "process computes. Training costs are those that a trial would have had alone, without sharing anything.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a sweep leaves: a row per trial and report, the report page, and the ensembles that stay."""
+"""The results of a sweep: a row per trial and report, the report page, and the ensembles that are kept."""
 
 import io
 from dataclasses import asdict
@@ -17,8 +17,8 @@ TABLE, PAGE = "sweep.parquet", "report.html"
 
 
 def table(records: list[TrialRecord]) -> pd.DataFrame:
-    """A row per trial and report, with the trial's choices as columns; of a trial without a report a single row.
-    Labels of a dimension are kept as they are where all are of one type, as text otherwise."""
+    """A row per trial and report, with the trial's choices as columns; a single row for a trial without a report.
+    A dimension's labels are text unless all have one type."""
     rows = [
         {"trial": r.number, **r.choice, "state": r.state, "reason": r.reason, "kept": r.kept, **said}
         for r in records
@@ -32,8 +32,8 @@ def table(records: list[TrialRecord]) -> pd.DataFrame:
 
 
 def conclude(store: Store, recipe_space: RecipeSpace, journal: SweepJournal, over: bool) -> None:
-    """Writes the table and the page. over: whether no trial is left, so that what was kept for others can go, and the
-    ensembles that stay get the teacher, which makes them whole run directories."""
+    """Writes the table and the page. over: whether no trial is left. Then shared checkpoints are deleted, and the kept
+    trials get the teacher, which makes them complete run directories."""
     if not journal.records:
         return
     if over:

@@ -34,7 +34,7 @@ PICTURE = "samples.png"
 
 
 class Silent:
-    """A Listener that says nothing: the sweep's driver speaks for all trials."""
+    """A Listener that prints nothing: the sweep's driver reports for all trials."""
 
     def note(self, line: str) -> None:
         """Nothing."""
@@ -45,8 +45,8 @@ class Silent:
 
 @dataclass(frozen=True)
 class TrialInputs:
-    """What all trials of a sweep share. store: the sweep's directory. replicas: of the teacher pool. features: of the
-    real samples, [N, d]. slots: that a trial may have. stop_actor: see `StopActor`."""
+    """Inputs that all trials of a sweep share. store: the sweep's directory. replicas: of the teacher pool. features:
+    of the real samples, [N, d]. slots: of a trial, at most. stop_actor: see `StopActor`."""
 
     recipe_space: RecipeSpace
     store: Store
@@ -58,7 +58,7 @@ class TrialInputs:
 
 
 class TrialProcess(Protocol):
-    """What the process of a trial has at hand for all trials that it runs."""
+    """A trial's process, as the trial uses it."""
 
     inputs: TrialInputs
     slots: RaySlots
@@ -72,7 +72,7 @@ class TrialProcess(Protocol):
 
 
 class Trial:
-    """A trial in a process that gives it its means. It goes on from whatever its directory holds."""
+    """A trial in its process. It goes on from the state of its directory."""
 
     def __init__(self, number: int, recipe: Recipe, means: TrialProcess) -> None:
         self._means, self._recipe = means, recipe
@@ -86,8 +86,8 @@ class Trial:
         self._flops: Any = None
 
     def advance(self, reported: int) -> Report:
-        """Trains to the first milestone after `reported` images per student, and measures. Raises TrainingError where a
-        student fails or the ensemble cannot be measured, Stopped where the sweep is to end now."""
+        """Trains to the first milestone after `reported` images per student, and measures. Raises TrainingError if a
+        student fails or the ensemble cannot be measured, Stopped if the sweep is being stopped."""
         until = next(m for m in self._milestones if m > reported)
         for end in shareable(self._plan):
             if reported < end < until:
@@ -98,14 +98,14 @@ class Trial:
         return self._measure(Ensemble.load(folder(self._store, group.directory), self._means.device), until)
 
     def _share(self, end: int) -> None:
-        """Brings the students to the end of a stage that other trials may have trained already."""
+        """Trains the students to the end of a stage, or takes the checkpoints of another trial that did."""
         shared = shared_folder(self._means.inputs.store.child("shared"), self._plan, end)
         if self._behind(end) and not adopt(self._store, self._plan, end, shared):
             self._train(end)
             publish(self._store, self._plan, end, shared)
 
     def _behind(self, images: int) -> list[StudentPlan]:
-        """The students that have not come so far."""
+        """The students that have not reached so many images."""
         return [job for job in self._plan.groups[0].jobs if images_of(self._store, job) < images]
 
     def _train(self, until: int) -> None:

@@ -20,8 +20,8 @@ from msd_ray.training.device import prepare_device
 
 
 class TrialWorker:
-    """The process in which trials run, one after the other. It trains nothing itself: students do so in slots, which
-    are processes of their own, so that a trial needs no room and holds up no other."""
+    """The process in which trials run, one after the other. It trains nothing itself: students train in slots, which
+    are processes of their own. So a trial reserves no room and blocks no other."""
 
     def __init__(self, inputs: TrialInputs) -> None:
         self.inputs = inputs
@@ -37,7 +37,7 @@ class TrialWorker:
             config.cpus_per_student,
             config.gpus_per_student,
             lambda: room_for(inputs.slots, config),
-            lasting=alone,  # idle slots could keep the students of another trial waiting for ever
+            lasting=alone,  # idle slots could block the students of another trial for ever
         )
 
     @cached_property
@@ -49,11 +49,11 @@ class TrialWorker:
 
 
 class TuneTrial(tune.Trainable):
-    """Each step trains a trial to its next report. What goes wrong in it is reported as well: Tune would try again."""
+    """Each step trains a trial to its next report. Errors are reported, too, not raised: Tune would try again."""
 
     def setup(self, config: dict[str, Any], inputs: TrialInputs | None = None) -> None:
         assert inputs, "Tune brings what trials share"
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it would advise what is done already
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)  # its advice is followed already
         self._place = TrialWorker(inputs)
         self._begin(config)
 
@@ -72,7 +72,7 @@ class TuneTrial(tune.Trainable):
             return {"number": self._number, "stopped": True}
         except MsdRayError as error:
             return {"number": self._number, "error": str(error)}
-        except Exception as error:  # a fault of one trial, which is not to end the others
+        except Exception as error:  # an error of one trial must not end the others
             logging.getLogger(__name__).exception("trial %d", self._number)
             return {"number": self._number, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         self._reported = report.images

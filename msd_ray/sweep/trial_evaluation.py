@@ -1,4 +1,4 @@
-"""What a trial reports: an ensemble's quality, and what it costs to run and to train."""
+"""Measures what a trial reports: an ensemble's quality, its latency and its training costs."""
 
 import math
 from collections.abc import Callable
@@ -23,21 +23,21 @@ from msd_ray.runs.sample_sources import ensemble_sampler
 from msd_ray.sweep.trial_metrics import Report
 
 FEWEST, MOST, ENOUGH = 5, 100, 1.0
-"""Repeats of a latency's measurement: at least, at most, and the seconds after which no more begin."""
+"""Repeats of a latency measurement: the fewest, the most, and the seconds after which no more begin."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Milliseconds to answer one request for one sample, and per sample in batches. By `Clock`: on a CPU of the time
-    that this process computes, so that trials beside it count as little as possible."""
+    """Milliseconds to answer one request for one sample, and per sample in batches, by `Clock`: on a CPU the time that
+    this process computes, so that other trials on the machine matter as little as possible."""
 
     latency_ms: float
     batch_latency_ms: float
 
 
 def speed_of(ensemble: Ensemble, clock: Clock, batch: int) -> Speed:
-    """Medians; the samples of a batch are of all classes in turn, and requests are routed. No sample is padded for, as
-    `generate` does where every bit is to follow from the seed."""
+    """Medians; the samples of a batch are of all classes in turn, and requests are routed. Batches are not padded, as
+    `generate` pads them so that every bit follows from the seed."""
     sample, classes = ensemble_sampler(ensemble), len(ensemble.labels)
     conditions = torch.arange(batch) % classes
     alone = _median(lambda i: sample(conditions[i % batch][None], [i]), clock)
@@ -46,7 +46,7 @@ def speed_of(ensemble: Ensemble, clock: Clock, batch: int) -> Speed:
 
 
 def _median(act: Callable[[int], object], clock: Clock) -> float:
-    """Seconds, of some repeats after one that does not count."""
+    """Median seconds of some repeats, after one for warming up."""
     act(0)
     found: list[float] = []
     while len(found) < FEWEST or (len(found) < MOST and sum(found) < ENOUGH):
@@ -57,7 +57,7 @@ def _median(act: Callable[[int], object], clock: Clock) -> float:
 
 
 def training_flops(plan: Plan, gpus: float) -> list[dict[str, float]] | None:
-    """Of each student, per image of each stage; None where that cannot be counted here in reasonable time."""
+    """FLOPs of each student, per image of each stage; None if they cannot be counted here in reasonable time."""
     if too_slow_to_try(plan, gpus):
         return None
     specs = [job.spec for job in plan.groups[0].jobs]
@@ -70,7 +70,7 @@ def judged(
     judge: Judge, data: DataSet, plan: Plan, ensemble: Ensemble, logged: pd.DataFrame, images: int, speed: Speed,
     flops: list[dict[str, float]] | None,
 ) -> tuple[Report, Samples]:  # fmt: skip
-    """The report of an ensemble whose students have seen `images` each, and the samples it was judged by. logged: the
+    """The report of an ensemble whose students have seen `images` each, and the samples that were judged. logged: the
     students' curves. flops: of each student, per image of each stage."""
     group = plan.groups[0]
     costs = ensemble_costs(group, ensemble.sampling, logged)
@@ -101,7 +101,7 @@ def judged(
 
 
 def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
-    """Of one student that has seen so many images."""
+    """FLOPs of one student that has seen so many images."""
     total = 0.0
     for name, stage in plan.jobs[0].spec.stages.items():
         total += flops[name] * min(images, stage.images)
@@ -110,13 +110,13 @@ def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
 
 
 def _active_parameters(ensemble: Ensemble) -> int:
-    """Of the students that one request asks, in the mean over the classes."""
+    """Parameters of the students that one request needs, averaged over the classes."""
     asked = sum(len(member.conditions) * member.spec.parameters() for member in ensemble.members)
     return round(asked / len(ensemble.labels))
 
 
 def known(value: float) -> float | None:
-    """None for what is not finite: nothing can be said of it, and JSON has no word for it."""
+    """None for a value that is not finite, which JSON cannot express."""
     return value if math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""What a trial reports of its ensemble, and which way each figure is better."""
+"""The figures that a trial reports, and whether more or less of each is better."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -20,12 +20,12 @@ METRICS: dict[str, Mode] = {
     "cpu_seconds": "min",
     "gpu_seconds": "min",
 }
-"""Those that a sweep can be judged by, and their natural direction."""
+"""The metrics that a sweep may have, and whether more or less is better."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """An ensemble as it was measured. None where nothing can be said.
+    """The figures of an ensemble. None for a figure that is unknown.
 
     images: that each student was trained on. final: whether training is over. samples: the n of FID@n. latency_ms: to
     answer one request for one sample. batch_latency_ms: per sample, in batches of `evaluation.batch`. parameters: of
@@ -56,10 +56,10 @@ class Report:
 
 
 COLUMNS = {"trial", "state", "reason", "kept", "front", "said", *(f.name for f in fields(Report))}
-"""What tables of trials have beside the trials' choices."""
+"""The columns of trial tables beside the trials' choices."""
 
 
 def named(name: str) -> str | None:
-    """The metric of that name, which may leave out the unit; None where there is none."""
+    """The metric of that name, with or without its unit; None if there is none."""
     known = [m for m in METRICS if name in (m, m.removesuffix("_ms"), m.removesuffix("_seconds"))]
     return known[0] if known else None

@@ -1,4 +1,4 @@
-"""A sweep as Ray Tune sees it: a searcher, a scheduler and a callback, which do little but ask the controller."""
+"""A sweep as Ray Tune sees it: a searcher, a scheduler and a callback, which only call the controller."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ QUIET = {
 
 
 class _NotKept:
-    """Tune pickles whatever steers it, to go on from; we go on from the journal."""
+    """Tune pickles its searcher and scheduler to resume from; a sweep resumes from its journal instead."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -50,15 +50,15 @@ class Suggesting(_NotKept, Searcher):
         return {"number": record.number, "choice": record.choice, "reported": record.images}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The controller knows already."""
+        """Does nothing: the controller knows already."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: see `_NotKept`."""
 
 
 class Judging(_NotKept, FIFOScheduler):
-    """Passes on what trials report, and what the controller makes of it. fault: why it could make nothing of it, of
-    which Tune hands on no more than a traceback."""
+    """Passes trials' reports to the controller, and its decisions to Tune. fault: the controller's error, if any; Tune
+    itself passes on no more than a traceback."""
 
     def __init__(self, controller: SweepController) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -79,7 +79,7 @@ class Judging(_NotKept, FIFOScheduler):
 
 
 class Chores(_NotKept, tune.Callback):
-    """What the sweep's driver does now and then."""
+    """Calls the driver's regular chores."""
 
     def __init__(self, chores: Sequence[Callable[[], None]]) -> None:
         self._chores, self._done = chores, 0.0
@@ -92,14 +92,14 @@ class Chores(_NotKept, tune.Callback):
 
 
 def run_trials(controller: SweepController, inputs: TrialInputs, chores: Sequence[Callable[[], None]]) -> None:
-    """Runs trials until the controller has no more, or this process is told to end. What the controller or a chore
-    raises ends it.
+    """Runs trials until the controller has no more, or this process is told to stop. An error of the controller or of a
+    chore ends it.
 
-    Tune keeps nothing: where the sweep stands is in its journal, where a trial stands in its run directory.
+    Tune keeps no state: the sweep's is in its journal, a trial's in its run directory.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it would tell how to resume its own way
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it would print how to resume Tune's own way
     judging = Judging(controller)
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -114,7 +114,7 @@ def _tuner(
     controller: SweepController, judging: Judging, inputs: TrialInputs, chores: Chores, scratch: str
 ) -> tune.Tuner:
     config = inputs.recipe_space.definition.trials
-    resources = {"CPU": config.cpus, "GPU": config.gpus, "memory": 1}  # Tune wants some; a byte is on every node
+    resources = {"CPU": config.cpus, "GPU": config.gpus, "memory": 1}  # Tune demands one; every node has a byte
     return tune.Tuner(
         tune.with_resources(tune.with_parameters(TuneTrial, inputs=inputs), tune.PlacementGroupFactory([resources])),
         tune_config=tune.TuneConfig(
@@ -129,7 +129,7 @@ def _tuner(
             storage_path=scratch,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=0),  # Tune's own tries leave out who dies between two trials
+            failure_config=tune.FailureConfig(max_failures=0),  # Tune's own miss deaths between trials
             callbacks=[chores],
         ),
     )
