@@ -1,4 +1,4 @@
-"""Ends what is left of a local Ray cluster once the command that started it has ended, in whatever way.
+"""Ends the processes of a local Ray cluster after the command that started it has ended, even by kill -9.
 
 A program of its own, in a session of its own: `cleanup.py FOLDER`, which imports next to nothing. It waits for the end
 of its standard input, then kills the cluster's processes and removes the cluster's folder.
@@ -33,8 +33,8 @@ def main(folder: str) -> None:
 
 
 def processes(folder: str) -> Iterator[int]:
-    """Those of Ray that have a file in the folder open, as all of them have a log. (Ray overwrites their command lines
-    and environments.) None where there is no /proc: there Ray's own agents end by themselves after some 85 s."""
+    """Ray's processes that have a file in the folder open, as all of them have a log. (Ray overwrites their command
+    lines and environments.) None if there is no /proc: then Ray's own agents end by themselves after some 85 s."""
     with suppress(FileNotFoundError):
         for name in os.listdir("/proc"):
             with suppress(OSError):  # it has just ended, or is another user's

@@ -1,4 +1,4 @@
-"""Attaching to a Ray cluster, or starting a local one, and asking it first whether the run fits.
+"""Connects to a Ray cluster, or starts a local one, and checks that the run fits.
 
 This module imports ray inside its functions only: what a local cluster listens on is decided by the environment at
 the moment ray is first imported.
@@ -17,7 +17,7 @@ from msd_ray.recipes import ClusterConfig
 
 
 def listen_on_loopback(address: str | None) -> None:
-    """To be called before ray is first imported: a local cluster, should one be started, stays on 127.0.0.1."""
+    """Makes a local cluster stay on 127.0.0.1. Must be called before ray is first imported."""
     if not (address or os.environ.get("RAY_ADDRESS")):
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the switch by which Ray does that
 
@@ -26,9 +26,9 @@ def listen_on_loopback(address: str | None) -> None:
 def connected(address: str | None = None, dashboard: bool = False) -> Iterator[str]:
     """A connection to the cluster at `address` or RAY_ADDRESS, or to a local one started for this block alone.
 
-    Yields a line that says which. A local cluster listens on the loopback interface only; `dashboard` is whether it has
-    one, as Ray Train needs to clean up. A process that is connected already stays so. Raises UserError where no cluster
-    answers, or none can be started.
+    Yields a line that says which. A local cluster listens on the loopback interface only; `dashboard`: whether it has
+    one, which Ray Train needs to clean up. A process that is connected already stays connected. Raises UserError if no
+    cluster answers, or none can be started.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     listen_on_loopback(address)
@@ -65,15 +65,15 @@ def _host(address: str) -> str:
 
 
 def check_room(students: int, config: ClusterConfig) -> None:
-    """Raises UserError where the cluster we are connected to has no room for `config.min_slots` students at a time, or
-    for fewer where there are fewer. Where Ray's autoscaler is to bring nodes, nothing is known in advance."""
+    """Raises UserError if the connected cluster has no room for `config.min_slots` students at a time, or for all if
+    there are fewer. With Ray's autoscaler the room is not known in advance, so nothing is checked."""
     if config.autoscale:
         return
     refuse_few(slots_for(students, config, _resources()), students, config)
 
 
 def refuse_few(slots: int, students: int, config: ClusterConfig) -> None:
-    """Raises UserError where so many slots are fewer than a run asks for to begin."""
+    """Raises UserError if a run needs more slots than these to begin."""
     needed = min(config.min_slots, students)
     if slots < needed:
         raise UserError(
@@ -83,7 +83,7 @@ def refuse_few(slots: int, students: int, config: ClusterConfig) -> None:
 
 
 def room_for(students: int, config: ClusterConfig) -> int:
-    """How many students fit on the cluster as it is now, going by the sum of its nodes."""
+    """How many students fit on the cluster as it is now, by the sum of its nodes' resources."""
     try:
         return slots_for(students, config, _resources())
     except UserError:
@@ -92,7 +92,7 @@ def room_for(students: int, config: ClusterConfig) -> int:
 
 @contextmanager
 def request_nodes(students: int, config: ClusterConfig) -> Iterator[None]:
-    """Asks Ray's autoscaler, where the recipe says so, for the nodes that students and pool need, for this block."""
+    """Asks Ray's autoscaler for the nodes that students and pool need during this block, if the recipe says so."""
     from ray.autoscaler.sdk import request_resources
 
     if not config.autoscale:
@@ -122,9 +122,9 @@ def _resources() -> dict[str, float]:
 
 def slots_for(students: int, config: ClusterConfig, available: dict[str, float]) -> int:
     """How many of the `students` can train at once beside the teacher pool on a cluster with these resources. Replicas
-    beyond the pool's `min_replicas` get what is left, or what joins later.
+    beyond the pool's `min_replicas` get what students leave free, or nodes that join later.
 
-    Raises UserError where not even one fits.
+    Raises UserError if not even one fits.
     """
     pool = config.pool.min_replicas if config.teacher == "pool" else 0
     slots, workers = students, config.workers_per_student[0]
@@ -153,13 +153,13 @@ def workers_for(students: int, config: ClusterConfig, available: dict[str, float
 
 
 def workers_in(free: dict[str, float], config: ClusterConfig, wanted: int) -> int:
-    """How many of the wanted workers these resources are enough for."""
+    """How many of the wanted workers fit into these resources."""
     bundle = _bundle(config.cpus_per_student, config.gpus_per_student)
     return min([wanted, *(times(free.get(name, 0.0), amount) for name, amount in bundle.items())])
 
 
 def times(free: float, each: float) -> int:
-    """How often `each` goes into what is free; ten tenths go into one, though they are rounded."""
+    """How often `each` fits into `free`; ten tenths fit into one, in spite of rounding."""
     return math.floor(free / each + 1e-9)
 
 

@@ -13,20 +13,21 @@ from msd_ray.cluster.work import Phase, Progress, ScheduledTask, Segment, Studen
 from msd_ray.errors import TrainingError
 
 TICK = 1.0
-"""Seconds after which the driver looks around even if nothing was reported."""
+"""Seconds after which the driver checks its slots even if no event came."""
 SPARE = 2
-"""Slots asked for beyond those that seem to fit: how a node that joins is noticed."""
+"""Slots that the driver asks for beyond those that fit: if one starts, a node has joined."""
 PATIENCE = 20.0
-"""Seconds without a single teacher replica after which a slot makes room for one. A replica starts in some 5 s."""
+"""Seconds without a teacher replica after which the driver drops a slot to make room for one. A replica starts in
+some 5 s."""
 GRACE = 12.0
-"""Seconds that students have for a checkpoint where the run is stopped."""
+"""Seconds that students have for a checkpoint when the run is stopped."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """max_slots: None for as many as there is room for. max_failures: deaths in a row without progress after which a
-    student is given up, and a slot that never comes up is no longer asked for. silence: seconds without progress that
-    are never suspected."""
+    """max_slots: None for as many as there is room for. max_failures: deaths in a row without progress after which the
+    driver gives a student up, and start failures after which it asks for no more slots. silence: seconds without
+    progress that are never suspected."""
 
     policy: Policy = "fair"
     max_slots: int | None = None
@@ -35,7 +36,7 @@ class Terms:
 
 
 class Driver:
-    """Runs all work to its end. Each piece stands alone: one that dies, waits or fails holds up no other."""
+    """Runs all tasks to their end. They are independent: one that dies, waits or fails delays no other."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class Driver:
         teacher_replicas: TeacherReplicas,
         places: Places | None = None,
     ) -> None:
-        """places: what drivers before this one learnt of where slots are."""
+        """places: the record of deaths by node and GPU, from earlier drivers."""
         self._work, self._slots, self._terms = list(work), slots, terms
         self._watch, self._support = watch, teacher_replicas
         self._status = [StudentState(w.name, w.images) for w in work]
@@ -57,15 +58,15 @@ class Driver:
         self._leaving: dict[int, str] = {}  # slot -> why
         self._places = places or Places()
         self._places.begin()
-        self._held: set[int] = set()  # up on places that are shunned: nobody else gets these meanwhile
+        self._held: set[int] = set()  # up on shunned places: they occupy what no student should get
         self._running: dict[int, int] = {}  # slot -> student
         self._next_slot, self._refused = 0, 0
         self._silence = Silence(terms.silence, slots.now())
         self._supported, self._ticked = slots.now(), slots.now() - TICK
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> list[StudentState]:
-        """The final statuses, each done or failed, unless `stopping()` says that the run is to end now: then those that
-        train write a checkpoint first. Raises TrainingError where no slot can be started."""
+        """The final states, each done or failed. If `stopping()` becomes true, the students that train write a
+        checkpoint and the run ends. Raises TrainingError if no slot can be started."""
         while self._unfinished and not stopping():
             if self._slots.now() - self._ticked >= TICK:
                 self._ticked = self._slots.now()
@@ -84,7 +85,7 @@ class Driver:
         return self._status
 
     def _let_them_save(self) -> None:
-        """Ends the segments under way, if there are any, at their next update; waits GRACE seconds at most."""
+        """Ends all running segments at their next update; waits GRACE seconds at most."""
         for slot in list(self._running):
             self._leave(slot, "the run is stopped")
         end = self._slots.now() + GRACE
@@ -94,7 +95,7 @@ class Driver:
             self._watch.watch(list(self._status))
 
     def _resize(self) -> None:
-        """Asks for the slots that are missing, drops those too many, and one where the pool has no room."""
+        """Asks for missing slots, and drops superfluous ones, and one more if the pool has no room."""
         if self._support.ready:
             self._supported = self._slots.now()
         elif self._slots.now() - self._supported > PATIENCE and self._up:
@@ -110,8 +111,8 @@ class Driver:
             self._remove(spare[0], "not needed any more")
 
     def _suspect(self) -> None:
-        """Ends slots that have been silent for far longer than is like them; those asked for as well, where there is
-        room for them."""
+        """Ends slots that have been silent for too long, and drops requests for slots that should have started by
+        now."""
         for suspect in self._silence.look(self._slots.now(), excused=not self._support.ready):
             name = self._status[self._running[suspect.slot]].name
             self._watch.event("suspected", slot=suspect.slot, student=name, reason=suspect.reason)
@@ -123,12 +124,12 @@ class Driver:
             self._remove(slot, "it did not start")
 
     def _usable(self) -> int:
-        """Slots that there are or will be, without those that are held."""
+        """Slots that are up or on their way, without those held on shunned places."""
         return len(self._asked) + len(self._up) - len(self._held)
 
     def _hold(self) -> None:
-        """Gives no work to slots on places that are shunned, until their time is over. They stay, so that what they
-        occupy goes to no other slot, and Ray's autoscaler brings more where there is too little else."""
+        """Gives no students to slots on shunned places until their time is over. The slots stay, so that no other slot
+        gets their GPUs, and Ray's autoscaler adds nodes if too little else is left."""
         now = self._slots.now()
         for slot in [slot for slot in self._scheduler.idle if self._places.shuns(slot, now)]:
             self._scheduler.leave(slot)
@@ -142,7 +143,7 @@ class Driver:
             self._give(slot, student)
 
     def _give(self, slot: int, student: int, images: int | None = None) -> None:
-        """images: that it trains on, if not a whole segment."""
+        """Gives the student a segment in the slot. images: of the segment, if not a whole one."""
         status, work = self._status[student], self._work[student]
         work = work if images is None else replace(work, segment=images)
         self._running[slot] = student
@@ -170,7 +171,7 @@ class Driver:
                     self._set(self._running[slot], state="training", live=progress)
             case Ended(slot, progress):
                 self._ended(slot, progress)
-            case Failed(slot) if not self._support.ready:  # for want of a teacher, which may come back
+            case Failed(slot) if not self._support.ready:  # for lack of a teacher, which may come back
                 self._interrupted(self._taken_from(slot))
                 self._free(slot)
             case Failed(slot, reason):
@@ -192,7 +193,7 @@ class Driver:
         elif slot not in self._leaving and self._scheduler.waiting <= self._coming():
             self._give(slot, student)
             return
-        elif progress.writing:  # nobody else may train the student before its checkpoint is whole
+        elif progress.writing:  # no other slot may train the student before its checkpoint is whole
             self._give(slot, student, images=0)
             return
         else:
@@ -200,11 +201,11 @@ class Driver:
         self._free(slot)
 
     def _coming(self) -> int:
-        """Slots on their way that there seems to be room for: whoever waits for one of them takes nobody else's."""
+        """Slots on their way that seem to have room: a student that waits for one of them takes no other slot."""
         return min(len(self._asked), self._slots.room() - len(self._up))
 
     def _leave(self, slot: int, reason: str) -> None:
-        """The slot gets no more orders, and ends the one it has."""
+        """The slot gets no more segments, and ends the one it has."""
         if slot in self._leaving or slot not in self._up:
             return
         self._leaving[slot] = reason
@@ -221,7 +222,7 @@ class Driver:
             self._scheduler.arrive(slot)
 
     def _lose(self, slot: int, reason: str, excused: bool) -> None:
-        """A slot is gone, and what its student did since its checkpoint."""
+        """A slot is gone; its student has lost its work since its checkpoint."""
         if slot in self._asked and not excused:
             self._refused += 1
             if self._refused > self._terms.max_failures:
@@ -234,19 +235,19 @@ class Driver:
             self._interrupted(student, "" if excused else reason)
 
     def _taken_from(self, slot: int) -> int:
-        """The student that the slot no longer trains."""
+        """Takes the student away from the slot; returns it."""
         self._silence.forget(slot)
         return self._running.pop(slot)
 
     def _blame(self, slot: int, student: int, reason: str) -> None:
-        """Takes down where a student's process died, and stays away from there if that happens too often."""
+        """Records where a student's process died, and shuns that place if processes die there too often."""
         shunned = self._places.died(slot, student, self._slots.now(), self._slots.groups())
         for place, seconds in shunned.items():
             why = f"processes keep dying there without progress, the last of {self._status[student].name}: {reason}"
             self._watch.event("shunned", place=place, seconds=seconds, reason=why)
 
     def _interrupted(self, student: int, reason: str = "") -> None:
-        """reason: of a death that may be the student's fault."""
+        """Counts a death that may be the student's fault. reason: of the death."""
         status, failures = self._status[student], self._places.failures(student)
         self._watch.event("died" if reason else "preempted", student=status.name, slot=status.slot)
         self._set(student, failures=failures, restarts=status.restarts + 1, slot=None, live=None)

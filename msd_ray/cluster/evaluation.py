@@ -1,4 +1,4 @@
-"""An evaluation on a cluster: its pieces are work for slots, as students are."""
+"""An evaluation on a cluster: slots take its pieces as they take students."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +23,9 @@ from msd_ray.stopping import STOP
 
 @contextmanager
 def measuring(address: str | None, listener: Listener) -> Iterator[Complete]:
-    """Sees pieces through on the cluster at `address` or RAY_ADDRESS, or on a local one.
+    """Runs pieces to their end on the cluster at `address` or RAY_ADDRESS, or on a local one.
 
-    Nothing is connected to or started before there is a piece; then processes stay until the end of this block.
+    It connects, and starts processes, only when there is a piece; the processes stay until the end of this block.
     """
     with ExitStack() as stack:
         slots: RaySlots | None = None
@@ -112,7 +112,7 @@ class Underway(SingleProcess):
 
 
 class Rows:
-    """Tells the listener how the rows stand that pieces belong to: there may be many pieces to a row."""
+    """Reports the progress of rows to the listener: a row may have many pieces."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -122,7 +122,7 @@ class Rows:
         self._listener.watch([_together(name, [s for s in statuses if s.name == name]) for name in names])
 
     def event(self, kind: str, **facts: Any) -> None:
-        """Nothing: what matters of it is in the statuses."""
+        """Does nothing: the students' states say enough."""
 
 
 def _together(name: str, pieces: list[StudentState]) -> StudentState:

@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine for one command. It listens on 127.0.0.1 only, and nothing is left of it afterwards.
+"""A Ray cluster on this machine for one command. It listens on 127.0.0.1 only, and leaves nothing behind.
 
 As `connect`, this module imports ray inside its functions only.
 """
@@ -22,7 +22,7 @@ LONGEST = 26
 
 @contextmanager
 def local_cluster(dashboard: bool) -> Iterator[None]:
-    """Raises UserError where it cannot be started, or would listen to others."""
+    """Starts the cluster. Raises UserError if that fails, or if other machines could connect to it."""
     import ray
 
     with _own_folder() as folder:
@@ -46,8 +46,8 @@ def _start(dashboard: bool) -> None:
 
 @contextmanager
 def _own_folder() -> Iterator[str]:
-    """A new folder for Ray. When this block or this process has ended, even by kill -9, so do the processes that have
-    files in it, and it is removed."""
+    """A new folder for Ray. When this block or this process ends, even by kill -9, all processes that have files in the
+    folder are killed, and it is removed."""
     folder = _short_folder()
     command = [sys.executable, "-I", "-S", cleanup.__file__, folder]
     quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
@@ -56,7 +56,7 @@ def _own_folder() -> Iterator[str]:
 
 
 def _short_folder() -> str:
-    """A new folder in the first place for temporary files that will do. Raises UserError where there is none."""
+    """A new folder in the first suitable place for temporary files. Raises UserError if there is none."""
     places = [os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"]
     for place in map(os.path.realpath, filter(None, places)):
         if len(os.fsencode(place)) <= LONGEST:
@@ -89,7 +89,7 @@ def _refuse_if_others_can_connect() -> None:
 
 
 def _open_to_others() -> Iterator[str]:
-    """What of this process and those it started listens on more than the loopback interface."""
+    """The ports of this process and its children that are open on more than the loopback interface."""
     import psutil
 
     this = psutil.Process()

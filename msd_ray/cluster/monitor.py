@@ -1,4 +1,4 @@
-"""What the driver's process does beside driving: journals, the status file, the lease, the pool, metrics."""
+"""The monitor: what the driver's process does besides scheduling. Journals, status file, lease, pool, metrics."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ WORK = 1.0
 
 
 class Listener(Protocol):
-    """Who watches a run."""
+    """An observer of a run, such as the terminal."""
 
     def note(self, line: str) -> None: ...
 
@@ -34,7 +34,7 @@ class Listener(Protocol):
 
 
 class Monitor:
-    """Told by the driver what happens, it tells the run directory, Prometheus and the listener."""
+    """Takes the driver's events, and passes them to the run directory, Prometheus and the listener."""
 
     def __init__(
         self,
@@ -44,8 +44,8 @@ class Monitor:
         chores: list[Callable[[], None]],
         stopping: Callable[[], bool] = lambda: STOP.asked,
     ) -> None:
-        """price: of a slot per hour. chores: done every second or so; what one raises ends the run. stopping: whether
-        the driver was told to end."""
+        """price: of a slot per hour. chores: called every second or so; an error in one ends the run. stopping: whether
+        the driver was told to stop."""
         self._price, self._listener, self._chores = price, listener, chores
         self._writer, self._stopping = Writer(store), stopping
         self._meters = RunMetrics()
@@ -63,12 +63,12 @@ class Monitor:
         self._listener.note(line)
 
     def begin(self) -> None:
-        """A driver begins, with work of its own."""
+        """A driver begins, with tasks of its own."""
         self._seen, self._looked = [], time.monotonic()
         self._up.clear()
 
     def show(self, pool: Pool) -> None:
-        """Writes down how the pool does as well, from now on."""
+        """Records the pool's figures as well, from now on."""
         self._pool = pool
 
     def event(self, kind: str, **facts: Any) -> None:
@@ -101,7 +101,7 @@ class Monitor:
             self._put()
 
     def write(self, finished: bool = False) -> None:
-        """Writes down how the run stands, and waits until that is done."""
+        """Writes the run status, and waits until it is written."""
         self._put(finished)
         self._writer.wait()
 
@@ -132,7 +132,7 @@ class Monitor:
         return {place: why for place, (until, why) in self._shunned.items() if time.time() < until}
 
     def _count(self, statuses: list[StudentState]) -> None:
-        """Adds the time since the last look to the students that hold a slot, and to the slots."""
+        """Adds the time since the last call to the students that hold a slot, and to the slots."""
         now = time.monotonic()
         passed, self._looked = now - self._looked, now
         self._slot_seconds += passed * len(self._up)
@@ -151,12 +151,12 @@ class Monitor:
 
 
 def _has_news(status: StudentState, before: StudentState) -> bool:
-    """Whether more than the way to the next checkpoint has changed."""
+    """Whether more has changed than the progress within a segment."""
     return status is not before and replace(status, live=None) != replace(before, live=None)
 
 
 def _figures(replicas: list[ReplicaMetrics]) -> dict[str, float]:
-    """Of the replicas of the pool that answered lately, together."""
+    """The figures of all pool replicas that answered lately, together."""
     return {
         "replicas": len(replicas),
         "images": sum(r.images for r in replicas),
@@ -169,7 +169,7 @@ def _figures(replicas: list[ReplicaMetrics]) -> dict[str, float]:
 
 
 def _before(store: Store) -> RunStatus | None:
-    """What earlier drivers of the run wrote down, if it can be read."""
+    """The status that an earlier driver of the run wrote, if it can be read."""
     try:
         return read_status(store)
     except (UserError, CorruptError):

@@ -1,4 +1,4 @@
-"""Which nodes and GPUs get no students for a while, going by where processes died. No Ray, no clock of its own."""
+"""Decides from where processes died which nodes and GPUs get no students for a while. No Ray, no clock of its own."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,8 @@ CHANCES = 3
 
 @dataclass
 class _Record:
-    """Deaths on a place that no process which began later outlived, each a student and where it died. shunned: how
-    often."""
+    """The deaths on a place since a process there last made progress: each a student and where it died. shunned: how
+    often the place was."""
 
     deaths: list[tuple[int, Place]] = field(default_factory=list)
     last: float = -math.inf
@@ -26,11 +26,11 @@ class _Record:
 
 
 class Places:
-    """Tells places that kill their students from students that die wherever they are.
+    """Distinguishes places that kill their students from students that die anywhere.
 
     A place is shunned after some deaths in a row of students that died nowhere else since they last made progress,
-    unless it is the last one. A whole node is shunned where processes died on more than one of its GPUs, or took none.
-    Deaths that are laid to a place do not count for their students.
+    unless it is the last one. The whole node is shunned if processes died on more than one of its GPUs, or used none.
+    Deaths that are blamed on a place do not count for their students.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Places:
         self._deaths: dict[int, list[Place]] = {}  # of each student since its last progress, but for those forgiven
 
     def begin(self) -> None:
-        """Another driver begins, whose students and slots are others; what was learnt of places stays."""
+        """Another driver begins, with other students and slots; the record of the places stays."""
         self._slots.clear()
         self._deaths.clear()
 
@@ -48,11 +48,12 @@ class Places:
         self._slots[slot] = ((node, gpus) if gpus else (node,), now)
 
     def shuns(self, slot: int, now: float) -> bool:
-        """Whether no student is to go there."""
+        """Whether the slot's place is shunned now."""
         return any(now < record.until for _, record in self._over(self._slots[slot][0]))
 
     def progressed(self, slot: int, student: int | None) -> None:
-        """A segment ended well in the slot. student: who has come further by a checkpoint, None for nobody."""
+        """A segment ended well in the slot. student: the one that has a newer checkpoint by it, None if there is
+        none."""
         if student is not None:
             self._deaths.pop(student, None)
         place, since = self._slots[slot]
@@ -75,7 +76,7 @@ class Places:
         return found
 
     def failures(self, student: int) -> int:
-        """The student's deaths in a row that are not laid to a place."""
+        """The student's deaths in a row that are not blamed on a place."""
         deaths = self._deaths.get(student, [])
         for scope, record in self._records.items():
             if 0 < record.shunned <= CHANCES and all(_within(place, scope) for place in deaths):
@@ -83,7 +84,7 @@ class Places:
         return len(deaths)
 
     def _over(self, place: Place) -> Iterator[tuple[Place, _Record]]:
-        """What is known of the place and of its node."""
+        """The records of the place and of its node."""
         return ((scope, self._records[scope]) for scope in {place, place[:1]} if scope in self._records)
 
     def _is_to_blame(self, scope: Place, record: _Record) -> bool:
@@ -95,7 +96,7 @@ class Places:
         return all(_within(place, scope) for place in self._deaths.get(student, []))
 
     def _is_another(self, scope: Place, groups: Mapping[str, int], now: float) -> bool:
-        """Whether there is a place left to go to if this one is shunned as well."""
+        """Whether a place is left for students if this one is shunned as well."""
         shunned = {s for s, record in self._records.items() if now < record.until} | {scope}
         return any(n > sum(s[0] == node for s in shunned) for node, n in groups.items() if (node,) not in shunned)
 

@@ -38,7 +38,7 @@ class Scheduler:
         return len(self._waiting)
 
     def wait(self, student: int, images: int) -> None:
-        """The student, at `images`, may be given a slot."""
+        """The student, at `images`, waits for a slot from now on."""
         self._images[student] = images
         self._waiting.add(student)
         entry = (images if self._fair else 0, student)
@@ -53,7 +53,7 @@ class Scheduler:
         self._idle[slot] = None
 
     def leave(self, slot: int) -> None:
-        """The slot takes no more students; whoever is at home there is at home nowhere."""
+        """The slot takes no more students, and is no student's last slot any more."""
         self._idle.pop(slot, None)
         self._queues.pop(slot, None)
         for student in self._residents.pop(slot, set()):
@@ -64,7 +64,8 @@ class Scheduler:
         return frozenset(self._residents.get(slot, ()))
 
     def assign(self) -> list[tuple[int, int]]:
-        """(slot, student) for every slot that gets one now; these are neither idle nor waiting any more."""
+        """Pairs (slot, student) for every slot that gets a student now. Both are no longer idle or waiting
+        afterwards."""
         pairs = []
         for slot in list(self._idle):
             student = self._next_for(slot)
@@ -88,7 +89,7 @@ class Scheduler:
         return first[1] if first else None
 
     def _first(self, queue: list[tuple[int, int]], home: int | None = None) -> tuple[int, int] | None:
-        """The first entry of the heap that still holds; drops those before it."""
+        """The first entry of the heap that is up to date; drops those before it."""
         while queue and not self._holds(queue[0], home):
             heapq.heappop(queue)
         return queue[0] if queue else None

@@ -1,4 +1,4 @@
-"""For how long slots have made no progress, and what to think of it. No Ray, no clock of its own."""
+"""Decides from how long slots have made no progress whether they hang. No Ray, no clock of its own."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from msd_ray.cluster.work import Progress
 
 FACTOR = 5
-"""A slot is suspected that is silent for so many times as long as any was before it went on."""
+"""A slot is suspected after so many times the longest silence that ended well."""
 LAST_CHANCE = 1.25
-"""A slot is lost that is silent for so many times as long as it takes to be suspected."""
+"""A slot is lost after so many times the silence after which it is suspected."""
 BLINK = 10.0
-"""Seconds between two looks after which whoever looks was away; they are nobody's silence."""
+"""If the driver checks later than after so many seconds it was suspended itself: the time counts for no slot."""
 
 Where = tuple[object, ...]
 
 
 @dataclass
 class _Sign:
-    """Of life, the last of a slot. where: its student was. heard: when the process answered last."""
+    """A slot's last sign of life. where: its student's nimg and stage. heard: when the process answered last."""
 
     at: float
     heard: float
@@ -27,7 +27,7 @@ class _Sign:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A slot that has been silent for too long. lost: so long that it is to be ended."""
+    """A slot that has been silent for too long. lost: so long that the driver must end it."""
 
     slot: int
     lost: bool
@@ -35,8 +35,8 @@ class Suspect:
 
 
 class Silence:
-    """Watches slots that carry out an order. A sign of life is that a student stands elsewhere than before: a process
-    that answers may hang all the same."""
+    """Watches slots that train a segment. A sign of life is progress of the student: a process that answers may still
+    hang."""
 
     def __init__(self, floor: float, now: float) -> None:
         """floor: seconds of silence that are never suspected."""
@@ -49,11 +49,11 @@ class Silence:
         return max(self._floor, FACTOR * self._longest)
 
     def begin(self, slot: int, now: float) -> None:
-        """The slot was given an order."""
+        """The slot was given a segment."""
         self._signs[slot] = _Sign(now, now)
 
     def hear(self, slot: int, progress: Progress | None, now: float) -> None:
-        """The slot's process answered. progress: where its student stands, None while that is read."""
+        """The slot's process answered. progress: its student's, None while the student is being read."""
         sign = self._signs[slot]
         where = (progress.nimg, progress.stage, progress.beats) if progress else None
         if where == sign.where:
@@ -63,21 +63,21 @@ class Silence:
             self._signs[slot] = _Sign(now, now, where)
 
     def end(self, slot: int, now: float) -> None:
-        """The order is carried out."""
+        """The segment has ended."""
         self._learn(self._signs[slot], now)
 
     def forget(self, slot: int) -> None:
-        """The slot is gone, or its order came to nothing."""
+        """The slot is gone, or its segment failed."""
         self._signs.pop(slot, None)
 
     def pardon(self, seconds: float) -> None:
-        """So much time passed in which nobody could make progress."""
+        """Subtracts a time in which no slot could make progress."""
         for sign in self._signs.values():
             sign.at, sign.heard = sign.at + seconds, sign.heard + seconds
 
     def look(self, now: float, excused: bool = False) -> Iterator[Suspect]:
-        """Each slot when it is suspected first, and when it is lost. excused: what all need is not there, so the time
-        since the last look does not count."""
+        """Yields each slot when it is first suspected, and when it is lost. excused: something that all slots need is
+        missing, so the time since the last check does not count."""
         passed, self._looked = now - self._looked, now
         if excused or passed > BLINK:
             self.pardon(passed)

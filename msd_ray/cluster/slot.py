@@ -11,15 +11,16 @@ from msd_ray.errors import MsdRayError
 from msd_ray.training.device import free_memory
 
 ROOM = 3
-"""A student stays in memory between its turns while this many times its size is free: others will come beside it."""
+"""A student stays in memory between its turns while this many times its size is free for others."""
 
 
 class Slot:
-    """Trains whichever student it is given, one at a time. Those it trained before stay in memory while there is room;
-    any that it does not hold, or holds as it was before another slot trained it, is read from its newest checkpoint."""
+    """Trains the students that the driver gives it, one at a time. Students that it trained before stay in memory while
+    there is room. A student that is not in memory, or that another slot has trained since, is read from its newest
+    checkpoint."""
 
     def __init__(self) -> None:
-        # Nothing that can fail happens here: an error in a method reaches the driver as it is, one here does not.
+        # Nothing here can fail: the driver gets the errors of methods as they are, but not those of a constructor.
         self._held: dict[int, Training] = {}
         self._exchanges: dict[int, Exchange] = {}  # of the students that workers may call about
         self._hurried = threading.Event()
@@ -33,7 +34,7 @@ class Slot:
         return str(context.get_node_id()), ",".join(context.get_accelerator_ids().get("GPU", []))
 
     def advance(self, order: Segment) -> Progress:
-        """Trains the order's student for a segment; a checkpoint ends it."""
+        """Trains the student for a segment, which ends with a checkpoint."""
         self._make_room(order)
         training = self._held.pop(order.student, None)
         if training and training.nimg != order.nimg:
@@ -56,19 +57,18 @@ class Slot:
 
     @ray.method(concurrency_group="control")
     def hurry(self) -> None:
-        """Ends the segment under way at the next chance; the slot is about to go."""
+        """Ends the running segment at the next update, since the slot is about to end."""
         self._hurried.set()
 
     @ray.method(concurrency_group="control")
     def look(self) -> Progress | None:
-        """Where the student of the segment under way stands; None where it is still being read, or there is none."""
+        """The progress of the running segment's student; None while it is being read, or if no segment runs."""
         advancing = self._advancing
         return advancing.current_progress() if advancing else None
 
     @ray.method(concurrency_group="control")
     def exchange(self, student: int, progress: Progress | None, live: Progress | None) -> Grant:
-        """What a worker of a shared student tells of its checkpoint or on its way to the next, and how far it may
-        go."""
+        """A worker of a shared student reports its checkpoint or its progress since; returns how far it may go."""
         return self._exchanges[student].tell(progress, live)
 
     @ray.method(concurrency_group="control")
@@ -77,7 +77,7 @@ class Slot:
         self._exchanges[student].give_up(reason)
 
     def _make_room(self, order: Segment) -> None:
-        """Forgets the students that are not to be kept; those that are keep nothing but memory."""
+        """Removes students that are not to be kept from memory; the kept ones release everything but memory."""
         others = set(self._held) - {order.student}
         for student in others:
             self._held[student].rest()

@@ -1,4 +1,4 @@
-"""Where students train, as the driver sees it: what it asks of slots, and what they report."""
+"""Slots as the driver sees them: its requests to them, and the events that they report."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -21,18 +21,18 @@ class TeacherReplicas(Protocol):
 
 
 class NoPool:
-    """The support of students that bring their own teacher, or need none."""
+    """Stands for the pool if students load the teacher themselves, or need none."""
 
     replicas: ClassVar[list[Any]] = []
     ready = True
 
     def tick(self) -> None:
-        """Nothing to look after."""
+        """Does nothing."""
 
 
 @dataclass(frozen=True)
 class Up:
-    """A slot that was asked for is there. gpus: the numbers of those that it was given on its node, "" for none."""
+    """A slot that the driver asked for has started. gpus: the numbers of its GPUs on its node, "" for none."""
 
     slot: int
     node: str
@@ -41,7 +41,7 @@ class Up:
 
 @dataclass(frozen=True)
 class Ended:
-    """A segment is over."""
+    """A segment has ended well."""
 
     slot: int
     progress: Progress
@@ -49,7 +49,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """A segment ended with an error of our own, which another try would meet as well."""
+    """A segment ended with an error of msd_ray's own, which another try would meet as well."""
 
     slot: int
     reason: str
@@ -57,8 +57,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Moving:
-    """A segment is under way, and has come so far; nothing of it is saved yet. progress: None where its student is
-    still being read."""
+    """The progress of a running segment, none of which is saved yet. progress: None while its student is being read."""
 
     slot: int
     progress: Progress | None
@@ -66,16 +65,16 @@ class Moving:
 
 @dataclass(frozen=True)
 class Leaving:
-    """The slot's node will go soon; a checkpoint now saves its work."""
+    """The slot's node will be taken away soon; a checkpoint now saves its work."""
 
     slot: int
 
 
 @dataclass(frozen=True)
 class Gone:
-    """A slot died, or is to end since an error that is not ours came out of its segment: that says nothing about the
-    student, and what the process does from now on is not to be trusted. excused: with its node, so that its student is
-    not to blame."""
+    """A slot died, or must end because its segment raised an error that is not msd_ray's own: such an error says
+    nothing about the student, and the process can no longer be trusted. excused: it died with its node, so its student
+    is not to blame."""
 
     slot: int
     reason: str
@@ -86,11 +85,11 @@ Event = Up | Ended | Failed | Moving | Leaving | Gone
 
 
 class Slots(Protocol):
-    """Where students train: actors on a cluster, or a simulation of them. A slot that is asked for is `Up` some time
-    later, or never."""
+    """The slots of a run: actors on a cluster, or a simulation of them. A slot that the driver asks for is `Up` some
+    time later, or never."""
 
     def room(self) -> int:
-        """How many slots seem to fit, those there are included."""
+        """An estimate of how many slots fit, including those that are up."""
         ...
 
     def groups(self) -> dict[str, int]:
@@ -102,13 +101,13 @@ class Slots(Protocol):
     def give(self, slot: int, order: Segment) -> None: ...
 
     def hurry(self, slot: int) -> None:
-        """Makes the segment under way end soon, with a checkpoint."""
+        """Makes the running segment end soon, with a checkpoint."""
         ...
 
     def drop(self, slot: int) -> None: ...
 
     def wait(self, seconds: float) -> list[Event]:
-        """What happened, as soon as anything has; nothing after so many seconds."""
+        """Waits for events and returns them; returns none if there is no event for so many seconds."""
         ...
 
     def now(self) -> float:

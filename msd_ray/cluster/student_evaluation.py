@@ -1,4 +1,4 @@
-"""What is measured and drawn of a student after a segment. Its training does not depend on any of it."""
+"""Measures a student after a segment, and draws its samples. Training depends on none of this."""
 
 import logging
 from collections.abc import Callable
@@ -19,29 +19,29 @@ from msd_ray.training.student_trainer import StudentTrainer
 
 LOG = logging.getLogger(__name__)
 MOST_DEATHS = 2
-"""Processes that may die while they measure the same checkpoint of a student; then it is measured no more."""
+"""Processes that may die while they measure the same checkpoint of a student; then it is no longer measured."""
 
 
 @dataclass
 class StudentEvaluation:
-    """Writes down what a student logs, and measures it once its checkpoint has been taken.
+    """Writes a student's log, and measures the student after its checkpoint has been taken.
 
-    An error while it measures costs a warning. A measurement that never ends costs the process, sooner or later: so it
-    is written down before it begins, is tried once more after a death, and never again after the second.
+    An error in a measurement gives only a warning. A measurement that hangs ends in the death of the process. So each
+    is noted before it begins, tried once more after a death, and skipped after the second.
     """
 
     student: Store
     evaluation: EvaluationConfig
     make_judge: Callable[[], Judge]
     at: int | None = None
-    """Images of the checkpoint that was written down last."""
+    """Images of the newest checkpoint in the log."""
     after: int | None = None
     """Of the one before."""
     metrics: list[Metric] = field(default_factory=list)
     """What was logged between the two."""
     deaths: int = 0
     interrupted: bool = False
-    """Whether a process died while it measured `at`, which is worth another try."""
+    """Whether a process died while it measured `at`, and another try is allowed."""
 
     @cached_property
     def judge(self) -> Judge:
@@ -67,15 +67,15 @@ class StudentEvaluation:
         return self.deaths < MOST_DEATHS and (trainer.makes_samples or self._draws(trainer, begin))
 
     def keep(self, nimg: int, metrics: list[Metric], measuring: bool) -> None:
-        """Writes down what was logged on the way to the checkpoint of `nimg` images, and whether it is about to be
-        measured."""
+        """Writes the log up to the checkpoint of `nimg` images, and notes whether a measurement of it begins now."""
         if nimg != self.at:
             self.at, self.after = nimg, self.at
         self.metrics = metrics
         self.records.write(nimg, LoggedSegment(metrics, self.after, measuring, self.deaths))
 
     def measure(self, trainer: StudentTrainer, begin: int) -> float | None:
-        """The FID, if there is one; and a picture, where the segment from `begin` on passed a due image."""
+        """Measures the FID, if one is due, and returns it; draws a picture if the segment from `begin` on passed an
+        image at which one is due."""
         fid = self._attempt(trainer, "FID", lambda: self._fid(trainer)) if trainer.makes_samples else None
         if self._draws(trainer, begin):
             self._attempt(trainer, "preview", lambda: self._draw(trainer))
@@ -86,7 +86,7 @@ class StudentEvaluation:
         return fid
 
     def measure_again(self, trainer: StudentTrainer) -> float | None:
-        """As `measure`, of the checkpoint that a process died with."""
+        """As `measure`, for the checkpoint that a process died measuring."""
         self.interrupted = False
         self.keep(trainer.nimg, self.metrics, measuring=True)
         return self.measure(trainer, self.after or 0)
@@ -112,7 +112,7 @@ class StudentEvaluation:
         return can_preview(trainer.spec) and begin // every < trainer.nimg // every
 
     def _draw(self, trainer: StudentTrainer) -> None:
-        """Keeps a picture of what the networks make of the same noise."""
+        """Writes a picture of the samples that the networks make of the same noise."""
         self.student.child(PREVIEWS).write(f"{trainer.nimg:012d}.png", sheet(preview(trainer)))
 
     def _fid(self, trainer: StudentTrainer) -> float:

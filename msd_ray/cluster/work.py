@@ -1,4 +1,4 @@
-"""What the driver sees through, and what a slot is told to do. No Ray in here."""
+"""Tasks, their segments and their progress, as driver and slots exchange them. No Ray in here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a trainer stands after a segment. begin: the image it started the segment from. fid: of the student on
-    its own classes, over fid_samples samples. waited: the share of the segment's time spent waiting for the teacher.
-    beats: counts signs of life that are no images, where there are such within a segment. writing: whether its
-    checkpoint is still being written, so that the one before counts if its process dies."""
+    """A trainer's state after a segment. begin: the image at which the segment started. fid: of the student on its own
+    classes, over fid_samples samples. waited: the share of the segment's time spent waiting for the teacher. beats:
+    counts signs of life other than images. writing: whether its checkpoint is still being written, so that the one
+    before counts if its process dies."""
 
     nimg: int
     stage: str
@@ -37,7 +37,7 @@ class Progress:
 
     @property
     def quality(self) -> str:
-        """How good it is, as people read it: the FID, or the loss where there is none."""
+        """The FID as text, or the loss if there is no FID."""
         return f"loss {self.loss:.3f}" if self.fid is None else f"fid@{self.fid_samples} {self.fid:.3g}"
 
 
@@ -60,42 +60,43 @@ class Training(Protocol):
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         """Trains on `images` more images, fewer once `hurried()`, and writes a checkpoint. replicas: of the teacher.
 
-        The checkpoint may still be being written afterwards, but not where the student is done, hurried or trained on
-        no image at all.
+        A thread may still be writing the checkpoint afterwards, except if the student is done, was hurried or trained
+        on no image at all.
         """
         ...
 
     def current_progress(self) -> Progress:
-        """Where it stands now; asked from another thread while it advances, so it does not wait."""
+        """The progress now; another thread asks for it during a segment, so it does not wait."""
         ...
 
     def rest(self) -> None:
-        """Another student comes: keeps nothing but memory, and of that no more than it needs to go on. Ends the writing
-        of its checkpoint first; raises what went wrong with it."""
+        """Makes room for another student: releases everything except the memory that it needs to go on. Waits for its
+        checkpoint first, and raises the error of writing it, if any."""
         ...
 
 
 class SingleProcess:
-    """What a training without workers says of them."""
+    """The exchange of a training without workers."""
 
     exchange = None
 
     def rest(self) -> None:
-        """Between two segments it keeps nothing but memory anyhow."""
+        """Does nothing: between two segments it holds only memory."""
 
 
 class Task(Protocol):
-    """What one student's training is made from; small, and sent to whichever slot takes it."""
+    """All that a slot needs to open a student's training; small, since it is sent to each slot that takes the
+    student."""
 
     def open(self, known: int = 0) -> Training:
-        """The trainer as its newest checkpoint has it. known: images of one that is known to be written. Raises
-        TrainingError where there is none of so many images to be seen, so that the storage is not the same."""
+        """The trainer from its newest checkpoint. known: images of a checkpoint that is known to be written. Raises
+        TrainingError if no checkpoint of so many images is visible here, so that the storage is not shared."""
         ...
 
 
 @dataclass(frozen=True)
 class ScheduledTask:
-    """A task that the driver is to see through. segment: images between checkpoints."""
+    """A task that the driver runs to its end. segment: images between checkpoints."""
 
     name: str
     images: int
@@ -105,9 +106,9 @@ class ScheduledTask:
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment for a slot. nimg: where the driver knows the student to be, None if it never heard of it. saved:
-    images of its newest checkpoint that the driver knows to be written. parked: the other students that the slot may
-    go on holding in memory. replicas: of the teacher pool."""
+    """One segment for a slot. nimg: of the student as the driver knows it, None if it knows nothing yet. saved: images
+    of its newest checkpoint that the driver knows to be written. parked: the other students that the slot may keep in
+    memory. replicas: of the teacher pool."""
 
     student: int
     work: ScheduledTask
@@ -122,9 +123,9 @@ Phase = Literal["waiting", "starting", "training", "measuring", "restarting", "d
 
 @dataclass(frozen=True)
 class StudentState:
-    """One line of the live view. failures: deaths in a row without progress. restarts: all deaths so far. slot: the
-    one it trains in, None while it waits for one. progress: at the end of its last segment, with a checkpoint; live:
-    within the one under way, None where there is none or nothing was heard of it yet."""
+    """A student's state, one line of the live view. failures: deaths in a row without progress. restarts: all deaths so
+    far. slot: the one it trains in, None while it waits for one. progress: at the end of its last segment, with a
+    checkpoint. live: within the running segment, None if there is none or it has not reported yet."""
 
     name: str
     images: int
@@ -138,19 +139,19 @@ class StudentState:
 
     @property
     def newest(self) -> Progress | None:
-        """What was heard of it last: between two segments, and at the beginning of one, how its last one ended."""
+        """The last report: between two segments, and at the beginning of one, the progress at the end of the last."""
         return self.live if self.live and (self.live.images_per_second or not self.progress) else self.progress
 
     @property
     def quality(self) -> str:
-        """How good it is, as people read it: its last FID, or its newest loss where there is none."""
+        """Its last FID as text, or its newest loss if there is no FID."""
         if self.progress and self.progress.fid is not None:
             return self.progress.quality
         return self.newest.quality if self.newest and self.newest.loss == self.newest.loss else ""
 
     @property
     def left(self) -> float | None:
-        """Seconds of training that it still needs at its present speed, None where that is not known."""
+        """Seconds of training that it still needs at its present speed, None if unknown."""
         now = self.newest
         return (self.images - now.nimg) / now.images_per_second if now and now.images_per_second else None
 
@@ -161,15 +162,15 @@ class StudentState:
 
     @property
     def doing(self) -> Phase:
-        """The state as people read it: who is between two turns waits."""
+        """The state as people read it: a student between two turns waits."""
         return self.state if self.slot is not None or self.state in ("done", "failed") else "waiting"
 
 
 class Watch(Protocol):
-    """Who is told what happens."""
+    """An observer of the driver."""
 
     def watch(self, statuses: list[StudentState]) -> None:
-        """Called after each event, and each TICK; what it raises ends the run."""
+        """Called after each event, and each TICK. An error in it ends the run."""
         ...
 
     def event(self, kind: str, **facts: Any) -> None: ...

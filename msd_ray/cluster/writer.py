@@ -1,4 +1,4 @@
-"""What is written down of a run while it goes, in a thread: storage may be slow, and the driver waits for none."""
+"""A thread that writes status and journals of a run: storage may be slow, and the driver must not wait for it."""
 
 import logging
 import threading
@@ -14,8 +14,8 @@ PATIENCE = 30.0
 
 
 class Writer:
-    """Writes the newest of the statuses that it is given, and what is new in the journals, however fast they come. A
-    storage that refuses is only warned of: no student needs this."""
+    """Writes the newest status and the new journal entries, however fast they come. If the storage refuses, it only
+    warns, since no student needs these files."""
 
     def __init__(self, store: Store) -> None:
         self.events, self.students = Journal(store, "events.jsonl"), Journal(store.child("logs"), STUDENTS)
@@ -24,7 +24,7 @@ class Writer:
         self._changed, self._busy = threading.Condition(), False
 
     def put(self, status: RunStatus) -> None:
-        """Has it written soon, unless a newer one comes before."""
+        """Writes the status soon, unless a newer one comes before."""
         with self._changed:
             self._newest = status
             if not self._busy:
@@ -32,10 +32,10 @@ class Writer:
                 threading.Thread(target=self._work, name="writer", daemon=True).start()
 
     def wait(self) -> None:
-        """Until all is written that it was given, or PATIENCE is over."""
+        """Waits until everything is written, or PATIENCE is over."""
         with self._changed:
             if not self._changed.wait_for(lambda: not self._busy, PATIENCE):
-                LOG.warning("%s does not answer; how the run stands is not written down", self._store.uri)
+                LOG.warning("%s does not answer; the run's status is not written", self._store.uri)
 
     def _work(self) -> None:
         while status := self._next():

@@ -1,4 +1,4 @@
-"""What goes between students and teachers: numpy arrays, which Ray hands over without copying.
+"""Tensors between students and teachers as numpy arrays, which Ray passes on without copying.
 
 For requests of our size numpy through Ray's object store was faster than Ray Direct Transport with gloo on CPUs, and
 its groups do not survive the death of a member; so there is no other way here.

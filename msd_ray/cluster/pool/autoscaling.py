@@ -1,4 +1,4 @@
-"""How many replicas of the teacher there should be. Decides only, and from numbers alone."""
+"""Decides, from numbers alone, how many replicas of the teacher there should be."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +23,12 @@ class QueueReading:
 
 
 def replicas_wanted(looks: Sequence[QueueReading], config: PoolConfig) -> int:
-    """One more than at the last look, one fewer, or as many. looks: at least one, the oldest first.
+    """The number of replicas: one more than at the last reading, one fewer, or as many. looks: at least one reading,
+    the oldest first.
 
-    The number changes only after `scale_seconds` in which it did not and every look said the same: requests wait
-    although no replica is still on its way, loading or unknown to the students; or hardly any do, and the others would
-    not miss one.
+    The number changes only if it has been the same for `scale_seconds` and all readings in this time agree: either
+    requests wait although no replica is still starting, loading or unknown to the students; or hardly any request
+    waits, and one replica fewer would be enough.
     """
     now, recent = looks[-1], _recent(looks, config.scale_seconds)
     if not recent:
@@ -40,7 +41,7 @@ def replicas_wanted(looks: Sequence[QueueReading], config: PoolConfig) -> int:
 
 
 def _recent(looks: Sequence[QueueReading], seconds: float) -> list[QueueReading]:
-    """The looks of the last `seconds`; none where the number of replicas is not as old as that."""
+    """The readings of the last `seconds`; none if the number of replicas changed since."""
     now = looks[-1]
     same = list(takewhile(lambda look: look.replicas == now.replicas, reversed(looks)))
     begin = now.seconds - seconds

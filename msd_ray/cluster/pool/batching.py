@@ -1,4 +1,4 @@
-"""Requests that wait for a teacher's one computing thread, and which of them share a forward pass. Knows no Ray."""
+"""The queue of requests for a teacher's computing thread, and the choice of those that share a forward pass. No Ray."""
 
 import asyncio
 import time
@@ -10,11 +10,11 @@ from msd_ray.recipes import PoolConfig
 
 
 class QueueFullError(Exception):
-    """As many requests wait at this replica as may. Another may have room, or this one later."""
+    """This replica's queue is full. Another may have room, or this one later."""
 
 
 class ReplicaError(Exception):
-    """The replica met an error that is not ours, and its process ends. Another one may do better.
+    """The replica met an error that is not msd_ray's own, and its process ends. Another replica may not meet it.
 
     process: an id of the process. reason: one line.
     """
@@ -47,14 +47,15 @@ class Request:
 
     @cached_property
     def form(self) -> object:
-        """Requests of equal form may share a forward pass. A malformed one is like no other."""
+        """The form of a request; requests of equal form may share a forward pass. A malformed one has a form of its
+        own."""
         if any(a.ndim == 0 or len(a) != self.samples for a in self.arrays):
             return self
         return self.kind, tuple((a.shape[1:], a.dtype) for a in self.arrays)
 
 
 class RequestQueue:
-    """First come, first served; to be used in one event loop. Those whose askers gave up are left out."""
+    """A queue, first come, first served, for use in one event loop. It drops cancelled requests."""
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
@@ -62,7 +63,7 @@ class RequestQueue:
         self._arrival = asyncio.Event()
 
     def put(self, kind: str, arrays: tuple[Array, ...]) -> Request:
-        """Raises QueueFullError where too many wait already."""
+        """Adds a request. Raises QueueFullError if too many wait already."""
         if len(self.waiting()) >= self._config.max_queue:
             raise QueueFullError
         request = Request(kind, arrays, time.monotonic(), asyncio.get_running_loop().create_future())
@@ -76,7 +77,7 @@ class RequestQueue:
         return self._requests
 
     async def next(self) -> list[Request]:
-        """The requests of the next forward pass: the oldest, and where requests are joined those that join it."""
+        """The requests of the next forward pass: the oldest and, if requests are joined, those that join it."""
         while (left := self._patience()) is None or left > 0:
             self._arrival.clear()
             try:
@@ -86,7 +87,7 @@ class RequestQueue:
         return self._take() or await self.next()
 
     def _patience(self) -> float | None:
-        """Seconds that the next forward pass may still wait for company; None where there is nothing to compute."""
+        """Seconds that the next forward pass may still wait for more requests; None if no request waits."""
         waiting = self.waiting()
         if not waiting:
             return None

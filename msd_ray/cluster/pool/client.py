@@ -23,7 +23,8 @@ _SLOW = 30.0  # seconds without an answer after which another replica is asked a
 
 @dataclass(frozen=True)
 class PendingRequest:
-    """A request under way, and what it takes to send it again. reference: Ray's, to the Reply. replica: who has it."""
+    """A sent request, with all that is needed to send it again. reference: Ray's, to the Reply. replica: where it
+    is."""
 
     kind: str
     arrays: tuple[Array, ...]
@@ -35,11 +36,10 @@ class TeacherPool:
     """A denoiser whose calls run in a pool. Where x_t requires a gradient, backward asks the pool for the
     vector-Jacobian product of the same call, so an objective cannot tell it from a local teacher.
 
-    Requests go straight from here to the replicas, in turn. Where one is dead, away, full, silent or errs the next is
-    asked: replicas keep nothing, so the answer is the same.
+    Requests go directly to the replicas, in turn. If one is dead, unreachable, full, silent or answers with an error,
+    the next one is asked: replicas are stateless, so the answer is the same.
 
-    requests: answered so far. cpu_seconds: what they cost the pool.
-    wait_seconds: how long they held up the asker.
+    requests: answered so far. cpu_seconds: their cost in the pool. wait_seconds: how long the student waited for them.
     """
 
     def __init__(self, config: PoolConfig, first: int = 0) -> None:
@@ -52,15 +52,15 @@ class TeacherPool:
         self.cpu_seconds = self.wait_seconds = 0.0
 
     def use(self, replicas: list[Any]) -> None:
-        """Asks these teacher actors from now on; at least one."""
+        """Uses these teacher actors from now on; at least one."""
         self._replicas, self._size = list(replicas), len(replicas)
 
     def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         return self.submit(x_t, sigma, condition).result()
 
     def submit(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Answer:
-        """Sends the request and returns at once. The answer's result raises errors of ours as the teacher raised them,
-        and TrainingError where all replicas, and at least two processes, met another one or no replica answered for
+        """Sends the request and returns at once. The answer's result raises the teacher's MsdRayErrors as they are, and
+        TrainingError if all replicas, and at least two processes, met another error, or if no replica answered for
         `retry_seconds`."""
         return _Pending(self, x_t, sigma, condition, self.ask("denoise", x_t, sigma, condition))
 
@@ -71,7 +71,7 @@ class TeacherPool:
         return self._send(kind, arrays)
 
     def collect(self, asked: PendingRequest, like: Tensor) -> Tensor:
-        """The answer, on the device and in the type of `like`; waits for it, and asks again where that helps."""
+        """The answer, on the device and in the type of `like`. Waits for it, and asks again if that may help."""
         start = time.monotonic()
         reply = self._reply(asked)
         self.wait_seconds += time.monotonic() - start
@@ -85,7 +85,7 @@ class TeacherPool:
         return PendingRequest(kind, arrays, getattr(replica, kind).remote(*arrays), replica)
 
     def _reply(self, asked: PendingRequest) -> Reply:
-        """The first answer, where several replicas have the request by now."""
+        """The first answer of all replicas that have the request by now."""
         under_way, pauses, failed = {asked.reference: asked.replica}, self._pauses(), dict[str, str]()
         while True:
             ready, _ = ray.wait(list(under_way), timeout=_SLOW)
@@ -103,14 +103,14 @@ class TeacherPool:
                 under_way[again.reference] = again.replica
 
     def _avoid(self, silent: Collection[Any]) -> bool:
-        """Asks these replicas no more until told of others; whether there are any that are not silent. Those that hang
-        are ended by who looks after the pool."""
+        """Avoids these replicas until the next `use`; returns whether any replica is left. The owner of the pool ends
+        those that hang."""
         others = [replica for replica in self._replicas if replica not in silent]
         self._replicas = others or self._replicas
         return bool(others)
 
     def _refuse_final(self, error: RayError, failed: dict[str, str]) -> None:
-        """Raises where asking again would not help. failed: by process, why it could not answer this request."""
+        """Raises if asking again would not help. failed: by process, why it could not answer this request."""
         cause = error.cause if isinstance(error, RayTaskError) else None
         if isinstance(cause, ReplicaError):
             failed[cause.process] = cause.reason

@@ -20,7 +20,7 @@ Outcome = Reply | Exception
 
 @dataclass(frozen=True)
 class BatchDenoiser:
-    """A teacher, and how it is asked. For one thread. teacher: the folder it is kept in."""
+    """Computes a teacher's answers, in one thread. teacher: the folder it is kept in."""
 
     teacher: Store
     precision: str
@@ -36,17 +36,17 @@ class BatchDenoiser:
         return load_teacher(self.teacher, self.precision).to(self.device)
 
     def outcomes(self, batch: list[Request]) -> list[Outcome]:
-        """Of requests of one form, from one forward pass. Where that fails each has one of its own, so that an error
-        reaches only whose it is."""
+        """The replies to requests of one form, from one forward pass. If that fails each request gets a pass of its
+        own, so that an error reaches only the student whose request caused it."""
         try:
             return [*self._replies(batch)]
         except Exception as error:
             return [error] if len(batch) == 1 else [outcome for r in batch for outcome in self.outcomes([r])]
 
     def _replies(self, batch: list[Request]) -> list[Reply]:
-        """The CPU time is shared out by samples."""
+        """One forward pass for all; its CPU time is divided in proportion to samples."""
         answer = _vjp if batch[0].kind == "vjp" else _denoise
-        denoiser, start = self.denoiser, time.thread_time()  # loading it is no cost of a request's
+        denoiser, start = self.denoiser, time.thread_time()  # loading does not count as a request's cost
         columns = zip(*(r.arrays for r in batch), strict=True)
         tensors = [unpack(np.concatenate(c) if len(c) > 1 else c[0]).to(self.device) for c in columns]
         packed = (pack_half if is_half(batch[0].arrays[0]) else pack)(answer(denoiser, *tensors))

@@ -1,4 +1,4 @@
-"""The teacher's pairs, where an objective needs any: made by the replicas of the pool, part by part."""
+"""Makes the teacher's pairs, if an objective needs any: the replicas of the pool do so part by part."""
 
 import itertools
 import logging
@@ -21,7 +21,7 @@ from msd_ray.storage import Store
 
 LOG = logging.getLogger(__name__)
 TICK = 1.0
-"""Seconds between two looks after the pool."""
+"""Seconds between two ticks of the pool."""
 
 
 def make_pairs(
@@ -32,8 +32,8 @@ def make_pairs(
     cache: Store,
     note: Callable[[str], None],
 ) -> tuple[Store, list[int]] | None:
-    """Makes those of the teacher's pairs that are missing, where an objective needs any, and says where they are.
-    pool: who makes them; if there is none, one is started. Raises TrainingError where they cannot be made."""
+    """Makes the missing ones of the teacher's pairs, if an objective needs any, and returns their place. pool: makes
+    them; if there is none, one is started. Raises TrainingError if they cannot be made."""
     if not any(job.spec.objective(stage).needs.pairs for job in jobs for stage in job.spec.stages):
         return None
     store, parts = pairs_folder(cache, plan), parts_of(plan)
@@ -48,8 +48,8 @@ def make_pairs(
 
 
 class _Making:
-    """Parts that are being made. A part at which a replica errs goes to the next; if none makes any for far too long,
-    all are ended, and Ray has others go on."""
+    """The parts that replicas are making. If a replica fails at a part, the next one gets it; if no replica finishes
+    one for far too long, all are ended, and Ray starts others."""
 
     def __init__(self, plan: Plan, store: Store, pool: TeacherReplicas, parts: list[int]) -> None:
         self._plan, self._store, self._pool = plan, store, pool
@@ -61,7 +61,7 @@ class _Making:
             self._give(part)
 
     def lefts(self) -> Iterator[int]:
-        """How many parts are left, after each that is made."""
+        """Yields, after each part that is made, how many are left."""
         while self._under_way:
             self._silence.begin(0, time.monotonic())
             while not (ready := ray.wait(list(self._under_way), timeout=TICK)[0]):
@@ -94,11 +94,11 @@ class _Making:
         if self._hung > self._plan.cluster.max_failures:
             raise TrainingError(f"the teacher's pairs could not be made: {reason}, {self._hung} times in a row")
         for replica in self._pool.replicas:
-            ray.kill(replica, no_restart=False)  # it is given its parts again by Ray
+            ray.kill(replica, no_restart=False)  # Ray gives it its parts again
         self._silence.begin(0, time.monotonic())
 
     def _refuse_final(self, part: int, error: RayError) -> None:
-        """Raises TrainingError where another try would not help."""
+        """Raises TrainingError if another try would not help."""
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, MsdRayError):
             raise TrainingError(f"the teacher's pairs could not be made: {cause}") from None

@@ -1,4 +1,4 @@
-"""The teacher pool as the driver sees it: starts replicas, looks after them, has more or fewer as their queues say."""
+"""The teacher pool as the driver sees it: starts and watches replicas, and changes their number with their queues."""
 
 import logging
 import time
@@ -26,8 +26,8 @@ _GRACE = 60.0  # seconds that one no longer wanted lives on, for students who do
 
 @dataclass
 class _Replica:
-    """One actor. question: Ray's reference to the metrics that it was asked for at `asked`. metrics: its last answer;
-    None where there is none, or it died or fell silent since. alive: whether it has answered since it was started."""
+    """One actor. question: Ray's reference to the metrics that were requested at `asked`. metrics: its last answer;
+    None if there is none, or it died or fell silent since. alive: whether it has answered since it was started."""
 
     actor: Any
     question: Any
@@ -37,11 +37,11 @@ class _Replica:
 
 
 class Pool:
-    """`min_replicas` to `max_replicas` teacher actors. To be ticked every second or two; nothing here waits.
+    """`min_replicas` to `max_replicas` teacher actors. Its owner calls `tick` every second or two; nothing here waits.
 
-    One that dies is started anew by Ray wherever there is room; until then it is not ready. One that does not answer,
-    or computes, for far longer than it should is ended, so that it is started anew. Requests that it had are sent again
-    by those who asked (`TeacherPool`).
+    Ray restarts an actor that dies wherever there is room; until then it is not ready. The pool ends an actor that does
+    not answer, or computes one request, for far too long, so that Ray restarts it. Students send the requests that it
+    had again (`TeacherPool`).
     """
 
     def __init__(self, config: PoolConfig, teacher: Store, precision: str) -> None:
@@ -63,12 +63,12 @@ class Pool:
 
     @property
     def actors(self) -> list[Any]:
-        """All, also those that are not up yet."""
+        """All actors, also those that have not started yet."""
         return [r.actor for r in self._replicas]
 
     @property
     def replicas(self) -> list[Any]:
-        """The actors to ask now: those that answered lately, or all while none has."""
+        """The actors to ask now: those that answered lately, or all if none has."""
         return _present(self._replicas)
 
     @property
@@ -77,11 +77,11 @@ class Pool:
         return any(r.metrics for r in self._replicas)
 
     def metrics(self) -> list[ReplicaMetrics]:
-        """Of the replicas that answered lately, one tick old."""
+        """The metrics of the replicas that answered lately, one tick old."""
         return [r.metrics for r in self._replicas if r.metrics]
 
     def tick(self) -> None:
-        """Takes in what the replicas say of themselves, and starts one, retires one or leaves it at that."""
+        """Reads the replicas' metrics, and starts a replica, retires one or does neither."""
         now = time.monotonic()
         for replica in self._replicas:
             _hear(replica, now, self._config.silence_seconds)
@@ -115,7 +115,7 @@ class Pool:
             self._retired.append((time.monotonic(), self._replicas.pop().actor))
 
     def _bury(self, now: float) -> None:
-        """Ends replicas that were retired long enough ago. Should anybody ask one still, another will answer."""
+        """Ends replicas that were retired long enough ago. If a student still asks one, another will answer."""
         while self._retired and self._retired[0][0] < now - _GRACE:
             ray.kill(self._retired.pop(0)[1])
 
@@ -132,7 +132,7 @@ def running_pool(recipe: Recipe, teacher: Store, needed: bool) -> Iterator[Pool 
 
 
 class BorrowedPool:
-    """A pool that another process started: its actors are asked, and ended where they hang, and that is all."""
+    """A pool that another process started. This process only asks its actors, and ends those that hang."""
 
     def __init__(self, actors: Sequence[Any], silence: float) -> None:
         """silence: seconds after which a replica that does not answer is ended."""
@@ -158,7 +158,7 @@ def _present(replicas: list[_Replica]) -> list[Any]:
 
 
 def _hear(replica: _Replica, now: float, silence: float) -> None:
-    """Takes in the answer to the last question, if there is one, and asks the next. Ends a process that hangs."""
+    """Reads the answer to the last question, if there is one, and asks the next. Ends a process that hangs."""
     answered, _ = ray.wait([replica.question], timeout=0)
     if not answered:
         if now - replica.asked > _SILENCE:
@@ -176,7 +176,7 @@ def _hear(replica: _Replica, now: float, silence: float) -> None:
 
 
 def _end(replica: _Replica, why: str) -> None:
-    """Ray starts another process for it."""
+    """Ends the actor's process; Ray starts another."""
     LOG.warning("a replica of the teacher %s; its process is ended and another one started", why)
     replica.metrics, replica.alive = None, False
     ray.kill(replica.actor, no_restart=False)

@@ -1,4 +1,4 @@
-"""One process of the teacher pool: takes in requests while it computes, and measures itself."""
+"""One process of the teacher pool. It accepts requests while it computes, and measures itself."""
 
 import asyncio
 import logging
@@ -22,17 +22,17 @@ from msd_ray.storage import Store
 
 LOG = logging.getLogger(__name__)
 FAREWELL = 0.5
-"""Seconds between an error that is not ours and the end of the process, in which the answer gets to who asked."""
+"""Seconds between an error that is not msd_ray's own and the end of the process, so that the reply can be sent."""
 
 
 class TeacherActor:
-    """A replica of the teacher. Stateless: any replica answers any request, so an asker may ask again elsewhere.
+    """A replica of the teacher. Stateless: any replica can answer any request, so a student may ask another one.
 
-    Its event loop takes requests in, one thread of its own computes. Where `config.deterministic`, each request is a
-    forward pass of its own, and the answer depends on nothing else that was asked.
+    Its event loop accepts requests, and one thread computes. With `config.deterministic` each request is a forward pass
+    of its own, so the answer depends on no other request.
 
-    An error that is not ours (of CUDA, a driver, a library) may leave a process that errs for ever. So it ends the
-    process, and Ray starts another.
+    After an error that is not msd_ray's own (of CUDA, a driver, a library) a process may fail for ever. So it ends
+    itself, and Ray starts another.
     """
 
     def __init__(self, teacher: Store, precision: str, config: PoolConfig) -> None:
@@ -87,13 +87,13 @@ class TeacherActor:
                 _settle(request, outcome if isinstance(outcome, Reply) else self._error(outcome))
 
     def _compute(self, batch: list[Request]) -> tuple[float, list[Outcome]]:
-        """When it began, and what came of it; in the thread."""
+        """Computes in the thread; returns when it began, and the replies."""
         began = time.monotonic()
         self._meter.begin(began)
         return began, self._answering.outcomes(batch)
 
     def _error(self, error: Exception) -> Exception:
-        """What the asker is told. Ends the process where the error is not ours."""
+        """The error as the student gets it. Ends the process if the error is not msd_ray's own."""
         if isinstance(error, MsdRayError):
             return error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -119,7 +119,7 @@ def _settle(request: Request, outcome: Outcome) -> None:
 
 
 class _Exported:
-    """What Ray's own metrics are told, for dashboards. `TeacherActor.metrics` needs none of it."""
+    """Ray's metrics of a replica, for dashboards. `TeacherActor.metrics` does not use them."""
 
     def __init__(self) -> None:
         self.delay = Histogram(

@@ -1,4 +1,4 @@
-"""What a replica of the teacher measures of itself. Knows no Ray; all times are by `time.monotonic`."""
+"""A replica's measurements of itself. Knows no Ray; all times are by `time.monotonic`."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class ReplicaMetrics:
-    """Since the replica began: requests and images answered, forward passes, requests refused, CPU seconds of maths.
+    """Since the replica started: requests and images answered, forward passes, requests refused, CPU seconds of maths.
 
     Recently: quantiles of the queue delay, in which requests that still wait count with their time so far; images per
     forward pass; utilisation, the share of the time in which something was computed. Now: waiting, requests; computing,
@@ -43,7 +43,7 @@ class ReplicaMetrics:
 
 
 class ReplicaMeter:
-    """Counts forward passes, and remembers the recent ones. refused: to be counted by whoever refuses."""
+    """Counts forward passes, and remembers the recent ones. refused: the refusing code counts these."""
 
     def __init__(self, now: float) -> None:
         self._born = now
