@@ -301,7 +301,7 @@ def test_more_calls_than_allowed_are_told_when_to_come_back(tiny: str) -> None:
         return [str(answer) for answer in found if isinstance(answer, Exception)]
 
     with running([tiny], Limits(concurrent=4), Slow(1.0)) as it:
-        refused = ["RESOURCE_EXHAUSTED: 4 requests are under way already; try again in 0.5 s"] * 2
+        refused = ["RESOURCE_EXHAUSTED: 4 requests are running already; try again in 0.5 s"] * 2
         assert asyncio.run(ask(it.address, NEVER)) == refused
         assert asyncio.run(ask(it.address, Retry())) == []
 

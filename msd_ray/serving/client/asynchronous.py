@@ -100,7 +100,7 @@ class AsyncClient:
 
 
 async def _wait(patience: Patience, error: grpc.RpcError) -> None:
-    """Until another try; raises RefusedError where there should be none."""
+    """Waits until the next try. Raises RefusedError if there should be none."""
     pause = patience.pause(error)
     if pause is None:
         raise refused(error) from None

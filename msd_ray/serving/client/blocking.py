@@ -17,8 +17,8 @@ from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
 
 
 class Client:
-    """May be used by several threads. Every method raises RefusedError where the service refuses, or does not answer
-    within `seconds` for all tries together."""
+    """A client that several threads may use. Every method raises RefusedError if the service refuses, or does not
+    answer within `seconds` for all tries together."""
 
     def __init__(self, where: str | Connection, seconds: float = 60.0, retry: Retry | None = None) -> None:
         """where: host:port, or more about it. Raises UserError where its files cannot be read."""
@@ -101,7 +101,7 @@ class Client:
 
 
 def _wait(patience: Patience, error: grpc.RpcError) -> None:
-    """Until another try; raises RefusedError where there should be none."""
+    """Waits until the next try. Raises RefusedError if there should be none."""
     pause = patience.pause(error)
     if pause is None:
         raise refused(error) from None

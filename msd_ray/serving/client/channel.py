@@ -1,4 +1,4 @@
-"""How a client reaches the service."""
+"""A client's connection to the service."""
 
 import ipaddress
 import re
@@ -14,7 +14,7 @@ from msd_ray.errors import UserError
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # 256 large images are more than gRPC's 4 MiB
     ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 30_000),  # a gateway that vanished without a word is noticed
+    ("grpc.keepalive_time_ms", 30_000),  # so that the client notices a gateway that died silently
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.use_local_subchannel_pool", 1),  # or all channels would share one connection
@@ -25,10 +25,10 @@ _NEVER_PUBLIC = (".localhost", ".local", ".internal", ".svc", ".lan", ".home.arp
 
 @dataclass(frozen=True)
 class Connection:
-    """target: host:port. token: bearer token. tls: whether the port has TLS; ca: PEM of who signed its certificate, the
-    system's by default. cert, key: PEM files of the client's own, for mutual TLS. connections: calls take turns on so
-    many, each opened when its turn comes first, since each may reach another gateway where several share an address.
-    options: further ones of the channels.
+    """target: host:port. token: bearer token. tls: whether the port has TLS; ca: PEM of its certificate's authority,
+    the system's by default. cert, key: PEM files of the client's own, for mutual TLS. connections: calls take turns on
+    so many, each opened at its first turn, since each may reach another gateway if several share an address. options:
+    further ones of the channels.
     """
 
     target: str
@@ -41,15 +41,15 @@ class Connection:
     options: tuple[tuple[str, Any], ...] = ()
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """None without TLS. Raises UserError where a file cannot be read."""
+        """The TLS credentials; None without TLS. Raises UserError if a file cannot be read."""
         if not (self.tls or self.ca or self.cert):
             return None
         return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.cert))
 
     @property
     def all_options(self) -> list[tuple[str, Any]]:
-        """Proxies that the environment names (grpc_proxy, https_proxy, http_proxy, no_proxy) are for targets outside of
-        this machine and its private networks alone."""
+        """The channels' options. The environment's proxies (grpc_proxy, https_proxy, http_proxy, no_proxy) are used
+        only for targets outside of this machine and its private networks."""
         return [*_OPTIONS, ("grpc.enable_http_proxy", int(not is_local(self.target))), *self.options]
 
     @property

@@ -1,4 +1,4 @@
-"""What a client asks for, and what is left of it after a stream broke."""
+"""A client's request, and the rest of it after a stream broke."""
 
 import secrets
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from msd_ray.serving.protocol.formats import FORMATS, number_of
 def request_of(
     conditions: Sequence[int | str], seeds: Sequence[int] | None, format: str, version: str
 ) -> pb.GenerateRequest:
-    """Seeds are drawn here if none are given, so that a call that is tried again asks for the same images.
+    """The request. Without seeds it draws them, so that a retried call asks for the same images.
 
-    Raises UserError for what the contract has no room for.
+    Raises UserError for values that the contract cannot express.
     """
     if format and format not in FORMATS:
         raise UserError(f"there is no format {format!r}, only {', '.join(FORMATS)}")

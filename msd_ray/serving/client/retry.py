@@ -1,4 +1,4 @@
-"""When a client asks again. It may: an image follows from its condition and seed, however often it is made."""
+"""When a client retries. This is safe, since an image follows from its condition and seed."""
 
 import random
 import time
@@ -12,7 +12,7 @@ from msd_ray.serving.protocol.grpc_status import retry_seconds
 @dataclass(frozen=True)
 class Retry:
     """first, most: seconds of the first and the longest pause; pauses double. tries: at most so many; None: until the
-    call's own deadline. What is tried again is UNAVAILABLE, and what the service itself says may be."""
+    call's own deadline. A client retries UNAVAILABLE, and errors that carry a RetryInfo."""
 
     first: float = 0.1
     most: float = 2.0
@@ -23,7 +23,7 @@ NEVER = Retry(tries=1)
 
 
 class Patience:
-    """One call's. seconds: until its deadline."""
+    """The retries of one call. seconds: until its deadline."""
 
     def __init__(self, retry: Retry, seconds: float) -> None:
         self._retry, self._deadline, self._tried = retry, time.monotonic() + seconds, 0
@@ -34,7 +34,7 @@ class Patience:
         return max(self._deadline - time.monotonic(), 0.0)
 
     def pause(self, error: grpc.RpcError) -> float | None:
-        """Seconds to wait before another try; None where there should be none."""
+        """Seconds to wait before the next try; None if there should be none."""
         self._tried += 1
         told = retry_seconds(error)
         if told is None and error.code() != grpc.StatusCode.UNAVAILABLE:

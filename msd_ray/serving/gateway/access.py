@@ -1,4 +1,4 @@
-"""Who asked for what, and what became of it: one line of JSON for each request."""
+"""The access log: one line of JSON for each request, with its caller and its result."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ LOG = logging.getLogger("msd_ray.access")
 
 @dataclass
 class Call:
-    """A request under way. id: the caller's own, if it is a sensible one. code: the name of its gRPC status."""
+    """A running request. id: the caller's own, if it is short and plain. code: the name of its gRPC status."""
 
     protocol: str
     method: str
@@ -35,7 +35,7 @@ class Call:
 
 
 def send_to(*handlers: logging.Handler) -> None:
-    """Turns the access log on, in this process. Each record has its `call` beside the line."""
+    """Turns the access log on, in this process. Each log record has the `call` as an attribute."""
     LOG.handlers, LOG.propagate = list(handlers), False
     LOG.setLevel(logging.INFO)
 
@@ -49,7 +49,7 @@ def on_stderr() -> logging.Handler:
 
 @contextmanager
 def noted(call: Call) -> Iterator[None]:
-    """Writes the line of a request once it has ended, also where its caller went away."""
+    """Writes the line of a request once it has ended, also if its caller cancelled it."""
     try:
         yield
     except (asyncio.CancelledError, GeneratorExit):

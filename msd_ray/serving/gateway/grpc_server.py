@@ -21,7 +21,7 @@ from msd_ray.serving.service.tokens import Tokens
 
 _OPTIONS = (
     ("grpc.so_reuseport", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # or our client's pings would end a long call
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # otherwise our client's pings would end a long call
 )
 NAME = pb.DESCRIPTOR.services_by_name["EnsembleService"].full_name
 
@@ -66,8 +66,8 @@ class RpcServer:
         reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self) -> int:
-        """Starts to listen; gives the port. Raises OSError where it is taken, UserError where the certificates are of
-        no use."""
+        """Starts to listen; returns the port. Raises OSError if it is taken, UserError if the certificates are not
+        valid."""
         address, tls = f"{self._config.host}:{self._config.port}", credentials(self._config)
         try:
             port = self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
@@ -78,13 +78,13 @@ class RpcServer:
         return int(port)
 
     async def stop(self) -> None:
-        """Tells callers to go elsewhere, and lets requests finish for `drain_seconds`."""
+        """Drains the server: callers are sent to other gateways, and requests may finish for `drain_seconds`."""
         await self._health.stop()
         await self._server.stop(self._config.drain_seconds)
 
 
 def _age(config: GatewayConfig, limits: Limits) -> list[tuple[str, int]]:
-    """How long a connection may be used, give or take a tenth, and what the longest request gets to end after that."""
+    """Options: how long a connection may be used, give or take a tenth, and the time that requests then get to end."""
     if not config.connection_seconds:
         return []
     seconds = {"age": config.connection_seconds, "age_grace": limits.seconds + 5}

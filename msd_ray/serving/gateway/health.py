@@ -1,5 +1,5 @@
-"""What probes are told, over gRPC (grpc.health.v1) and HTTP. Two questions, since the answers call for different acts:
-whether this process does its part, so that it need not be replaced, and whether all of the service does.
+"""Health for probes, over gRPC (grpc.health.v1) and HTTP. It has two questions, since their answers need different
+reactions: whether this process works, or must be replaced, and whether the whole service does.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ _STATUS = health_pb2.HealthCheckResponse
 
 
 def whole(service: Service) -> dict[str, Any]:
-    """Whether all students that get traffic are ready; else which are not."""
+    """Whether all students that get traffic are ready; if not, which are not."""
     found = service.readiness.not_ready(service.traffic) if service.traffic else []
     if service.traffic and not found:
         return {"status": "SERVING"}
@@ -24,12 +24,12 @@ def whole(service: Service) -> dict[str, Any]:
 
 
 def gateway(service: Service) -> dict[str, Any]:
-    """Whether this process knows what is served, and so can route requests to the students that are ready."""
+    """Whether this process knows the versions, so that it can route requests to the students that are ready."""
     return {"status": "SERVING" if service.traffic else "NOT_SERVING"}
 
 
 class Health:
-    """The servicer of grpc.health.v1, kept up to date. names: by which the whole service is asked for."""
+    """The servicer of grpc.health.v1, kept up to date. names: those that stand for the whole service."""
 
     def __init__(self, service: Service, names: tuple[str, ...]) -> None:
         self._service, self._names, self.servicer = service, names, health.aio.HealthServicer()
@@ -40,7 +40,7 @@ class Health:
         self._telling = asyncio.create_task(self._keep_telling())
 
     async def stop(self) -> None:
-        """Tells all who ask from now on to go elsewhere."""
+        """Answers all probes from now on that callers should use another gateway."""
         self._telling.cancel()
         await self.servicer.enter_graceful_shutdown()
 

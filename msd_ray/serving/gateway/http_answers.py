@@ -1,4 +1,4 @@
-"""How HTTP requests are answered, whatever they ask for: tokens, statuses, the access log."""
+"""The parts that all HTTP answers share: tokens, statuses, the access log."""
 
 import logging
 import math
@@ -34,7 +34,7 @@ class Lines(StreamingResponse):
 
 
 async def answered(request: Request, tokens: Tokens, work: Callable[[Call], Awaitable[Any]]) -> Response:
-    """What the work gives as JSON, or why there is nothing to give."""
+    """The result of the work as JSON, or its refusal."""
     call = _call(request)
     with noted(call):
         try:
@@ -47,7 +47,7 @@ async def answered(request: Request, tokens: Tokens, work: Callable[[Call], Awai
 
 
 async def streamed(request: Request, tokens: Tokens, work: Callable[[], AsyncIterator[ImageBody]]) -> Response:
-    """Each image that the work gives as a line of JSON, at once. What goes wrong before the first one has a status."""
+    """Sends each image of the work as a line of JSON, at once. A refusal before the first one becomes a status."""
     call = _call(request)
     lines = _lines(call, tokens, request.headers.get("authorization", ""), work)
     try:
@@ -60,7 +60,7 @@ async def streamed(request: Request, tokens: Tokens, work: Callable[[], AsyncIte
 
 
 async def bounded(request: Request, most: int) -> bytes:
-    """The body. Raises Refusal where it is longer than `most` bytes."""
+    """The body. Raises Refusal if it is longer than `most` bytes."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -72,7 +72,7 @@ async def bounded(request: Request, most: int) -> bytes:
 async def _lines(
     call: Call, tokens: Tokens, authorization: str, work: Callable[[], AsyncIterator[ImageBody]]
 ) -> AsyncIterator[str]:
-    """Raises Refusal if there is not even a first one."""
+    """Waits for the first image. Raises Refusal if there is none."""
     with noted(call):
         try:
             tokens.check(authorization)
@@ -97,7 +97,7 @@ def _line(name: str, body: BaseModel) -> str:
 
 
 def _told(error: Exception, call: Call) -> Refusal:
-    """What the caller, and the access log, may know of an error."""
+    """An error as the caller and the access log may see it."""
     if not isinstance(error, Refusal):
         LOG.error("request %s failed", call.id, exc_info=error)
         error = Refusal("INTERNAL", f"the service failed; its log says why under {call.id}")

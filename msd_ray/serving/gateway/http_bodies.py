@@ -1,4 +1,4 @@
-"""What HTTP takes and gives, as JSON."""
+"""The JSON bodies of HTTP requests and answers."""
 
 import base64
 import json
@@ -58,7 +58,7 @@ LINE = {"image": ImageBody, "error": ErrorBody}
 
 
 def parsed(body: bytes) -> GenerateBody:
-    """Raises Refusal, which names the field, for what it is not."""
+    """The body as a request. Raises Refusal, which names the field, if it is not valid."""
     try:
         parsed = GenerateBody.model_validate_json(body)
     except ValidationError as error:
@@ -70,7 +70,7 @@ def parsed(body: bytes) -> GenerateBody:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> None:
-    """Raises Refusal for a key that is there twice: JSON does not say which of its values counts."""
+    """Raises Refusal for a key that occurs twice: JSON does not define which of its values counts."""
     keys = [key for key, _ in pairs]
     for key in keys:
         if keys.count(key) > 1:
@@ -105,12 +105,12 @@ def error_body(refusal: Refusal, request_id: str) -> ErrorBody:
 
 
 def as_json(message: Any) -> Any:
-    """As proto3's JSON says it: numbers of 64 bits as text, infinity as a word."""
+    """A message in proto3's JSON: numbers of 64 bits as text, infinity as a word."""
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The body is read by hand, since it is bounded; this tells OpenAPI of it all the same."""
+    """OpenAPI's description of a body, which the code reads itself since its size is limited."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}

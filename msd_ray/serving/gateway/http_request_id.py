@@ -1,4 +1,4 @@
-"""One x-request-id for each HTTP request, whatever stands between the caller and the gateway."""
+"""One x-request-id for each HTTP request, also if there are proxies between the caller and the gateway."""
 
 import re
 import uuid
@@ -13,13 +13,13 @@ App = Callable[[Message, Any, Send], Awaitable[None]]
 
 
 def sensible(sent: str) -> str:
-    """The caller's id where it is short and plain, so that it can stand in logs and headers; otherwise one drawn."""
+    """The caller's id if it is short and plain enough for logs and headers; otherwise a new one."""
     return sent if _SENSIBLE.fullmatch(sent) else uuid.uuid4().hex
 
 
 class OneRequestId:
-    """ASGI middleware: the app within sees a sensible id, and the answer has that one, once. Serve's proxy would add
-    the caller's own beside it, as it was sent."""
+    """ASGI middleware: the inner app sees a valid id, and the answer has this id once. Serve's proxy would add the
+    caller's original one as well."""
 
     def __init__(self, app: App) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What stands between the network and the service's methods: tokens, well-formed messages, statuses, the access log."""
+"""The gRPC interceptor around the service's methods: tokens, well-formed messages, statuses, the access log."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ _OUR_FAULT = ("INTERNAL", "UNAVAILABLE")
 
 @contextmanager
 def traced(call: Call, metadata: Any) -> Iterator[None]:
-    """What happens in this block belongs to the trace that the metadata's `traceparent` names, or begins one."""
+    """Continues the trace that the metadata's `traceparent` names in this block, or begins one."""
     sent = {str(key): str(value) for key, value in metadata or () if key in ("traceparent", "tracestate")}
     with _TRACER.start_as_current_span(
         call.method.strip("/"),
@@ -49,7 +49,7 @@ Handler: TypeAlias = Any  # an RpcMethodHandler
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Takes requests as bytes, so that malformed ones are the caller's fault; grpc itself would call it ours."""
+    """Parses requests itself, so that malformed ones are INVALID_ARGUMENT; grpc itself would answer INTERNAL."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
@@ -84,8 +84,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return answer
 
     def _stream(self, handler: Handler, method: str) -> Callable[[bytes, Context], Awaitable[None]]:
-        """Writes each message itself. An async generator in its place would be closed by the garbage collector where
-        the caller went away, outside of its trace."""
+        """Writes each message itself. If the caller goes away, the garbage collector would close an async generator
+        outside of its trace."""
 
         async def answer(raw: bytes, context: Context) -> None:
             call = _call(method, context)
@@ -114,7 +114,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return grpc.stream_stream_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
 
     def _admitted(self, handler: Handler, raw: bytes, context: Context) -> Any:
-        """The request, from one who may ask. Raises Refusal otherwise."""
+        """The request, if the caller's token is valid. Raises Refusal otherwise."""
         self._tokens.check(_header(context, "authorization"))
         try:
             return handler.request_deserializer(raw)
@@ -123,7 +123,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 async def _write(context: Context, message: Any) -> None:
-    """Raises CancelledError where the caller is not there any more; grpc would log that as a fault of ours."""
+    """Raises CancelledError if the caller has gone away; grpc would log that as an error of the service."""
     try:
         await context.write(message)
     except grpc.aio.BaseError:
@@ -131,7 +131,7 @@ async def _write(context: Context, message: Any) -> None:
 
 
 async def _abort(context: Context, error: Exception, call: Call) -> None:
-    """Ends the call, which raises, with what the caller may know of the error."""
+    """Ends the call by raising, with the part of the error that the caller may see."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if not isinstance(error, Refusal):

@@ -1,4 +1,4 @@
-"""The contract's messages from and to what the core speaks of."""
+"""Converts the contract's messages to the service's classes, and back."""
 
 from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.protocol.formats import name_of, number_of
@@ -10,8 +10,8 @@ from msd_ray.serving.service.versions import StudentFacts, Version
 
 
 def image_request_of(request: pb.GenerateRequest, limits: Limits) -> ImageRequest:
-    """Raises Refusal for what cannot be fulfilled."""
-    if len(request.conditions) > limits.images:  # before it is worth looking at each
+    """The request. Raises Refusal if it is not valid."""
+    if len(request.conditions) > limits.images:  # before any of them is checked
         raise wrong("conditions", f"at most {limits.images} images at once, not {len(request.conditions)}")
     conditions = [_condition(condition, i) for i, condition in enumerate(request.conditions)]
     return checked(conditions, request.seeds, name_of(request.format), request.version, limits)

@@ -15,9 +15,9 @@ Contents = tuple[bytes, bytes, bytes | None]
 
 
 def credentials(config: GatewayConfig) -> grpc.ServerCredentials | None:
-    """Those that the config names, looked at anew for every connection; None for none.
+    """Credentials from the config's files, which are read again for every connection; None without files.
 
-    Raises UserError where a file cannot be read, or the files do not belong together.
+    Raises UserError if a file cannot be read, or the files do not belong together.
     """
     if not config.tls_cert:
         return None
@@ -33,8 +33,8 @@ class _Files:
         self.first = _configuration(self._known)
 
     def changed(self) -> Any:
-        """The certificates if they are other ones by now. Those that are of no use, such as a new one whose key is
-        still to be written, leave things as they are."""
+        """The certificates if they have changed. If the new ones are not valid, such as a certificate whose key is not
+        yet written, the old ones stay in use."""
         try:
             found = _checked(self._config)
         except UserError as error:

@@ -1,1 +1,1 @@
-"""What the client and the service must agree on beside the contract. Needs neither ray nor torch."""
+"""Conventions of client and service beside the contract. Needs neither ray nor torch."""

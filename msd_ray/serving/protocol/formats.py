@@ -1,4 +1,4 @@
-"""The formats that images travel in, and what a client makes of them."""
+"""The formats of images in messages, and how a client decodes them."""
 
 import io
 
@@ -20,13 +20,13 @@ def number_of(name: str) -> pb.ImageFormat:
 
 
 def name_of(number: int) -> str:
-    """The name of a format by the contract's number: empty for 0, the number in words for one that is not known."""
+    """The name of a format by the contract's number: empty for 0, a text with the number for an unknown one."""
     return _NAMES.get(number, f"number {number}" if number else "")
 
 
 def to_array(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The sample that was sent as float32: writable, in this machine's byte order. Raises ValueError where bytes and
-    shape disagree."""
+    """The sample that was sent as float32: writable, in this machine's byte order. Raises ValueError if bytes and shape
+    disagree."""
     return np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)
 
 

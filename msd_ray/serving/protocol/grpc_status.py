@@ -12,7 +12,8 @@ DOMAIN = "msd.v1"
 
 
 def to_status(refusal: Refusal, request_id: str) -> status_pb2.Status:
-    """A google.rpc.Status with ErrorInfo and RequestInfo, BadRequest for a wrong field, RetryInfo where it may help."""
+    """A google.rpc.Status with ErrorInfo and RequestInfo, BadRequest for a wrong field, RetryInfo if a retry may
+    help."""
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=refusal.kind, domain=DOMAIN),
         error_details_pb2.RequestInfo(request_id=request_id),
@@ -34,7 +35,7 @@ def trailing(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...]:
 
 
 def retry_seconds(error: grpc.RpcError) -> float | None:
-    """When the service says that another try may help; None where it says nothing."""
+    """Seconds after which the service suggests a retry; None if it suggests none."""
     for key, value in error.trailing_metadata() or ():
         if key == rpc_status.GRPC_DETAILS_METADATA_KEY:
             return _retry_seconds(status_pb2.Status.FromString(value))

@@ -1,4 +1,4 @@
-"""Why a request is not answered, in terms of neither gRPC nor HTTP."""
+"""Why a request is refused, independent of gRPC and HTTP."""
 
 from typing import Literal
 
@@ -27,15 +27,15 @@ class Refusal(Exception):  # noqa: N818 - an answer rather than an error of ours
 
 
 def wrong(field: str, message: str) -> Refusal:
-    """A request whose `field` cannot be as it is."""
+    """The refusal of a request whose `field` is wrong."""
     return Refusal("INVALID_ARGUMENT", f"{field}: {message}" if field else message, field)
 
 
 def busy(what: str, seconds: float) -> Refusal:
-    """Too much is asked for at once; it may be worth asking again after so many seconds."""
+    """The refusal of too many requests at once; a retry may help after so many seconds."""
     return Refusal("RESOURCE_EXHAUSTED", f"{what}; try again in {seconds:.2g} s", retry_seconds=seconds)
 
 
 def away(what: str, seconds: float = 0.5) -> Refusal:
-    """Who should have answered did not; another, or the same once it is back, may."""
+    """The refusal if a process did not answer; another one, or the same after its restart, may."""
     return Refusal("UNAVAILABLE", f"{what}; try again", retry_seconds=seconds)

@@ -1,4 +1,4 @@
-"""What the Serve applications are called. Each can be replaced without touching the others."""
+"""The names of the Serve applications. Each can be replaced without touching the others."""
 
 import json
 
@@ -23,5 +23,5 @@ def is_ours(name: str) -> bool:
 
 
 def model_id(uri: str, part: int, version: str) -> str:
-    """How a shelf is told which students to load; it takes it apart again as JSON."""
+    """The id by which a multiplexed replica knows which part to load; the replica parses it as JSON."""
     return json.dumps([uri, part, version])

@@ -1,5 +1,5 @@
-"""The Serve applications that a service is made of. Each is built from plain data, so that a config file for `serve
-deploy` can say it as well: `import_path: msd_ray.serving.serve_apps.apps:part`, `args: {...}`.
+"""The Serve applications of a service. Each is built from plain data, so that a config file for `serve deploy` can
+describe it, too: `import_path: msd_ray.serving.serve_apps.apps:part`, `args: {...}`.
 """
 
 from dataclasses import asdict
@@ -26,12 +26,12 @@ ENVIRONMENT = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str((1 << 31) - 1),
     "grpc_proxy": "",
 }
-# Serve asks each replica every second, and replaces one that was silent three times for so long.
+# Serve probes each replica every second, and replaces one that was silent for so long three times.
 HEALTH = {"health_check_period_s": 1, "health_check_timeout_s": 4}
 
 
 def student_args(version: Version, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
-    """For each application that a version's students need, by its name: which function builds it, and from what."""
+    """The applications that a version's students need: for each name the function that builds it, and its arguments."""
     if multiplexed:
         return {SHELF: ("shelf", {"students": asdict(config.students)})}
     common = {"uri": version.uri, "students": asdict(config.students)}
@@ -59,7 +59,7 @@ def shelf(args: Args) -> Application:
 
 
 def versions(args: Args) -> Application:
-    """What is served. args: traffic, config, multiplexed."""
+    """The registry of versions. args: traffic, config, multiplexed."""
     options: dict[str, Any] = {
         "ray_actor_options": {"num_cpus": 0},
         "max_ongoing_requests": 1000,
@@ -71,7 +71,7 @@ def versions(args: Args) -> Application:
 
 
 def gateway(args: Args) -> Application:
-    """What callers speak to. args: config, multiplexed."""
+    """The gateways. args: config, multiplexed."""
     config = parse_config(args["config"])
     actor: dict[str, Any] = {"num_cpus": config.gateway.cpus, "runtime_env": {"env_vars": ENVIRONMENT}}
     if config.gateway.resource:
@@ -103,7 +103,7 @@ def _student_options(config: StudentConfig) -> dict[str, Any]:
         return {**options, "num_replicas": config.max_replicas}
     scaling = AutoscalingConfig(
         min_replicas=config.min_replicas,
-        initial_replicas=max(1, config.min_replicas),  # so that what is damaged shows before it gets requests
+        initial_replicas=max(1, config.min_replicas),  # so that damage is noticed before there are requests
         max_replicas=config.max_replicas,
         target_ongoing_requests=config.ongoing,
         upscale_delay_s=2,

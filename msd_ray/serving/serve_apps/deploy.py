@@ -1,4 +1,4 @@
-"""Starting and ending the applications of a service on the cluster that we are connected to."""
+"""Starts and ends the applications of a service on the connected cluster."""
 
 import re
 from collections.abc import Iterable
@@ -21,8 +21,8 @@ Said = dict[str, tuple[str, apps.Args]]
 
 
 def start_serve(config: ServeConfig) -> None:
-    """Serve's controller and its HTTP proxy on each node; where they run already they stay as they are. Raises
-    UserError where an ensemble is served already, or a proxy that runs would give away what should be encrypted."""
+    """Starts Serve's controller and its HTTP proxy on each node, unless they run already. Raises UserError if an
+    ensemble is served already, or if a running proxy would not encrypt what should be encrypted."""
     status = serve.status()
     if GATEWAY in status.applications:
         raise UserError(
@@ -37,8 +37,8 @@ def start_serve(config: ServeConfig) -> None:
 
 
 def deploy_students(version: Version, config: ServeConfig, multiplexed: bool) -> None:
-    """Starts those students of a version that do not run yet, and waits until they do. Raises UserError where they
-    cannot be started."""
+    """Starts those students of a version that do not run yet, and waits until they do. Raises UserError if one cannot
+    be started."""
     running = {name for name, app in serve.status().applications.items() if app.status == "RUNNING"}
     wanted = apps.student_args(version, config, multiplexed)
     _run({name: said for name, said in wanted.items() if name not in running})
@@ -47,17 +47,17 @@ def deploy_students(version: Version, config: ServeConfig, multiplexed: bool) ->
 
 
 def deploy_registry(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
-    """Says to all gateways what the traffic is from now on."""
+    """Sets the traffic of all gateways."""
     _run({REGISTRY: apps.service_args(traffic, config, multiplexed)[REGISTRY]})
 
 
 def deploy_gateway(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
-    """Starts the gateways, which need a registry of versions. Raises UserError where they cannot be started."""
+    """Starts the gateways, which need a registry of versions. Raises UserError if they cannot be started."""
     _run({GATEWAY: apps.service_args(traffic, config, multiplexed)[GATEWAY]})
 
 
 def remove_students(traffic: Traffic) -> None:
-    """Ends the students that no version of the traffic has."""
+    """Ends the students of versions that are no longer in the traffic."""
     kept = {part_app(part) for version in traffic.versions for part in version.parts}
     for name in serve.status().applications:
         if is_part_app(name) and name not in kept:
@@ -65,9 +65,9 @@ def remove_students(traffic: Traffic) -> None:
 
 
 def end() -> None:
-    """Lets the gateways finish what they are at, ends all that is ours, and Serve itself where nobody else uses it."""
+    """Drains the gateways, ends all applications of the service, and Serve itself if nobody else uses it."""
     if GATEWAY in serve.status().applications:
-        serve.delete(GATEWAY)  # first, so that what is under way still finds its students
+        serve.delete(GATEWAY)  # first, so that running requests still find their students
     left = list(serve.status().applications)
     ours = [name for name in left if is_ours(name)]
     if ours == left:
@@ -78,7 +78,7 @@ def end() -> None:
 
 
 def _run(said: Said) -> None:
-    """Starts all of these at once, and waits until they run. Raises UserError where any cannot be started."""
+    """Starts all of these at once, and waits until they run. Raises UserError if one cannot be started."""
     targets = [
         RunTarget(getattr(apps, build)(args), name, "/" if name == GATEWAY else None, QUIET)
         for name, (build, args) in said.items()
@@ -91,7 +91,7 @@ def _run(said: Said) -> None:
 
 
 def _refuse_unready(version: Version, part: int, multiplexed: bool) -> None:
-    """Raises UserError where the students of a part cannot be loaded, so that damage shows before they get requests."""
+    """Raises UserError if a part's students cannot be loaded, so that damage is noticed before they get requests."""
     of = version.parts[part]
     handle = serve.get_app_handle(SHELF if multiplexed else part_app(of))
     if multiplexed:
@@ -107,14 +107,14 @@ def _refuse_unready(version: Version, part: int, multiplexed: bool) -> None:
 
 
 def _cannot_start(said: str) -> UserError:
-    """In one line: the last of a traceback, which says what happened."""
+    """The last line of a traceback, which says what happened."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     reason = re.sub(r"^[\w.]+Error: ", "", lines[-1])[:300] if lines else "Serve gives no reason"
     return UserError(f"it does not start: {reason}")
 
 
 def _complaints(names: Iterable[str]) -> str:
-    """What Serve says of the deployments of these applications that do not run."""
+    """Serve's messages about the deployments of these applications that do not run."""
     apps = serve.status().applications
     of = [deployment for name in names if name in apps for deployment in apps[name].deployments.values()]
     return "\n".join(deployment.message for deployment in of if deployment.status != "HEALTHY")

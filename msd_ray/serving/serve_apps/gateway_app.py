@@ -1,4 +1,4 @@
-"""The replicas that callers speak to: gRPC on a port of their own, HTTP through Serve's proxy."""
+"""The gateway's replicas, which callers reach: gRPC on a port of their own, HTTP through Serve's proxy."""
 
 import asyncio
 import logging
@@ -47,8 +47,8 @@ class Gateway:
         return http_app(self._service, self._tokens)
 
     async def check_health(self) -> None:
-        """Raises RuntimeError where this gateway no longer follows the registry of versions or the students, so that
-        Serve replaces it."""
+        """Raises RuntimeError if this gateway no longer follows the registry of versions or the students, so that Serve
+        replaces it."""
         if self._following.done() or self._probing.done():
             raise RuntimeError("this gateway does not follow the registry of versions or the students any more")
 
@@ -70,7 +70,7 @@ class Gateway:
             await asyncio.sleep(QUIET)
 
     async def _look(self) -> None:
-        """Takes up new traffic once all its students can be reached."""
+        """Switches to new traffic once all its students can be reached."""
         traffic = await ask_registry(self._registry)
         if traffic is None or traffic == self._service.traffic:
             return

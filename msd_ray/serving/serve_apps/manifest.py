@@ -15,8 +15,8 @@ BUILDERS = "msd_ray.serving.serve_apps.apps"
 
 
 def manifest(version: Version, config: ServeConfig) -> dict[str, Any]:
-    """Plain data in the form of Serve's ServeDeploySchema. Placement `auto` means `dedicated` here, as nothing can be
-    measured."""
+    """The service as plain data of Serve's ServeDeploySchema. Placement `auto` means `dedicated` here, since the
+    cluster is not known."""
     multiplexed, traffic = config.students.placement == "multiplexed", Traffic((version,), (1.0,))
     said = apps.student_args(version, config, multiplexed) | apps.service_args(traffic, config, multiplexed)
     return {
@@ -34,6 +34,6 @@ def manifest(version: Version, config: ServeConfig) -> dict[str, Any]:
 
 
 def as_yaml(version: Version, config: ServeConfig) -> str:
-    """The manifest as a file."""
+    """The manifest as YAML."""
     plain = json.loads(json.dumps(manifest(version, config)))  # tuples are lists in YAML
     return yaml.safe_dump(plain, sort_keys=False)

@@ -1,4 +1,4 @@
-"""What Serve's HTTP proxy, which is not ours, is given of ours. It imports this by name, see `options`."""
+"""The middleware that Serve's own HTTP proxy gets from msd_ray. It imports this by name, see `options`."""
 
 from starlette.middleware import Middleware
 

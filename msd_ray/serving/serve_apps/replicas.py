@@ -1,4 +1,4 @@
-"""Replicas that hold students: of one part, or of whichever parts are asked for."""
+"""Replicas that hold students: of one part, or of several parts in turn."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ Answer = list[StudentImage] | Refusal
 
 
 class LoadedStudents:
-    """What all students of a replica share: one computing thread, one device."""
+    """A replica's students, which share one computing thread and one device."""
 
     def __init__(self, config: StudentConfig) -> None:
         torch.set_num_threads(config.threads)
@@ -31,7 +31,7 @@ class LoadedStudents:
         self._thread = ThreadPoolExecutor(1, "students", torch.set_num_threads, (config.threads,))
 
     async def load(self, uri: str, part: int, version: str) -> "Replica":
-        """Raises UserError or CorruptError where the students cannot be loaded."""
+        """Loads the students. Raises UserError or CorruptError if that fails."""
         loaded, show = await asyncio.to_thread(load_part, uri, part, version, self._device)
         return Replica(StudentAtWork(loaded, show, self._config, self._thread), ReplicaRequestMetrics(version))
 
@@ -43,7 +43,7 @@ class Replica:
         self._student, self._meters = student, meters
 
     async def answer(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
-        """A refusal is returned, not raised: it is no error of the replica."""
+        """The images. A refusal is returned, not raised: it is no error of the replica."""
         try:
             made = await self._student.make(pairs, format, seconds)
         except Refusal as refusal:
@@ -54,8 +54,8 @@ class Replica:
 
 
 class DedicatedReplica:
-    """A deployment of the students of one part. Where they cannot be loaded, it says why and tries again: that is
-    known sooner than by dying, and costs less than to be started anew each time."""
+    """A deployment of the students of one part. If they cannot be loaded, it reports why and tries again: callers learn
+    that sooner than from a death, and it costs less than a restart each time."""
 
     async def __init__(self, uri: str, part: int, version: str, config: dict[str, Any]) -> None:  # type: ignore[misc]
         self._bench, self._which = LoadedStudents(StudentConfig(**config)), (uri, part, version)
@@ -85,7 +85,7 @@ class DedicatedReplica:
 
 
 def shelf(resident: int) -> type:
-    """A deployment whose replicas load whichever parts are asked for, and keep up to `resident` of them."""
+    """A deployment whose replicas load the parts that requests need, and keep up to `resident` of them."""
 
     class Shelf:
         def __init__(self, config: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ def shelf(resident: int) -> type:
             return await self._bench.load(uri, part, version)
 
         async def ready(self) -> str:
-            """Loads the part, if one is named; why that cannot be done, empty where it can."""
+            """Loads the part, if one is named; returns why that failed, or an empty text."""
             try:
                 if wanted := serve.get_multiplexed_model_id():
                     await self.part(wanted)

@@ -14,7 +14,7 @@ IMAGES = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
 
 
 class RequestMetrics(logging.Handler):
-    """One set per gateway: counts what the access log tells."""
+    """One set per gateway: counts the entries of the access log."""
 
     def __init__(self) -> None:
         super().__init__()

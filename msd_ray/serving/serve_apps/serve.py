@@ -23,11 +23,11 @@ Note = Callable[[str], None]
 
 @contextmanager
 def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> Iterator[str]:
-    """An ensemble, or a run's, that answers while this block lasts. note: takes lines on how it goes. Yields the
-    address of the Ray cluster. On a cluster of others, what else runs on it stays.
+    """Serves an ensemble, or a run's, during this block. note: takes lines of progress. Yields the address of the Ray
+    cluster. On an existing cluster everything else stays as it is.
 
-    Raises UserError where there is no ensemble, a file is missing, a port is taken, or the cluster has no room or
-    serves an ensemble already, CorruptError where the ensemble is damaged.
+    Raises UserError if there is no ensemble, a file is missing, a port is taken, or the cluster has no room or serves
+    an ensemble already; CorruptError if the ensemble is damaged.
     """
     version = describe(ensemble_folder(uri).uri)
     address = address or os.environ.get("RAY_ADDRESS")
@@ -57,13 +57,13 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
 
 @contextmanager
 def attached(address: str | None) -> Iterator["Operation"]:
-    """A service that runs, on the cluster at the address or RAY_ADDRESS. Raises UserError where there is none."""
+    """A running service, on the cluster at the address or RAY_ADDRESS. Raises UserError if there is none."""
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
         raise UserError("say which cluster serves: --address, which `msd-ray serve` printed, or RAY_ADDRESS")
     if address.startswith("127.0.0.1"):  # a cluster that `msd-ray serve` started
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it calls back, and only there
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which Ray turns on for whoever starts a cluster, not for us
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray turns it on in the starting process only
     with connected(address):
         from msd_ray.serving.serve_apps.updates import Operation
 
@@ -72,7 +72,7 @@ def attached(address: str | None) -> Iterator["Operation"]:
 
 
 def refuse_missing(gateway: GatewayConfig) -> None:
-    """Raises UserError where a file that gateways need cannot be read."""
+    """Raises UserError if a file that gateways need cannot be read."""
     for path in filter(None, (gateway.tls_cert, gateway.tls_key, gateway.tls_client_ca, gateway.tokens)):
         try:
             Path(path).read_bytes()
@@ -81,7 +81,7 @@ def refuse_missing(gateway: GatewayConfig) -> None:
 
 
 def refuse_taken(gateway: GatewayConfig) -> None:
-    """Raises UserError where something listens on a port already: gateways share theirs, so nobody else would tell."""
+    """Raises UserError if another process listens on a port: gateways share theirs, so this is the only check."""
     http = () if gateway.tls_client_ca else (("--http-port", gateway.http_port),)
     for key, port in (("--port", gateway.port), *http):
         with socket.socket() as probe:
@@ -95,5 +95,5 @@ def refuse_taken(gateway: GatewayConfig) -> None:
 
 
 def _hush() -> None:
-    """Serve tells this process of its every step; what matters of that we say ourselves."""
+    """Silences Serve's messages about its every step; msd_ray reports those that matter."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What Serve itself is told, once for a whole cluster."""
+"""The options of Serve itself, set once for a whole cluster."""
 
 import resource
 from typing import Any
@@ -13,9 +13,9 @@ SHARE = 0.8  # of the cluster's memory that students may take
 
 
 def multiplexed(version: Version, config: ServeConfig) -> bool:
-    """As the configuration says; for `auto`: whether replicas for all parts at once would be too much for the cluster
-    that we are connected to. A replica is taken to need what this process does, which has imported the same, beside
-    the weights of its students."""
+    """Whether students are multiplexed: as the configuration says or, for `auto`, if replicas for all parts at once do
+    not fit on the connected cluster. The estimate for a replica is the memory of this process, which has imported the
+    same modules, and its students' weights."""
     students = config.students
     if students.placement != "auto":
         return students.placement == "multiplexed"
@@ -35,7 +35,7 @@ CONTROLLER = {"runtime_env": {"env_vars": {**_TIMES, **_PROXY}}}
 
 
 def serve_options(config: ServeConfig) -> dict[str, Any]:
-    """As `serve.start` takes it, and a config file for `serve deploy`."""
+    """The HTTP options for `serve.start`, and for a config file for `serve deploy`."""
     options = {"http_options": _http(config.gateway), "controller_options": CONTROLLER}
     # Serve's HTTP port takes certificates of clients but does not ask for them, so it must not be open then.
     location = "Disabled" if config.gateway.tls_client_ca else "EveryNode"

@@ -1,4 +1,4 @@
-"""How a gateway reaches students: Serve handles, with another try where a replica died."""
+"""How a gateway reaches students: Serve handles, with a retry if a replica died."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ class StudentHandles:
         self._handles: dict[str, DeploymentHandle[Any]] = {}
 
     async def reach(self, versions: tuple[Version, ...]) -> None:
-        """Makes ready to ask these versions' students. Raises RayServeException where any are not deployed."""
+        """Gets handles of these versions' students. Raises RayServeException if any are not deployed."""
         self._handles = await asyncio.to_thread(self._handles_of, versions)
 
     async def ask(self, part_request: PartRequest, seconds: float) -> list[StudentImage]:
@@ -55,8 +55,8 @@ class StudentHandles:
             self._meters.part_request(part_request.version.name, part_request.part, code, time.monotonic() - began)
 
     async def probe(self, version: Version, part: int, failed: bool) -> str:
-        """Asks students whether they are ready, a second time where the first replica does not answer. Those that go
-        away while nobody asks are left alone, and so are parts of a shelf, unless they failed before."""
+        """Probes students, a second time if the first replica does not answer. It does not probe students that Serve
+        may stop while they get no requests, nor multiplexed parts, unless they failed before."""
         if self._may_sleep and not failed:
             return ""
         handle = self._handle(version, part) if failed or not self._multiplexed else self._handles[SHELF]
@@ -74,7 +74,7 @@ class StudentHandles:
         return why
 
     def report(self, traffic: Traffic, readiness: Readiness) -> None:
-        """Says to Prometheus which students are ready."""
+        """Sets the metrics that say which students are ready."""
         for version in traffic.versions:
             for part, of in enumerate(version.parts):
                 self._meters.ready(version.name, part, not readiness.why(of))
@@ -89,7 +89,7 @@ class StudentHandles:
         raise away(f"no replica answered {TRIES} times in a row", 1.0)
 
     async def _first(self, part_request: PartRequest, deadline: float) -> list[StudentImage]:
-        """Where there are several replicas, of the first that answers."""
+        """The answer; if there are several replicas, of the first that answers."""
 
         def ask() -> Coroutine[Any, Any, list[StudentImage]]:
             return self._once(part_request, deadline - time.monotonic())
@@ -131,8 +131,8 @@ class StudentHandles:
 
 
 def pauses() -> Iterator[float]:
-    """Seconds before each further try: none before the second, since another replica may be there; then growing ones,
-    never the same for two callers, so that those of a replica that died do not all come at once."""
+    """Seconds before each further try: none before the second, since another replica may be there; then growing and
+    random ones, so that the callers of a dead replica do not all retry at once."""
     yield 0.0
     for i in range(TRIES - 1):
         yield min(FIRST * 2.0**i, MOST) * random.uniform(0.5, 1.0)

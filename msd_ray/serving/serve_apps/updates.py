@@ -1,4 +1,4 @@
-"""Other versions on a service that runs, without losing a request."""
+"""Changes the versions of a running service without losing a request."""
 
 import time
 from dataclasses import replace
@@ -16,15 +16,15 @@ from msd_ray.serving.service.versions import Traffic, Version
 
 
 class Operation:
-    """What can be done with the service on the cluster that we are connected to. One at a time: whoever changes the
-    traffic reads it first."""
+    """Operations on the service on the connected cluster. Run one at a time, since each reads the traffic before it
+    changes it."""
 
     def update(self, uri: str, name: str = "", weight: float = 1.0) -> Traffic:
-        """Starts what an ensemble needs beside what runs, gives it `weight` (0 to 1) of the traffic, and ends the
-        students of versions that are one too many. The others share the rest of the traffic as they did.
+        """Starts the students of an ensemble that do not run yet, gives it `weight` (0 to 1) of the traffic, and ends
+        the students of versions that are no longer kept. The others share the rest of the traffic as before.
 
-        Returns the new traffic. Raises UserError where nothing is served, the name is taken or the new students do not
-        start, CorruptError where the ensemble is damaged; the service then goes on as it was.
+        Returns the new traffic. Raises UserError if nothing is served, the name is taken or the new students do not
+        start, CorruptError if the ensemble is damaged; the service then goes on as it was.
         """
         traffic, config, multiplexed = self.current()
         version = describe(ensemble_folder(uri).uri, name)
@@ -37,10 +37,10 @@ class Operation:
         return self._change(traffic.with_version(version, weight).kept(config.keep), config, multiplexed)
 
     def roll_back(self, name: str = "") -> Traffic:
-        """Gives all traffic to a version that is kept: the one of that name, or else what most of the traffic
-        went to before the newest, or still goes to beside it.
+        """Gives all traffic to a kept version: the one of that name, or else the version other than the newest that
+        has, or had last, the most traffic.
 
-        Returns the new traffic. Raises UserError where there is none.
+        Returns the new traffic. Raises UserError if there is none.
         """
         traffic, config, multiplexed = self.current()
         before = traffic.version(name) if name else traffic.before
@@ -50,7 +50,7 @@ class Operation:
         return self._change(traffic.with_version(before, 1.0), config, multiplexed)
 
     def current(self) -> tuple[Traffic, ServeConfig, bool]:
-        """Traffic, configuration, and whether students are multiplexed. Raises UserError where nothing is served."""
+        """Traffic, configuration, and whether students are multiplexed. Raises UserError if nothing is served."""
         try:
             said: dict[str, Any] = registry_handle().read.remote().result(timeout_s=30)
         except RayServeException:
@@ -61,7 +61,7 @@ class Operation:
 
     def _change(self, traffic: Traffic, config: ServeConfig, multiplexed: bool) -> Traffic:
         deploy.deploy_registry(traffic, config, multiplexed)
-        time.sleep(4 * PERIOD)  # until every gateway has heard of it; whoever has not asks students that are gone
+        time.sleep(4 * PERIOD)  # until every gateway knows: one that does not would ask students that have ended
         deploy.remove_students(traffic)
         return traffic
 

@@ -1,7 +1,7 @@
-"""Which versions are served, and how the traffic is split: one small deployment, whose argument says it.
+"""The registry of versions: one small deployment, whose argument says which versions get how much traffic.
 
-Serve keeps the argument, so it outlives any process; to change the traffic is to deploy the registry anew, which takes
-nobody's requests. Gateways ask for it twice a second and go by what they heard last.
+Serve keeps the argument, so it outlives any process. To change the traffic, the registry is deployed again; since it
+answers no callers, no request is lost. Gateways ask it twice a second and go on with the last answer.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ async def find_registry() -> DeploymentHandle[Any]:
 
 
 async def ask_registry(handle: DeploymentHandle[Any]) -> Traffic | None:
-    """None where it does not answer, which passes."""
+    """The registry's answer; None if it does not answer, which may pass."""
     try:
         said = await asyncio.wait_for(handle.read.remote(), 10 * PERIOD)
     except Exception as error:
@@ -49,5 +49,5 @@ async def ask_registry(handle: DeploymentHandle[Any]) -> Traffic | None:
 
 
 def registry_handle() -> DeploymentHandle[Any]:
-    """Blocks for a moment. Raises RayServeException where none is deployed."""
+    """A handle of the registry. Blocks for a moment. Raises RayServeException if none is deployed."""
     return serve.get_app_handle(REGISTRY)

@@ -1,4 +1,4 @@
-"""What a gateway and a student do, without Ray.
+"""The logic of gateways and of students' replicas, without Ray.
 
-A gateway needs no torch either: what it must know of an ensemble is in the traffic, so that it is up again quickly.
+A gateway does not need torch either, since the traffic has all facts about an ensemble. So it restarts quickly.
 """

@@ -1,4 +1,4 @@
-"""Images that wait for a student's one computing thread, and which of them share an evaluation."""
+"""The queue of images for a student's computing thread, and the choice of those that share an evaluation."""
 
 import asyncio
 import logging
@@ -50,12 +50,12 @@ class _Waiting:
 class Batcher:
     """One evaluation after the other, in one thread, each with the samples that have waited longest.
 
-    What was cancelled or is too late is left out. To be used in one event loop.
+    It drops what was cancelled or is past its deadline. For use in one event loop.
     """
 
     def __init__(self, maker: Maker, thread: ThreadPoolExecutor, queue: int, batch: int, wait: float, free: bool):
         """queue: images that may wait. batch: most samples of an evaluation; 0: as many as it has slots. wait: seconds
-        that the oldest waits for company. free: whether a sample may be made in any slot, not only in its own."""
+        that the oldest waits for others. free: whether a sample may be made in any slot, not only in its own."""
         self._maker, self._thread, self._queue, self._wait, self._free = maker, thread, queue, wait, free
         self._most = min(batch or maker.slots, maker.slots)
         self._waiting: list[_Waiting] = []
@@ -63,8 +63,8 @@ class Batcher:
         self._loop, self._working = asyncio.get_running_loop(), False
 
     async def make(self, pairs: Sequence[Pair], seconds: float) -> list[Sample]:
-        """The samples of the pairs, in order. Raises Refusal where the queue has no room, time runs out or the student
-        fails; if this is cancelled, what is not being made yet never will be."""
+        """The samples of the pairs, in order. Raises Refusal if the queue has no room, time runs out or the student
+        fails. If the call is cancelled, samples that are not begun are dropped."""
         now = time.monotonic()
         if len(self._alive(now)) + len(pairs) > self._queue:
             raise busy(f"{len(self._waiting)} images wait already", self._outlook())
@@ -88,7 +88,7 @@ class Batcher:
         return waiting
 
     def _alive(self, now: float) -> list[_Waiting]:
-        """Those that wait, the oldest first, without who gave up; who waits in vain is told."""
+        """The waiting images, oldest first, without cancelled ones; those past their deadline are refused."""
         for late in self._waiting:
             if late.deadline <= now and not late.sample.done():
                 late.sample.set_exception(Refusal("DEADLINE_EXCEEDED", "not begun in time"))

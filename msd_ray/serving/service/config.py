@@ -1,4 +1,4 @@
-"""All that can be said about how an ensemble is served."""
+"""The configuration of a service."""
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from msd_ray.recipes.yaml_files import check_plain, read_yaml
 from msd_ray.serving.service.request import Limits
 
 RENAMED = {"front": "gateway"}
-"""What keys of older files are called now."""
+"""The present names of keys in older files."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -23,9 +23,9 @@ class StudentConfig:
     `multiplexed` lets replicas hold up to `resident` parts each, `auto` takes the first where memory is enough.
 
     cpus, gpus: Ray resources of a replica, fractions allowed. threads: that its networks compute with; other numbers
-    may change last bits. min_replicas, max_replicas: of each deployment; with 0 it goes away when nobody asked for
-    idle_seconds. batch: most images of an evaluation, 0 for as many as it has slots. wait_ms: how long an image waits
-    for company. queue: images that may wait at a replica. ongoing: requests per replica that autoscaling aims at.
+    may change last bits. min_replicas, max_replicas: of each deployment; with 0 Serve stops it after idle_seconds
+    without requests. batch: most images of an evaluation, 0 for as many as it has slots. wait_ms: how long an image
+    waits for others. queue: images that may wait at a replica. ongoing: requests per replica that autoscaling aims at.
     """
 
     placement: Literal["dedicated", "multiplexed", "auto"] = "auto"
@@ -48,14 +48,14 @@ class StudentConfig:
 
 @dataclass(frozen=True)
 class GatewayConfig:
-    """The processes that speak gRPC and, through Serve's proxy, HTTP. host: the interface; others than loopback should
-    have tls and tokens. port: of gRPC, shared by all replicas of a node; 0, any one, is for tests. tls_cert, tls_key:
-    PEM files; gRPC takes up new ones while it runs. tls_client_ca: PEM of who signs clients' certificates; if it is
-    given they are asked for, and there is no HTTP. tokens: a file with one bearer token per line; it may change at any
-    time. resource: a custom Ray resource of which each gateway takes one, so that gateways are on nodes that have it.
-    access_log: one JSON line per request on standard error. drain_seconds: how long requests may still take when a
-    gateway ends. connection_seconds: after so long a connection is told to come again, so that callers find gateways
-    that were added since; what is under way on it is finished. 0: never.
+    """The gateways: processes that answer gRPC and, through Serve's proxy, HTTP. host: the interface; others than
+    loopback should have tls and tokens. port: of gRPC, shared by all replicas of a node; 0, any one, is for tests.
+    tls_cert, tls_key: PEM files; gRPC takes up new ones while it runs. tls_client_ca: PEM of the authority of clients'
+    certificates; with it clients need a certificate, and there is no HTTP. tokens: a file with one bearer token per
+    line; it may change at any time. resource: a custom Ray resource of which each gateway takes one, so that gateways
+    are on nodes that have it. access_log: one JSON line per request on standard error. drain_seconds: how long requests
+    may still take when a gateway ends. connection_seconds: age at which a gateway closes a connection after its running
+    calls, so that callers find gateways that were added since. 0: never.
     """
 
     host: str = "127.0.0.1"
@@ -80,7 +80,7 @@ class GatewayConfig:
 @dataclass(frozen=True)
 class TraceConfig:
     """OpenTelemetry. exporter: `module:function` that gives Ray Serve span processors; `file` writes spans to Serve's
-    logs; empty for no traces. share: of the requests that are traced; whoever sends a `traceparent` decides that.
+    logs; empty for no traces. share: of the requests without a `traceparent` that are traced.
     """
 
     exporter: str = ""
@@ -111,7 +111,8 @@ class ServeConfig:
 
 
 def load_config(file: str | None, overrides: list[str] | None = None) -> ServeConfig:
-    """From a YAML file, or the defaults, with `key=value` overrides. Raises UserError for what is wrong in it."""
+    """The configuration in a YAML file, or the defaults, with `key=value` overrides. Raises UserError if it is
+    wrong."""
     raw: dict[str, Any] = {}
     if file:
         raw = read_yaml(file)
@@ -119,7 +120,7 @@ def load_config(file: str | None, overrides: list[str] | None = None) -> ServeCo
 
 
 def parse_config(raw: dict[str, Any]) -> ServeConfig:
-    """From plain data. Raises UserError as `load_config`."""
+    """The configuration in plain data. Raises UserError as `load_config`."""
     check_plain(raw)
     known = set(_paths(ServeConfig(), ""))
     for path in present(raw, ""):
@@ -129,7 +130,7 @@ def parse_config(raw: dict[str, Any]) -> ServeConfig:
 
 
 def _renamed(path: str) -> str:
-    """What to add to a message on a key of an older version."""
+    """The addition to a message about a key of an older version."""
     first, _, rest = path.partition(".")
     return f"; it is called {'.'.join(filter(None, [RENAMED[first], rest]))} now" if first in RENAMED else ""
 

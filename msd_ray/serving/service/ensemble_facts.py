@@ -1,4 +1,4 @@
-"""What the service must know of an ensemble, read from its manifest."""
+"""The facts about an ensemble that the service needs, read from its manifest."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from msd_ray.storage import Store, check_sizes
 
 
 def describe(uri: str, name: str = "") -> Version:
-    """The ensemble at a URI as a version; without a name it is called by its content.
+    """The ensemble at a URI as a version; without a name it is named by its content.
 
     Raises UserError if there is none or it is of a newer format, CorruptError if it is damaged as far as the manifest
     and the sizes of files tell; each replica verifies every byte of what it loads.
@@ -33,7 +33,7 @@ def describe(uri: str, name: str = "") -> Version:
 
 
 def part_hash(known: Description, part: int) -> str:
-    """Changes if and only if the weights of the part's students do, or how they are asked for a sample."""
+    """A hash that changes if and only if the part's weights or its sampling change."""
     students = [_student(known, index) for index in known.partition.students_of(part)]
     asked = [known.sampling.to_json(), known.partition.borders]
     return content_hash([asked, [[s["spec"], s["sigma_init"], _sha256(known, s)] for s in students]])

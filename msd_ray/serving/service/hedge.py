@@ -1,4 +1,4 @@
-"""Asking again beside a question that has been open for too long: its replica may have stopped without a word."""
+"""Hedged requests: if an answer takes too long, another replica is asked as well, since the first may hang."""
 
 import asyncio
 from collections import defaultdict
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 
 def give_up(work: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancels what is not done, and takes note of what failed, which asyncio would report otherwise."""
+    """Cancels open tasks, and reads the errors of failed ones, which asyncio would report otherwise."""
     for each in work:
         each.cancel()
         if each.done() and not each.cancelled():
@@ -22,8 +22,8 @@ _Answer = TypeVar("_Answer")
 
 
 class Hedge:
-    """least: seconds before another question. What is usual for a key is the longest of its recent answers, so that
-    where all are slow nothing is asked twice."""
+    """least: seconds before a second question. The usual time of a key is the longest of its recent answers, so that
+    nothing is asked twice if all answers are slow."""
 
     def __init__(self, least: float = LEAST) -> None:
         self._least, self._usual = least, defaultdict[str, float](float)
@@ -38,7 +38,7 @@ class Hedge:
                 done, _ = await asyncio.wait(open_ones, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 if done:
                     answer = done.pop().result()
-                    took = loop.time() - began if len(open_ones) == 1 else 0.0  # the others' time is no answer's
+                    took = loop.time() - began if len(open_ones) == 1 else 0.0  # a hedged answer's own time is unknown
                     self._usual[key] = max(took, _FORGET * self._usual[key])
                     return answer
                 open_ones.append(asyncio.ensure_future(ask()))

@@ -1,4 +1,4 @@
-"""Which students can be asked, by what probes and answers say, and who waits for some that cannot."""
+"""Knows from probes and answers which students are ready, and lets requests wait for those that are not."""
 
 import asyncio
 import time
@@ -10,13 +10,13 @@ from msd_ray.serving.protocol.refusal import Refusal, away
 from msd_ray.serving.service.routing import PartRequest
 from msd_ray.serving.service.versions import Traffic, Version
 
-GRACE = 10.0  # seconds that students may be away before requests for them are refused: a new replica takes less, mostly
+GRACE = 10.0  # seconds without an answer after which requests are refused: a new replica mostly starts sooner
 
 
 @dataclass
 class _Heard:
-    """Of the students of one part. why: they are not ready; empty where they are. since: when anything good was heard
-    last, before they were not. last: when anything was heard. Seconds of the monotonic clock."""
+    """The state of one part's students. why: they are not ready; empty if they are. since: time of the last good answer
+    before that. last: time of the last answer of any kind. Seconds of the monotonic clock."""
 
     why: str
     since: float
@@ -33,7 +33,7 @@ class _WaitingRequest:
 
 @dataclass(frozen=True)
 class NotReady:
-    """Students of one part that cannot be asked, and why."""
+    """Students of one part that are not ready, and why."""
 
     version: Version
     part: int
@@ -41,13 +41,13 @@ class NotReady:
 
 
 class Readiness:
-    """Parts are known by their versions. To be used in one event loop."""
+    """The readiness of all parts, by their versions. For use in one event loop."""
 
     def __init__(self, grace: float = GRACE) -> None:
         self._grace, self._heard, self._waiting = grace, dict[str, _Heard](), set[_WaitingRequest]()
 
     def heard(self, part: str, why: str = "") -> None:
-        """Takes note of an answer of the part's students, or of why there is none."""
+        """Records an answer of the part's students, or why there is none."""
         now, before = time.monotonic(), self._heard.get(part)
         since = now if before is None or not why else before.since if before.why else before.last
         self._heard[part] = _Heard(why, since, now)
@@ -55,16 +55,16 @@ class Readiness:
             asyncio.get_running_loop().call_later(max(0.0, since + self._grace - now), self._give_up)
 
     def why(self, part: str) -> str:
-        """Why the part's students cannot be asked; empty where they can, or nothing is known of them."""
+        """Why the part's students are not ready; empty if they are, or nothing is known yet."""
         return self._heard[part].why if part in self._heard else ""
 
     def silent(self, part: str, seconds: float) -> bool:
-        """Whether nothing good was heard of the part for so long, so that it should be probed."""
+        """Whether the part gave no good answer for so long that it should be probed."""
         heard = self._heard.get(part)
         return heard is None or bool(heard.why) or time.monotonic() - heard.last >= seconds
 
     def not_ready(self, traffic: Traffic) -> list[NotReady]:
-        """Of the versions that get traffic."""
+        """The students that are not ready, of versions that get traffic."""
         weighed = zip(traffic.versions, traffic.weights, strict=True)
         return [found for version, weight in weighed if weight for found in self.not_ready_of(version)]
 
@@ -74,8 +74,8 @@ class Readiness:
 
     @contextmanager
     def waiting(self, part_request: PartRequest, seconds: float) -> Iterator[None]:
-        """For a task that asks the students of a part in this block, with so much time. Raises Refusal, which says
-        who is not ready and why, once they have been away for `grace`, or for half of the time."""
+        """Guards a task that asks a part's students in this block within so much time. If they are not ready for
+        `grace`, or for half of the time, it raises Refusal, which names them and says why."""
         task, part = asyncio.current_task(), part_request.version.parts[part_request.part]
         assert task is not None
         cancels, now = task.cancelling(), time.monotonic()
@@ -95,7 +95,7 @@ class Readiness:
             timer.cancel()
 
     def _give_up(self) -> None:
-        """Wakes those who have waited for long enough."""
+        """Wakes the requests that have waited for long enough."""
         now = time.monotonic()
         for waiting in list(self._waiting):
             if not waiting.given_up and self._is_away(waiting, now):
@@ -118,7 +118,7 @@ def refusal_of(found: NotReady, retry_seconds: float | None = None) -> Refusal:
 
 
 def short(why: str, version: Version) -> str:
-    """Without where the ensemble lies, which is nobody's business but the operator's, and without advice for them."""
+    """Removes the ensemble's URI and the advice, which are for operators and not for callers."""
     return why.replace(f"{version.uri}/", "").replace(version.uri, "the ensemble").partition(";")[0]
 
 

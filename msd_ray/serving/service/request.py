@@ -1,4 +1,4 @@
-"""What a caller asks for, checked as far as that needs no ensemble."""
+"""A caller's request, with the checks that need no ensemble."""
 
 import secrets
 from collections.abc import Sequence

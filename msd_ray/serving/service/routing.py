@@ -1,4 +1,4 @@
-"""Which students are asked for what, so that every image of a request is made once and put back in its place."""
+"""Routes the images of a request to students, so that each is made once and returned in its place."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Item:
 
 @dataclass(frozen=True)
 class PartRequest:
-    """What the students of one part of one version are asked for. format: of all its images."""
+    """The images that one part of one version makes for a request. format: of all of them."""
 
     version: Version
     part: int
@@ -58,7 +58,7 @@ def part_requests(image_request: ImageRequest, traffic: Traffic) -> list[PartReq
 
 
 def named(traffic: Traffic, name: str) -> Version:
-    """The version of that name, the main one without. Raises Refusal where there is none."""
+    """The version of that name; without a name the main one. Raises Refusal if there is none."""
     version = traffic.version(name)
     if version is None:
         known = ", ".join(v.name for v in traffic.versions)

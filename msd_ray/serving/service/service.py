@@ -1,4 +1,4 @@
-"""A gateway's work: a request goes out as requests to parts to students, and comes back as images."""
+"""A gateway's work: it divides a request into part requests, sends them to students, and collects the images."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from msd_ray.serving.service.versions import Traffic, Version
 
 @dataclass
 class ImageCount:
-    """images: made. failures: requests to parts that came to nothing. queue_ms, compute_ms: sums over the images."""
+    """images: made. failures: part requests that failed. queue_ms, compute_ms: sums over the images."""
 
     images: int = 0
     failures: int = 0
@@ -69,7 +69,7 @@ class Picture:
 
 
 class Students(Protocol):
-    """Whoever asks the students of a part. Answers with one image per item; raises Refusal where it cannot be."""
+    """A call to the students of a part. It returns one image per item, or raises Refusal."""
 
     async def ask(self, part_request: PartRequest, seconds: float) -> Sequence[StudentImage]: ...
 
@@ -93,7 +93,7 @@ class Service:
         return self.traffic
 
     async def probe(self, seconds: float) -> None:
-        """Asks all students whether they are ready of whom nothing good was heard for so long."""
+        """Probes all students that gave no good answer for so long."""
         versions = self.traffic.versions if self.traffic else ()
         parts = {of: (version, part) for version in versions for part, of in enumerate(version.parts)}
         silent = [part for part in parts if self.readiness.silent(part, seconds)]
@@ -102,13 +102,13 @@ class Service:
     async def _probe_one(self, of: str, version: Version, part: int) -> None:
         began = time.monotonic()
         why = await self._students.probe(version, part, bool(self.readiness.why(of)))
-        if not why or self.readiness.silent(of, time.monotonic() - began):  # an image since then says more
+        if not why or self.readiness.silent(of, time.monotonic() - began):  # an image that was made since says more
             self.readiness.heard(of, why)
 
     async def generate(self, image_request: ImageRequest, seconds: float | None) -> list[Picture]:
-        """The images in the order of the request. seconds: how long the caller waits, None for as long as we allow.
+        """The images in the order of the request. seconds: how long the caller waits, None for as long as the limit.
 
-        Raises Refusal where one cannot be made, or not in time; then none of the others is made any more.
+        Raises Refusal if one cannot be made, or not in time; the others are then cancelled.
         """
         out, seconds = part_requests(image_request, self.known_traffic()), self._patience(seconds)
         with self._room():
@@ -151,9 +151,9 @@ class Service:
 
     @contextmanager
     def _room(self) -> Iterator[None]:
-        """For one request more. Raises Refusal where enough are under way."""
+        """Counts a request in this block. Raises Refusal if too many are running."""
         if self._under_way >= self.limits.concurrent:
-            raise busy(f"{self._under_way} requests are under way already", 0.5)
+            raise busy(f"{self._under_way} requests are running already", 0.5)
         self._under_way += 1
         try:
             yield

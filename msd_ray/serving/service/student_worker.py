@@ -1,4 +1,4 @@
-"""The students of one part, at work: images in, encoded images out."""
+"""The students of one part at work: they make images and encode them."""
 
 import asyncio
 import io
@@ -38,10 +38,10 @@ ROUNDS = 4
 
 
 def positions_show(part: Part, condition: int) -> bool:
-    """Whether any sample of a trial depends on where in the batch it is made. condition: one that the part owns.
+    """Whether any sample of a test depends on its position in the batch. condition: one that the part owns.
 
-    The trial is as many samples as there are slots, made in five different orders: each sample is seen at five
-    positions and each position has five samples. Takes five evaluations.
+    The test makes as many samples as there are slots, in five different orders: each sample is at five positions and
+    each position has five samples. It takes five evaluations.
     """
     order, rng = list(range(part.slots)), random.Random(0)
     pairs = [(condition, seed) for seed in order]
@@ -56,7 +56,7 @@ def positions_show(part: Part, condition: int) -> bool:
 def load_part(uri: str, part: int, version: str, device: torch.device | str) -> tuple[Part, bool]:
     """The students of a part, every byte verified, and whether positions in their batches show.
 
-    Raises CorruptError where they are damaged, or are not those of that version any more.
+    Raises CorruptError if they are damaged, or no longer those of that version.
     """
     known = read_description(Store(uri))
     found = part_hash(known, part)

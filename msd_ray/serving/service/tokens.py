@@ -1,4 +1,4 @@
-"""Bearer tokens: who may ask. They come from a file, which may change at any time, or from the environment."""
+"""Bearer tokens of the callers. They come from a file, which may change at any time, or from the environment."""
 
 import hashlib
 import hmac
@@ -15,11 +15,11 @@ LOG = logging.getLogger(__name__)
 
 
 class Tokens:
-    """Without a file and without the environment variable everybody may ask; an empty file lets in nobody."""
+    """Without a file and without the environment variable all callers are accepted; with an empty file none is."""
 
     def __init__(self, path: str = "") -> None:
-        """path: of a file with one token per line, empty lines and those with # left out; empty for none. The
-        environment variable MSD_RAY_TOKENS, separated by commas, is looked at where there is no file."""
+        """path: of a file with one token per line, without empty lines and those with #; empty for none. Without a file
+        the environment variable MSD_RAY_TOKENS is used, whose tokens are separated by commas."""
         self._path, self._looked = Path(path) if path else None, -LOOK_AGAIN
         self._digests = [] if path else _digests(os.environ.get(VARIABLE, "").split(","))
         self.needed = bool(self._path or self._digests)
@@ -43,7 +43,7 @@ class Tokens:
             self._looked = time.monotonic()
             try:
                 self._digests = _digests(self._path.read_text().splitlines())
-            except (OSError, ValueError) as error:  # half a rotation must not let everybody out, nor in
+            except (OSError, ValueError) as error:  # a half-written file must neither refuse all callers nor accept all
                 LOG.error("cannot read the tokens: %s; those read before stay valid", error)
         return self._digests
 

@@ -1,4 +1,4 @@
-"""What is served: versions of an ensemble and how the traffic is split between them. Plain data, without weights."""
+"""The versions that are served, and how the traffic is split between them. Plain data, without weights."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ class StudentFacts:
     sha256: str
 
     def to_json(self) -> dict[str, Any]:
-        """JSON has no word for the infinite noise that a student may own."""
+        """A noise level for JSON, which cannot express an infinite one."""
         return {**asdict(self), "sigma_high": None if math.isinf(self.sigma_high) else self.sigma_high}
 
     @classmethod
@@ -74,20 +74,20 @@ class Traffic:
     weights: tuple[float, ...]
 
     def version(self, name: str) -> Version | None:
-        """The version of that name; without a name the one that gets most, the newest of equals."""
+        """The version of that name; without a name the one with the most traffic, the newest of equals."""
         if not name:
             return max(zip(self.weights, self.versions, strict=True), key=lambda pair: pair[0])[1]
         return next((version for version in self.versions if version.name == name), None)
 
     @property
     def before(self) -> Version | None:
-        """What to go back to from the newest version: of the others the one that gets most, the newest of equals."""
+        """The version to roll back to: of all but the newest the one with the most traffic, the newest of equals."""
         others = zip(self.weights[1:], self.versions[1:], strict=True)
         return max(others, key=lambda pair: pair[0], default=(0.0, None))[1]
 
     def chosen(self, seed: int) -> Version:
-        """The version that makes the image of a seed, unless one is asked for by name. The same seed keeps its version
-        while the weights stay, and as a version's weight grows it only gains seeds."""
+        """The version that makes the image of a seed, unless the request names one. A seed keeps its version while the
+        weights stay; as a version's weight grows it only gains seeds."""
         left = _share(seed) * sum(self.weights)
         for version, weight in zip(self.versions, self.weights, strict=True):
             left -= weight
@@ -96,15 +96,15 @@ class Traffic:
         return self.versions[-1]
 
     def with_version(self, version: Version, weight: float) -> "Traffic":
-        """With a version first, which gets `weight` (0 to 1) of the traffic; the others share the rest as before."""
+        """The traffic with one more version, which gets `weight` (0 to 1); the others share the rest as before."""
         others = [(v, w) for v, w in zip(self.versions, self.weights, strict=True) if v.name != version.name]
         rest = sum(w for _, w in others)
         scaled = [(1 - weight) * w / rest if rest else 0.0 for _, w in others]
         return Traffic((version, *(v for v, _ in others)), (weight if rest else 1.0, *scaled))
 
     def kept(self, most: int) -> "Traffic":
-        """Without the oldest of the versions that get nothing, so that at most `most` are left, if that is enough.
-        The newest stays: it may be there to be made ready before it gets anything."""
+        """The traffic without the oldest of the versions that get none, so that at most `most` are left, if possible.
+        The newest stays, since it may still be starting before it gets traffic."""
         keep = list(zip(self.versions, self.weights, strict=True))
         for pair in reversed(keep[1:]):
             if len(keep) > most and not pair[1]:
@@ -120,7 +120,7 @@ class Traffic:
 
 
 def content_hash(content: Any) -> str:
-    """Twelve hexadecimal digits that stand for anything that JSON can say."""
+    """A hash of JSON data, twelve hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
