@@ -22,7 +22,7 @@ import torch
 from common import finish, say, spread
 from torch import Tensor
 
-from msd_ray.data import Samples
+from msd_ray.data import in_memory
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.objectives import OBJECTIVES, Pairs
@@ -58,7 +58,7 @@ def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings
     teacher = shaken(size, precision, s.device)
     rng = torch.Generator().manual_seed(s.seed)
     classes = tuple(range(size.classes))
-    real = Samples(
+    real = in_memory(
         torch.rand(REAL, *size.sample_shape, generator=rng) * 2 - 1, torch.randint(len(classes), (REAL,), generator=rng)
     )
     images = s.batch * (s.warmup + s.repeats * s.updates + s.compared)
@@ -76,7 +76,7 @@ def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings
     )
     training = TrainingConfig(precision=precision, log_every=images)  # type: ignore[arg-type]
     spec = StudentSpec(0, s.seed, classes, size, {"stage": stage}, training)
-    pairs = Pairs(torch.randn(REAL, *size.sample_shape, generator=rng), real.x, real.condition).to(s.device)
+    pairs = Pairs(torch.randn(REAL, *size.sample_shape, generator=rng), real.all().x, real.classes).to(s.device)
     extras = Extras(encoder=teacher, pairs=pairs)
     return StudentTrainer(spec, LocalTeacher(teacher), teacher.state_dict(), real, s.device, extras)
 

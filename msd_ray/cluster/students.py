@@ -12,7 +12,7 @@ import torch
 from msd_ray.cluster.pool.client import TeacherPool
 from msd_ray.cluster.student_evaluation import StudentEvaluation
 from msd_ray.cluster.work import Progress, SingleProcess
-from msd_ray.data import DataConfig, DataSet, Samples, load_data
+from msd_ray.data import DataConfig, DataSet, Split, load_data
 from msd_ray.diffusion import Noise
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
 from msd_ray.networks import DenoiserSpec
@@ -75,7 +75,7 @@ class StudentTask:
         return StudentTraining(trainer, Saver(checkpoints), measuring, pool, self.until)
 
     def _trainer(
-        self, real: Samples, device: torch.device, group: ProcessGroup, resumed: bool
+        self, real: Split, device: torch.device, group: ProcessGroup, resumed: bool
     ) -> tuple[StudentTrainer, TeacherPool | None]:
         """resumed: whether it is about to take its weights from a checkpoint."""
         inputs, spec = self.inputs, self.spec
@@ -92,7 +92,7 @@ class StudentTask:
         assert teacher
         return StudentTrainer(spec, teacher, initial, real, device, Extras(fake, original, pairs), group), pool
 
-    def _judge(self, data: DataSet, real: Samples) -> Judge:
+    def _judge(self, data: DataSet, real: Split) -> Judge:
         evaluation = self.inputs.evaluation
         return Judge(load_features(evaluation.features, data, self.inputs.cache), real, evaluation)
 
@@ -172,7 +172,7 @@ class StudentTraining(SingleProcess):
         )
 
     def rest(self) -> None:
-        self.trainer.drop_gradients()
+        self.trainer.rest()
         self.saver.finish()
 
     def _conclude(self, begin: int, metrics: list[Metric], hurried: bool) -> float | None:
@@ -259,6 +259,7 @@ class TeacherTraining(SingleProcess):
         return Progress(trainer.nimg, "teacher", rate, trainer.done, loss=self.loss, begin=begin, writing=writing)
 
     def rest(self) -> None:
+        self.trainer.rest()
         self.saver.finish()
 
 

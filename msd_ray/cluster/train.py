@@ -22,7 +22,7 @@ from msd_ray.runs.disk_needs import check_cache, check_run_dir, refuse_full, roo
 from msd_ray.runs.init_weights import check_init
 from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
-from msd_ray.runs.run_directory import assemble, flaw_of, folder, images_of, keep_recipe, refuse_other_recipe
+from msd_ray.runs.run_directory import assemble, flaw_of, folder, images_of, keep_data, keep_recipe, refuse_other_recipe
 from msd_ray.runs.run_status import mark_stopped, marked_where_stopped
 from msd_ray.runs.teacher_cache import REPORTS, cached_in, copy_teacher, has_teacher, keep_teacher
 from msd_ray.stopping import STOP
@@ -93,6 +93,7 @@ def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[E
 def _train(
     plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor, teacher: Store | None
 ) -> None:
+    keep_data(store, load_data(plan.recipe.data))
     keep_recipe(store, plan.recipe)  # not before it is certain that something will run
     _bring_teacher(plan, store, cache, monitor, teacher)
     if jobs:

@@ -1,5 +1,17 @@
 """Data sets: what teachers are trained on, and what real images students are shown and judged against."""
 
-from msd_ray.data.dataset import DataConfig, DataSet, Samples, load_data
+from msd_ray.data.registry import DataConfig, identity, is_own, load_data
+from msd_ray.data.source import DataSet, InMemory, Rows, Samples, Split, in_memory
 
-__all__ = ["DataConfig", "DataSet", "Samples", "load_data"]
+__all__ = [
+    "DataConfig",
+    "DataSet",
+    "InMemory",
+    "Rows",
+    "Samples",
+    "Split",
+    "identity",
+    "in_memory",
+    "is_own",
+    "load_data",
+]

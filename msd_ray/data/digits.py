@@ -6,7 +6,7 @@ Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UC
 
 import torch
 
-from msd_ray.data.dataset import DataSet, Samples
+from msd_ray.data.source import DataSet, in_memory
 
 HELD_OUT_EVERY = 5
 
@@ -24,4 +24,4 @@ def load() -> DataSet:
         rank_in_class[of_digit] = torch.arange(int(of_digit.sum()))
     held_out = rank_in_class % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     labels = tuple(str(digit) for digit in range(10))
-    return DataSet(Samples(x[~held_out], y[~held_out]), Samples(x[held_out], y[held_out]), labels)
+    return DataSet(in_memory(x[~held_out], y[~held_out]), in_memory(x[held_out], y[held_out]), labels)

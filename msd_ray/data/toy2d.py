@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from msd_ray.data.dataset import DataSet, Samples
+from msd_ray.data.source import DataSet, Split, in_memory
 
 CENTRES_RADIUS, RING_RADIUS, MODES, STD = 0.5, 0.1, 8, 0.005
 
@@ -20,11 +20,11 @@ def load(classes: int, samples: int, seed: int) -> DataSet:
     return DataSet(_draw(classes, samples, rng), _draw(classes, max(classes, samples // 4), rng), labels)
 
 
-def _draw(classes: int, n: int, rng: torch.Generator) -> Samples:
+def _draw(classes: int, n: int, rng: torch.Generator) -> Split:
     condition = torch.arange(n) % classes
     mode = torch.randint(MODES, (n,), generator=rng)
     points = CENTRES_RADIUS * _on_circle(condition, classes) + RING_RADIUS * _on_circle(mode, MODES)
-    return Samples(points + STD * torch.randn(n, 2, generator=rng), condition)
+    return in_memory(points + STD * torch.randn(n, 2, generator=rng), condition)
 
 
 def _on_circle(index: torch.Tensor, n: int) -> torch.Tensor:

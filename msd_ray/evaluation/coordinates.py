@@ -17,7 +17,7 @@ class Coordinates:
     name = "identity"
 
     def __init__(self, data: DataSet) -> None:
-        x, y = torch.from_numpy(self.features(data.train.x)), data.train.condition
+        x, y = torch.from_numpy(self.features(data.train.all().x)), data.train.classes
         self._classes: Tensor = torch.unique(y)
         self._means = torch.stack([x[y == c].mean(0) for c in self._classes])
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msd_ray.data import Samples
+from msd_ray.data import Samples, Split
 from msd_ray.evaluation.config import EvaluationConfig
 from msd_ray.evaluation.feature_distances import Features, Moments, frechet, kernel, precision_recall
 from msd_ray.evaluation.features import FeatureNet
@@ -88,13 +88,13 @@ class Judge:
     """Scores samples in this process against `real`, whose features are computed once."""
 
     def __init__(
-        self, net: FeatureNet, real: Samples, config: EvaluationConfig, features: Features | None = None
+        self, net: FeatureNet, real: Split, config: EvaluationConfig, features: Features | None = None
     ) -> None:
         """features: those of `real` [N, d], where they are known already."""
         self.config = config
         self._net, self._real = net, real
-        self._features = self._features_of(real.x) if features is None else features
-        rows, condition = np.arange(len(self._features)), real.condition.numpy()
+        self._features = self._features_of_real() if features is None else features
+        rows, condition = np.arange(len(self._features)), real.classes.numpy()
         self._reference = SampleStatistics(Moments.of(self._features), rows, condition, self._features)
 
     @property
@@ -121,11 +121,15 @@ class Judge:
 
     def class_means(self, classes: int) -> Features:
         """The mean feature of each class, [classes, d]. Raises ValueError where a class has no real sample."""
-        y = self._real.condition.numpy()
+        y = self._real.classes.numpy()
         empty = sorted(set(range(classes)) - set(y.tolist()))
         if empty:
             raise ValueError(f"class {empty[0]} has no real sample")
         return np.stack([self._features[y == c].mean(0) for c in range(classes)])
+
+    def _features_of_real(self) -> Features:
+        batches = torch.split(torch.arange(len(self._real)), self.config.batch)
+        return np.concatenate([self._net.features(self._real.take(numbers).x) for numbers in batches])
 
     def _features_of(self, x: Tensor) -> Features:
         return np.concatenate([self._net.features(part) for part in torch.split(x, self.config.batch)])

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from msd_ray.data import DataSet, Samples, load_data
+from msd_ray.data import DataSet, in_memory, load_data
 from msd_ray.diffusion import EDMDenoiser, one_step
 from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.evaluation.coordinates import Coordinates
@@ -173,7 +173,7 @@ class _StepTimer:
         training = replace(self._spec.training, max_skipped=ENDLESS)
         spec = replace(self._spec, stages={name: stage}, training=training)
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
-        real = Samples(blank.expand(stage.batch, *blank.shape[1:]), torch.full((stage.batch,), spec.conditions[0]))
+        real = in_memory(blank.expand(stage.batch, *blank.shape[1:]), torch.full((stage.batch,), spec.conditions[0]))
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long)).to(self.device)
         return StudentTrainer(spec, teacher, None, real, self.device, Extras(encoder=self._teacher, pairs=pairs))
 

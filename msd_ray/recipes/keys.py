@@ -6,6 +6,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
+from msd_ray.data import DataConfig
 from msd_ray.errors import UserError
 from msd_ray.networks import StudentSize
 from msd_ray.networks.denoiser_spec import type_of_kind
@@ -49,6 +50,8 @@ def _known(cls: Any, raw: dict[str, Any], prefix: str, imports: bool = True) -> 
             yield from _known(hint, inner, f"{path}.")
         elif f.name == "network":
             yield from _known(type_of_kind.get(str(inner.get("kind")), type_of_kind["unet"]), inner, f"{path}.")
+        elif cls is DataConfig and f.name == "options":  # of the user's own function, which alone knows them
+            yield from present(inner, f"{path}.")
         elif f.name == "stages":
             yield from _known_stages(inner, f"{path}.", imports)
         elif f.name == "students":

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msd_ray.data import load_data
+from msd_ray.data import identity, load_data
 from msd_ray.errors import CorruptError
 from msd_ray.evaluation import Costs, Row, Scores, features_name, student_name
 from msd_ray.networks.weights import StoredWeights, to_chunks
@@ -112,7 +112,7 @@ class Table:
         self._basis = EvaluationInputs(recipe.data, config, cache, _where(recipe), recipe.training.threads)
         self._everyone = tuple(range(self._data.classes))
         features = features_name(config.features, self._data.shape)
-        self._common = [VERSION, asdict(recipe.data), features, config.batch]
+        self._common = [VERSION, identity(recipe.data, self._data), features, config.batch]
 
     def held_out(self) -> RequestedRow:
         """Real samples that nobody trained on: what a perfect sampler would score at this n."""

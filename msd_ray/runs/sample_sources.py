@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msd_ray.data import DataConfig, DataSet, Samples, load_data
+from msd_ray.data import DataConfig, DataSet, Samples, Split, load_data
 from msd_ray.ensemble import Ensemble, Part, Sampling, read_description, seeded_noise
 from msd_ray.evaluation import Sampler
 from msd_ray.evaluation.sample_statistics import KEPT, Numbers
@@ -72,7 +72,7 @@ class Real:
     split: Literal["train", "held_out"]
     classes: tuple[int, ...]
 
-    def of(self, data: DataSet) -> Samples:
+    def of(self, data: DataSet) -> Split:
         return (data.train if self.split == "train" else data.held_out).only(list(self.classes))
 
     def numbers(self, total: int) -> Numbers:
@@ -87,7 +87,7 @@ class Real:
 
     def open(self, data: DataConfig, device: torch.device) -> Make:
         chosen = self.of(load_data(data))
-        return lambda numbers: Samples(chosen.x[numbers], chosen.condition[numbers])
+        return lambda numbers: chosen.take(torch.from_numpy(numbers))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from msd_ray.data import load_data
+from msd_ray.data import identity, load_data
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import CorruptError
 from msd_ray.networks import DenoiserSpec
@@ -37,7 +37,8 @@ def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
     """The folder of this teacher; its name is the hash of everything that its weights depend on."""
     said = recipe.to_json()
     training = {key: value for key, value in said["teacher"].items() if key != "steps"}  # which only sampling needs
-    return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), said['data'], training])}")
+    data = identity(recipe.data, load_data(recipe.data))
+    return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), data, training])}")
 
 
 def digest(determinants: list[Any]) -> str:

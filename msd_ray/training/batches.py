@@ -1,29 +1,45 @@
 """What the updates of one student draw at random."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from msd_ray.data import Samples
+from msd_ray.data import Split
 from msd_ray.objectives import Batch, Needs, Pairs
 from msd_ray.rng import stream
+from msd_ray.training.reading import Ahead, Reader
 from msd_ray.training.student_spec import StudentSpec
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One shard of what an update draws for a purpose, at `nimg` images: n samples for an objective that needs `needs`;
+    step, seen: as in `Batch`."""
+
+    purpose: str
+    shard: int
+    nimg: int
+    n: int
+    needs: Needs
+    step: int
+    seen: int
 
 
 class Batches:
     """Noise, classes, real samples and pairs for each shard of a batch, the same whichever process draws them."""
 
-    def __init__(self, spec: StudentSpec, real: Samples | None, pairs: Pairs | None, device: torch.device) -> None:
+    def __init__(self, spec: StudentSpec, real: Split | None, pairs: Pairs | None, device: torch.device) -> None:
         """real: samples of the student's classes. pairs: of any class, on the device already."""
         self._spec, self._device, self._pairs = spec, device, pairs
         self._conditions = torch.tensor(spec.conditions, device=device)
-        self._real = real and Samples(real.x.to(device), real.condition.to(device))
+        self._real = Reader(real, device) if real else None
+        self._ahead = Ahead(self._drawn)
 
     @property
     def tensors(self) -> list[Tensor]:
         """What it draws from."""
-        real = [self._real.x, self._real.condition] if self._real else []
+        real = self._real.tensors if self._real else []
         pairs = [self._pairs.z, self._pairs.x, self._pairs.condition] if self._pairs else []
         return [*real, *pairs]
 
@@ -33,14 +49,29 @@ class Batches:
         number = [shard] if spec.shards > 1 else []
         return stream(spec.seed, spec.index, nimg, purpose, *number, device=self._device)
 
-    def draw(self, n: int, needs: Needs, step: int, seen: int, rng: torch.Generator) -> Batch:
-        """`n` samples for an objective that needs `needs`; step, seen: as in `Batch`."""
+    def draw(self, asked: Draw, images: int) -> tuple[Batch, torch.Generator]:
+        """What is asked for, and the stream that it came from. images: that an update trains on, after which most
+        probably the same is asked for again."""
+        if self._real is None or self._real.is_held or not asked.needs.real_data:
+            return self._drawn(asked)
+        following = replace(asked, nimg=asked.nimg + images, step=asked.step + 1, seen=asked.seen + images)
+        return self._ahead.get(f"{asked.purpose} {asked.shard}", asked, following)
+
+    def rest(self) -> None:
+        """Keeps nothing that was read ahead."""
+        self._ahead.rest()
+
+    def _drawn(self, asked: Draw) -> tuple[Batch, torch.Generator]:
+        rng = self.stream(asked.nimg, asked.purpose, asked.shard)
+        return self._batch(asked.n, asked.needs, asked.step, asked.seen, rng), rng
+
+    def _batch(self, n: int, needs: Needs, step: int, seen: int, rng: torch.Generator) -> Batch:
         z = torch.randn(n, *self._spec.denoiser.sample_shape, generator=rng, device=self._device)
         batch = Batch(z, self._conditions[self._indices(n, len(self._conditions), rng)], step=step, seen=seen)
         if needs.real_data:
             assert self._real is not None
-            chosen = self._indices(n, len(self._real), rng)
-            batch = replace(batch, real=self._real.x[chosen], real_condition=self._real.condition[chosen])
+            real = self._real.take(self._indices(n, len(self._real), rng))
+            batch = replace(batch, real=real.x, real_condition=real.condition)
         if needs.pairs:
             assert self._pairs is not None
             batch = replace(batch, pairs=self._pairs.at(self._indices(n, len(self._pairs), rng)))

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from msd_ray.data import Samples
+from msd_ray.data import Split
 from msd_ray.diffusion import one_step
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.objectives import Batch, Draft, Loss, Nets
 from msd_ray.rng import derived_seed
 from msd_ray.teachers import Answer, Teacher
-from msd_ray.training.batches import Batches
+from msd_ray.training.batches import Batches, Draw
 from msd_ray.training.ema import update
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.optimizer import OptimizerStep
@@ -54,7 +54,7 @@ class StudentTrainer:
         spec: StudentSpec,
         teacher: Teacher,
         initial: Tensors | None = None,
-        real: Samples | None = None,
+        real: Split | None = None,
         device: torch.device | str = "cpu",
         extras: Extras | None = None,
         group: ProcessGroup = ALONE,
@@ -133,8 +133,9 @@ class StudentTrainer:
         gradients = [t.grad for t in weights if t.grad is not None]
         return bytes_of([*weights, *gradients, *optimizers, *nets.memory.values(), *self._batches.tensors])
 
-    def drop_gradients(self) -> None:
-        """Frees memory that the next update fills anew."""
+    def rest(self) -> None:
+        """Frees what the next update makes or reads anew."""
+        self._batches.rest()
         for module in (self.nets.generator, self.nets.fake, *self._heads.values()):
             module.zero_grad(set_to_none=True)
 
@@ -308,5 +309,6 @@ class StudentTrainer:
 
     def _draw(self, purpose: str, shard: int, seen: int) -> tuple[Batch, torch.Generator]:
         """One shard of a batch, and the stream that it came from."""
-        rng, n = self._batches.stream(self.nimg, purpose, shard), self._config.batch
-        return self._batches.draw(n // self.spec.shards, self._objective.needs, seen // n, seen, rng), rng
+        n = self._config.batch
+        share, needs = n // self.spec.shards, self._objective.needs
+        return self._batches.draw(Draw(purpose, shard, self.nimg, share, needs, seen // n, seen), n)

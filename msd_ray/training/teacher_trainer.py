@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from torch import optim
 
-from msd_ray.data import Samples
+from msd_ray.data import Samples, Split
 from msd_ray.diffusion import Noise, edm_loss
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec
@@ -17,6 +17,7 @@ from msd_ray.ranges import Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Sp
 from msd_ray.rng import derived_seed, stream
 from msd_ray.training.ema import EMAConfig, update
 from msd_ray.training.metrics import Averages, Metric
+from msd_ray.training.reading import Ahead, Reader
 from msd_ray.training.state import State, bytes_of, load_optimizer, tensors_of, tensors_of_optimizer
 
 
@@ -41,10 +42,10 @@ class TeacherTrainer:
     """Trains a teacher; the learning rate decays to zero as a cosine. The result is `ema`."""
 
     def __init__(
-        self, config: TeacherConfig, spec: DenoiserSpec, noise: Noise, data: Samples, device: torch.device | str = "cpu"
+        self, config: TeacherConfig, spec: DenoiserSpec, noise: Noise, data: Split, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.noise, self.device = config, noise, torch.device(device)
-        self.data = Samples(data.x.to(self.device), data.condition.to(self.device))
+        self._data, self._ahead = Reader(data, self.device), Ahead(self._drawn)
         torch.manual_seed(derived_seed(config.seed, "teacher weights"))
         self.denoiser = spec.build().to(self.device)
         self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
@@ -74,7 +75,11 @@ class TeacherTrainer:
         weights = [*self.denoiser.parameters(), *self.denoiser.buffers(), *self.ema.parameters(), *self.ema.buffers()]
         gradients = [w.grad for w in weights if w.grad is not None]
         optimizer = tensors_of_optimizer(self.optimizer).values()
-        return bytes_of([*weights, *gradients, *optimizer, self.data.x, self.data.condition])
+        return bytes_of([*weights, *gradients, *optimizer, *self._data.tensors])
+
+    def rest(self) -> None:
+        """Keeps nothing that was read ahead."""
+        self._ahead.rest()
 
     def state_dict(self) -> State:
         parts = {
@@ -93,13 +98,12 @@ class TeacherTrainer:
 
     def _step(self) -> torch.Tensor:
         c = self.config
-        rng = stream(c.seed, "teacher", self.nimg, device=self.device)
+        real, rng = self._draw()
         torch.manual_seed(derived_seed(c.seed, "dropout", self.nimg))
-        chosen = torch.randint(len(self.data), (c.batch,), generator=rng, device=self.device)
         loss = edm_loss(
             self.denoiser,
-            self.data.x[chosen],
-            self.data.condition[chosen],
+            real.x,
+            real.condition,
             rng,
             sigma_data=self.noise.sigma_data,
             p_mean=c.p_mean,
@@ -115,6 +119,17 @@ class TeacherTrainer:
         self.nimg += c.batch
         update(self.ema, self.denoiser, c.ema.decay(self.nimg, c.batch))
         return loss.detach()
+
+    def _draw(self) -> tuple[Samples, torch.Generator]:
+        """A batch of real samples, and the stream that it came from."""
+        if self._data.is_held:
+            return self._drawn(self.nimg)
+        return self._ahead.get("teacher", self.nimg, self.nimg + self.config.batch)
+
+    def _drawn(self, nimg: int) -> tuple[Samples, torch.Generator]:
+        rng = stream(self.config.seed, "teacher", nimg, device=self.device)
+        chosen = torch.randint(len(self._data), (self.config.batch,), generator=rng, device=self.device)
+        return self._data.take(chosen), rng
 
     def _schedule(self) -> float:
         """Linear warm-up, then a cosine to zero at the last image."""

@@ -11,7 +11,7 @@ def test_class_means_and_covariances_are_the_closed_form() -> None:
     data = load_data(DataConfig("toy2d", classes=4, samples=40_000))
     variance = 0.1**2 / 2 + 0.005**2
     for k in range(4):
-        x = data.train.x[data.train.condition == k].double()
+        x = data.train.all().x[data.train.classes == k].double()
         angle = 2 * math.pi * k / 4
         centre = torch.tensor([0.5 * math.cos(angle), 0.5 * math.sin(angle)], dtype=torch.float64)
         assert (x.mean(dim=0) - centre).abs().max() < 5 * math.sqrt(variance / len(x))
@@ -23,7 +23,7 @@ def test_class_means_and_covariances_are_the_closed_form() -> None:
 
 def test_each_ring_has_eight_modes() -> None:
     data = load_data(DataConfig("toy2d", classes=2, samples=8000))
-    x = data.train.x[data.train.condition == 0] - torch.tensor([0.5, 0.0])
+    x = data.train.all().x[data.train.classes == 0] - torch.tensor([0.5, 0.0])
     turns = torch.atan2(x[:, 1], x[:, 0]) / (2 * math.pi) * 8
     assert (turns - turns.round()).abs().max() < 0.4  # five standard deviations of 0.005 / 0.1 radians
     counts = torch.bincount(turns.round().long() % 8, minlength=8)
@@ -32,17 +32,17 @@ def test_each_ring_has_eight_modes() -> None:
 
 def test_deterministic_in_the_seed() -> None:
     one, two, other = (load_data(DataConfig("toy2d", classes=3, samples=30, seed=seed)) for seed in (5, 5, 6))
-    assert torch.equal(one.train.x, two.train.x)
-    assert torch.equal(one.held_out.x, two.held_out.x)
-    assert not torch.equal(one.train.x, other.train.x)
+    assert torch.equal(one.train.all().x, two.train.all().x)
+    assert torch.equal(one.held_out.all().x, two.held_out.all().x)
+    assert not torch.equal(one.train.all().x, other.train.all().x)
     assert len(one.train) == 30
-    assert torch.bincount(one.train.condition).tolist() == [10, 10, 10]
+    assert torch.bincount(one.train.classes).tolist() == [10, 10, 10]
 
 
 def test_train_and_held_out_share_no_point() -> None:
     data = load_data(DataConfig("toy2d", classes=2, samples=200))
     assert len(data.held_out) == 50
-    assert not (data.train.x[:, None] == data.held_out.x[None]).all(dim=2).any()
+    assert not (data.train.all().x[:, None] == data.held_out.all().x[None]).all(dim=2).any()
 
 
 def test_more_classes_than_samples_are_refused() -> None:

@@ -26,13 +26,13 @@ def test_stored_images_have_256_levels_and_stored_points_do_not_change() -> None
 
 def test_digits_are_classified_as_well_as_expected(digits: DataSet, digits_features: FeatureNet) -> None:
     assert digits_features.name == "digits"
-    guess = digits_features.classify(digits.held_out.x)
+    guess = digits_features.classify(digits.held_out.all().x)
     assert guess is not None
-    assert (guess == digits.held_out.condition).double().mean() >= 0.95
+    assert (guess == digits.held_out.classes).double().mean() >= 0.95
 
 
 def test_digits_features_are_64_numbers_of_unit_mean_square(digits: DataSet, digits_features: FeatureNet) -> None:
-    features = digits_features.features(digits.train.x)
+    features = digits_features.features(digits.train.all().x)
     assert features.shape == (len(digits.train), 64) and features.dtype == np.float64
     assert (features**2).mean() == pytest.approx(1, rel=1e-4)
     assert np.linalg.matrix_rank(np.cov(features, rowvar=False)) == 64
@@ -54,7 +54,7 @@ def test_the_second_load_does_not_train(
 ) -> None:
     monkeypatch.setattr(digits_net, "train", pytest.fail)
     again = load_features("digits", digits, Store(str(digits_cache)))
-    x = digits.held_out.x
+    x = digits.held_out.all().x
     assert np.array_equal(again.features(x), digits_features.features(x))
 
 
@@ -86,9 +86,9 @@ def test_a_damaged_network_is_trained_again(
 def test_points_are_their_own_features(toy: DataSet, tmp_path: Path) -> None:
     net = load_features("auto", toy, Store(str(tmp_path)))
     assert net.name == "identity"
-    assert np.allclose(net.features(toy.held_out.x), toy.held_out.x.numpy())
-    guess = net.classify(toy.held_out.x)
-    assert guess is not None and torch.equal(guess, toy.held_out.condition)
+    assert np.allclose(net.features(toy.held_out.all().x), toy.held_out.all().x.numpy())
+    guess = net.classify(toy.held_out.all().x)
+    assert guess is not None and torch.equal(guess, toy.held_out.classes)
 
 
 def test_features_that_do_not_fit_are_a_user_error(toy: DataSet, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from msd_ray.storage import Store
 
 
 def pieces_of(toy: DataSet, cache: Path, ends: list[int]) -> list[SampleStatistics]:
-    net, x = load_features("auto", toy, Store(str(cache))), toy.train
+    net, x = load_features("auto", toy, Store(str(cache))), toy.train.all()
     rows = np.split(np.arange(len(x)), ends)
     return [statistics_of(net, Samples(x.x[some], x.condition[some]), some) for some in rows]
 
@@ -18,7 +18,7 @@ def pieces_of(toy: DataSet, cache: Path, ends: list[int]) -> list[SampleStatisti
 def test_pieces_add_up_to_the_whole_in_whatever_order_they_hold_samples(toy: DataSet, tmp_path: Path) -> None:
     net = load_features("auto", toy, Store(str(tmp_path)))
     first, second, third = pieces_of(toy, tmp_path, [100, 350])
-    together, at_once = gathered([third, first, second]), statistics_of(net, toy.train)
+    together, at_once = gathered([third, first, second]), statistics_of(net, toy.train.all())
     assert (together.n, together.right) == (at_once.n, at_once.right)
     assert np.array_equal(together.numbers, at_once.numbers)
     assert np.array_equal(together.features, at_once.features)
@@ -34,7 +34,7 @@ def test_what_was_measured_comes_back_bit_for_bit(toy: DataSet, tmp_path: Path) 
 
 
 def test_moments_are_of_all_samples_and_features_of_those_that_are_kept(toy: DataSet, tmp_path: Path) -> None:
-    net, x = load_features("auto", toy, Store(str(tmp_path))), toy.train
+    net, x = load_features("auto", toy, Store(str(tmp_path))), toy.train.all()
     some = statistics_of(net, x, keep=np.arange(len(x)) < 100)
     assert some.n == len(x) and some.features.shape == (100, 2)
     assert np.array_equal(some.moments.scatter, statistics_of(net, x).moments.scatter)

@@ -50,15 +50,15 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_the_reference_scores_perfectly_against_itself(judge: Judge, toy: DataSet) -> None:
-    scores = judge.score(toy.train.x, toy.train.condition)
+    scores = judge.score(toy.train.all().x, toy.train.classes)
     assert scores.n == len(toy.train)
-    assert scores.fid == judge.fid(toy.train.x) == pytest.approx(0, abs=1e-9)
+    assert scores.fid == judge.fid(toy.train.all().x) == pytest.approx(0, abs=1e-9)
     assert (scores.precision, scores.recall, scores.agreement) == (1, 1, 1)
 
 
 def test_real_digits_score_far_better_than_noise(digits: DataSet, digits_features: FeatureNet) -> None:
     judge = Judge(digits_features, digits.train, CONFIG)
-    real = judge.score(digits.held_out.x, digits.held_out.condition)
+    real = judge.score(digits.held_out.all().x, digits.held_out.classes)
     noise = judge.score(torch.randn(90, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(90))
     assert real.fid < 0.1 < 10 * real.fid < noise.fid
     assert real.kid < noise.kid
@@ -67,9 +67,9 @@ def test_real_digits_score_far_better_than_noise(digits: DataSet, digits_feature
 
 
 def test_agreement_is_the_share_that_looks_like_its_class(judge: Judge, toy: DataSet) -> None:
-    asked = toy.held_out.condition.clone()
+    asked = toy.held_out.classes.clone()
     asked[: len(asked) // 4] = (asked[: len(asked) // 4] + 1) % 4
-    assert judge.score(toy.held_out.x, asked).agreement == pytest.approx(0.75)
+    assert judge.score(toy.held_out.all().x, asked).agreement == pytest.approx(0.75)
 
 
 def test_class_means_are_in_class_order(judge: Judge) -> None:
@@ -79,16 +79,16 @@ def test_class_means_are_in_class_order(judge: Judge) -> None:
 
 
 def test_undefined_scores_are_nan_and_say_why(judge: Judge, toy: DataSet) -> None:
-    few = judge.score(toy.held_out.x[:3], toy.held_out.condition[:3])
+    few = judge.score(toy.held_out.all().x[:3], toy.held_out.classes[:3])
     assert few.n == 3 and math.isfinite(few.fid) and math.isnan(few.precision) and math.isnan(few.recall)
     assert few.missing == "precision and recall with 3 neighbours need 4 samples on each side, here 3"
-    one = judge.score(toy.held_out.x[:1], toy.held_out.condition[:1])
+    one = judge.score(toy.held_out.all().x[:1], toy.held_out.classes[:1])
     assert math.isnan(one.fid) and math.isnan(one.kid)
     assert one.missing.startswith("FID and KID need 2 samples on each side, here 1; precision and recall")
     diverged = judge.score(torch.full((50, 2), math.nan), torch.zeros(50))
     assert math.isnan(diverged.fid) and math.isnan(diverged.recall)
     assert diverged.missing == "samples that are not finite"
-    assert math.isnan(judge.fid(toy.held_out.x[:1]))
+    assert math.isnan(judge.fid(toy.held_out.all().x[:1]))
 
 
 def test_the_ratio_to_real_samples_is_of_equally_many(judge: Judge, toy: DataSet, tmp_path: Path) -> None:
@@ -96,14 +96,14 @@ def test_the_ratio_to_real_samples_is_of_equally_many(judge: Judge, toy: DataSet
     real, held_out = statistics_of(net, toy.train), statistics_of(net, toy.held_out)
     perfect = with_ratio(scored(held_out, real, CONFIG), held_out, held_out, real)
     assert (perfect.fid_ratio, perfect.fid_ratio_n) == (1, 200)
-    shifted = statistics_of(net, Samples(toy.held_out.x + 0.1, toy.held_out.condition))
+    shifted = statistics_of(net, Samples(toy.held_out.all().x + 0.1, toy.held_out.classes))
     scores = scored(shifted, real, CONFIG)
     assert with_ratio(scores, shifted, held_out, real).fid_ratio == pytest.approx(scores.fid / perfect.fid, rel=1e-9)
-    few = statistics_of(net, Samples(toy.held_out.x[:50], toy.held_out.condition[:50]))
+    few = statistics_of(net, Samples(toy.held_out.all().x[:50], toy.held_out.classes[:50]))
     assert with_ratio(scored(few, real, CONFIG), few, held_out, real).fid_ratio_n == 50
     # One that only has more samples is no better for it: every real one four times.
     again = np.tile(np.arange(len(toy.held_out)), 4)
-    many = statistics_of(net, Samples(toy.held_out.x[again], toy.held_out.condition[again]))
+    many = statistics_of(net, Samples(toy.held_out.all().x[again], toy.held_out.classes[again]))
     fair = with_ratio(scored(many, real, CONFIG), many, held_out, real)
     assert fair.fid_ratio_n == 200
     assert 0.3 < fair.fid_ratio < 3
@@ -122,7 +122,9 @@ def test_a_sampler_is_asked_for_balanced_classes_and_every_seed_once(judge: Judg
 
     def sample(conditions: Tensor, seeds: list[int]) -> Tensor:
         calls.append((conditions, seeds))
-        return torch.stack([toy.held_out.only([int(c)]).x[s % 20] for c, s in zip(conditions, seeds, strict=True)])
+        return torch.stack(
+            [toy.held_out.only([int(c)]).all().x[s % 20] for c, s in zip(conditions, seeds, strict=True)]
+        )
 
     row, samples = sampler_row("students", judge, sample, [0, 1, 2, 3], Costs(parameters=12, nfe=1))
     warm_up, *timed = calls

@@ -16,7 +16,7 @@ import pytest
 import torch
 from pyarrow import fs
 
-from msd_ray.data import Samples
+from msd_ray.data import in_memory
 from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec, MLPConfig
 from msd_ray.runs.lease import NAME, held
@@ -39,7 +39,7 @@ Mount = Callable[[str], Path]
 
 def trainer(state: State | None = None) -> StudentTrainer:
     teacher = LocalTeacher(lambda x, sigma, condition: x / (1 + sigma[:, None] ** 2))
-    student = StudentTrainer(SPEC, teacher, None, Samples(torch.ones(4, 2), torch.tensor([1, 3, 1, 3])))
+    student = StudentTrainer(SPEC, teacher, None, in_memory(torch.ones(4, 2), torch.tensor([1, 3, 1, 3])))
     if state:
         student.load_state_dict(state)
     return student

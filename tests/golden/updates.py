@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msd_ray.data import Samples
+from msd_ray.data import Samples, in_memory
 from msd_ray.diffusion import EDMDenoiser, Noise
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.objectives import OBJECTIVES, Pairs
@@ -95,7 +95,9 @@ def network(spec: DenoiserSpec, name: str) -> EDMDenoiser:
 
 def real(spec: DenoiserSpec, conditions: tuple[int, ...]) -> Samples:
     condition = torch.tensor(conditions * 6)
-    return Samples(0.5 * torch.randn(len(condition), *spec.sample_shape, generator=stream("golden", "real")), condition)
+    return in_memory(
+        0.5 * torch.randn(len(condition), *spec.sample_shape, generator=stream("golden", "real")), condition
+    )
 
 
 def pairs(spec: DenoiserSpec) -> Pairs:

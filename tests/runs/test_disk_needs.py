@@ -28,7 +28,7 @@ def test_a_checkpoint_has_the_size_that_was_foreseen(name: str, tmp_path: Path) 
     plan = context.plan
     spec, teacher = plan.jobs[0].spec, plan.teacher.build().eval().requires_grad_(False)
     real = context.data.train.only(list(spec.conditions))
-    pairs = Pairs(real.x, real.x, real.condition)
+    pairs = Pairs(real.all().x, real.all().x, real.classes)
     trainer = StudentTrainer(spec, LocalTeacher(teacher), None, real, "cpu", Extras(encoder=teacher, pairs=pairs))
     trainer.advance(min(spec.images, 64))
     Checkpoints(Store(str(tmp_path / "checkpoints")), keep=1).save(trainer.state_dict())

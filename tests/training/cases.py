@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msd_ray.data import Samples
+from msd_ray.data import in_memory
 from msd_ray.diffusion import EDMDenoiser, per_sample
 from msd_ray.networks import DenoiserSpec, MLPConfig
 from msd_ray.objectives import OBJECTIVES, Pairs
@@ -31,7 +31,7 @@ SPEC = StudentSpec(
     stages={"dm": DM, "adm": ADM},
     training=TrainingConfig(log_every=16, ema=EMAConfig(halflife=20, rampup=0.5)),
 )
-REAL = Samples(torch.arange(20.0).reshape(10, 2) / 20, torch.tensor(CONDITIONS * 5))
+REAL = in_memory(torch.arange(20.0).reshape(10, 2) / 20, torch.tensor(CONDITIONS * 5))
 
 
 @dataclass

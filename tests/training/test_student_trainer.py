@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, optim
 
-from msd_ray.data import Samples
+from msd_ray.data import in_memory
 from msd_ray.diffusion import Noise, one_step
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
@@ -15,7 +15,7 @@ from msd_ray.objectives import OBJECTIVES, Needs, Pairs
 from msd_ray.objectives.gdd import INNATE
 from msd_ray.ranges import in_range
 from msd_ray.teachers import Answer
-from msd_ray.training.batches import Batches
+from msd_ray.training.batches import Batches, Draw
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.ema import EMAConfig
 from msd_ray.training.state import load_optimizer, tensors_of_optimizer
@@ -179,7 +179,7 @@ def triples(pairs: Pairs) -> set[tuple[float, ...]]:
 def test_pairs_are_of_all_classes_and_belong_together() -> None:
     pairs = pairs_of(SPEC)
     batches = Batches(SPEC, None, pairs, torch.device("cpu"))
-    drawn = [batches.draw(BATCH, Needs(pairs=True), 0, 0, batches.stream(i, "any", 0)).pairs for i in range(30)]
+    drawn = [batches.draw(Draw("any", 0, i, BATCH, Needs(pairs=True), 0, 0), BATCH)[0].pairs for i in range(30)]
     seen = set().union(*(triples(some) for some in drawn if some))
     assert seen == triples(pairs)
     assert {c for *_, c in seen} == {0, 1, 2, 3}  # the student owns 1 and 3
@@ -310,7 +310,7 @@ def test_only_its_own_conditions_and_real_samples_are_used(monkeypatch: pytest.M
     assert len(batches) == 100
     assert torch.cat([b.condition for b in batches]).unique().tolist() == list(CONDITIONS)
     pairs = {(*x.tolist(), int(c)) for b in batches for x, c in zip(b.real, b.real_condition, strict=True)}
-    assert pairs == {(*x.tolist(), int(c)) for x, c in zip(REAL.x, REAL.condition, strict=True)}
+    assert pairs == {(*x.tolist(), int(c)) for x, c in zip(REAL.all().x, REAL.classes, strict=True)}
     z = torch.cat([b.z for b in batches])
     assert len(z.unique(dim=0)) == len(z)  # no noise is drawn twice
     assert z.std().item() == pytest.approx(1, abs=0.1)
@@ -469,7 +469,7 @@ def test_the_count_survives_a_resume() -> None:
 
 def test_a_fake_score_whose_gradient_is_not_finite_stays_as_it_is() -> None:
     """All steps of one update count once."""
-    bad = Samples(torch.full_like(REAL.x, torch.nan), REAL.condition)
+    bad = in_memory(torch.full_like(REAL.all().x, torch.nan), REAL.classes)
     t = trainer(replace(PATIENT, stages={"adm": replace(ADM, fake_steps=3)}), real=bad)
     before = copy.deepcopy(parts(t))
     t.advance(16)
@@ -513,7 +513,7 @@ def test_a_cut_while_only_the_fake_score_trains_changes_nothing() -> None:
 # GDD-I.
 
 DIGITS = DenoiserSpec(UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(2,), dropout=0.0), (1, 4, 4), 4)
-IMAGES = Samples(torch.randn(10, 1, 4, 4, generator=torch.Generator().manual_seed(4)), REAL.condition)
+IMAGES = in_memory(torch.randn(10, 1, 4, 4, generator=torch.Generator().manual_seed(4)), REAL.classes)
 
 
 @pytest.mark.parametrize("denoiser", [SPEC.denoiser, DIGITS], ids=["mlp", "unet"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import optim
 
-from msd_ray.data import DataConfig, Samples, load_data
+from msd_ray.data import DataConfig, Samples, in_memory, load_data
 from msd_ray.diffusion import Noise, heun
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
@@ -37,7 +37,7 @@ def same(a: TeacherTrainer, b: TeacherTrainer) -> bool:
         (SPEC, DATA),
         (
             DenoiserSpec(UNetConfig(channels=4, multipliers=(1,), blocks=1, attention=(), dropout=0.3), (1, 4, 4), 4),
-            Samples(torch.rand(32, 1, 4, 4) * 2 - 1, torch.arange(32) % 4),
+            in_memory(torch.rand(32, 1, 4, 4) * 2 - 1, torch.arange(32) % 4),
         ),
     ],
     ids=["mlp", "unet with dropout"],
@@ -114,7 +114,7 @@ def test_the_rate_warms_up_and_falls_as_a_cosine(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_loss_that_is_not_finite_is_named() -> None:
-    data = Samples(torch.full((8, 2), torch.nan), torch.zeros(8).long())
+    data = in_memory(torch.full((8, 2), torch.nan), torch.zeros(8).long())
     with pytest.raises(TrainingError, match="not finite at 0 images"):
         trainer(data=data).advance(64)
 
