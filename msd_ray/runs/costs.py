@@ -1,4 +1,4 @@
-"""What a run's teacher and ensembles cost to train."""
+"""The training costs of a run's teacher and ensembles."""
 
 import pandas as pd
 
@@ -10,7 +10,7 @@ from msd_ray.runs.teacher_cache import kept_facts
 
 
 def teacher_costs(context: RunContext, sampling: Sampling) -> Costs:
-    """Of the teacher where it is asked as `sampling` says."""
+    """The costs of the teacher, sampled as `sampling` says."""
     config, facts = context.recipe.teacher, kept_facts(context.store.child("teacher"))
     return Costs(
         parameters=context.plan.teacher.parameters(),
@@ -22,7 +22,7 @@ def teacher_costs(context: RunContext, sampling: Sampling) -> Costs:
 
 
 def ensemble_costs(group: EnsemblePlan, sampling: Sampling, logged: pd.DataFrame) -> Costs:
-    """Of a whole ensemble: images and CPU of all students together, and the wall time of the one that took longest."""
+    """The costs of an ensemble: images and CPU of all students together, and the wall time of the slowest."""
     each = [student_costs(job, sampling, logged) for job in group.jobs]
     return Costs(
         parameters=sum(c.parameters or 0 for c in each),

@@ -1,4 +1,4 @@
-"""Where a run's results go: whether these places can be written to, and have the room, before work begins."""
+"""Checks before work begins that the places for a run's results can be written to and have room."""
 
 import torch
 
@@ -15,17 +15,17 @@ FLOAT = 4
 
 
 def check_cache(cache: Store) -> None:
-    """Raises UserError where the cache cannot be written to."""
+    """Raises UserError if the cache cannot be written to."""
     refuse_unwritable(cache, "set MSD_RAY_CACHE to a folder that can be written")
 
 
 def check_run_dir(store: Store) -> None:
-    """Raises UserError where the directory of a run or sweep cannot be written to."""
+    """Raises UserError if the directory of a run or sweep cannot be written to."""
     refuse_unwritable(store, "give another --run-dir")
 
 
 def refuse_full(plan: Plan, store: Store) -> None:
-    """Raises UserError where the disk has less room than the run needs beyond what it already has there."""
+    """Raises UserError if the disk has less room than the run needs beyond what it already has there."""
     needed, free = disk_needed(plan), free_bytes(store)
     if free is not None and needed - used_bytes(store) > free:
         raise UserError(
@@ -35,7 +35,7 @@ def refuse_full(plan: Plan, store: Store) -> None:
 
 
 def room_line(plan: Plan, store: Store) -> str:
-    """How much room a run needs, and how much there is."""
+    """A line with the room that a run needs, and the room that there is."""
     keep, free = plan.recipe.training.keep, free_bytes(store)
     what = f"about {size(disk_needed(plan))} for {keep} checkpoints of each student, one under way, and the ensemble"
     return what if free is None else f"{what}; {size(free)} are free"

@@ -25,7 +25,7 @@ from msd_ray.storage import Store, refuse_unwritable
 Note = Callable[[str], None]
 MOST_SAMPLES, PORTION = 1_000_000, 4096
 SAY_EVERY = 10.0
-"""Seconds between two words on how far it is."""
+"""Seconds between two progress notes."""
 
 
 def generate_file(
@@ -39,9 +39,9 @@ def generate_file(
 ) -> dict[str, Any]:
     """Every condition with every seed, as a .png sheet (a row per condition) or a .npy array [conditions, seeds, ...].
 
-    output: samples.png, or samples.npy for points, where not given. sampler, steps: other than the ensemble's own.
-    note: is told now and then how far this is.
-    Returns facts about what was made. Raises UserError where an argument is wrong; then nothing is written.
+    output: by default samples.png, or samples.npy for points. sampler, steps: other than the ensemble's own. note:
+    takes a progress line now and then. Returns facts about the samples. Raises UserError if an argument is wrong; then
+    nothing is written.
     """
     if output and re.match(r"[a-z0-9]+:/", str(output)):
         raise UserError(f"-o {output}: samples are written to a file on this machine; copy it where it shall be")
@@ -75,7 +75,7 @@ def generate_file(
 def _made(
     ensemble: Ensemble, pairs: Sequence[tuple[int, int]], sampler: str | None, steps: int | None, note: Note
 ) -> Tensor:
-    """[N, ...] samples of the pairs of condition and seed, of which each bit is the same in whatever portions."""
+    """[N, ...] samples of the pairs of condition and seed. They have the same bits whatever the size of a portion."""
     out = torch.empty(len(pairs), *ensemble.sample_shape)
     begin = said = time.monotonic()
     for first in range(0, len(pairs), PORTION):

@@ -1,4 +1,4 @@
-"""What a student starts from: the teacher's weights where they fit, another run's student, or nothing."""
+"""The weights that a student starts from: the teacher's if they fit, those of another run's student, or random ones."""
 
 from collections import Counter
 
@@ -28,7 +28,7 @@ def starting_weights(
 
 
 def check_init(plan: Plan) -> None:
-    """Raises UserError where the recipe's `init` names no ensemble of students like those of the plan."""
+    """Raises UserError if the recipe's `init` names no ensemble of students like those of the plan."""
     if not plan.recipe.init:
         return
     known = read_description(ensemble_folder(plan.recipe.init))

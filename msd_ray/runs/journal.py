@@ -1,7 +1,7 @@
-"""What happened, a JSON object per line: a run's events.jsonl and logs/students.jsonl, a sweep's journal.jsonl.
+"""Journals, one JSON object per line: a run's events.jsonl and logs/students.jsonl, a sweep's journal.jsonl.
 
-Where the storage can append, a journal is one file. An object store cannot: there it is a row of numbered parts, such
-as events-000001.jsonl, of which only the last is written again. So what a line costs does not grow with the journal.
+If the storage can append, a journal is one file. Object stores cannot: there it is a row of numbered parts, such as
+events-000001.jsonl, of which only the last is written again. So the cost of a line does not grow with the journal.
 """
 
 import json
@@ -20,7 +20,7 @@ STUDENTS = "students.jsonl"
 
 
 class Journal:
-    """Adds lines after those that earlier drivers wrote. `add` and `write` may be called in two threads."""
+    """Appends lines after those of earlier drivers. `add` and `write` may be called in two threads."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name = store, name
@@ -32,7 +32,7 @@ class Journal:
         self._new.append(json.dumps({"time": round(time.time(), 3), "event": kind, **facts}))
 
     def write(self) -> None:
-        """Puts what is new into storage. Where that fails, it is tried again the next time."""
+        """Writes the new lines to storage. If that fails, the next call tries again."""
         lines = [self._new.popleft() for _ in range(len(self._new))]
         data = "".join(f"{line}\n" for line in lines).encode()
         try:
@@ -52,13 +52,13 @@ class Journal:
 
 
 def read_journal(store: Store, name: str) -> list[dict[str, Any]]:
-    """The entries of a journal; none where there is none. Lines that are not whole are left out."""
+    """The entries of a journal; none if it does not exist. Incomplete lines are skipped."""
     numbers = _parts(store, name)
     return [entry for file in [name, *(_part_name(name, n) for n in numbers)] for entry in _entries(store, file)]
 
 
 def read_student_journal(store: Store, student: str) -> list[dict[str, Any]]:
-    """What happened to one student of the run in `store`: a line for each segment, and for each change of state."""
+    """The journal of one student of the run in `store`: a line for each segment, and for each change of state."""
     logs = store.child("logs")
     before = read_journal(logs, f"{student.replace(' ', '-')}.jsonl")  # as earlier versions had it
     return before + [entry for entry in read_journal(logs, STUDENTS) if entry["student"] == student]

@@ -17,10 +17,10 @@ from msd_ray.storage import Change, Store
 
 LOG = logging.getLogger(__name__)
 NAME = "lease.json"
-DURATION = 45.0  # seconds: two renewals may fail, and whoever waits for the lease of a lost host does not wait long
+DURATION = 45.0  # seconds: two renewals may fail, and a driver need not wait long for the lease of a lost host
 RENEWAL = DURATION / 3
 SKEW = 10.0  # seconds by which two hosts' clocks may differ: a lease is another's only so long after it expired
-SETTLING = 2.0  # seconds in which whoever read the old lease has written its own, where others cannot be shut out
+SETTLING = 2.0  # seconds in which any process that read the old lease has written its own, without conditional writes
 
 
 class LeaseRecord(BaseModel, frozen=True):
@@ -38,8 +38,8 @@ class LeaseRecord(BaseModel, frozen=True):
 def held(store: Store, clock: Callable[[], float] = time.time) -> Iterator["Lease"]:
     """Holds the lease of the run directory `store`, renewed by a thread of its own.
 
-    Raises UserError where another process holds it, or the directory cannot be written to. A lease that expired, or
-    whose process has certainly ended, is taken over.
+    Raises UserError if another process holds it, or the directory cannot be written to. It takes over a lease that has
+    expired, or whose process has certainly ended.
     """
     lease, ended = Lease(store, clock), threading.Event()
     lease.take()
@@ -55,13 +55,13 @@ def held(store: Store, clock: Callable[[], float] = time.time) -> Iterator["Leas
 
 
 def refuse_if_held(store: Store) -> None:
-    """Raises UserError where another process holds the lease of `store`; takes and writes nothing."""
+    """Raises UserError if another process holds the lease of `store`; takes and writes nothing."""
     with suppress(FileNotFoundError):
         Lease(store).refuse_other(store.read(NAME))
 
 
 def is_held(store: Store, clock: Callable[[], float] = time.time) -> bool | None:
-    """Whether a process at work holds the lease of `store`; None where there is no lease, or none that can be read."""
+    """Whether a living process holds the lease of `store`; None if there is no lease, or it cannot be read."""
     try:
         claim = LeaseRecord.model_validate_json(store.read(NAME))
     except (FileNotFoundError, ValidationError):
@@ -70,12 +70,12 @@ def is_held(store: Store, clock: Callable[[], float] = time.time) -> bool | None
 
 
 class Lease:
-    """lost: whether another process was seen to have taken it, or removed it; once lost it stays so.
+    """lost: whether another process has taken it over, or it was removed; once lost it stays lost.
 
-    With clocks less than SKEW apart, two processes never both hold it on storage that has locks, or that writes on a
-    condition (S3). On other object stores the last of two that take it within the same moment keeps it, and the other
-    finds out after SETTLING seconds, at the latest by `check`. With clocks further apart a live lease may be taken
-    over; its owner finds out by `check`.
+    With clocks less than SKEW apart, two processes never both hold it on storage that has locks or conditional writes
+    (S3). On other object stores, if two processes take it at the same moment, the last one keeps it, and the other
+    notices after SETTLING seconds, at the latest by `check`. With clocks further apart a process may take over a live
+    lease; its owner notices by `check`.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
@@ -84,13 +84,13 @@ class Lease:
         self.lost = False
 
     def take(self) -> None:
-        """Raises UserError where another process holds it, or the directory cannot be written to."""
+        """Takes the lease. Raises UserError if another process holds it, or the directory cannot be written to."""
         if not self._update(self._taken):
             time.sleep(SETTLING)
             self._update(self._taken)  # refused where another wrote later
 
     def check(self) -> None:
-        """Renews it. Raises TrainingError where it was lost, UserError where the storage fails."""
+        """Renews it. Raises TrainingError if it was lost, UserError if the storage fails."""
         try:
             self._update(self._renewed)
         except TrainingError:
@@ -98,13 +98,14 @@ class Lease:
             raise
 
     def refuse_if_lost(self) -> None:
-        """As `check`, but asks the storage only where the thread has seen it lost or did not renew it in time (this
-        host was asleep, the storage failed): cheap enough to be called every second."""
+        """As `check`, but asks the storage only if the thread found it lost or did not renew it in time (this host was
+        asleep, the storage failed): cheap enough for every second."""
         if self.lost or self._clock() > self._until:
             self.check()
 
     def release(self) -> None:
-        """Removes it if it is still ours. A storage that fails now is only warned of: the lease will expire."""
+        """Removes the lease if this process still holds it. A failing storage gives only a warning, since the lease
+        will expire."""
         try:
             self._store.update(NAME, self._released)
         except UserError as error:
@@ -117,7 +118,7 @@ class Lease:
         return exclusive
 
     def refuse_other(self, old: bytes | None) -> None:
-        """Raises UserError where `old` is the lease of another process that may still be at work."""
+        """Raises UserError if `old` is the lease of another process that may still be alive."""
         found = self._read(old)
         if found and found.id != self._id and not found.owner.is_gone() and self._seconds_left(found) > 0:
             raise self._refusal(found)
@@ -142,7 +143,7 @@ class Lease:
         return claim.model_dump_json(indent=1).encode()
 
     def _read(self, data: bytes | None) -> LeaseRecord | None:
-        """None where there is none, or none that can be read: it says nothing of who might still be at work."""
+        """The lease in the storage; None if there is none or it cannot be read, so that its process is unknown."""
         try:
             return LeaseRecord.model_validate_json(data) if data is not None else None
         except ValidationError:
@@ -160,7 +161,7 @@ class Lease:
 
 
 def _keep(lease: Lease, ended: threading.Event) -> None:
-    """Renews the lease until it has ended or is lost. While the storage fails, it tries again at the next renewal."""
+    """Renews the lease until it has ended or is lost. If the storage fails, it tries again at the next renewal."""
     while not (lease.lost or ended.wait(RENEWAL)):
         try:
             lease.check()

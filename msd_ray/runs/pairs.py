@@ -23,7 +23,7 @@ _FILE = "pairs.parquet"
 
 
 def pairs_folder(cache: Store, plan: Plan) -> Store:
-    """Where the pairs of a plan's teacher are; named by the hash of everything that they depend on."""
+    """The folder of the pairs of a plan's teacher; its name is the hash of everything that they depend on."""
     teacher = cached_in(cache, plan.recipe, plan.teacher).uri.rsplit("/", 1)[-1]
     noise = plan.recipe.to_json()["noise"]
     grid = [noise[key] for key in ("sigma_min", "sigma_max", "rho")]
@@ -56,7 +56,7 @@ def make_part(store: Store, part: int, denoiser: Denoiser, device: torch.device,
 
 
 def load_pairs(store: Store, parts: list[int], sample_shape: tuple[int, ...]) -> Pairs:
-    """All pairs of these parts, their noise drawn again from the seeds. Raises CorruptError where one is damaged."""
+    """All pairs of these parts, their noise drawn again from the seeds. Raises CorruptError if one is damaged."""
     table = pa.concat_tables([_table(_folder(store, part)) for part in parts])
     z = seeded_noise(table["seed"].to_pylist(), sample_shape)
     values = table["x"].combine_chunks().flatten().to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""What a recipe amounts to: who trains on what, for how long, of what size."""
+"""The plan of a recipe: which student trains on which conditions, for how long, and of which size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -46,8 +46,8 @@ class EnsemblePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """recipe: every value spelled out. student: but for those whose size the recipe gives by number. groups: the
-    ensemble first, then the baselines it is compared with. sampling: how all of them make samples."""
+    """recipe: every value spelled out. student: the size of all students except those that the recipe gives by number.
+    groups: the ensemble first, then the baselines that it is compared with. sampling: how all of them make samples."""
 
     recipe: Recipe
     teacher: DenoiserSpec
@@ -67,16 +67,16 @@ class Plan:
 
     @property
     def cluster(self) -> ClusterConfig:
-        """The recipe's, without a pool where no stage asks the teacher anything."""
+        """The recipe's cluster, without a pool if no stage needs the teacher."""
         spec = self.jobs[0].spec
         asks = any(spec.objective(stage).needs.teacher != "none" for stage in spec.stages)
         return self.recipe.cluster if asks else replace(self.recipe.cluster, teacher="local")
 
 
 def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) -> Plan:
-    """features: asked for only where the partition depends on them.
+    """features: called only if the partition depends on them.
 
-    Raises UserError where the recipe's parts do not fit each other or the data.
+    Raises UserError if the recipe's parts do not fit each other or the data.
     """
     needs = {name: needs_of(recipe, name) for name in recipe.stages}
     recipe, sampling = spelled_out(recipe, needs), sampling_of(recipe, needs)
@@ -95,7 +95,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
 
 
 def _for_each_student(recipe: Recipe, students: int) -> Recipe:
-    """The recipe with the stages' images of one student. Raises UserError where its share is too short."""
+    """The recipe with the stages' images of one student. Raises UserError if its share is too small."""
     if not recipe.training.share_images:
         return recipe
     try:
@@ -111,14 +111,15 @@ def _share(stage: StageConfig, students: int) -> StageConfig:
 
 
 def _means(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) -> NDArray[np.float64] | None:
-    """What k-means groups the classes by."""
+    """The mean features of each class, by which k-means groups them."""
     if recipe.partition.kind != "kmeans":
         return None
     return Judge(features(), data.train, recipe.evaluation).class_means(data.classes)
 
 
 def _baselines(recipe: Recipe, student: DenoiserSpec, classes: int, students: int) -> list[EnsemblePlan]:
-    """One student for everything: once with the images of one student of the ensemble, once with those of all."""
+    """The baselines, one student for all classes: with the images of one student of the ensemble, and with those of
+    all."""
     alone = fit(PartitionConfig(k=1), classes)
     longer = {name: replace(stage, images=stage.images * students) for name, stage in recipe.stages.items()}
     return [
@@ -159,7 +160,7 @@ def _narrowed(noise: Noise, interval: tuple[float, float]) -> Noise:
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """JSON-able facts: what trains where."""
+    """The plan as facts for JSON."""
     recipe, cluster, stages = plan.recipe, plan.cluster, plan.jobs[0].spec.stages
     return {
         "recipe": recipe.name,

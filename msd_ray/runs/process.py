@@ -33,7 +33,7 @@ class Process(BaseModel, frozen=True):
         return Process(host=platform.node(), world=_world(), pid=pid, started=_started(pid))
 
     def is_gone(self) -> bool:
-        """Whether it has certainly ended; False where that cannot be told from here."""
+        """Whether it has certainly ended; False if this process cannot tell."""
         if not (self.world and self.started) or self.world != _world():
             return False
         try:
@@ -64,8 +64,8 @@ def _started(pid: int) -> str:
 
 
 def end_with_parent() -> None:
-    """For the main thread of a child of `multiprocessing`: it ends once its parent has, even by kill -9, and cleans up
-    what it was doing. (An idle one would wait for work for ever: each of its siblings could still send some.)"""
+    """Makes a child of `multiprocessing` end, and clean up, after its parent has ended, even by kill -9; called in its
+    main thread. (An idle child would wait for ever, since each of its siblings could still send work.)"""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
@@ -75,8 +75,8 @@ def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent, "this is a child's"
     wait([parent.sentinel])
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # nobody is to read of it any more
-    for _ in range(_TRIES):  # whatever it works on takes the first as an error, and goes on to wait
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # nobody should read of it any more
+    for _ in range(_TRIES):  # the running work takes the first as an error, and then waits again
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         time.sleep(_PAUSE)
     os._exit(1)

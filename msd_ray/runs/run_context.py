@@ -1,4 +1,4 @@
-"""Everything that the commands on one run need to know."""
+"""The facts that all commands on one run share."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +16,8 @@ from msd_ray.storage import Store
 
 @dataclass(frozen=True)
 class RunContext:
-    """A recipe and where its run is. What follows from them is made when it is first asked for. imports: whether
-    objectives of the user's own are; not those that a directory names, for commands that do not train."""
+    """A recipe and the directory of its run; everything else is derived at its first use. imports: whether the user's
+    own objectives are imported. Commands that do not train never import those that a directory names."""
 
     recipe: Recipe
     store: Store
@@ -25,13 +25,13 @@ class RunContext:
 
     @staticmethod
     def of(recipe: str, overrides: list[str] | None, run_dir: str | None) -> "RunContext":
-        """From what a user typed. Raises UserError where any of it is wrong."""
+        """The context of a recipe and overrides that a user typed. Raises UserError if any of it is wrong."""
         loaded = load_recipe(recipe, overrides)
         return RunContext(loaded, Store(run_dir or f"runs/{loaded.name}"))
 
     @staticmethod
     def of_run(store: Store, overrides: list[str]) -> "RunContext":
-        """Of a run directory, its recipe changed by `overrides`. Raises UserError where it is none."""
+        """The context of a run directory, with overrides of its recipe. Raises UserError if it is no run directory."""
         changed = with_overrides(recipe_of(store).to_json(), overrides)
         return RunContext(parse_recipe(changed, imports=False), store, imports=False)
 
@@ -45,11 +45,11 @@ class RunContext:
 
     @cached_property
     def features(self) -> FeatureNet:
-        """Trained now, if it is one that has to be and the cache has it not."""
+        """The feature network; trained now if it needs training and the cache does not have it."""
         return load_features(self.recipe.evaluation.features, self.data, self.cache)
 
     @cached_property
     def plan(self) -> Plan:
-        """Raises UserError where the recipe's parts do not fit each other."""
+        """The plan. Raises UserError if the recipe's parts do not fit each other."""
         recipe = self.recipe if self.imports else without_imports(self.recipe)
         return make_plan(recipe, self.data, lambda: self.features)

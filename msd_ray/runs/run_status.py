@@ -1,4 +1,4 @@
-"""How a run stands, as its driver last wrote it down: what `msd-ray status` shows, wherever the storage is seen."""
+"""The status of a run, as its driver last wrote it: `msd-ray status` shows it on any machine that sees the storage."""
 
 import json
 import time
@@ -13,14 +13,14 @@ from msd_ray.storage import Store
 
 FILE = "status.json"
 FRESH = 30.0
-"""Seconds after which a driver that wrote nothing is taken for gone, where there is no lease to tell."""
+"""Seconds without a new status after which a driver counts as gone, if there is no lease."""
 
 
 @dataclass(frozen=True)
 class StudentStatus:
-    """One student. nimg, images_per_second and loss: of the segment under way, else of its last one. waited: the share
-    of that one in which it waited for the teacher. restarts: by this driver. seconds: it held a slot so far, by all
-    drivers."""
+    """One student. nimg, images_per_second and loss: of the running segment, else of its last one. waited: the share of
+    its last segment in which it waited for the teacher. restarts: by this driver. seconds: for which it held a slot so
+    far, under all drivers."""
 
     name: str
     state: str
@@ -45,10 +45,10 @@ class StudentStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run. time: when this was written, in seconds since 1970. driver: HOST:PID. slots: those up now.
-    slot_seconds: of all slots so far, whether they trained or not, by all drivers. price: per slot and hour, 0 if
-    unknown. pool: figures of the teacher pool. stopped: its driver was told to end. held: whether its driver holds the
-    lease of the run's directory, None where there is none; seen when this was read. shunned: nodes and GPUs that get no
+    """A run. time: when this was written, in seconds since 1970. driver: HOST:PID. slots: those up now. slot_seconds:
+    of all slots so far, whether they trained or not, under all drivers. price: per slot and hour, 0 if unknown. pool:
+    figures of the teacher pool. stopped: whether a signal stopped its driver. held: whether a driver holds the lease of
+    the run's directory, None if there is no lease; checked when this was read. shunned: nodes and GPUs that get no
     students for a while, and why."""
 
     time: float
@@ -69,17 +69,18 @@ class RunStatus:
 
     @property
     def images_per_second(self) -> float:
-        """Of all students that train at the moment."""
+        """Images per second of all students that train at the moment."""
         return sum(s.images_per_second for s in self.students if s.state == "training")
 
     @property
     def seconds_left(self) -> float:
-        """At least as long as the slowest student takes, and as all take on the slots there are."""
+        """Seconds to the end: the time of the slowest student or of all students on the present slots, whichever is
+        longer."""
         left = [s.left for s in self.students if s.state != "failed"]
         known = [seconds for seconds in left if seconds == seconds]
         if not left or not known:
             return float("nan")
-        total = sum(known) * len(left) / len(known)  # those that did not begin yet are like the others
+        total = sum(known) * len(left) / len(known)  # students that have not begun count like the others
         return max(max(known), total / max(self.slots, 1))
 
     def heard(self) -> float:
@@ -88,12 +89,12 @@ class RunStatus:
 
     @property
     def stale(self) -> bool:
-        """Whether its driver is gone, though it neither finished nor was told to end."""
+        """Whether its driver is gone, though it neither finished nor was stopped."""
         gone = self.heard() > FRESH if self.held is None else not self.held
         return gone and not (self.finished or self.stopped)
 
     def to_json(self) -> dict[str, Any]:
-        """What is in the file, and what follows from it; a number that is not known is None."""
+        """The content of the file, and figures that follow from it; an unknown number is None."""
         left = self.seconds_left
         figures = {"images_per_second": self.images_per_second, "cost": self.cost, "stale": self.stale}
         return {**asdict(self), **figures, "seconds_left": None if left != left else left}
@@ -104,8 +105,8 @@ def write_status(store: Store, status: RunStatus) -> None:
 
 
 def mark_stopped(store: Store, stopped: bool = True) -> None:
-    """Writes down that the run's driver was told to end, or that another goes on; nothing where none ever began, or a
-    damaged file says so: a driver that works writes it anew."""
+    """Notes in the status that a signal stopped the run's driver, or that another goes on. Writes nothing if there is
+    no status, or the file is damaged: a working driver writes it again."""
     with suppress(CorruptError):
         if store.exists(FILE) and (status := read_status(store)).stopped != stopped:
             write_status(store, replace(status, stopped=stopped))
@@ -113,7 +114,7 @@ def mark_stopped(store: Store, stopped: bool = True) -> None:
 
 @contextmanager
 def marked_where_stopped(store: Store) -> Iterator[None]:
-    """Where this block is told to end, the run's status says so."""
+    """If a signal stops this block, the run's status says so."""
     try:
         yield
     except Stopped:
@@ -122,7 +123,8 @@ def marked_where_stopped(store: Store) -> Iterator[None]:
 
 
 def read_status(store: Store) -> RunStatus:
-    """Raises UserError where no driver ever wrote one, CorruptError where it cannot be read."""
+    """The status of the run in `store`. Raises UserError if no driver ever wrote one, CorruptError if it cannot be
+    read."""
     try:
         raw: dict[str, Any] = json.loads(store.read(FILE))
         students = [StudentStatus(**student) for student in raw["students"]]

@@ -1,4 +1,4 @@
-"""The pieces that an evaluation is made of. Whoever does one, and however often it begins, the figures are the same."""
+"""The pieces of an evaluation. Their figures do not depend on the process that measures, nor on interruptions."""
 
 import time
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.device import prepare_device
 
 SAVED = 5.0
-"""Seconds of work after which a shard keeps what it has measured: as much as a process that dies may lose."""
+"""Seconds of work after which a shard writes its state: the most that a process loses when it dies."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class EvaluationInputs:
 
 
 class OpenPiece(Protocol):
-    """A piece in the process that does it."""
+    """A piece in the process that measures it."""
 
     @property
     def nimg(self) -> int:
@@ -61,12 +61,12 @@ class OpenPiece(Protocol):
     def bytes(self) -> int: ...
 
     def advance(self, hurried: Callable[[], bool]) -> None:
-        """Does some more of it, less once `hurried()`, and keeps what was done."""
+        """Measures some more samples, fewer once `hurried()`, and writes the state."""
         ...
 
 
 class EvaluationPiece(Protocol):
-    """Small, and sent to whoever does it. row: what people see it as part of. images: samples until it is done."""
+    """A piece; small, since it is sent to the slot that measures it. row: the name of its row. images: its samples."""
 
     @property
     def basis(self) -> EvaluationInputs: ...
@@ -78,13 +78,13 @@ class EvaluationPiece(Protocol):
     def images(self) -> int: ...
 
     def open(self, known: int = 0) -> OpenPiece:
-        """As far as it was kept. known: samples that somebody has kept of it, so that storage that is not shared shows.
-        Raises TrainingError where it does."""
+        """The piece from its last written state. known: samples in a state that is known to be written. Raises
+        TrainingError if that state is not visible here, so that the storage is not shared."""
         ...
 
 
 Complete = Callable[[list[EvaluationPiece]], None]
-"""Sees pieces through, in any order and any processes. Raises TrainingError where one cannot be done."""
+"""Runs pieces to their end, in any order and any processes. Raises TrainingError if one cannot be measured."""
 
 
 def here(pieces: list[EvaluationPiece]) -> None:
@@ -121,7 +121,7 @@ class Shard:
         return self.end - self.begin
 
     def measured(self) -> SampleStatistics | None:
-        """None where it is not measured to its end, or what was measured is damaged."""
+        """The statistics; None if the shard is not measured to its end, or its state is damaged."""
         state = Checkpoints(self.folder, keep=1).latest()
         return SampleStatistics.from_state(state) if state and state.meta["nimg"] == self.images else None
 
@@ -207,7 +207,7 @@ class Scoring:
     images: int = 1
 
     def kept(self) -> Row | None:
-        """The row without its costs; None where it was not measured yet, or is damaged."""
+        """The row without its costs; None if it was not measured yet, or is damaged."""
         try:
             (row,) = from_records([read_manifest(self.folder).body["row"]])
         except (FileNotFoundError, CorruptError, KeyError, TypeError):
@@ -219,7 +219,7 @@ class Scoring:
         return OpenScoring(self, int(self.kept() is not None))
 
     def measure(self) -> Row:
-        """Raises TrainingError where a shard is missing."""
+        """The statistics of a finished shard. Raises TrainingError if they are missing."""
         fake, real = gathered([_whole(shard) for shard in self.shards]), _whole(self.real)
         held_out = _whole(self.held_out) if self.held_out else None
         scores = with_ratio(scored(fake, real, self.basis.config), fake, held_out, real)
