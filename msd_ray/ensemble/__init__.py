@@ -1,4 +1,4 @@
-"""The artifact of a run: K students, the partition that says which of them makes what, and in how many steps."""
+"""The artifact of a run: K students, their partition, and the sampler and steps with which they make samples."""
 
 from msd_ray.ensemble.artifact import FORMAT_VERSION, Description, Member, read_description, read_member, save_ensemble
 from msd_ray.ensemble.ensemble import Ensemble

@@ -3,8 +3,8 @@
 body = {format_version, recipe, partition, labels, sampling, students: [{index, conditions, file, spec, sigma_init,
 nimg, parameters}]}
 
-Format 2 is format 1 with students that the first programs would ask wrongly: in one step instead of several, or with
-another preconditioning. Those wrote neither `sampling` nor a spec's `sigma_min`.
+Format 2 marks students that readers of format 1 would sample wrongly: in one step instead of several, or with another
+preconditioning. Format 1 has neither `sampling` nor a spec's `sigma_min`.
 """
 
 from collections.abc import Sequence
@@ -40,11 +40,11 @@ class Member:
     weights: dict[str, Tensor] | StoredWeights = field(repr=False, compare=False)
 
     def read(self) -> dict[str, Tensor]:
-        """Its state dict. Raises CorruptError where the file is damaged."""
+        """Its state dict. Raises CorruptError if the file is damaged."""
         return self.weights.read() if isinstance(self.weights, StoredWeights) else self.weights
 
     def build(self, device: torch.device | str = "cpu") -> EDMDenoiser:
-        """The student ready to generate, in float32. Raises CorruptError where the weights do not fit the spec, or the
+        """The student ready to generate, in float32. Raises CorruptError if the weights do not fit the spec, or the
         file is damaged."""
         weights = self.read()
         try:
@@ -62,8 +62,8 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True)
 class Description:
-    """An ensemble without its weights. labels: name of each condition. recipe: what it was trained by. sampling: how
-    its students make a sample."""
+    """An ensemble without its weights. labels: name of each condition. recipe: of its training. sampling: how its
+    students make a sample."""
 
     store: Store
     manifest: Manifest
@@ -83,9 +83,9 @@ def save_ensemble(
 ) -> None:
     """Writes an ensemble into the directory `store`, atomically.
 
-    recipe: JSON-able. members: one per student, in order; a file that weights are kept in is copied. Raises ValueError
-    where these contradict each other, CorruptError where such a file is damaged, UserError where the store cannot be
-    written to.
+    recipe: fit for JSON. members: one per student, in order; weights in files are copied. Raises ValueError if the
+    arguments contradict each other, CorruptError if such a file is damaged, UserError if the store cannot be written
+    to.
     """
     problem = contradiction(partition, labels, members, sampling)
     if problem:
@@ -102,7 +102,7 @@ def save_ensemble(
 
 
 def read_description(store: Store) -> Description:
-    """What the manifest says, without reading weights: enough to route, or to find one student with `read_member`.
+    """The ensemble's manifest, without reading weights: enough to route, or to find one student with `read_member`.
 
     Raises UserError if there is no ensemble, or one of a newer format; CorruptError if it is damaged.
     """
@@ -112,7 +112,7 @@ def read_description(store: Store) -> Description:
         raise UserError(f"no ensemble at {store.uri}: it has no manifest.json") from error
     version = manifest.body.get("format_version")
     if type(version) is not int:
-        raise UserError(f"no ensemble at {store.uri}: what is there was written for something else")
+        raise UserError(f"no ensemble at {store.uri}: its manifest is of something else")
     if version > FORMAT_VERSION:
         raise UserError(
             f"{store.uri} was written by a newer msd_ray (format {version}, this one reads {FORMAT_VERSION}): upgrade"
@@ -164,7 +164,7 @@ def contradiction(
 def _described(member: Member) -> dict[str, Any]:
     spec = member.spec.to_json()
     if not member.spec.sigma_min:
-        del spec["sigma_min"]  # so that the first programs can read it
+        del spec["sigma_min"]  # so that readers of format 1 can read it
     return {
         "index": member.index,
         "conditions": member.conditions,

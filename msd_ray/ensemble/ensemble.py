@@ -18,9 +18,9 @@ from msd_ray.storage import Store
 class Ensemble:
     """K students that make samples together.
 
-    partition: who owns which conditions and noise levels. labels: name of each condition. recipe: what the students
-    were trained by. members: the students in order. sampling: how they make a sample, unless asked otherwise.
-    parameters: of all of them together.
+    partition: which student owns which conditions and noise levels. labels: name of each condition. recipe: of the
+    students' training. members: the students in order. sampling: how they make a sample by default. parameters: of all
+    of them together.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Ensemble:
         device: torch.device | str = "cpu",
         sampling: Sampling = ONE_STEP,
     ) -> None:
-        """Raises CorruptError where the parts contradict each other."""
+        """Raises CorruptError if the arguments contradict each other."""
         problem = contradiction(partition, labels, members, sampling)
         if problem:
             raise CorruptError(f"this is not one ensemble: {problem}")
@@ -53,8 +53,8 @@ class Ensemble:
         return cls(known.recipe, known.partition, known.labels, members, device, known.sampling)
 
     def part(self, number: int) -> Part:
-        """The students that make a sample together, ready to; they stay in memory. Raises CorruptError where weights
-        are damaged or do not fit their network."""
+        """The students of a part, loaded; they stay in memory. Raises CorruptError if weights are damaged or do not fit
+        their network."""
         if number not in self._parts:
             members = [self.members[i] for i in self.partition.students_of(number)]
             self._parts[number] = Part(self.partition, members, self.sampling, self.device)
@@ -80,14 +80,14 @@ class Ensemble:
     ) -> Tensor:
         """One sample for each pair of condition and seed: [N, *sample_shape], float32, on the CPU.
 
-        The noise of a sample follows from its seed alone. By default so does every bit of the sample, whatever it is
-        generated together with: on one machine, device and number of threads, the same seed and condition give the
-        same sample (see `msd_ray.ensemble.positions` for how). With `batch` > 0, up to that many samples are evaluated
-        together instead, which suits an accelerator better and changes a sample by rounding errors (about 1e-6).
-        sampler ("heun" or "ddim") and steps replace those of an ensemble that takes several.
+        The noise of a sample follows from its seed alone. By default every bit of the sample follows from seed and
+        condition, whatever else is generated in the same call, on one machine, device and number of threads (see
+        `msd_ray.ensemble.positions` for how). With `batch` > 0, up to that many samples are evaluated together instead,
+        which suits an accelerator better and changes a sample by rounding errors (about 1e-6). sampler ("heun" or
+        "ddim") and steps replace those of an ensemble that takes several.
 
-        Raises UserError for conditions that no student owns, for what is not an integer, for different lengths, and for
-        a sampler or steps that these students cannot be asked with; CorruptError as `part`, before any is made.
+        Raises UserError for conditions that no student owns, for values that are not integers, for different lengths,
+        and for a sampler or steps that these students do not allow; CorruptError as `part`, before any sample is made.
         """
         sampling = self.sampling.changed(sampler, steps)
         wanted, seed_list = integers(conditions, "conditions"), seeds_of(seeds)

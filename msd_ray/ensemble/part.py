@@ -1,4 +1,4 @@
-"""The students of one part of the conditions: all that is needed to make a sample of one of them."""
+"""The students of one part of the conditions, which make the samples of these conditions."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,15 +20,15 @@ Pair = tuple[int, int]
 class Part:
     """One student, or those that share the noise levels. A pair is a condition and a seed.
 
-    slots: samples per network evaluation where the batch must not show (see `msd_ray.ensemble.positions`). parameters:
-    of its students together. sample_shape: [C, H, W] or [D].
+    slots: samples per network evaluation if the batch must not change a sample (see `msd_ray.ensemble.positions`).
+    parameters: of its students together. sample_shape: [C, H, W] or [D].
     """
 
     def __init__(
         self, partition: Partition, members: Sequence[Member], sampling: Sampling, device: torch.device | str = "cpu"
     ) -> None:
-        """members: the students of the part, lowest noise levels first. Raises CorruptError where weights do not fit
-        their network."""
+        """members: the students of the part, lowest noise levels first. Raises CorruptError if weights do not fit their
+        network."""
         self._partition, self._sampling, self._device = partition, sampling, torch.device(device)
         self._students, self._sigma_init = [member.build(device) for member in members], members[0].sigma_init
         sizes = [count_parameters(student) for student in self._students]
@@ -37,8 +37,8 @@ class Part:
 
     @classmethod
     def load(cls, known: Description, part: int, device: torch.device | str = "cpu") -> "Part":
-        """Part number `part` of an ensemble, without reading the others' weights. Raises CorruptError where they are
-        damaged."""
+        """Part number `part` of an ensemble, without reading the others' weights. Raises CorruptError if its weights
+        are damaged."""
         members = [read_member(known, index) for index in known.partition.students_of(part)]
         return cls(known.partition, members, known.sampling, device)
 
@@ -72,7 +72,7 @@ class Part:
         return in_slots([self.slot_of(pair) for pair in pairs], self.slots)
 
     def _sampled(self, z: Tensor, condition: Tensor, sampling: Sampling) -> Tensor:
-        """What the students make of the noise z [B, ...]."""
+        """The students' samples from the noise z [B, ...]."""
         if sampling == ONE_STEP:
             (alone,) = self._students
             return one_step(alone, z, condition, self._sigma_init)

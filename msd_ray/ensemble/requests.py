@@ -1,4 +1,4 @@
-"""What a caller of `generate` asks for: conditions and seeds, and the noise that follows from the seeds."""
+"""Conditions and seeds, as a caller gives them to `generate`, and the noise that follows from the seeds."""
 
 import operator
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def seeded_noise(seeds: Sequence[int], sample_shape: tuple[int, ...]) -> Tensor:
 
 
 def integers(values: Sequence[int] | Tensor, what: str) -> list[int]:
-    """`values` as integers; `what` they are is for the message. Raises UserError where one is none."""
+    """`values` as integers; the message calls them `what`. Raises UserError if one is not an integer."""
     try:
         return [operator.index(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]
     except TypeError as error:
@@ -25,7 +25,7 @@ def integers(values: Sequence[int] | Tensor, what: str) -> list[int]:
 
 
 def seeds_of(values: Sequence[int] | Tensor) -> list[int]:
-    """`values` as seeds. Raises UserError where one is none: the service and recipes have the same."""
+    """`values` as seeds. Raises UserError if one is out of range, which is the same in the service and in recipes."""
     seeds = integers(values, "seeds")
     if strangers := [seed for seed in seeds if not 0 <= seed <= LARGEST_SEED]:
         raise UserError(f"seeds must be from 0 to {LARGEST_SEED}, not {shortened(strangers[0])}")
@@ -33,7 +33,7 @@ def seeds_of(values: Sequence[int] | Tensor) -> list[int]:
 
 
 def as_tensor(conditions: list[int]) -> Tensor:
-    """[N] int64. Raises UserError for what no condition can be."""
+    """Conditions as [N] int64. Raises UserError for a number that does not fit."""
     try:
         return torch.tensor(conditions, dtype=torch.long)
     except (RuntimeError, ValueError, OverflowError) as error:

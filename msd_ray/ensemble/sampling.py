@@ -1,4 +1,4 @@
-"""How the students of an ensemble are asked for a sample: once, or at one noise level after the other."""
+"""How the students of an ensemble make a sample: in one step, or at one noise level after the other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -29,11 +29,11 @@ class Sampling:
         return nfe_of_heun(self.steps) if self.kind == "heun" else self.steps
 
     def integrate(self, denoiser: Denoiser, z: Tensor, condition: Tensor) -> Tensor:
-        """What the sampler makes of z ~ N(0, I) [B, ...]."""
+        """The sampler's samples from z ~ N(0, I) [B, ...]."""
         return SAMPLERS[self.kind](denoiser, z, condition, self.noise, self.steps)
 
     def changed(self, kind: str | None, steps: int | None) -> "Sampling":
-        """With another sampler or number of steps; None keeps what it has. Raises UserError where that cannot be."""
+        """The same with another sampler or number of steps; None keeps it. Raises UserError if that is not possible."""
         if kind is None and steps is None:
             return self
         if self == ONE_STEP:
@@ -76,13 +76,13 @@ ONE_STEP = Sampling()
 
 
 def _like(value: Sampling | Noise, example: Sampling | Noise) -> bool:
-    """Whether all fields have the types of the example's; an integer will do as a number."""
+    """Whether all fields have the types of the example's; an integer counts as a number."""
     types = [(type(getattr(value, f.name)), type(getattr(example, f.name))) for f in fields(example)]
     return all(given is wanted or (given is int and wanted is float) for given, wanted in types)
 
 
 class Relay:
-    """The denoiser that the students of one part of the conditions are together: each answers at its own noise levels.
+    """The students of one part of the conditions as one denoiser: each answers at its own noise levels.
 
     All samples of a batch must be at one level, as they are in the samplers.
     """

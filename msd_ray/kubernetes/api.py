@@ -1,4 +1,4 @@
-"""What we ask of a Kubernetes API server: server-side apply, reading, deleting, logs. Each refusal is one line."""
+"""A client of the Kubernetes API server: server-side apply, reading, deleting, logs. Each refusal is one line."""
 
 import json
 import re
@@ -46,9 +46,9 @@ _INSTALL = {
 
 
 class Api:
-    """One namespace of one cluster. Where the API server is away, every call is tried again for `seconds`.
+    """One namespace of one cluster. If the API server does not answer, every call is retried for `seconds`.
 
-    Every method raises UserError where the server refuses, MsdRayError where it does not answer.
+    Every method raises UserError if the server refuses, MsdRayError if it does not answer.
     """
 
     def __init__(self, client: Any, namespace: str, note: Note, seconds: float = 60.0) -> None:
@@ -56,8 +56,8 @@ class Api:
         self.namespace, self._client, self._note, self._seconds = namespace, client, note, seconds
 
     def apply(self, wanted: Object, force: bool = False) -> str:
-        """Makes the object what is wanted; says whether it was created, changed or left as it was. force: take over
-        fields that somebody else set."""
+        """Applies an object; returns whether it was created, changed or left as it was. force: take over fields that
+        another field manager set."""
         kind, name = wanted["kind"], wanted["metadata"]["name"]
         before = self.get(kind, name)
         query = [("fieldManager", OWNER), ("force", json.dumps(force))]
@@ -73,7 +73,7 @@ class Api:
         return found
 
     def find(self, kind: str, selector: str = "", fields: str = "") -> Sequence[Object]:
-        """Those that the selectors choose."""
+        """The objects that the selectors choose."""
         query = [(key, value) for key, value in (("labelSelector", selector), ("fieldSelector", fields)) if value]
         found: Sequence[Object] = self._call("GET", self._path(kind), query, None, kind, "")["items"]
         return found
@@ -85,13 +85,13 @@ class Api:
         return self._call("GET", f"/apis/{group}", [], None, kind, "", missing=True) is not None
 
     def delete(self, kind: str, name: str) -> None:
-        """One that is missing is fine."""
+        """Deletes an object, if it exists."""
         query = [("propagationPolicy", "Foreground")]
         self._call("DELETE", self._path(kind, name), query, None, kind, name, missing=True)
 
     def log(self, pod: str, container: str, since: str, first: int) -> list[str]:
         """The lines of a container's log, each with its time stamp: those since a time in RFC 3339, or the newest
-        `first` where that is empty. None where the container has not started, or its node does not answer."""
+        `first` if that is empty. None if the container has not started, or its node does not answer."""
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -122,7 +122,7 @@ class Api:
         name: str,
         missing: bool = False,
     ) -> Any:
-        """The answer. missing: None instead of an error where the object is not there."""
+        """The answer. missing: None instead of an error if the object does not exist."""
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -169,7 +169,7 @@ class Api:
 
 
 def connect(context: str | None, namespace: str | None, note: Note) -> Api:
-    """The cluster that kubectl would speak to, or the one this pod is in. Raises UserError where there is none."""
+    """The cluster that kubectl would use, or the one that this pod is in. Raises UserError if there is none."""
     from kubernetes import client, config
 
     try:
@@ -190,7 +190,7 @@ def connect(context: str | None, namespace: str | None, note: Note) -> Api:
 
 
 def refused(status: int, said: str, method: str, kind: str, name: str, namespace: str) -> UserError:
-    """What an answer of the API server means, and what to do."""
+    """An answer of the API server as an error that says what to do."""
     api_group, plural = _group(kind), _PATHS[kind][1]
     resource = f"{plural}.{api_group}" if api_group else plural
     verb = {"GET": "get" if name else "list", "PATCH": "patch", "DELETE": "delete"}[method]
@@ -243,7 +243,7 @@ def _short(error: Exception) -> str:
 
 
 def delete_release(api: Api, release: str, note: Note) -> int:
-    """Deletes all objects of a release but its volume, whose runs outlive it; how many there were."""
+    """Deletes all objects of a release except its volume, which keeps the runs; returns how many there were."""
     deleted = 0
     for kind in _PATHS:
         if kind in ("Event", "Pod", "PersistentVolumeClaim") or not api.knows(kind):

@@ -1,4 +1,4 @@
-"""What `helm test` runs: one image of each class from the service, over gRPC."""
+"""The program of `helm test`: requests one image of each class from the service, over gRPC."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from msd_ray.serving.client import Client, Connection, RefusedError
 
 
 def call(connection: Connection, seconds: float) -> str:
-    """One line that says what came back. Raises RefusedError where the service refuses or does not answer."""
+    """Makes the calls; returns a line on the images. Raises RefusedError if the service refuses or does not answer."""
     with Client(connection) as client:
         labels = client.ensemble(seconds=seconds).versions[0].labels
         made = client.generate(list(range(len(labels))), seeds=[0] * len(labels), seconds=seconds)

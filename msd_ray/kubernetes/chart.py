@@ -1,5 +1,5 @@
-"""The files of the Helm chart that follow from its values: `python -m msd_ray.kubernetes.chart helm/msd-ray` writes
-them again."""
+"""The files of the Helm chart that are generated from its values: `python -m msd_ray.kubernetes.chart helm/msd-ray`
+writes them again."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ def schema() -> str:
 
 
 def values() -> str:
-    """values.yaml: the defaults, each with what it is for."""
+    """values.yaml: the defaults, each with its description."""
     return HEADER + "".join(_documented(ChartValues(), 0))
 
 
@@ -35,7 +35,7 @@ def table() -> str:
 
 
 def files(chart: Path) -> dict[str, str]:
-    """What is written into the chart's folder, by name. README.md keeps what stands before its table."""
+    """The generated files of the chart's folder, by name. README.md keeps its text before the table."""
     return {
         "values.schema.json": schema(),
         "values.yaml": values(),

@@ -1,6 +1,6 @@
-"""A pod's preStop hook: students on it write checkpoints and go on elsewhere before the pod is ended.
+"""A pod's preStop hook: before the pod ends, the students on it write checkpoints and go on elsewhere.
 
-On the head it tells the driver of a job instead, which ends with a checkpoint of every student.
+On the head it stops the driver of a job instead, which ends with a checkpoint of every student.
 """
 
 import argparse
@@ -28,10 +28,10 @@ HEAD = r"\bgcs_server\b"
 def drain(
     seconds: float, look: Callable[[], dict[int, str]], tell: Callable[[int], None], pause: float = 0.5
 ) -> list[str]:
-    """Waits until nothing on this pod has anything to finish, for so many seconds at most.
+    """Waits until no process on this pod has work to finish, for so many seconds at most.
 
-    look: the command lines of the pod's processes by pid. tell: sends a driver SIGTERM. pause: seconds between two
-    looks. Returns the command lines of those that were still at work.
+    look: gives the command lines of the pod's processes by pid. tell: sends a driver SIGTERM. pause: seconds between
+    two calls of `look`. Returns the command lines of the processes that were still at work.
     """
     deadline = time.monotonic() + seconds
     drivers = [pid for pid, title in look().items() if re.search(DRIVER, title) and not re.search(SHELL, title)]
@@ -45,7 +45,7 @@ def drain(
 
 
 def command_lines() -> dict[int, str]:
-    """Of the processes of this pod but this one, by pid."""
+    """The command lines of this pod's other processes, by pid."""
     mine, found = os.environ.get(POD, ""), {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -60,14 +60,14 @@ def command_lines() -> dict[int, str]:
 
 
 def node_of(titles: list[str]) -> str:
-    """The id of the Ray node that these processes are; empty on the head, which Ray cannot do without."""
+    """The id of these processes' Ray node; empty on the head, which cannot be drained."""
     if any(re.search(HEAD, title) for title in titles):
         return ""
     return next((found[1] for title in titles if (found := re.search(NODE, title))), "")
 
 
 def announce(node: str, seconds: int) -> None:
-    """Tells Ray that a node goes in so many seconds."""
+    """Asks Ray to drain a node that ends in so many seconds."""
     command = ["ray", "drain-node", "--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
     command += ["--reason-message", "its pod is ending", "--deadline-remaining-seconds", str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

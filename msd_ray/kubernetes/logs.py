@@ -1,19 +1,19 @@
-"""The log of pods as it grows. Each look asks for what is new, so a long log costs no more than a short one."""
+"""Follows the log of pods. Each request asks for new lines only, so a long log costs no more than a short one."""
 
 import re
 
 from msd_ray.kubernetes.api import Api
 
 FIRST = 10_000
-"""How many of the newest lines the first look shows."""
+"""How many of the newest lines the first request shows."""
 
 
 class Tail:
-    """The log of one container in the pods that a selector chooses: of each pod from its beginning, where a pod takes
-    another's place.
+    """The log of one container in the pods that a selector chooses. If a new pod replaces the old one, its log is shown
+    from the beginning.
 
-    The API server cuts a time to whole seconds, so a look asks for the newest known second again and leaves out what it
-    knows of it.
+    The API server cuts a time to whole seconds, so a request asks for the newest known second again and skips the lines
+    that are known.
     """
 
     def __init__(self, api: Api, selector: str, container: str) -> None:
@@ -21,7 +21,7 @@ class Tail:
         self._newest: dict[str, list[str]] = {}
 
     def new_lines(self) -> list[str]:
-        """What was written since the last look, without time stamps. Nothing where there is no pod yet."""
+        """The lines since the last request, without time stamps. Empty if there is no pod yet."""
         pods = [pod["metadata"] for pod in self._api.find("Pod", selector=self._selector)]
         pods.sort(key=lambda pod: str(pod.get("creationTimestamp", "")))
         return [line for pod in pods for line in self._new_lines_of(pod["name"])]

@@ -1,4 +1,4 @@
-"""What probes of a gateway pod run where Kubernetes' own cannot: gRPC over TLS, and whether the raylet lives."""
+"""Probes of a gateway pod that Kubernetes' own cannot do: gRPC over TLS, and whether the raylet is alive."""
 
 import argparse
 import socket
@@ -16,8 +16,8 @@ RAYLET = "http://127.0.0.1:52365/api/local_raylet_healthz"
 
 
 def serving(port: int, ca: str, seconds: float = 3.0) -> bool:
-    """Whether a gateway answers on this pod, over TLS where `ca`, a PEM file with its certificate or who signed it, is
-    given. The name in the certificate is not this pod's, so any is taken."""
+    """Whether a gateway answers on this pod; over TLS if `ca`, a PEM file with its certificate or the authority's, is
+    given. The certificate has another name than this pod, so any name is accepted."""
     target = f"127.0.0.1:{port}"
     try:
         with _channel(target, ca) as channel:
@@ -47,7 +47,7 @@ def _channel(target: str, ca: str) -> grpc.Channel:
 
 
 def _name(target: str, ca: str) -> str:
-    """A name that the certificate of whoever listens there was made for."""
+    """A name in the certificate of the server on that port."""
     host, _, port = target.rpartition(":")
     context = ssl.create_default_context(cafile=ca)
     context.check_hostname = False

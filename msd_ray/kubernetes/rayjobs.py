@@ -12,19 +12,19 @@ from msd_ray.kubernetes.rendering import CONTENT
 
 FAILED = {"Failed", "ValidationFailed"}
 ENDED = {"Complete", *FAILED}
-"""What KubeRay calls a RayJob that will not go on."""
+"""KubeRay's words for a RayJob that has ended."""
 SUBMITTER = "ray-job-submitter"
 _DRAWN = "[bcdfghjklmnpqrstvwxz2456789]{5}"
 """What Kubernetes draws for a name: no vowels, so `digits-train` belongs to no service `digits`."""
 LOOK = 2.0
-"""Seconds between two looks."""
+"""Seconds between two requests."""
 
 
 def submit(api: Api, objects: list[Object], force: bool, note: Note) -> str:
-    """Applies a release with a RayJob, and returns the job's name. One that runs with the same values is left alone;
-    one that ended is replaced, and its command goes on where it stopped.
+    """Applies a release with a RayJob, and returns the job's name. A job that runs with the same values is left as it
+    is; one that ended is replaced, and its command resumes.
 
-    Raises UserError where a job of that name runs with other values, or the API server refuses.
+    Raises UserError if a job of that name runs with other values, or the API server refuses.
     """
     (job,) = [found for found in objects if found["kind"] in ("RayJob", "RayCronJob")]
     name = str(job["metadata"]["name"])
@@ -42,7 +42,7 @@ def submit(api: Api, objects: list[Object], force: bool, note: Note) -> str:
 
 
 def follow(api: Api, name: str, show: Note, note: Note, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Shows the log of a job, and events about it, until it ends. Raises TrainingError where it fails."""
+    """Shows the log of a job, and events about it, until it ends. Raises TrainingError if it fails."""
     tail, told, events = Tail(api, f"job-name={name}", SUBMITTER), "", set[str]()
     while True:
         job = api.get("RayJob", name)
@@ -63,7 +63,7 @@ def follow(api: Api, name: str, show: Note, note: Note, sleep: Callable[[float],
 
 
 def failure(job: Object) -> str:
-    """Why a job that ended failed; empty where it did not. KubeRay calls a job complete that somebody stopped."""
+    """Why an ended job failed; empty if it did not. KubeRay calls a stopped job complete."""
     status: dict[str, Any] = job.get("status", {})
     if state(job) in FAILED:
         return " ".join(str(status.get("message") or status.get("reason") or "its log says why").split())
@@ -71,7 +71,7 @@ def failure(job: Object) -> str:
 
 
 def state(job: Object) -> str:
-    """In one word, as KubeRay says it; Waiting before it says anything."""
+    """The job's state in KubeRay's word; Waiting before it has one."""
     status: dict[str, Any] = job.get("status", {})
     return str(status.get("jobDeploymentStatus") or "Waiting")
 
@@ -81,7 +81,7 @@ def ended(job: Object) -> bool:
 
 
 def new_events(api: Api, name: str, known: set[str]) -> list[str]:
-    """Warnings about an object, its Ray clusters and their pods that are not known yet; they are added to the known."""
+    """New warnings about an object, its Ray clusters and their pods; they are added to the known ones."""
     own, lines = re.compile(rf"{re.escape(name)}(-{_DRAWN}(-.*)?)?"), []
     for event in api.find("Event", fields="type=Warning"):
         line = f"{event.get('reason', '')}: {' '.join(str(event.get('message', '')).split())}"
@@ -92,7 +92,7 @@ def new_events(api: Api, name: str, known: set[str]) -> list[str]:
 
 
 def content(found: Object) -> str:
-    """By which values an object was made; empty where nobody said."""
+    """The hash of the values of an object; empty if it has none."""
     return str(found["metadata"].get("annotations", {}).get(CONTENT, ""))
 
 

@@ -14,7 +14,7 @@ _STATUS_KEYS = ("resourceVersion", "uid", "creationTimestamp", "generation", "ma
 
 
 def deploy(api: Api, objects: list[Object], force: bool, note: Note) -> str:
-    """Applies a release with a RayService, keeps what was there before for `roll_back`, and returns its name."""
+    """Applies a release with a RayService, keeps the previous spec for `roll_back`, and returns its name."""
     (service,) = [found for found in objects if found["kind"] == "RayService"]
     name = str(service["metadata"]["name"])
     known = api.get("RayService", name)
@@ -26,7 +26,7 @@ def deploy(api: Api, objects: list[Object], force: bool, note: Note) -> str:
 
 
 def roll_back(api: Api, name: str, note: Note) -> None:
-    """Gives a service the spec that it had before the last `deploy`. Raises UserError where none is known."""
+    """Gives a service the spec that it had before the last `deploy`. Raises UserError if none is known."""
     kept, known = api.get("ConfigMap", _kept(name)), api.get("RayService", name)
     if kept is None or known is None:
         raise UserError(f"there is nothing to go back to: {name} was deployed once only, or not at all")
@@ -36,7 +36,7 @@ def roll_back(api: Api, name: str, note: Note) -> None:
 
 
 def scale(api: Api, name: str, group: str, replicas: int, note: Note) -> None:
-    """Gives a group of workers so many pods. Raises UserError where there is no such group."""
+    """Sets the number of pods of a worker group. Raises UserError if there is no such group."""
     known = api.get("RayService", name)
     if known is None:
         raise UserError(f"there is no service {name} in namespace {api.namespace}")
@@ -52,7 +52,8 @@ def scale(api: Api, name: str, group: str, replicas: int, note: Note) -> None:
 
 
 def await_healthy(api: Api, name: str, seconds: float, note: Note, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Waits until every application runs. Raises MsdRayError, which says what does not, after so many seconds."""
+    """Waits until every application runs. After so many seconds it raises MsdRayError, which names those that do
+    not."""
     end, told, events = time.monotonic() + seconds, "", set[str]()
     while True:
         service = api.get("RayService", name)
@@ -74,7 +75,7 @@ def await_healthy(api: Api, name: str, seconds: float, note: Note, sleep: Callab
 
 
 def not_running(service: Object) -> list[str]:
-    """What each application says that does not run, of the cluster that is on its way if there is one."""
+    """The messages of applications that do not run; of the new cluster, if one is starting."""
     status = service.get("status", {})
     cluster = status.get("pendingServiceStatus") or status.get("activeServiceStatus") or {}
     apps = cluster.get("applicationStatuses") or {}
@@ -100,7 +101,7 @@ def _memory(namespace: str, name: str, service: Object) -> Object:
 
 
 def _applied(service: Object) -> Object:
-    """As it can be applied again: without what the server adds."""
+    """The object without the fields that the server adds, so that it can be applied again."""
     metadata = {key: value for key, value in service["metadata"].items() if key not in _STATUS_KEYS}
     return {**{key: value for key, value in service.items() if key != "status"}, "metadata": metadata}
 

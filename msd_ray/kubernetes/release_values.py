@@ -1,4 +1,4 @@
-"""From what a user types to the chart's values: a training run, a sweep, an ensemble."""
+"""Turns a user's arguments into the chart's values: for a training run, a sweep, an ensemble."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ Values = dict[str, Any]
 
 
 def release_name(name: str) -> str:
-    """A name that Kubernetes takes. Raises UserError where nothing is left of it."""
+    """A name that Kubernetes accepts. Raises UserError if no valid character is left."""
     made = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-")
     if not made:
         raise UserError(f"{name!r} makes no name for Kubernetes: give --name")
@@ -26,16 +26,16 @@ def release_name(name: str) -> str:
 
 
 def training(values: Values, recipe: str, overrides: list[str]) -> tuple[str, Values]:
-    """A run's name, and its values with the whole recipe in them: no pod needs the file. Raises UserError where the
-    recipe is wrong."""
+    """A run's name, and its values with the whole recipe in them, so that no pod needs the file. Raises UserError if
+    the recipe is wrong."""
     loaded = load_recipe(recipe, overrides)
     name = release_name(loaded.name)
     return name, _with(values, "train", {"recipe": _plain(loaded.to_json()), "name": name})
 
 
 def sweeping(values: Values, file: str) -> tuple[str, Values]:
-    """The same of a sweep. Raises UserError where its definition or its recipe is wrong."""
-    definition = RecipeSpace.of(load_definition(file)).definition  # which checks all that its trials will be
+    """A sweep's name and values. Raises UserError if its definition or its recipe is wrong."""
+    definition = RecipeSpace.of(load_definition(file)).definition  # which checks the recipes of all its trials
     name = release_name(definition.name)
     said = {"definition": _plain(dataclasses.asdict(definition)), "name": name}
     if definition.recipe not in shipped():
@@ -49,9 +49,9 @@ def serving(values: Values, config: str) -> Values:
 
 
 def where_pods_see_it(ensemble: Store, copy_to: str) -> str:
-    """The URI of an ensemble for pods, which is a copy where it lies on a disk of this machine.
+    """The URI of an ensemble for pods: of a copy if it lies on a disk of this machine.
 
-    Raises UserError where pods do not see it and copy_to does not say where a copy should go, and what copying raises.
+    Raises UserError if pods cannot see it and copy_to names no place for a copy; errors of copying are passed on.
     """
     if _is_shared(ensemble.uri):
         return ensemble.uri

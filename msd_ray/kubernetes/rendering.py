@@ -1,4 +1,4 @@
-"""The objects of a release, from the chart's values: helm renders them, as it does for those who install the chart."""
+"""The objects of a release, from the chart's values: helm renders them, as for `helm install`."""
 
 import hashlib
 import json
@@ -19,20 +19,20 @@ from msd_ray.recipes.load import with_overrides
 from msd_ray.recipes.yaml_files import read_yaml
 
 CONTENT = "msd-ray/content"
-"""The annotation that says by which values an object was made."""
+"""The annotation with the hash of the values of an object."""
 _WHERE = r"^.*(execution error at \(\S+\)|error calling fail): |^Error: "
-"""What helm puts before what the chart says."""
+"""Helm's own text before the chart's message."""
 
 
 def read_values(file: str | None, overrides: list[str]) -> dict[str, Any]:
-    """Values of the chart from a YAML file and KEY=VALUE. Raises UserError where either is wrong."""
+    """Values of the chart from a YAML file and KEY=VALUE. Raises UserError if either is wrong."""
     return with_overrides(read_yaml(file) if file else {}, overrides)
 
 
 def render(release: str, namespace: str, values: dict[str, Any]) -> list[Object]:
-    """All objects of the release but those of `helm test`, each annotated with a hash of them all.
+    """All objects of the release except those of `helm test`, each annotated with a hash of them all.
 
-    Raises UserError where a value is wrong, or helm is not installed.
+    Raises UserError if a value is wrong, or helm is not installed.
     """
     try:
         ChartValues.model_validate(values)
@@ -64,6 +64,6 @@ def _helm(release: str, namespace: str, values: dict[str, Any]) -> str:
 
 
 def _reason(said: str) -> str:
-    """The last part of helm's message, which is what the chart says; then helm recommends an option of its own."""
+    """The chart's own part of helm's message, without helm's advice to use another option."""
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("Use --debug")]
     return re.sub(_WHERE, "", lines[-1]) if lines else "helm gives no reason"
