@@ -8,12 +8,8 @@ from torch import nn
 
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import CorruptError
-from msd_ray.networks.mlp import MLP, MLPConfig
-from msd_ray.networks.unet import UNet, UNetConfig
+from msd_ray.networks.registry import KINDS, NetworkConfig
 from msd_ray.ranges import in_range
-
-type_of_kind = {"unet": UNetConfig, "mlp": MLPConfig}
-NetworkConfig = UNetConfig | MLPConfig
 
 
 @dataclass(frozen=True)
@@ -31,8 +27,7 @@ class DenoiserSpec:
 
     def build(self, precision: str = "fp32") -> EDMDenoiser:
         """A denoiser with fresh weights, drawn from torch's global random state."""
-        make = UNet if isinstance(self.network, UNetConfig) else MLP
-        network = make(self.network, self.sample_shape, self.classes)  # type: ignore[arg-type]
+        network = self.network.build(self.sample_shape, self.classes)
         return EDMDenoiser(network, self.sigma_data, precision, self.sigma_min)
 
     def parameters(self) -> int:
@@ -49,7 +44,7 @@ class DenoiserSpec:
         try:
             values = dict(raw)
             network = values.pop("network")
-            kind = type_of_kind[network["kind"]]
+            kind = KINDS[network["kind"]]
             made = cls(network=kind(**_checked(kind(), network)), **_checked(cls(kind(), (1,), 0), values))
             return in_range(made)
         except (KeyError, TypeError, ValueError) as error:

@@ -1,6 +1,6 @@
 """A small multilayer perceptron for low-dimensional data such as the 2-D toy mixture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from msd_ray.diffusion import Network
 from msd_ray.networks.embedding import ConditionEmbedding
+from msd_ray.networks.sizes import StudentSize
 from msd_ray.ranges import Blocks, Width
 
 
@@ -22,6 +23,17 @@ class MLPConfig:
     def __post_init__(self) -> None:
         if self.width < 4 or self.width % 2 or self.blocks < 2:
             raise ValueError("width must be an even number of at least 4, and blocks at least 2")
+
+    def build(self, sample_shape: tuple[int, ...], classes: int) -> "MLP":
+        return MLP(self, sample_shape, classes)
+
+    def cut(self, size: StudentSize) -> "MLPConfig":
+        if size.multipliers is not None:
+            raise ValueError("multipliers apply to UNets; this teacher is an MLP")
+        return replace(self, width=size.width_of(self.width), blocks=size.blocks or self.blocks)
+
+    def misfit(self, sample_shape: tuple[int, ...]) -> str:
+        return ""
 
 
 class _Block(nn.Module):

@@ -1,7 +1,7 @@
 """The ADM UNet (arXiv 2105.05233) in the form that EDM trains it in (arXiv 2206.00364, appendix F.2)."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from msd_ray.diffusion import Network
 from msd_ray.networks.embedding import ConditionEmbedding
-from msd_ray.ranges import BelowOne, Blocks, Width, within
-
-Multipliers = Annotated[tuple[Annotated[int, within(ge=1, le=64)], ...], within(min_length=1, max_length=16)]
+from msd_ray.networks.sizes import Multipliers, StudentSize
+from msd_ray.ranges import BelowOne, Blocks, Width
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,27 @@ class UNetConfig:
     def __post_init__(self) -> None:
         if self.channels % 4:
             raise ValueError("channels must be a multiple of 4")
+
+    def build(self, sample_shape: tuple[int, ...], classes: int) -> "UNet":
+        return UNet(self, sample_shape, classes)
+
+    def cut(self, size: StudentSize) -> "UNetConfig":
+        multipliers, blocks = size.multipliers or self.multipliers, size.blocks or self.blocks
+        return replace(self, channels=size.width_of(self.channels), multipliers=multipliers, blocks=blocks)
+
+    def misfit(self, sample_shape: tuple[int, ...]) -> str:
+        """Attention at a resolution that the network does not have."""
+        if len(sample_shape) != 3:
+            return ""
+        there = [sample_shape[1] >> level for level in range(len(self.multipliers))]
+        strangers = [size for size in self.attention if size not in there]
+        if not strangers:
+            return ""
+        has = [size for size in self.attention if size in there]
+        return (
+            f"network.attention: this network has no level of {strangers[0]} pixels, only of "
+            f"{', '.join(map(str, there))}; write network.attention={has}"
+        )
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

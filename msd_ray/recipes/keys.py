@@ -8,8 +8,7 @@ from typing import Any
 
 from msd_ray.data import DataConfig
 from msd_ray.errors import UserError
-from msd_ray.networks import StudentSize
-from msd_ray.networks.denoiser_spec import type_of_kind
+from msd_ray.networks import KINDS, StudentSize
 from msd_ray.objectives import is_own, objective_class
 from msd_ray.recipes.schema import Recipe
 from msd_ray.training.config import StageConfig
@@ -49,7 +48,7 @@ def _known(cls: Any, raw: dict[str, Any], prefix: str, imports: bool = True) -> 
         if dataclasses.is_dataclass(hint):
             yield from _known(hint, inner, f"{path}.")
         elif f.name == "network":
-            yield from _known(type_of_kind.get(str(inner.get("kind")), type_of_kind["unet"]), inner, f"{path}.")
+            yield from _known(KINDS.get(str(inner.get("kind")), KINDS["unet"]), inner, f"{path}.")
         elif cls is DataConfig and f.name == "options":  # of the user's own function, which alone knows them
             yield from present(inner, f"{path}.")
         elif f.name == "stages":

@@ -9,7 +9,7 @@ from pydantic import Field
 from msd_ray.data import DataConfig
 from msd_ray.diffusion import Noise
 from msd_ray.evaluation.config import EvaluationConfig
-from msd_ray.networks import MLPConfig, StudentSize, UNetConfig
+from msd_ray.networks import NetworkConfig, StudentSize
 from msd_ray.partition import PartitionConfig
 from msd_ray.ranges import Amount, Count, CountOrNone, Price, Seconds, Seed
 from msd_ray.training.config import StageConfig, TrainingConfig
@@ -106,7 +106,7 @@ class Recipe:
     """
 
     name: str
-    network: Annotated[UNetConfig | MLPConfig, Field(discriminator="kind")]
+    network: Annotated[NetworkConfig, Field(discriminator="kind")]
     stages: dict[str, StageConfig]
     seed: Seed = 0
     pairs: Annotated[int, Field(ge=1, le=10**8)] = 2048

@@ -8,7 +8,7 @@ import torch
 from msd_ray.data import DataSet
 from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.errors import UserError
-from msd_ray.networks import DenoiserSpec, StudentSize, UNetConfig, resize
+from msd_ray.networks import DenoiserSpec, StudentSize
 from msd_ray.objectives import Needs, Nets, is_own, objective_class
 from msd_ray.recipes import Recipe
 
@@ -88,26 +88,16 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
 
 
 def teacher_of(recipe: Recipe, data: DataSet) -> DenoiserSpec:
-    """Raises UserError where the network is to attend at a resolution that it does not have."""
-    if isinstance(recipe.network, UNetConfig) and len(data.shape) == 3:
-        _check_attention(recipe.network, data.shape[1])
+    """Raises UserError where the network's configuration makes no sense for the data."""
+    if misfit := recipe.network.misfit(data.shape):
+        raise UserError(misfit)
     return DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
-
-
-def _check_attention(network: UNetConfig, resolution: int) -> None:
-    there = [resolution >> level for level in range(len(network.multipliers))]
-    if strangers := [size for size in network.attention if size not in there]:
-        has = [size for size in network.attention if size in there]
-        raise UserError(
-            f"network.attention: this network has no level of {strangers[0]} pixels, only of "
-            f"{', '.join(map(str, there))}; write network.attention={has}"
-        )
 
 
 def student_of(recipe: Recipe, teacher: DenoiserSpec, size: StudentSize, needs: Collection[Needs]) -> DenoiserSpec:
     """A student of that size. Raises UserError where it, its teacher or a discriminator on it does not fit the data."""
     try:
-        student = replace(teacher, network=resize(recipe.network, size))
+        student = replace(teacher, network=recipe.network.cut(size))
         if any(n.boundary for n in needs):
             student = replace(student, sigma_min=recipe.noise.sigma_min)
         with torch.device("meta"):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from msd_ray.networks import DenoiserSpec, MLPConfig, StudentSize, UNetConfig, count_parameters, resize
+from msd_ray.networks import DenoiserSpec, MLPConfig, StudentSize, UNetConfig, count_parameters
 from msd_ray.ranges import in_range
 
 TEACHER = UNetConfig()
@@ -23,7 +23,7 @@ def test_the_default_is_edms_imagenet_64_network() -> None:
     ("channels", "blocks", "count", "share"), [(160, 3, 172_813_603, 0.416), (128, 2, 85_943_555, 0.710)]
 )
 def test_the_two_smaller_students_of_msd(channels: int, blocks: int, count: int, share: float) -> None:
-    student = resize(TEACHER, StudentSize(channels / 192, (1, 2, 2, 4), blocks))
+    student = TEACHER.cut(StudentSize(channels / 192, (1, 2, 2, 4), blocks))
     assert isinstance(student, UNetConfig)
     assert (student.channels, student.multipliers, student.blocks) == (channels, (1, 2, 2, 4), blocks)
     assert (student.attention, student.head_channels) == (TEACHER.attention, TEACHER.head_channels)
@@ -52,8 +52,8 @@ def test_sigma_min_reaches_the_denoiser() -> None:
 
 
 def test_a_default_size_is_the_teachers_own() -> None:
-    assert resize(TEACHER, StudentSize()) == TEACHER
-    assert resize(MLPConfig(), StudentSize()) == MLPConfig()
+    assert TEACHER.cut(StudentSize()) == TEACHER
+    assert MLPConfig().cut(StudentSize()) == MLPConfig()
 
 
 @pytest.mark.parametrize(
@@ -69,17 +69,17 @@ def test_a_default_size_is_the_teachers_own() -> None:
     ],
 )
 def test_widths_are_rounded(channels: int, factor: float, expected: int) -> None:
-    student = resize(UNetConfig(channels=channels), StudentSize(factor))
+    student = UNetConfig(channels=channels).cut(StudentSize(factor))
     assert isinstance(student, UNetConfig)
     assert student.channels == expected
-    mlp = resize(MLPConfig(width=channels), StudentSize(factor, blocks=2))
+    mlp = MLPConfig(width=channels).cut(StudentSize(factor, blocks=2))
     assert mlp == MLPConfig(width=expected, blocks=2)
 
 
 def test_every_rounded_width_makes_a_network_that_runs() -> None:
     """Such as 104 channels, whose second level of 208 cannot be cut into heads of 64."""
     for factor in (0.05, 0.3, 13 / 24, 0.9, 1.6):
-        student = resize(UNetConfig(multipliers=(1, 2), blocks=1, attention=(2,)), StudentSize(factor))
+        student = UNetConfig(multipliers=(1, 2), blocks=1, attention=(2,)).cut(StudentSize(factor))
         with torch.device("meta"):
             network = DenoiserSpec(student, (1, 2, 2), 0).build().network
             assert network(torch.zeros(1, 1, 2, 2), torch.ones(1), torch.zeros(1)).shape == (1, 1, 2, 2)
@@ -87,7 +87,7 @@ def test_every_rounded_width_makes_a_network_that_runs() -> None:
 
 def test_multipliers_are_refused_for_an_mlp() -> None:
     with pytest.raises(ValueError, match="multipliers apply to UNets"):
-        resize(MLPConfig(), StudentSize(multipliers=(1, 2)))
+        MLPConfig().cut(StudentSize(multipliers=(1, 2)))
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0])
