@@ -1,8 +1,8 @@
-"""SIGTERM and Ctrl-C: noticed at once, whatever this process is doing, and acted on where nothing is lost by it.
+"""SIGTERM and Ctrl-C: the process notices them at once, and ends when nothing is lost by it.
 
 The signals are blocked in all threads, and one thread waits for them. So they interrupt neither an import nor a call
-into C++, and the handlers that libraries install (Ray's abort the process) never run. To be imported before all else:
-it imports next to nothing.
+into C++, and the handlers that libraries install (Ray's abort the process) never run. This module must be imported
+before all others, and imports next to nothing itself.
 """
 
 import os
@@ -15,14 +15,14 @@ from msd_ray.errors import Stopped
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SECONDS = 17.0
-"""Within which a block that ends in order has to do so; the process is gone three seconds later at the latest."""
+"""Seconds that a block of `in_order` has to end; the process exits three seconds later at the latest."""
 LAST_WORDS = 2.0
-"""Seconds for what is still to be done where the process ends at once."""
+"""Seconds for the registered last actions of a process that ends at once."""
 
 
 class Stop:
-    """Whether this process was told to end. It ends at once, unless it is in a block that ends in order; the second
-    time in any case. resumable: whether the same command goes on where this one is stopped."""
+    """Whether this process was told to stop. It exits at once, unless it is in a block of `in_order`; at the second
+    signal it exits in any case. resumable: whether the same command can resume the work."""
 
     def __init__(self, end: Callable[[int], None] = os._exit) -> None:
         self._end, self._lock, self._asked = end, threading.Lock(), threading.Event()
@@ -31,7 +31,7 @@ class Stop:
         self.resumable = False
 
     def listen(self) -> None:
-        """From now on signals to this process are heard. To be called in the main thread, before there are others."""
+        """Starts to listen for signals. Must be called in the main thread, before there are other threads."""
         heard = [s for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN]  # as nohup and shell scripts have it
         signal.pthread_sigmask(signal.SIG_BLOCK, heard)
         os.register_at_fork(after_in_child=unblock)
@@ -42,22 +42,22 @@ class Stop:
         return self._asked.is_set()
 
     def wait(self) -> None:
-        """Until this process is told to end."""
+        """Waits until this process is told to stop."""
         self._asked.wait()
 
     def check(self) -> None:
-        """Raises Stopped where this process was told to end."""
+        """Raises Stopped if this process was told to stop."""
         if self.asked:
             raise self.stopped()
 
     def stopped(self, number: int = 0) -> Stopped:
-        """What is said, and the exit code, by which shells tell that a signal ended the command."""
+        """The message, and the exit code, by which shells know that a signal ended the command."""
         goes_on = "; the same command goes on from the last checkpoint" if self.resumable else ""
         return Stopped(f"stopped{goes_on}", 128 + (number or self._signal))
 
     @contextmanager
     def in_order(self, seconds: float | None = SECONDS) -> Iterator[None]:
-        """In this block the process looks at `asked` itself, and ends so many seconds later at the latest."""
+        """In this block the process checks `asked` itself, and ends so many seconds after a signal at the latest."""
         with self._lock:
             self._patience.append(seconds)
         try:
@@ -68,7 +68,7 @@ class Stop:
 
     @contextmanager
     def before_the_end(self, action: Callable[[], None]) -> Iterator[None]:
-        """Where the process ends at once while in this block, `action` is done first, in another thread."""
+        """If the process ends at once while in this block, it first runs `action`, in another thread."""
         self._last.append(action)
         try:
             yield
@@ -76,7 +76,7 @@ class Stop:
             self._last.remove(action)
 
     def hear(self, number: int) -> None:
-        """This process is told to end, by the signal of that number."""
+        """Handles the signal of that number."""
         with self._lock:
             again, self._signal = self.asked, self._signal or number
             self._asked.set()

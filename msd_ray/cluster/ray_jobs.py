@@ -1,5 +1,5 @@
-"""Training runs and sweeps through Ray's job API, on a cluster without Kubernetes. What a job needs of us it brings:
-this package, the recipe, the sweep's definition."""
+"""Training runs and sweeps through Ray's job API, on a cluster without Kubernetes. A job brings this package, the
+recipe and the sweep's definition with it."""
 
 import asyncio
 import hashlib
@@ -42,12 +42,12 @@ class Job:
 
     @property
     def content(self) -> str:
-        """A hash of all that the job does."""
+        """A hash of the job's command and files."""
         return hashlib.sha256(json.dumps([self.command, self.files], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def training_job(name: str, recipe: dict[str, Any], run_dir: str) -> Job:
-    """`msd-ray train` of a whole recipe. Raises UserError where the run would not outlive the job."""
+    """`msd-ray train` of a whole recipe. Raises UserError if the run would be deleted with the job."""
     return Job(f"msd-ray-{name}", _command("train recipe.yaml", run_dir), {"recipe.yaml": yaml.safe_dump(recipe)})
 
 
@@ -63,8 +63,8 @@ def submit(address: str, job: Job, follow: bool, show: Note, note: Note) -> None
     """Starts a job, unless it runs already; one that ended begins again, and its command resumes. address: of the
     cluster's dashboard, or ray:// of its client server. follow: show its log until it ends.
 
-    Raises UserError where a job of that name runs with other values, TrainingError where it fails, MsdRayError where
-    the cluster does not answer or refuses.
+    Raises UserError if a job of that name runs with other values, TrainingError if it fails, MsdRayError if the cluster
+    does not answer or refuses.
     """
     client = _client(address)
     with _one_line("Ray's job API"):
@@ -102,8 +102,8 @@ def _start(client: Any, job: Job) -> None:
 
 @contextmanager
 def packed(files: dict[str, str]) -> Iterator[Path]:
-    """A folder with `job`, which holds the files, and `msd_ray`, this package. Raises UserError where that is more than
-    Ray takes."""
+    """A folder with `job`, which holds the files, and `msd_ray`, this package. Raises UserError if it is larger than
+    Ray accepts."""
     with tempfile.TemporaryDirectory(prefix="msd-ray-job-") as made:
         folder = Path(made)
         (folder / "job").mkdir()
@@ -155,7 +155,7 @@ def _client(address: str) -> Any:
 
 
 def _known(client: Any, job: Job) -> str:
-    """The status of a job; empty where there is none of that name."""
+    """The status of a job; empty if there is none of that name."""
     try:
         return str(client.get_job_status(job.name).value)
     except RuntimeError as error:
@@ -166,7 +166,7 @@ def _known(client: Any, job: Job) -> str:
 
 @contextmanager
 def _one_line(what: str) -> Iterator[None]:
-    """Raises MsdRayError, which begins with `what`, for whatever Ray's client and its transport raise."""
+    """Turns all errors of Ray's client and its transport into MsdRayError, whose message begins with `what`."""
     try:
         yield
     except MsdRayError:

@@ -1,7 +1,7 @@
-"""All that is asked of Ray outside of its public API, in one place.
+"""All uses of Ray outside of its public API, in one place.
 
-Each question has a test of what is relied on (tests/cluster/test_ray_private.py). Where another Ray cannot be asked,
-the run goes on without an answer, and says once what that means.
+Each has a test of what it relies on (tests/cluster/test_ray_private.py). If a version of Ray does not support one, the
+run goes on without it, and says once what that means.
 """
 
 import logging
@@ -18,12 +18,12 @@ _warned = set[str]()
 
 def draining_nodes() -> set[str]:
     """The ids of the nodes that are being drained, as a spot instance is before it is taken."""
-    return _asked(_draining_nodes, set(), "nodes that are about to be taken are noticed only once they are gone")
+    return _asked(_draining_nodes, set(), "nodes that are drained are noticed only once they are gone")
 
 
 def abandoned_groups() -> list[PlacementGroup]:
     """The placement groups of this job that were made by an actor which is dead."""
-    return _asked(_abandoned_groups, [], "room that dead workers of a shared student held stays taken")
+    return _asked(_abandoned_groups, [], "room that dead workers of a shared student held is not freed")
 
 
 def _draining_nodes() -> set[str]:

@@ -14,9 +14,9 @@ from msd_ray.cluster.work import Segment
 from msd_ray.errors import MsdRayError
 
 LOOK = 2.0
-"""Seconds between looks at the cluster: how many slots fit, which nodes are about to go, how far students are."""
+"""Seconds between two checks of how many slots fit, which nodes are being drained, and how far students are."""
 KEPT = 30.0
-"""Seconds for which idle processes are kept while a driver waits for others: the teacher may need their room."""
+"""Seconds for which idle processes are kept while a driver waits for other slots: the teacher may need their room."""
 
 
 class RaySlots:
@@ -103,7 +103,7 @@ class RaySlots:
         self._empty_reserve()
 
     def _reserved(self) -> Any:
-        """A process that was kept and whose node is there to stay; None where there is none."""
+        """A kept process whose node is not being drained; None if there is none."""
         alive = _alive() if self._reserve else set()
         while self._reserve:
             actor, node = self._reserve.pop(0)
@@ -134,7 +134,7 @@ class RaySlots:
         return Up(slot, self._nodes[slot], gpus)
 
     def _moving(self) -> list[Event]:
-        """Where the students of segments under way stand. Slots that have not answered yet are not asked again."""
+        """The progress of running segments. Slots that have not answered yet are not asked again."""
         if time.monotonic() - self._questioned < LOOK:
             return []
         self._questioned = time.monotonic()
@@ -173,14 +173,14 @@ def _progress(slot: int, reference: Any) -> list[Event]:
 
 
 def _groups(has: dict[str, float], cpus: float, gpus: float) -> int:
-    """How many groups of GPUs a node has for slots; one where slots take none and it has room for one."""
+    """How many groups of GPUs a node has for slots; one if slots take none and it has room for one."""
     if has.get("CPU", 0.0) < cpus or has.get("GPU", 0.0) < gpus:
         return 0
     return int(has["GPU"] // max(1.0, gpus)) if gpus else 1
 
 
 def _alive() -> set[str]:
-    """The ids of the nodes that are there."""
+    """The ids of the living nodes."""
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 

@@ -29,7 +29,7 @@ META, SUFFIX = "state.json", ".safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One whose writing was completed, as its manifest has it; none of its tensors is read yet."""
+    """A complete checkpoint, from its manifest; none of its tensors is read yet."""
 
     nimg: int
     stored: Store
@@ -41,7 +41,7 @@ class Checkpoint:
         return str(self.manifest.body.get("stage", ""))
 
     def meta(self) -> dict[str, Any]:
-        """What it says beside tensors. Raises CorruptError where that is damaged."""
+        """The facts in it, without tensors. Raises CorruptError if they are damaged."""
         meta: dict[str, Any] = json.loads(read_file(self.stored, self.manifest, META))
         return meta
 
@@ -49,7 +49,7 @@ class Checkpoint:
         return StoredWeights(self.stored, self.manifest, f"{name}{SUFFIX}")
 
     def read(self) -> State:
-        """Everything. Raises CorruptError where any of it is damaged."""
+        """The whole state. Raises CorruptError if any of it is damaged."""
         return State({part: self.part(part).read() for part in self.manifest.body["parts"]}, self.meta())
 
 
@@ -57,7 +57,7 @@ class Checkpoints:
     """The directories ckpt-<nimg> in `store`, written by one trainer at a time."""
 
     def __init__(self, store: Store, keep: int) -> None:
-        """keep: complete checkpoints that stay when a new one is saved; raises ValueError below 1."""
+        """keep: complete checkpoints that are kept when a new one is saved; raises ValueError below 1."""
         if keep < 1:
             raise ValueError("keep must be at least 1")
         self.store, self.keep = store, keep
@@ -66,11 +66,11 @@ class Checkpoints:
         self._whole: set[str] = set()  # as was seen when the last one was saved
 
     def save(self, state: State) -> None:
-        """Writes the checkpoint of state.meta["nimg"], then removes what it makes superfluous.
+        """Writes the checkpoint of state.meta["nimg"], then removes superfluous ones.
 
-        Checkpoints beyond the newest `keep` complete ones go, and older ones that were never completed. Any with a
-        higher nimg stay: they are the ones that `latest` could not use, and do not count against `keep`.
-        Raises UserError where the store cannot be written to.
+        Removed are complete checkpoints beyond the newest `keep`, and older incomplete ones. Those with a higher nimg
+        stay: `latest` could not use them, and they do not count against `keep`. Raises UserError if the store cannot be
+        written to.
         """
         nimg = int(state.meta["nimg"])
         body = {"parts": list(state.parts), "nimg": nimg, "stage": state.meta.get("stage", "")}
@@ -82,10 +82,11 @@ class Checkpoints:
         self._whole = {_name(nimg), *complete[: self.keep - 1]}
 
     def latest(self, known: int = 0) -> State | None:
-        """What the newest complete and undamaged checkpoint holds, None if there is none; warns of each that it skips.
+        """The state in the newest complete and undamaged checkpoint, None if there is none; warns of each that it
+        skips.
 
-        known: images of one that was written, by whichever process. Raises TrainingError where there is no trace of
-        that or a newer one: then this is another storage.
+        known: images of a checkpoint that some process has written. Raises TrainingError if neither that one nor a
+        newer one is visible: then the storage is not shared.
         """
         for checkpoint in self._complete_ones(self._seen(known)):
             try:
@@ -95,8 +96,8 @@ class Checkpoints:
         return None
 
     def newest(self, known: int = 0) -> Checkpoint | None:
-        """The newest complete checkpoint, None if there is none. That its tensors are undamaged shows when they are
-        read. known, and what it raises: as `latest`."""
+        """The newest complete checkpoint, None if there is none. Its tensors are verified when they are read. known,
+        and errors: as `latest`."""
         for checkpoint in self._complete_ones(self._seen(known)):
             try:
                 check_sizes(checkpoint.stored, checkpoint.manifest)
@@ -107,7 +108,7 @@ class Checkpoints:
         return None
 
     def discard_damaged(self) -> None:
-        """Reads the newest complete checkpoint, and removes it where it is damaged: the one before counts."""
+        """Reads the newest complete checkpoint, and removes it if it is damaged, so that the one before counts."""
         if checkpoint := self.newest():
             try:
                 verify(checkpoint.stored)

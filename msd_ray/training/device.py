@@ -9,7 +9,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def prepare_device(gpus: float, threads: int) -> torch.device:
-    """The device a process computes on; makes torch deterministic, and single-minded about its share of the CPU."""
+    """The device that a process computes on. Makes torch deterministic, and sets its number of threads."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling fresh memory with NaN is a check for programmers, at 6 % of a training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -28,7 +28,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _left_to_the_container() -> list[int]:
-    """What the limit of a container leaves, where there is one; files that the kernel caches make room."""
+    """Free bytes under a container's memory limit, if there is one; the kernel's file cache counts as free."""
     try:
         limit = int((CGROUPS / "memory.max").read_text())
         used = int((CGROUPS / "memory.current").read_text())

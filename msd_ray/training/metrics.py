@@ -1,4 +1,4 @@
-"""What a trainer reports of itself."""
+"""The curves that a trainer logs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Metric:
 
 
 BESIDE = ("wall_seconds", "cpu_seconds", "teacher_cpu_seconds", "teacher_wait_seconds", "skipped", "unmeasured")
-"""What is logged beside losses and FIDs."""
+"""The names of curves other than losses and FIDs."""
 
 
 def newest_loss(metrics: Sequence[Metric]) -> float:
-    """The first of the newest losses that were logged together; NaN where there is none. Does not wait for a thread
-    that appends meanwhile."""
+    """The first of the newest losses that were logged together; NaN if there is none. Does not wait for a thread that
+    appends meanwhile."""
     loss, point = float("nan"), None
     for m in reversed(metrics):
         if m.name in BESIDE or m.name.startswith("fid@"):

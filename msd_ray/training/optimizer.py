@@ -1,4 +1,4 @@
-"""The optimizer's side of an update."""
+"""Optimizer steps: gradients over shards, clipping, and skipped updates."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -32,8 +32,8 @@ class OptimizerStep:
     def step(self, losses: Iterable[Loss], warm: float) -> list[Tensors] | None:
         """One step down the mean over all shards, at `warm` times the learning rate.
 
-        losses: of this process's shards, each computed when its turn comes. Returns their parts, or None where the
-        gradient is not finite and the weights were left as they are; that is the same in all processes.
+        losses: of this process's shards, computed lazily. Returns their parts, or None if the gradient is not finite;
+        the weights then stay as they are. The result is the same in all processes.
         """
         self.optimizer.zero_grad(set_to_none=True)
         parts = [self._add(loss) for loss in losses]
@@ -50,7 +50,7 @@ class OptimizerStep:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """No gradients for these weights, only through them."""
+        """In this block, gradients pass through these weights but are not computed for them."""
         for p in self.parameters:
             p.requires_grad_(False)
         try:

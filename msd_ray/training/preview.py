@@ -1,4 +1,4 @@
-"""What a student's networks make of the same noise: the loss curves of these methods say little."""
+"""Pictures of the samples of a student's networks from the same noise: loss curves of these methods say little."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from msd_ray.training.student_trainer import StudentTrainer
 PREVIEWS = "previews"
 SAMPLES, SIGMAS = 8, (0.5, 3.0)
 ROWS = ("student", *(f"{who} at sigma {sigma:g}" for sigma in SIGMAS for who in ("teacher", "fake score")))
-"""What the rows of a preview are. Where a stage makes a denoiser, "fake score" is the student itself."""
+"""The rows of a preview. If a stage trains a denoiser, "fake score" is the student itself."""
 
 
 def can_preview(spec: StudentSpec) -> bool:

@@ -1,4 +1,4 @@
-"""What a trainer logged: a file for each segment, beside its checkpoints, so that none of them grows with the run."""
+"""A trainer's log: a file for each segment, beside its checkpoints, so that no file grows with the run."""
 
 import json
 import logging
@@ -15,10 +15,10 @@ FOLDER = "metrics"
 
 @dataclass(frozen=True)
 class LoggedSegment:
-    """What was logged in the segment that ended in one checkpoint.
+    """The log of the segment that ended in one checkpoint.
 
-    after: images of the checkpoint before, None for the first. measuring: whether what is measured of the checkpoint
-    was begun and has not ended. deaths: how often a process died while it measured since one last lived to end it.
+    after: images of the checkpoint before, None for the first. measuring: whether the measurement of the checkpoint has
+    begun and not ended. deaths: processes that died in measurements since one last succeeded.
     """
 
     metrics: Sequence[Metric]
@@ -28,20 +28,20 @@ class LoggedSegment:
 
 
 class Records:
-    """The files metrics/<nimg>.json in a student's directory. Each names the one before, so that segments which were
-    lost with a process, and trained again in other steps, count once."""
+    """The files metrics/<nimg>.json in a student's directory. Each names the one before, so that segments that were
+    lost with a process, and trained again to other images, count once."""
 
     def __init__(self, student: Store) -> None:
         self._store = student.child(FOLDER)
 
     def write(self, nimg: int, record: LoggedSegment) -> None:
-        """nimg: of the checkpoint. Raises UserError where the store cannot be written to."""
+        """Writes a record. nimg: of the checkpoint. Raises UserError if the store cannot be written to."""
         rows = [[m.stage, m.nimg, m.name, m.value] for m in record.metrics]
         facts = {"after": record.after, "measuring": record.measuring, "deaths": record.deaths, "rows": rows}
         self._store.write(_file(nimg), json.dumps(facts).encode())
 
     def read(self, nimg: int) -> LoggedSegment | None:
-        """None where there is none; one that is damaged counts as none, with a warning."""
+        """The record, None if there is none; a damaged one counts as none, with a warning."""
         try:
             facts: dict[str, Any] = json.loads(self._store.read(_file(nimg)))
             metrics = [Metric(*row) for row in facts["rows"]]
@@ -53,7 +53,7 @@ class Records:
             return None
 
     def until(self, nimg: int) -> list[Metric]:
-        """All that was logged up to the checkpoint of `nimg` images, oldest first."""
+        """The log up to the checkpoint of `nimg` images, oldest first."""
         found: list[LoggedSegment] = []
         at: int | None = nimg
         while at is not None and (record := self.read(at)):

@@ -1,4 +1,4 @@
-"""Checkpoints that are written while training goes on."""
+"""Writes checkpoints in a thread while training goes on."""
 
 import threading
 
@@ -16,8 +16,8 @@ SPARE = 1.2
 class Saver:
     """Writes one checkpoint at a time, in a thread and from a copy of the state in the host's memory.
 
-    Until it is whole the checkpoint before counts. So whoever reports that a trainer has ended, or gives it to another
-    process, calls `finish` first.
+    Until it is whole the checkpoint before counts. So call `finish` before you report that a trainer has ended, or give
+    it to another process.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -27,14 +27,14 @@ class Saver:
 
     @property
     def writing(self) -> bool:
-        """Whether a checkpoint is being written. Raises what went wrong with one that is not any more."""
+        """Whether a checkpoint is being written. If the last one failed, its error is raised."""
         if self._thread and not self._thread.is_alive():
             self.finish()
         return self._thread is not None
 
     def begin(self, state: State) -> None:
-        """Waits for the checkpoint before, copies the state and begins to write the copy; where the host has no memory
-        for it, writes the state itself and returns when that is done. Raises what went wrong with either."""
+        """Waits for the checkpoint before, copies the state and begins to write the copy. If the host has no memory for
+        a copy, it writes the state itself and returns when that is done. Raises the errors of both checkpoints."""
         self.finish()
         if free_memory(_HOST) < SPARE * state.bytes:
             self.checkpoints.save(state)
@@ -44,8 +44,7 @@ class Saver:
         self._thread.start()
 
     def finish(self) -> None:
-        """Waits until the checkpoint is whole. Raises what went wrong with it: UserError where the store could not be
-        written to."""
+        """Waits until the checkpoint is whole. Raises its error: UserError if the store could not be written to."""
         if self._thread:
             self._thread.join()
         error, self._thread, self._error = self._error, None, None

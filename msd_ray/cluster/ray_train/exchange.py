@@ -1,4 +1,4 @@
-"""Between a slot, which says how far its student may go, and the workers that share the student. Knows no Ray."""
+"""The exchange between a slot, which says how far its student may train, and the student's workers. Knows no Ray."""
 
 import threading
 from dataclasses import dataclass, field, replace
@@ -10,8 +10,8 @@ from msd_ray.errors import TrainingError
 
 @dataclass(frozen=True)
 class Grant:
-    """nimg: the image that the workers may train up to. replicas: of the teacher. over: they are to end, with a
-    checkpoint of what they have."""
+    """nimg: the image up to which the workers may train. replicas: of the teacher. over: they must end, with a
+    checkpoint of their state."""
 
     nimg: int
     replicas: list[Any] = field(default_factory=list)
@@ -19,11 +19,11 @@ class Grant:
 
 
 class Exchange:
-    """The slot's thread on one side, the workers' calls on the other. Workers that take over from dead ones begin with
-    telling what the newest checkpoint has; what was ordered stays."""
+    """The slot's thread is on one side, the workers' calls on the other. Workers that replace dead ones first report
+    the newest checkpoint; the segment stays as it was ordered."""
 
     def __init__(self, progress: Progress) -> None:
-        """progress: where the student stands before there are workers."""
+        """progress: the student's before there are workers."""
         self._changed = threading.Condition()
         self._progress = self._live = progress
         self._grant = Grant(progress.nimg, over=True)
@@ -31,17 +31,17 @@ class Exchange:
 
     @property
     def progress(self) -> Progress:
-        """Where the student's newest checkpoint stands."""
+        """The progress of the student's newest checkpoint."""
         return self._progress
 
     @property
     def live(self) -> Progress:
-        """Where the student stands on the way to its next checkpoint."""
+        """The student's progress within the running segment."""
         return self._live
 
     @property
     def over(self) -> bool:
-        """Whether the workers are to end, or have ended."""
+        """Whether the workers must end, or have ended."""
         return self._grant.over
 
     def order(self, images: int, replicas: list[Any]) -> None:
@@ -51,12 +51,12 @@ class Exchange:
             self._ended, self._error, self._final = False, "", False
 
     def close(self) -> None:
-        """The slot makes the workers end at the next chance."""
+        """The slot makes the workers end at the next update."""
         with self._changed:
             self._grant = replace(self._grant, over=True)
 
     def end(self, error: str = "", final: bool = True) -> None:
-        """No worker is left. error: why, unless one of them gave up and said so itself; final: another try would meet
+        """No worker is left. error: why, unless a worker has reported its error itself; final: another try would meet
         it as well."""
         with self._changed:
             if error and not self._error:
@@ -65,9 +65,8 @@ class Exchange:
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> Progress | None:
-        """Where the student stands once the order is carried out or no worker is left; None where neither is the case
-        after so many seconds. Raises TrainingError where the workers could not go on, RuntimeError where they might in
-        another process."""
+        """The student's progress once the segment has ended or no worker is left; None if neither is so after so many
+        seconds. Raises TrainingError if the workers cannot go on, RuntimeError if they may in another process."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._ended or self._carried_out(), seconds):
                 return None
@@ -76,8 +75,8 @@ class Exchange:
             return self._progress
 
     def tell(self, progress: Progress | None, live: Progress | None = None) -> Grant:
-        """A worker tells where the student's newest checkpoint stands, or with `live` how far it has come since, or
-        with neither asks only how far it may go."""
+        """A worker reports the student's newest checkpoint, or with `live` its progress since, or with neither only
+        asks how far it may train."""
         with self._changed:
             self._live = progress or live or self._live
             if progress:

@@ -40,14 +40,14 @@ def release_abandoned() -> None:
 
 LOG = logging.getLogger(__name__)
 LOOK = 1.0
-"""Seconds between two looks whether the segment is to end early, and whether there is room for workers."""
+"""Seconds between two checks whether the segment must end early, and whether there is room for workers."""
 SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the recipe's relative paths are of the directory that slots are in
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # an actor that nobody would ask
 }
-"""What Ray Train takes from the environment."""
+"""Ray Train's settings in the environment."""
 RESIZE = 10.0
-"""Seconds between two times that Ray Train looks whether more or fewer workers fit."""
+"""Seconds between two of Ray Train's checks whether more or fewer workers fit."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SharedTask:
         return SharedTraining(self, self.saved(known))
 
     def saved(self, known: int = 0) -> Progress:
-        """Where the newest checkpoint stands."""
+        """The progress of the newest checkpoint."""
         spec = self.task.spec
         newest = Checkpoints(self.task.checkpoints, spec.training.keep).newest(known)
         nimg, stage = (newest.nimg, newest.stage) if newest else (0, "")
@@ -75,7 +75,7 @@ class SharedTraining:
     bytes, device = 0, torch.device("cpu")  # in the slot's process there is nothing of the student
 
     def __init__(self, shared: SharedTask, progress: Progress) -> None:
-        """progress: where its newest checkpoint stands."""
+        """progress: of its newest checkpoint."""
         self._shared, self._exchange = shared, Exchange(progress)
         self._thread = threading.Thread()
         self._most = self._looks = 0
@@ -89,7 +89,7 @@ class SharedTraining:
         return self._exchange.progress.nimg
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
-        """As any training. Raises TrainingError where the workers cannot go on."""
+        """As any training. Raises TrainingError if the workers cannot go on."""
         if not images:  # the checkpoint is to be whole: the workers write it before they go
             self.rest()
             return self._shared.saved()
@@ -110,7 +110,7 @@ class SharedTraining:
         return replace(self._exchange.live, beats=self._looks)
 
     def rest(self) -> None:
-        """Sends the workers away and waits until they are gone."""
+        """Ends the workers and waits until they have ended."""
         self._exchange.close()
         if self._thread.is_alive():
             self._thread.join()
@@ -135,8 +135,8 @@ class SharedTraining:
             self._exchange.end()
 
     def _see_through(self, slot: Any) -> None:
-        """Has workers until the student is done or to rest. Ray Train replaces dead ones itself; where it gives up, it
-        is begun again as long as there is progress."""
+        """Runs workers until the student is done or must rest. Ray Train replaces dead ones itself; if it gives up, it
+        is started again as long as there is progress."""
         failures, reason = 0, ""
         while failures <= self._shared.cluster.max_failures and self._awaited_room():
             nimg, self._most = self.nimg, self._fitting()
@@ -161,7 +161,7 @@ class SharedTraining:
         return False
 
     def _fit(self, slot: Any) -> None:
-        """Returns when the workers have ended by themselves, raises TrainingFailedError where they could not."""
+        """Returns when the workers have ended by themselves; raises TrainingFailedError if they failed."""
         os.environ |= SETTINGS
         with tempfile.TemporaryDirectory() as folder:  # for Ray Train's own notes; the checkpoints are elsewhere
             trainer = TorchTrainer(
@@ -198,14 +198,14 @@ class SharedTraining:
 
 
 def _loopback() -> dict[str, str]:
-    """What keeps gloo on the loopback interface where the cluster is."""
+    """The environment that keeps gloo on the loopback interface, if the cluster is there."""
     if ray.util.get_node_ip_address() != "127.0.0.1":  # type: ignore[no-untyped-call]
         return {}
     return {"GLOO_SOCKET_IFNAME": next(name for _, name in socket.if_nameindex() if name.startswith("lo"))}
 
 
 def _reason(error: TrainingFailedError) -> str:
-    """What befell the first of the workers, in one line."""
+    """The error of the first failed worker, in one line."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         rank, failure = min(error.worker_failures.items())
         return f"worker {rank}: {type(failure).__name__}: {' '.join(str(failure).split())}"

@@ -1,4 +1,4 @@
-"""What each of the workers that share a student does. Ray Train starts them, and starts all anew where one dies."""
+"""The program of the workers that share a student. Ray Train starts them, and restarts all if one dies."""
 
 import time
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from msd_ray.training.process_group import ProcessGroup
 POLL = 0.2
 """Seconds between two questions how far the student may go."""
 LOOK = 1.0
-"""Seconds between two questions whether the segment under way is to end early."""
+"""Seconds between two questions whether the running segment must end early."""
 
 
 def share(config: dict[str, Any]) -> None:
-    """Trains a student as one of the group that Ray Train has made. config: `task`, its StudentTask; `slot`, a handle
-    of the actor to ask how far.
+    """Trains a student as one of Ray Train's workers. config: `task`, its StudentTask; `slot`, a handle of the actor
+    that says how far to train.
 
-    All write nothing but rank 0, whose checkpoints are those of a student that trains alone.
+    Only rank 0 writes; its checkpoints are those of a student that trains alone.
     """
     context = train.get_context()
     group = ProcessGroup(context.get_world_rank(), context.get_world_size())
@@ -73,15 +73,15 @@ class SlotConnection:
     looked: float = 0.0
 
     def next(self, progress: Progress) -> Grant:
-        """Tells the slot where the student stands, and waits until it may go on or is to end; the same for all, who
-        wait for each other here."""
+        """Reports the student's progress to the slot, and waits until it may go on or must end. The answer is the same
+        for all workers, which wait for each other here."""
         grant = self._wait(progress) if self.group.rank == 0 else self._ask(None)
         nimg, over = broadcast_from_rank_zero((grant.nimg, grant.over))
         return replace(grant, nimg=nimg, over=over)
 
     def hurried(self, current_progress: Callable[[], Progress]) -> bool:
-        """Whether the segment is to end early. Rank 0 knows, for all; it does not wait for the answer. With the
-        question it tells where the student stands."""
+        """Whether the segment must end early. Rank 0 asks for all, and does not wait for the answer. The question
+        reports the student's progress as well."""
         if self.group.rank or time.monotonic() - self.looked < LOOK:
             return False
         if self.asked is None:
