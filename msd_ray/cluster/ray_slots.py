@@ -160,12 +160,12 @@ class RaySlots:
 
 
 def _ready(references: list[Any]) -> list[Any]:
-    """Those that are answered by now."""
+    """The answers that have come."""
     return ray.wait(references, num_returns=len(references), timeout=0)[0] if references else []
 
 
 def _progress(slot: int, reference: Any) -> list[Event]:
-    """What a slot answered, unless it died meanwhile, which its segment will tell."""
+    """A slot's answer, unless it died meanwhile, which the end of its segment will show."""
     try:
         return [Moving(slot, ray.get(reference))]
     except RayError:
