@@ -163,10 +163,10 @@ def test_an_update_that_cannot_be_leaves_the_service_as_it_was(site: Site, opera
 
 
 def test_few_replicas_may_hold_many_students(site: Site, tmp_path: Path) -> None:
-    """A shelf that keeps one part answers for both, in turns, and finds damage before it is asked."""
+    """A replica that keeps one part answers for both, in turns, and finds damage before it is asked."""
     from ray import serve
 
-    from msd_ray.serving.serve_apps.app_names import SHELF, model_id
+    from msd_ray.serving.serve_apps.app_names import ANY_PART, model_id
     from msd_ray.serving.serve_apps.deploy import deploy_students
     from msd_ray.serving.service.config import parse_config
 
@@ -174,7 +174,9 @@ def test_few_replicas_may_hold_many_students(site: Site, tmp_path: Path) -> None
     deploy_students(version, config, True)
     for class_id in (0, 5, 9, 0):
         part = version.owners[class_id]
-        asked = serve.get_app_handle(SHELF).options(multiplexed_model_id=model_id(site.uri, part, version.parts[part]))
+        asked = serve.get_app_handle(ANY_PART).options(
+            multiplexed_model_id=model_id(site.uri, part, version.parts[part])
+        )
         (made,) = asked.make.remote([(class_id, 4)], "float32", 60.0).result(timeout_s=120)
         assert made.data == Ensemble.load(site.uri).generate([class_id], [4])[0].numpy().tobytes()
     saved(tmp_path, 2, spec=PICTURES)

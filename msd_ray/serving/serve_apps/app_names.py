@@ -4,7 +4,7 @@ import json
 
 GATEWAY = "msd-ray"
 REGISTRY = "msd-ray-versions"
-SHELF = "msd-ray-shelf"
+ANY_PART = "msd-ray-any-part"
 _PART = "msd-ray-part-"
 
 
@@ -19,7 +19,7 @@ def is_part_app(name: str) -> bool:
 
 
 def is_ours(name: str) -> bool:
-    return name in (GATEWAY, REGISTRY, SHELF) or is_part_app(name)
+    return name in (GATEWAY, REGISTRY, ANY_PART) or is_part_app(name)
 
 
 def model_id(uri: str, part: int, version: str) -> str:

@@ -9,10 +9,9 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 
-from msd_ray.serving.serve_apps.app_names import GATEWAY, REGISTRY, SHELF, part_app
+from msd_ray.serving.serve_apps.app_names import ANY_PART, GATEWAY, REGISTRY, part_app
 from msd_ray.serving.serve_apps.gateway_app import Gateway
-from msd_ray.serving.serve_apps.replicas import DedicatedReplica
-from msd_ray.serving.serve_apps.replicas import shelf as shelf_class
+from msd_ray.serving.serve_apps.replicas import DedicatedReplica, multiplexed_replica
 from msd_ray.serving.serve_apps.version_registry import VersionRegistry
 from msd_ray.serving.service.config import ServeConfig, StudentConfig, parse_config
 from msd_ray.serving.service.versions import Traffic, Version
@@ -33,7 +32,7 @@ HEALTH = {"health_check_period_s": 1, "health_check_timeout_s": 4}
 def student_args(version: Version, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
     """The applications that a version's students need: for each name the function that builds it, and its arguments."""
     if multiplexed:
-        return {SHELF: ("shelf", {"students": asdict(config.students)})}
+        return {ANY_PART: ("any_part", {"students": asdict(config.students)})}
     common = {"uri": version.uri, "students": asdict(config.students)}
     return {part_app(of): ("part", {**common, "part": i, "version": of}) for i, of in enumerate(version.parts)}
 
@@ -52,10 +51,10 @@ def part(args: Args) -> Application:
     )
 
 
-def shelf(args: Args) -> Application:
+def any_part(args: Args) -> Application:
     """Replicas that hold several parts. args: students (a StudentConfig)."""
     config = StudentConfig(**args["students"])
-    return serve.deployment(**_student_options(config))(shelf_class(config.resident)).bind(args["students"])
+    return serve.deployment(**_student_options(config))(multiplexed_replica(config.resident)).bind(args["students"])
 
 
 def versions(args: Args) -> Application:

@@ -10,7 +10,7 @@ from ray.serve.exceptions import RayServeException
 
 from msd_ray.errors import UserError
 from msd_ray.serving.serve_apps import apps
-from msd_ray.serving.serve_apps.app_names import GATEWAY, REGISTRY, SHELF, is_ours, is_part_app, model_id, part_app
+from msd_ray.serving.serve_apps.app_names import ANY_PART, GATEWAY, REGISTRY, is_ours, is_part_app, model_id, part_app
 from msd_ray.serving.serve_apps.serve_options import serve_options
 from msd_ray.serving.service.config import ServeConfig
 from msd_ray.serving.service.versions import Traffic, Version
@@ -93,7 +93,7 @@ def _run(said: Said) -> None:
 def _refuse_unready(version: Version, part: int, multiplexed: bool) -> None:
     """Raises UserError if a part's students cannot be loaded, so that damage is noticed before they get requests."""
     of = version.parts[part]
-    handle = serve.get_app_handle(SHELF if multiplexed else part_app(of))
+    handle = serve.get_app_handle(ANY_PART if multiplexed else part_app(of))
     if multiplexed:
         handle = handle.options(multiplexed_model_id=model_id(version.uri, part, of))
     try:

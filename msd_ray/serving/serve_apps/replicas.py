@@ -84,10 +84,10 @@ class DedicatedReplica:
             self._why = await self._load()
 
 
-def shelf(resident: int) -> type:
+def multiplexed_replica(resident: int) -> type:
     """A deployment whose replicas load the parts that requests need, and keep up to `resident` of them."""
 
-    class Shelf:
+    class Multiplexed:
         def __init__(self, config: dict[str, Any]) -> None:
             self._bench = LoadedStudents(StudentConfig(**config))
 
@@ -112,4 +112,4 @@ def shelf(resident: int) -> type:
             replica: Replica = await self.part(serve.get_multiplexed_model_id())
             return await replica.answer(pairs, format, seconds)
 
-    return Shelf
+    return Multiplexed

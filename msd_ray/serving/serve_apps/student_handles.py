@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from msd_ray.serving.protocol.refusal import Refusal, away, busy
-from msd_ray.serving.serve_apps.app_names import SHELF, model_id, part_app
+from msd_ray.serving.serve_apps.app_names import ANY_PART, model_id, part_app
 from msd_ray.serving.serve_apps.request_metrics import GatewayMetrics
 from msd_ray.serving.service.config import StudentConfig
 from msd_ray.serving.service.hedge import Hedge
@@ -59,7 +59,7 @@ class StudentHandles:
         may stop while they get no requests, nor multiplexed parts, unless they failed before."""
         if self._may_sleep and not failed:
             return ""
-        handle = self._handle(version, part) if failed or not self._multiplexed else self._handles[SHELF]
+        handle = self._handle(version, part) if failed or not self._multiplexed else self._handles[ANY_PART]
         for _ in range(2):
             response = handle.ready.remote()
             try:
@@ -121,11 +121,11 @@ class StudentHandles:
         if not self._multiplexed:
             return self._handles[version.parts[part]]
         wanted = model_id(version.uri, part, version.parts[part])
-        return self._handles[SHELF].options(multiplexed_model_id=wanted)
+        return self._handles[ANY_PART].options(multiplexed_model_id=wanted)
 
     def _handles_of(self, versions: tuple[Version, ...]) -> dict[str, DeploymentHandle[Any]]:
         if self._multiplexed:
-            return {SHELF: self._handles.get(SHELF) or serve.get_app_handle(SHELF)}
+            return {ANY_PART: self._handles.get(ANY_PART) or serve.get_app_handle(ANY_PART)}
         parts = {part for version in versions for part in version.parts}
         return {part: self._handles.get(part) or serve.get_app_handle(part_app(part)) for part in parts}
 
