@@ -93,7 +93,7 @@ def test_undefined_scores_are_nan_and_say_why(judge: Judge, toy: DataSet) -> Non
 
 def test_the_ratio_to_real_samples_is_of_equally_many(judge: Judge, toy: DataSet, tmp_path: Path) -> None:
     net = load_features("auto", toy, Store(str(tmp_path)))
-    real, held_out = statistics_of(net, toy.train), statistics_of(net, toy.held_out)
+    real, held_out = statistics_of(net, toy.train.all()), statistics_of(net, toy.held_out.all())
     perfect = with_ratio(scored(held_out, real, CONFIG), held_out, held_out, real)
     assert (perfect.fid_ratio, perfect.fid_ratio_n) == (1, 200)
     shifted = statistics_of(net, Samples(toy.held_out.all().x + 0.1, toy.held_out.classes))
@@ -111,7 +111,7 @@ def test_the_ratio_to_real_samples_is_of_equally_many(judge: Judge, toy: DataSet
 
 def test_a_ratio_that_cannot_be_had_says_why(judge: Judge, toy: DataSet, tmp_path: Path) -> None:
     net = load_features("auto", toy, Store(str(tmp_path)))
-    real = statistics_of(net, toy.train)
+    real = statistics_of(net, toy.train.all())
     scores = with_ratio(scored(real, real, CONFIG), real, None, real)
     assert math.isnan(scores.fid_ratio)
     assert scores.missing == "no ratio to real held-out samples: there are 0"
