@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from common import finish, say, spread
 
 from msd_ray.cluster.connect import listen_on_loopback
-from msd_ray.cluster.planning.forecast import RAY, Ahead, Forecast, forecast
+from msd_ray.cluster.planning.forecast import Ahead, Forecast, forecast
+from msd_ray.cluster.planning.outlook import RAY
 from msd_ray.profiling.plan_times import time_plan
 from msd_ray.runs.nodes import this_machine
 from msd_ray.runs.run_context import RunContext

@@ -78,7 +78,7 @@ def train(
 
     context = RunContext.of(recipe, overrides, run_dir)
     if dry_run:
-        _print_plan(context, None, as_json)
+        _print_plan(context, None, None, as_json)
         return
     from msd_ray.cluster.connect import listen_on_loopback
     from msd_ray.runs.run_status import mark_stopped
@@ -110,12 +110,16 @@ def plan(
     cluster: Annotated[
         str | None, typer.Option(metavar="FILE", help="YAML that lists nodes; this machine by default.")
     ] = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=1e-6, max=1e9, help="What a student's GPU or CPUs reach; else updates are tried here."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what `train` would do, how long it would take and what it would cost, from steps measured here."""
+    """Print what `train` would do, how long it would take, what it would cost, and how much memory it needs."""
     from msd_ray.runs.run_context import RunContext
 
-    _print_plan(RunContext.of(recipe, overrides, run_dir), cluster, as_json)
+    _print_plan(RunContext.of(recipe, overrides, run_dir), cluster, tflops, as_json)
 
 
 @teacher_app.command("train")
@@ -274,19 +278,20 @@ def _print_rows(rows: Any, as_json: bool) -> None:
         out.print(remark, soft_wrap=True, markup=False, highlight=False)
 
 
-def _print_plan(context: Any, nodes: str | None, as_json: bool) -> None:
-    from msd_ray.cluster.planning.forecast import outlook
+def _print_plan(context: Any, nodes: str | None, tflops: float | None, as_json: bool) -> None:
+    from msd_ray.cluster.planning.outlook import outlook
     from msd_ray.runs.disk_needs import room_line
     from msd_ray.runs.plan import describe
-    from msd_ray.terminal import forecast_lines, with_forecast
+    from msd_ray.terminal import forecast_lines, needs_lines, with_forecast
 
-    facts, found = describe(context.plan), outlook(context, nodes)
+    facts, found = describe(context.plan), outlook(context, nodes, tflops)
     facts["disk"] = room_line(context.plan, context.store)
     if as_json:
-        out.print_json(json.dumps({**facts, "forecast": found and found.to_json()}))
+        out.print_json(json.dumps({**facts, "needs": found.to_json(), "forecast": found.forecast.to_json()}))
         return
-    students = with_forecast(facts.pop("students"), found)
-    for line in [*(f"{key.replace('_', ' ')}: {value}" for key, value in facts.items()), *forecast_lines(found)]:
+    students = with_forecast(facts.pop("students"), found.forecast)
+    described = [f"{key.replace('_', ' ')}: {value}" for key, value in facts.items()]
+    for line in [*described, *needs_lines(found), *forecast_lines(found.forecast)]:
         out.print(line, soft_wrap=True, highlight=False)
     headers = list(students[0])
     wide.print(table(headers, [[str(s[h]) for h in headers] for s in students]))

@@ -50,6 +50,9 @@ Amount = Annotated[float, within(ge=0, le=1e6)]
 """Of a Ray resource; 0 for none."""
 Seconds = Annotated[float, within(ge=0, le=1e9)]
 """Seconds, milliseconds or hours."""
+Tflops = Annotated[float, within(gt=0, le=1e9)]
+"""10^12 floating-point operations per second."""
+Gigabytes = Annotated[float, within(gt=0, le=1e6)]
 Price = Annotated[float, within(ge=0, le=1e9)]
 
 _Kind = TypeVar("_Kind")

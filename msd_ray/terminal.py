@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from msd_ray.formatting import duration
+from msd_ray.formatting import duration, size
 from msd_ray.stopping import STOP
 
 if TYPE_CHECKING:
     from msd_ray.cluster.planning.forecast import Forecast
+    from msd_ray.cluster.planning.outlook import Outlook
     from msd_ray.cluster.work import StudentState
     from msd_ray.runs.run_status import RunStatus
 
@@ -153,10 +154,24 @@ def status_rows(status: "RunStatus") -> tuple[list[str], list[list[str]]]:
     return ["student", "state", *progress, ""], rows
 
 
-def forecast_lines(forecast: "Forecast | None") -> list[str]:
+def needs_lines(outlook: "Outlook") -> list[str]:
+    """What `plan` says of memory, checkpoints and updates."""
+    needs = outlook.to_json()
+    of = {key: size(value) for key, value in needs.items() if isinstance(value, int)}
+    student, checkpoint = of.get("student_memory", "not known"), of.get("student_checkpoint", "not known")
+    flops = (f"{name} {count / 1e9:.3g} GFLOP" for name, count in needs.get("flops_per_image", {}).items())
+    return [
+        f"memory: a student {student} on its device, and in the host's {checkpoint} while it saves a checkpoint; a "
+        f"teacher replica {of['teacher_replica_memory']}; training the teacher {of['teacher_training_memory']}; "
+        f"each process {of['libraries']} of libraries",
+        f"checkpoints: of a student {checkpoint}, of the teacher {of['teacher_checkpoint']}; ensemble {of['ensemble']}",
+        f"operations per image: {', '.join(flops) or 'not known'}",
+        f"updates: {needs['steps']}",
+    ]
+
+
+def forecast_lines(forecast: "Forecast") -> list[str]:
     """What `plan` says of a run as a whole."""
-    if forecast is None:
-        return ["forecast: none: a network is too large to be tried on this machine's CPUs"]
     f = forecast
     parts = {"training the teacher": f.teacher_seconds, "making its pairs": f.pairs_seconds}
     before = [f"{duration(seconds)} of it {what}" for what, seconds in parts.items() if seconds]
@@ -171,10 +186,8 @@ def forecast_lines(forecast: "Forecast | None") -> list[str]:
     return lines
 
 
-def with_forecast(students: list[dict[str, str]], forecast: "Forecast | None") -> list[dict[str, str]]:
+def with_forecast(students: list[dict[str, str]], forecast: "Forecast") -> list[dict[str, str]]:
     """The rows of `plan`'s table, with what is forecast of each student."""
-    if forecast is None:
-        return students
     return [
         {
             **row,

@@ -3,6 +3,7 @@ wall where a GPU does."""
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -40,8 +41,14 @@ class ClockedTeacher:
     else to do, since it had nothing of its own to compute meanwhile. Both are since `reset`.
     """
 
-    def __init__(self, denoiser: EDMDenoiser, clock: Clock) -> None:
-        self._denoiser, self._clock = denoiser, clock
+    def __init__(
+        self,
+        denoiser: EDMDenoiser,
+        clock: Callable[[], float],
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """around: entered for each of the teacher's own passes."""
+        self._denoiser, self._clock, self._around = denoiser, clock, around
         self.reset()
 
     def reset(self) -> None:
@@ -54,7 +61,7 @@ class ClockedTeacher:
 
     def denoise(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         begin = self._clock()
-        with torch.no_grad():
+        with torch.no_grad(), self._around():
             x0: Tensor = self._denoiser(x_t, sigma, condition)
         self.seconds += self._clock() - begin
         return x0
@@ -63,9 +70,9 @@ class ClockedTeacher:
         """The forward pass is done again, as a pool does, and nothing hides it."""
         begin = self._clock()
         x_t = x_t.detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), self._around():
             x0 = self._denoiser(x_t, sigma, condition)
-        product: Tensor = torch.autograd.grad(x0, x_t, cotangent)[0]
+            product: Tensor = torch.autograd.grad(x0, x_t, cotangent)[0]
         seconds = self._clock() - begin
         self.seconds += seconds
         self.waits += seconds

@@ -1,16 +1,20 @@
-"""How long the pieces of a plan take on the hardware at hand."""
+"""How long the pieces of a plan take: tried on the hardware at hand, or counted and priced."""
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from statistics import median
 
 import torch
 
 from msd_ray.errors import TrainingError
-from msd_ray.profiling.step_times import StageTiming, Timing, try_out
+from msd_ray.profiling.counts import StudentCount, TeacherCount
+from msd_ray.profiling.rates import Rates, measure_rates
+from msd_ray.profiling.step_times import try_out
+from msd_ray.profiling.timing import StageTiming, Timing
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.process import end_with_parent
 
@@ -26,21 +30,51 @@ def time_plan(plan: Plan) -> Timing | None:
     each other down even where each has a CPU of its own, since they share caches and often cores, and more where they
     take turns.
     """
-    gpus = plan.cluster.gpus_per_student if torch.cuda.is_available() else 0.0
-    if too_slow_to_try(plan, gpus):
+    if too_slow_to_try(plan):
         return None
+    gpus = _gpus_here(plan)
     processes = 1 if gpus else _at_once(plan, os.cpu_count() or 1)
+    with _processes(processes) as executor:
+        return median_of(list(executor.map(try_out, [plan] * processes, [gpus] * processes)))
+
+
+def rates_here(plan: Plan) -> Rates:
+    """What the largest operations of the plan's largest student reach on this machine's CPUs."""
+    with _processes(1) as executor:
+        return executor.submit(measure_rates, plan).result()
+
+
+def priced(plan: Plan, student: StudentCount, teacher: TeacherCount, rates: Rates) -> Timing:
+    """What was counted at these rates. Features of a probe are left out: the samples take longer."""
+    written = student.state / rates.written
+    return Timing(
+        device="cuda" if plan.cluster.gpus_per_student else "cpu",
+        stages={name: stage.timing for name, stage in student.stages.items()},
+        open=written,
+        segment=written + student.probe,
+        teacher=teacher.seconds,
+        answer=teacher.answer,
+        start=rates.start,
+    )
+
+
+@contextmanager
+def _processes(n: int) -> Iterator[ProcessPoolExecutor]:
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, initializer=end_with_parent) as executor:
+    with ProcessPoolExecutor(n, spawn, initializer=end_with_parent) as executor:
         try:
-            return median_of(list(executor.map(try_out, [plan] * processes, [gpus] * processes)))
+            yield executor
         except BrokenProcessPool:
             raise TrainingError("a process that tried the plan's steps was killed; is there enough memory?") from None
 
 
-def too_slow_to_try(plan: Plan, gpus: float) -> bool:
+def too_slow_to_try(plan: Plan) -> bool:
     """Whether a network is so large that updates are not to be tried without a GPU."""
-    return not gpus and max(plan.largest.denoiser.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY
+    return not _gpus_here(plan) and max(plan.largest.denoiser.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY
+
+
+def _gpus_here(plan: Plan) -> float:
+    return plan.cluster.gpus_per_student if torch.cuda.is_available() else 0.0
 
 
 def _at_once(plan: Plan, cpus: int) -> int:

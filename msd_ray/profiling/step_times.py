@@ -4,11 +4,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from msd_ray.data import DataSet, in_memory, load_data
 from msd_ray.diffusion import EDMDenoiser, one_step
@@ -17,6 +16,7 @@ from msd_ray.evaluation.coordinates import Coordinates
 from msd_ray.evaluation.digits_net import DigitsNet
 from msd_ray.objectives import Pairs
 from msd_ray.profiling.clocks import Clock, ClockedTeacher
+from msd_ray.profiling.timing import StageTiming, Timing
 from msd_ray.runs.plan import Plan
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher, Teacher
@@ -29,34 +29,6 @@ from msd_ray.training.teacher_trainer import TeacherTrainer
 FEWEST, MOST, ENOUGH = 3, 20, 0.5
 """Repeats: at least, at most, and the seconds after which no more begin."""
 ENDLESS = 10**9
-
-
-@dataclass(frozen=True)
-class StageTiming:
-    """Seconds per image of a student's stage. own: its computing, without the teacher's. teacher: what its requests
-    cost a teacher elsewhere; 0 where the teacher is in the student, whose own seconds it then is part of. waits: how
-    long a student that has teacher and machine to itself waits for answers."""
-
-    own: float
-    teacher: float = 0.0
-    waits: float = 0.0
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds, by `Clock`; each a median. device: cpu or cuda.
-
-    stages: by name. open: to read a student from its checkpoint. segment: its FID probe and checkpoint. teacher: per
-    image of the teacher's own training. answer: of one teacher evaluation, per image. start: of a process.
-    """
-
-    device: str
-    stages: dict[str, StageTiming]
-    open: float
-    segment: float
-    teacher: float
-    answer: float
-    start: float
 
 
 def try_out(plan: Plan, gpus: float) -> Timing:
@@ -72,13 +44,6 @@ def try_out(plan: Plan, gpus: float) -> Timing:
             answer=trial.answer(),
             start=start,
         )
-
-
-def flops_per_image(plan: Plan, student: StudentSpec, gpus: float) -> dict[str, float]:
-    """Floating-point operations that an image of each of the student's stages takes, the fake score's and the teacher's
-    included: those of matrix products and convolutions, which PyTorch counts in one update."""
-    with _trial(plan, student, gpus) as trial:
-        return {name: trial.flops(name) for name in plan.recipe.stages}
 
 
 @contextmanager
@@ -114,12 +79,6 @@ class _StepTimer:
         _repeated(update)
         own, asked, waits = (median(column) / batch for column in zip(*rows[1:], strict=True))
         return StageTiming(own, asked, waits)
-
-    def flops(self, name: str) -> float:
-        trainer = self._endless(name, LocalTeacher(self._teacher))
-        with FlopCounterMode(display=False) as counter:
-            trainer.advance(self._spec.stages[name].batch)
-        return float(counter.get_total_flops()) / self._spec.stages[name].batch
 
     def checkpoint(self) -> float:
         """To write one, in the last stage that was tried."""

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from msd_ray.errors import UserError
-from msd_ray.ranges import Amount, Price, Seconds
+from msd_ray.ranges import Amount, Gigabytes, Price, Seconds, Tflops
 from msd_ray.recipes.keys import suggestion
 from msd_ray.recipes.load import validated
 from msd_ray.recipes.yaml_files import read_yaml
@@ -22,8 +22,10 @@ MOST_NODES = 10_000
 @dataclass(frozen=True)
 class NodeKind:
     """Nodes that are alike. count: how many. cpus, gpus: that Ray counts on each. speed: of one of its GPUs (or CPUs,
-    where students have no GPU) in those of the hardware that the steps are measured on. price: of a node per hour.
-    joins_hours, leaves_hours: after the beginning; None for one that stays. It leaves without notice."""
+    where students have no GPU) in those of the hardware that the steps are measured on. tflops: instead, the 10^12
+    floating-point operations per second that it reaches in whole updates. gpu_memory: of each GPU, GB. price: of a
+    node per hour. joins_hours, leaves_hours: after the beginning; None for one that stays. It leaves without
+    notice."""
 
     name: str
     count: Annotated[int, Field(ge=1, le=MOST_NODES)] = 1
@@ -33,8 +35,12 @@ class NodeKind:
     price: Price = 0.0
     joins_hours: Seconds = 0.0
     leaves_hours: Seconds | None = None
+    tflops: Tflops | None = None
+    gpu_memory: Gigabytes | None = None
 
     def __post_init__(self) -> None:
+        if self.tflops is not None and self.speed != 1.0:
+            raise ValueError("tflops and speed both say how fast it is: give one of them")
         if self.leaves_hours is not None and self.leaves_hours <= self.joins_hours:
             raise ValueError(f"leaves_hours ({self.leaves_hours:g}) must be above joins_hours ({self.joins_hours:g})")
 
@@ -72,7 +78,9 @@ class ClusterDescription:
 def this_machine() -> ClusterDescription:
     """As a local Ray cluster would see it; Ray is not asked."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return ClusterDescription((NodeKind("this machine", cpus=os.cpu_count() or 1, gpus=gpus),))
+    memory = min((torch.cuda.get_device_properties(i).total_memory for i in range(gpus)), default=0) / 1e9
+    here = NodeKind("this machine", cpus=os.cpu_count() or 1, gpus=gpus, gpu_memory=memory or None)
+    return ClusterDescription((here,))
 
 
 def read_cluster(path: str) -> ClusterDescription:

@@ -146,7 +146,7 @@ class Trial:
         means, plan, config = self._means, self._plan, self._recipe
         clock = Clock(means.device, config.training.threads)
         self._speed = self._speed or speed_of(ensemble, clock, config.evaluation.batch)
-        self._flops = self._flops or training_flops(plan, float(means.device.type == "cuda"))
+        self._flops = self._flops or training_flops(plan)
         logged, data = curves(self._store, plan), means.inputs.recipe_space.data
         report, samples = judged(means.judge, data, plan, ensemble, logged, images, self._speed, self._flops)
         self._refuse_unmeasured(report)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import pandas as pd
@@ -15,8 +15,8 @@ from msd_ray.evaluation import Judge, sampler_row
 from msd_ray.evaluation.pictures import to_png
 from msd_ray.evaluation.tiles import sheet
 from msd_ray.profiling.clocks import Clock
-from msd_ray.profiling.plan_times import too_slow_to_try
-from msd_ray.profiling.step_times import flops_per_image
+from msd_ray.profiling.counts import UncountableError, count_student
+from msd_ray.profiling.rates import COUNT_ONLY
 from msd_ray.runs.costs import ensemble_costs
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.sample_sources import ensemble_sampler
@@ -56,14 +56,18 @@ def _median(act: Callable[[int], object], clock: Clock) -> float:
     return median(found)
 
 
-def training_flops(plan: Plan, gpus: float) -> list[dict[str, float]] | None:
-    """FLOPs of each student, per image of each stage; None if they cannot be counted here in reasonable time."""
-    if too_slow_to_try(plan, gpus):
-        return None
+def training_flops(plan: Plan) -> list[dict[str, float]] | None:
+    """FLOPs of each student, per image of each stage, with the teacher's as if it ran in the student; None where an
+    objective's operations cannot be counted."""
+    recipe = replace(plan.recipe, cluster=replace(plan.recipe.cluster, teacher="local"))
+    plan = replace(plan, recipe=recipe)
     specs = [job.spec for job in plan.groups[0].jobs]
     one_of_each = {spec.denoiser: spec for spec in specs}
-    known = {denoiser: flops_per_image(plan, spec, gpus) for denoiser, spec in one_of_each.items()}
-    return [known[spec.denoiser] for spec in specs]
+    try:
+        known = {denoiser: count_student(plan, spec, COUNT_ONLY) for denoiser, spec in one_of_each.items()}
+    except UncountableError:
+        return None
+    return [{name: stage.flops for name, stage in known[spec.denoiser].stages.items()} for spec in specs]
 
 
 def judged(

@@ -9,7 +9,7 @@ import pytest
 
 from msd_ray import __version__
 from msd_ray.cli import main
-from msd_ray.profiling.step_times import StageTiming, Timing
+from msd_ray.profiling.timing import StageTiming, Timing
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
 
@@ -62,7 +62,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the steps of TINY took on some machine; a second for whatever is not a step."""
     stages = {"dm": StageTiming(0.001, 0.0001), "adm": StageTiming(0.002, 0.0001)}
     timing = Timing("cpu", stages, open=1.0, segment=1.0, teacher=0.0001, answer=0.0001, start=1.0)
-    monkeypatch.setattr("msd_ray.cluster.planning.forecast.time_plan", lambda plan: timing)
+    monkeypatch.setattr("msd_ray.cluster.planning.outlook.time_plan", lambda plan: timing)
 
 
 NODES = "nodes: [{name: a, cpus: 4, price: 3.0}, {name: b, cpus: 2, speed: 2.0, leaves_hours: 1}]"
@@ -100,15 +100,18 @@ def test_the_plan_forecasts_a_cluster_that_is_described(
     assert alone["cost"] == 0
 
 
-def test_a_network_that_is_too_large_to_try_is_planned_without_a_forecast(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    plan = ("plan", TINY, "partition.kind=sequential", "network.width=4096")
-    code, out, _ = run(capsys, monkeypatch, *plan)
+def test_a_given_rate_stands_for_trials(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is tried, of whatever size the network is; twice the rate takes half the time."""
+    monkeypatch.setattr("msd_ray.cluster.planning.outlook.time_plan", lambda plan: pytest.fail("tried"))
+    plan = ("plan", TINY, "partition.kind=sequential", "network.width=4096", "cluster.teacher=local")
+    code, out, _ = run(capsys, monkeypatch, *plan, "--tflops", "0.001")
     assert code == 0
-    assert "forecast: none: a network is too large" in out
-    assert json.loads(run(capsys, monkeypatch, *plan, "--json")[1])["forecast"] is None
+    assert "updates: counted, at 0.001 TFLOP/s as given: an extrapolation" in out
+    assert "memory: a student" in out
+    plan += ("--json", "--tflops")
+    slow, fast = (json.loads(run(capsys, monkeypatch, *plan, rate)[1]) for rate in ("1e-4", "2e-4"))
+    assert slow["needs"]["flops_per_image"] == fast["needs"]["flops_per_image"]
+    assert slow["forecast"]["slot_hours"] == pytest.approx(2 * fast["forecast"]["slot_hours"], rel=0.05)
 
 
 def test_a_plan_needs_no_ray() -> None:

@@ -11,7 +11,7 @@ from msd_ray.cluster.planning.forecast import Ahead, Forecast, forecast
 from msd_ray.cluster.planning.layout import check_fits, lay_out
 from msd_ray.cluster.planning.rehearsal import RAY_START
 from msd_ray.errors import UserError
-from msd_ray.profiling.step_times import StageTiming, Timing
+from msd_ray.profiling.timing import StageTiming, Timing
 from msd_ray.recipes import ClusterConfig, PoolConfig
 from msd_ray.runs.nodes import NodeKind
 from msd_ray.runs.plan import Plan

@@ -11,7 +11,8 @@ from torch import Tensor
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.profiling.clocks import Clock, ClockedTeacher
 from msd_ray.profiling.plan_times import _at_once, median_of, time_plan
-from msd_ray.profiling.step_times import StageTiming, Timing, try_out
+from msd_ray.profiling.step_times import try_out
+from msd_ray.profiling.timing import StageTiming, Timing
 from msd_ray.runs.run_context import RunContext
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")

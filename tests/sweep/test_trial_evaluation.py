@@ -15,7 +15,7 @@ from .cases import RECIPE
 
 
 def flops(*overrides: str) -> list[dict[str, float]]:
-    found = training_flops(RunContext.of(RECIPE, ["partition.kind=sequential", *overrides], None).plan, 0.0)
+    found = training_flops(RunContext.of(RECIPE, ["partition.kind=sequential", *overrides], None).plan)
     assert found
     return found
 

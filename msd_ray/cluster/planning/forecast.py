@@ -6,22 +6,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from msd_ray.cluster.planning.contention import Replicas
-from msd_ray.cluster.planning.layout import HOUR, check_fits, lay_out
+from msd_ray.cluster.planning.layout import HOUR, lay_out
 from msd_ray.cluster.planning.rehearsal import Outcome, SimulatedSegment, StudentPacing, TeacherPacing, rehearse
-from msd_ray.profiling.plan_times import time_plan
-from msd_ray.profiling.step_times import Timing
+from msd_ray.profiling.timing import Timing
 from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.compatibility import teachers_sampling
-from msd_ray.runs.nodes import NodeKind, read_cluster, this_machine
-from msd_ray.runs.pairs import PART, has_part, pairs_folder, parts_of
+from msd_ray.runs.nodes import NodeKind
 from msd_ray.runs.plan import Plan
-from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.teacher_cache import REPORTS, cached_in, has_teacher
+from msd_ray.runs.teacher_cache import REPORTS
 
 BUSY = 0.8
 """The share of its time in which a replica may compute; above it requests queue."""
-RAY = 6.0
-"""Seconds in which a local Ray cluster starts and ends (5 to 6.4 s with Ray 2.60, two CPUs)."""
 
 
 @dataclass(frozen=True)
@@ -128,24 +123,3 @@ def _cost(config: ClusterConfig, nodes: Sequence[NodeKind], hours: float, slot_h
     if not any(node.price for node in nodes):
         return slot_hours * config.price
     return sum(node.price * node.hours_until(hours) for node in nodes)
-
-
-def outlook(context: RunContext, nodes: str | None) -> Forecast | None:
-    """On this machine, or on the cluster that the file `nodes` describes. None where the steps are too slow to be
-    measured here. Raises UserError where the file is wrong, or its nodes have no room for the run."""
-    cluster = (read_cluster(nodes) if nodes else this_machine()).each()
-    check_fits(len(context.plan.jobs), context.plan.cluster, cluster)
-    timing = time_plan(context.plan)
-    if timing is None:
-        return None
-    return forecast(context.plan, timing, cluster, ahead_of(context, local=nodes is None))
-
-
-def ahead_of(context: RunContext, local: bool) -> Ahead:
-    """local: whether Ray has to be started for the run."""
-    plan, cache = context.plan, context.cache
-    taught = has_teacher(context.store.child("teacher")) or has_teacher(cached_in(cache, plan.recipe, plan.teacher))
-    wanted = any(job.spec.objective(stage).needs.pairs for job in plan.jobs for stage in job.spec.stages)
-    folder = pairs_folder(cache, plan)
-    missing = [part for part in parts_of(plan) if wanted and not has_part(folder, part)]
-    return Ahead(teacher=not taught, pairs=PART * len(missing), ray=RAY if local else 0.0)

@@ -11,7 +11,7 @@ from msd_ray.cluster.planning.simulation import NoTask, Pacing, SimulatedSlots
 from msd_ray.cluster.slots import NoPool
 from msd_ray.cluster.work import ScheduledTask, StudentState
 from msd_ray.errors import UserError
-from msd_ray.profiling.step_times import StageTiming, Timing
+from msd_ray.profiling.timing import StageTiming, Timing
 from msd_ray.recipes import ClusterConfig
 from msd_ray.training.student_spec import StudentSpec
 

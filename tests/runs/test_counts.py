@@ -1,0 +1,153 @@
+"""Operations and bytes that are counted without data, against closed forms and against what was really trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch import nn
+
+from msd_ray.data.source import in_memory
+from msd_ray.objectives import Pairs
+from msd_ray.objectives.dm import DM
+from msd_ray.profiling.counts import UncountableError, count_student, count_teacher
+from msd_ray.profiling.rates import COUNT_ONLY, Rates, measure_rates
+from msd_ray.profiling.tally import Tally, without_data
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.run_context import RunContext
+from msd_ray.storage import Store, used_bytes
+from msd_ray.teachers import LocalTeacher
+from msd_ray.training.checkpoints import Checkpoints
+from msd_ray.training.student_spec import Extras
+from msd_ray.training.student_trainer import StudentTrainer
+from msd_ray.training.teacher_trainer import TeacherTrainer
+
+TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
+FLOAT = 4
+
+
+def plan(recipe: str, *overrides: str) -> Plan:
+    return RunContext.of(recipe, ["partition.kind=sequential", *overrides], None).plan
+
+
+def counted(make: Callable[[], nn.Module], *shape: int) -> tuple[float, float]:
+    """Floating-point operations forward, and backward to weights and input."""
+    tally = Tally()
+    with without_data(tally):
+        out = make()(torch.zeros(*shape, requires_grad=True))
+        forward = tally.flops
+        out.sum().backward()
+    return forward, tally.flops - forward
+
+
+def test_an_mlp_takes_two_operations_for_each_weight_and_sample() -> None:
+    forward, backward = counted(lambda: nn.Sequential(nn.Linear(3, 5), nn.SiLU(), nn.Linear(5, 7)), 11, 3)
+    assert forward == 2 * 11 * (3 * 5 + 5 * 7)
+    assert backward == 2 * forward  # the gradients of its inputs, and those of its weights
+
+
+def test_a_convolution_takes_them_at_each_pixel() -> None:
+    forward, backward = counted(lambda: nn.Conv2d(3, 5, kernel_size=3, padding=1), 2, 3, 8, 6)
+    assert forward == 2 * 2 * (8 * 6) * (3 * 3) * 3 * 5
+    assert backward == 2 * forward
+
+
+def test_bytes_are_those_that_are_there_and_those_that_were() -> None:
+    tally = Tally()
+    with without_data(tally):
+        a = torch.zeros(100)
+        b = a + 1
+        assert tally.held == 2 * 100 * FLOAT
+        assert tally.moved == (0 + 1) * 100 * FLOAT + 2 * 100 * FLOAT  # zeros; the sum
+        view = b[:50]
+        del a, b
+        assert tally.held == 100 * FLOAT
+        with tally.aside():
+            elsewhere = view * 2
+        assert elsewhere.shape == (50,)
+    assert (tally.held, tally.peak) == (100 * FLOAT, 2 * 100 * FLOAT)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("digits", ["stages.dm.images=32", "stages.adm.images=32"]),
+        ("digits-sida", ["stages.sida.images=32", "stages.sida.fake_first=0", "stages.sida.options.gan_from=0"]),
+        ("digits-consistency", []),
+    ],
+)
+def test_a_checkpoint_has_the_bytes_that_were_counted(recipe: str, overrides: list[str], tmp_path: Path) -> None:
+    made = plan(recipe, *overrides)
+    spec, found = made.largest, count_student(made, made.largest, COUNT_ONLY)
+    trainer = real_trainer(made)
+    trainer.advance(spec.images if overrides else 1)
+    assert trainer.state_dict().bytes == found.state
+    Checkpoints(Store(str(tmp_path)), keep=1).save(trainer.state_dict())
+    assert found.state < used_bytes(Store(str(tmp_path))) < 1.05 * found.state
+
+
+def real_trainer(made: Plan) -> StudentTrainer:
+    spec, teacher = made.largest, made.teacher.build().eval().requires_grad_(False)
+    blank = torch.zeros(1, *spec.denoiser.sample_shape)
+    condition = torch.full((1,), spec.conditions[0])
+    extras = Extras(encoder=teacher, pairs=Pairs(blank, blank, condition))
+    return StudentTrainer(spec, LocalTeacher(teacher), None, in_memory(blank, condition), "cpu", extras)
+
+
+def test_a_teacher_in_the_student_is_part_of_its_memory() -> None:
+    pool, local = (plan(TINY, f"cluster.teacher={where}") for where in ("pool", "local"))
+    apart, inside = (count_student(made, made.largest, COUNT_ONLY) for made in (pool, local))
+    assert inside.memory >= apart.memory + FLOAT * pool.teacher.parameters()
+    assert real_trainer(local).bytes() <= inside.memory
+    assert inside.state == apart.state
+
+
+def test_the_teachers_share_is_its_own() -> None:
+    """At one operation a second: what an answer takes is the pool's, and all together is what is counted."""
+    made = plan(TINY)
+    teacher = count_teacher(made, Rates(1.0))
+    for stage in count_student(made, made.largest, Rates(1.0)).stages.values():
+        assert stage.timing.teacher == pytest.approx(teacher.answer)
+        assert stage.timing.own + stage.timing.teacher == pytest.approx(stage.flops)
+
+
+def test_the_teachers_own_training() -> None:
+    made = plan(TINY)
+    found, config, shape = count_teacher(made, COUNT_ONLY), made.recipe.teacher, made.teacher.sample_shape
+    data = in_memory(torch.zeros(config.batch, *shape), torch.zeros(config.batch, dtype=torch.long))
+    trainer = TeacherTrainer(config, made.teacher, made.recipe.noise, data)
+    trainer.advance(config.batch)
+    assert trainer.state_dict().bytes == found.state
+    assert trainer.bytes() <= found.memory
+
+
+def test_no_weights_are_allocated() -> None:
+    """More than this machine has."""
+    made = plan(TINY, "network.width=65536", "network.blocks=4")
+    found = count_student(made, made.largest, COUNT_ONLY)
+    assert found.memory > 9 * FLOAT * made.student.parameters()
+    assert found.memory > psutil.virtual_memory().total
+
+
+def test_what_only_data_allow_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def picks(self: Any, nets: Any, x: torch.Tensor, *rest: Any) -> Any:
+        return x[x > 0]
+
+    monkeypatch.setattr(DM, "fake_loss", picks)
+    made = plan(TINY)
+    with pytest.raises(UncountableError, match="stage dm cannot be counted without data: "):
+        count_student(made, made.largest, COUNT_ONLY)
+    assert torch.zeros(1).sum() == 0  # tensors have data again
+
+
+def test_rates_are_measured_of_operations_with_data() -> None:
+    threads = torch.get_num_threads()
+    found = measure_rates(plan(TINY))
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    assert 1e6 < found.flops < 1e15
+    assert 1e6 < found.moved < 1e14
+    assert 1e6 < found.written < 1e12
