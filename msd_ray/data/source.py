@@ -102,7 +102,9 @@ class Split:
         return Samples(as_seen(self.rows.take(indices.numpy())), self.condition[indices])
 
     def all(self) -> Samples:
-        """The whole split in memory, read in chunks."""
+        """The whole split in memory, read in chunks where it is not there already."""
+        if isinstance(self.rows, InMemory) and self.own is None:
+            return Samples(as_seen(self.rows.x), self.condition)
         pieces = [self.take(numbers) for numbers in torch.split(torch.arange(len(self)), CHUNK)]
         empty = torch.zeros(0, *self.shape)
         return Samples(torch.cat([empty, *(piece.x for piece in pieces)]), self.classes)

@@ -5,8 +5,7 @@ from functools import cached_property
 
 import torch
 
-from msd_ray.data import Samples, Split
-from msd_ray.data.source import InMemory
+from msd_ray.data import in_memory
 from msd_ray.diffusion import EDMDenoiser, one_step
 from msd_ray.errors import MsdRayError
 from msd_ray.objectives import Pairs
@@ -68,7 +67,9 @@ def count_student(plan: Plan, spec: StudentSpec, rates: Rates) -> StudentCount:
 def count_teacher(plan: Plan, rates: Rates) -> TeacherCount:
     recipe, config, tally = plan.recipe, plan.recipe.teacher, Tally()
     with without_data(tally):
-        trainer = TeacherTrainer(config, plan.teacher, recipe.noise, _one_sample(plan.teacher.sample_shape))
+        blank = torch.zeros(config.batch, *plan.teacher.sample_shape)
+        data = in_memory(blank, torch.zeros(config.batch, dtype=torch.long))
+        trainer = TeacherTrainer(config, plan.teacher, recipe.noise, data)
         trainer.advance(config.batch)
         seconds, state = rates.seconds(tally) / config.batch, trainer.state_dict().bytes
     answer, replica = _answer(plan, rates)
@@ -91,18 +92,6 @@ def _answer(plan: Plan, rates: Rates) -> tuple[float, int]:
     return seconds, tally.peak
 
 
-class _Held(Split):
-    """A split that need not be read: without data there are no indices to read it by."""
-
-    def all(self) -> Samples:
-        assert isinstance(self.rows, InMemory)
-        return Samples(self.rows.x, self.condition)
-
-
-def _one_sample(shape: tuple[int, ...]) -> Split:
-    return _Held(InMemory(torch.zeros(1, *shape)), torch.zeros(1, dtype=torch.long))
-
-
 class _Student:
     """One student of a plan without data. The tally is running."""
 
@@ -123,7 +112,7 @@ class _Student:
         spec = self._spec
         one_each = {name: replace(s, images=s.batch, fake_first=0) for name, s in spec.stages.items()}
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
-        real = _one_sample(spec.denoiser.sample_shape)
+        real = in_memory(blank, torch.full((1,), spec.conditions[0]))
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long))
         inside = self._local or any(spec.objective(name).needs.encoder for name in spec.stages)
         encoder = self._teacher(held=inside)

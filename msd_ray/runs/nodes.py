@@ -32,11 +32,11 @@ class NodeKind:
     cpus: Amount = 1.0
     gpus: Amount = 0.0
     speed: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    tflops: Tflops | None = None
+    gpu_memory: Gigabytes | None = None
     price: Price = 0.0
     joins_hours: Seconds = 0.0
     leaves_hours: Seconds | None = None
-    tflops: Tflops | None = None
-    gpu_memory: Gigabytes | None = None
 
     def __post_init__(self) -> None:
         if self.tflops is not None and self.speed != 1.0:

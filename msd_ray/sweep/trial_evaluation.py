@@ -57,7 +57,7 @@ def _median(act: Callable[[int], object], clock: Clock) -> float:
 
 
 def training_flops(plan: Plan) -> list[dict[str, float]] | None:
-    """FLOPs of each student, per image of each stage, with the teacher's as if it ran in the student; None where an
+    """Of each student, per image of each stage, the teacher's part as if it ran in the student. None where an
     objective's operations cannot be counted."""
     recipe = replace(plan.recipe, cluster=replace(plan.recipe.cluster, teacher="local"))
     plan = replace(plan, recipe=recipe)

@@ -27,7 +27,7 @@ def nodes(folder: Path, text: str) -> str:
 
 
 def test_nodes_train_at_their_own_rates(tmp_path: Path) -> None:
-    local = context("cluster.teacher=local", "cluster.cpus_per_student=1", "training.checkpoint_every=10_000")
+    local = context("cluster.teacher=local", "cluster.cpus_per_student=1")
     both = "{name: a, tflops: 1e-6}, {name: b, tflops: 3e-6}"
     found = outlook(local, nodes(tmp_path, both))
     a, b = (student.seconds for student in found.forecast.students)

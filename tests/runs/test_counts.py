@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from msd_ray.data.source import in_memory
+from msd_ray.data import in_memory
 from msd_ray.objectives import Pairs
 from msd_ray.objectives.dm import DM
 from msd_ray.profiling.counts import UncountableError, count_student, count_teacher

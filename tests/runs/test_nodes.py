@@ -22,7 +22,7 @@ def test_kinds_stand_for_as_many_nodes(tmp_path: Path) -> None:
     first = NodeKind("a100-0", cpus=64, gpus=4, speed=3, price=2.5, leaves_hours=12)
     assert nodes[0] == first
     assert [n.name for n in nodes] == ["a100-0", "a100-1", "b"]
-    assert nodes[2] == NodeKind("b", 1, 1.0, 0.0, 1.0, 0.0, 0.0, None)
+    assert nodes[2] == NodeKind("b")
 
 
 def test_the_example_can_be_read() -> None:

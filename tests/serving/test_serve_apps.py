@@ -87,7 +87,7 @@ def test_a_trace_goes_from_the_caller_to_the_students(site: Site, cache: Path) -
         lines = [line for file in (cache / "spans").glob("*") for line in file.read_text().splitlines()]
         return {s["name"]: s["parent_id"] for s in map(json.loads, lines) if s["context"]["trace_id"].endswith(TRACE)}
 
-    ours, theirs = "msd.v1.EnsembleService/Generate", "replica_handle_request Dedicated make"
+    ours, theirs = "msd.v1.EnsembleService/Generate", "replica_handle_request DedicatedReplica make"
     assert eventually(lambda: {ours, theirs} <= set(spans())), spans()
     assert spans()[ours] == "0xb7ad6b7169203331"
     assert spans()[theirs] not in (None, spans()[ours])  # its parent is Serve's own span, of the way there
