@@ -11,6 +11,7 @@ from msd_ray.errors import MsdRayError
 from msd_ray.objectives import Pairs
 from msd_ray.profiling.clocks import ClockedTeacher
 from msd_ray.profiling.rates import Rates
+from msd_ray.profiling.steady_peak import SteadyPeak
 from msd_ray.profiling.tally import Tally, without_data
 from msd_ray.profiling.timing import StageTiming
 from msd_ray.runs.plan import Plan
@@ -65,13 +66,15 @@ def count_student(plan: Plan, spec: StudentSpec, rates: Rates) -> StudentCount:
 
 
 def count_teacher(plan: Plan, rates: Rates) -> TeacherCount:
-    recipe, config, tally = plan.recipe, plan.recipe.teacher, Tally()
+    """Lets it make two updates, since the first begins without the averages of its optimizer."""
+    recipe, tally = plan.recipe, Tally()
+    config = replace(recipe.teacher, images=2 * recipe.teacher.batch)
     with without_data(tally):
         blank = torch.zeros(config.batch, *plan.teacher.sample_shape)
         data = in_memory(blank, torch.zeros(config.batch, dtype=torch.long))
         trainer = TeacherTrainer(config, plan.teacher, recipe.noise, data)
-        trainer.advance(config.batch)
-        seconds, state = rates.seconds(tally) / config.batch, trainer.state_dict().bytes
+        trainer.advance(config.images)
+        seconds, state = rates.seconds(tally) / config.images, trainer.state_dict().bytes
     answer, replica = _answer(plan, rates)
     return TeacherCount(seconds, tally.peak, state, answer, replica)
 
@@ -101,11 +104,13 @@ class _Student:
         self._elsewhere = ClockedTeacher(self._teacher(), lambda: rates.seconds(tally), tally.aside)
 
     def count(self) -> StudentCount:
-        stages, states = {}, []
+        stages, held, states = {}, [], []
         for name in self._spec.stages:
-            stages[name] = self._stage(name)
+            with SteadyPeak(self._tally) as peak:
+                stages[name] = self._stage(name)
+            held.append(peak.bytes())
             states.append(self._trainer.state_dict().bytes)
-        return StudentCount(stages, self._tally.peak + self._later(), max(states), self._probe())
+        return StudentCount(stages, max(held), max(states), self._probe())
 
     @cached_property
     def _trainer(self) -> StudentTrainer:
@@ -141,12 +146,6 @@ class _Student:
         flops, seconds = self._tally.flops - flops, self._rates.seconds(self._tally) - seconds
         asked, waits = self._elsewhere.seconds, self._elsewhere.waits
         return StageCount(flops / batch, StageTiming((seconds - asked) / batch, asked / batch, waits / batch))
-
-    def _later(self) -> int:
-        """Bytes that only the second update meets from its beginning on: gradient and optimizer of the generator."""
-        state = self._trainer.state_dict().parts["generator_optimizer"]
-        gradients = sum(p.nbytes for p in self._trainer.nets.generator.parameters() if p.requires_grad)
-        return gradients + sum(t.nbytes for t in state.values())
 
     def _probe(self) -> float:
         n, spec = self._plan.recipe.evaluation.curve_samples, self._spec

@@ -96,6 +96,25 @@ def real_trainer(made: Plan) -> StudentTrainer:
     return StudentTrainer(spec, LocalTeacher(teacher), None, in_memory(blank, condition), "cpu", extras)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        (TINY, ["stages={dm: {objective: dm, images: 320, batch: 16, fake_steps: 3}}"]),
+        (TINY, ["stages={dm: {objective: dm, images: 320, batch: 16, fake_steps: 1}}", "network.width=256"]),
+        (TINY, ["stages={adm: {objective: adm, images: 768, batch: 256, fake_steps: 1}}"]),
+        ("digits-consistency", []),
+    ],
+)
+def test_memory_is_that_of_later_updates(recipe: str, overrides: list[str]) -> None:
+    """Three updates hold what one foretells; that may be more by a gradient of the fake score."""
+    made = plan(recipe, "cluster.teacher=local", *overrides)
+    found, tally = count_student(made, made.largest, COUNT_ONLY), Tally()
+    with without_data(tally):
+        trainer = real_trainer(made)
+        trainer.advance(3 * next(iter(made.largest.stages.values())).batch)
+    assert 0.999 * tally.peak < found.memory < 1.1 * tally.peak
+
+
 def test_a_teacher_in_the_student_is_part_of_its_memory() -> None:
     pool, local = (plan(TINY, f"cluster.teacher={where}") for where in ("pool", "local"))
     apart, inside = (count_student(made, made.largest, COUNT_ONLY) for made in (pool, local))

@@ -1,0 +1,52 @@
+"""The most memory that training holds once it is under way, foreseen from its first update."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from msd_ray.profiling.tally import Tally
+from msd_ray.training.state import tensors_of_optimizer
+
+
+class SteadyPeak:
+    """Follows the first update of a stage from one step of an optimizer to the next.
+
+    Later updates hold more: the averages of all optimizers from the beginning, and each optimizer's last gradient until
+    its turn comes, which for the generator's is the last of an update.
+    """
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._before: list[tuple[int, int]] = []
+        self._optimizers: dict[int, Optimizer] = {}
+        tally.peak = tally.held
+
+    def __enter__(self) -> "SteadyPeak":
+        self._hook = register_optimizer_step_pre_hook(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+    def bytes(self) -> int:
+        """At most; where the first step is when most is held, it may be by a gradient less."""
+        averages, last = self._averages(), len(self._before) - 1
+        gradients = [_bytes(p for group in o.param_groups for p in group["params"]) for o in self._optimizers.values()]
+        old = [sum(gradients) if i == 0 < last else gradients[-1] if i < last else 0 for i in range(last + 1)]
+        later = [peak + averages - had + kept for (peak, had), kept in zip(self._before, old, strict=True)]
+        return max(self._tally.peak, *later)
+
+    def _note(self, optimizer: Optimizer, *_: Any) -> None:
+        self._optimizers[id(optimizer)] = optimizer
+        self._before.append((self._tally.peak, self._averages()))
+        self._tally.peak = self._tally.held
+
+    def _averages(self) -> int:
+        return sum(_bytes(tensors_of_optimizer(o).values()) for o in self._optimizers.values())
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(t.nbytes for t in tensors)
