@@ -1,7 +1,7 @@
 """What a plan takes of operations and memory, counted without data: no weights are allocated, no update is tried."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 
@@ -16,8 +16,9 @@ from msd_ray.profiling.tally import Tally, without_data
 from msd_ray.profiling.timing import StageTiming
 from msd_ray.runs.plan import Plan
 from msd_ray.teachers import LocalTeacher
+from msd_ray.training.state import Tensors
 from msd_ray.training.student_spec import Extras, StudentSpec
-from msd_ray.training.student_trainer import StudentTrainer
+from msd_ray.training.student_trainer import HEAD, StudentTrainer
 from msd_ray.training.teacher_trainer import TeacherTrainer
 
 
@@ -59,10 +60,18 @@ class TeacherCount:
 
 
 def count_student(plan: Plan, spec: StudentSpec, rates: Rates) -> StudentCount:
-    """Lets it make one update of each stage, one stage after the other. Raises UncountableError where it cannot."""
-    tally = Tally()
-    with without_data(tally):
-        return _Student(plan, spec, rates, tally).count()
+    """Lets it make one update of each stage. Raises UncountableError where it cannot."""
+    stages, memory, state, probe, heads = dict[str, StageCount](), 0, 0, 0.0, dict[str, int]()
+    for name in spec.stages:
+        tally = Tally()
+        with without_data(tally):
+            stage = _Stage(plan, spec, name, rates, tally)
+            stages[name], held, parts = stage.count()
+            probe = stage.probe()
+        kept = sum(n for head, n in heads.items() if head not in parts)  # discriminators of stages before
+        memory, state = max(memory, held + kept), max(state, sum(parts.values()) + kept)
+        heads |= {part: n for part, n in parts.items() if part.startswith(HEAD)}
+    return StudentCount(stages, memory, state, probe)
 
 
 def count_teacher(plan: Plan, rates: Rates) -> TeacherCount:
@@ -95,62 +104,60 @@ def _answer(plan: Plan, rates: Rates) -> tuple[float, int]:
     return seconds, tally.peak
 
 
-class _Student:
-    """One student of a plan without data. The tally is running."""
+class _Stage:
+    """A student of a plan that trains this stage, without data. The tally is running."""
 
-    def __init__(self, plan: Plan, spec: StudentSpec, rates: Rates, tally: Tally) -> None:
-        self._plan, self._spec, self._rates, self._tally = plan, spec, rates, tally
+    def __init__(self, plan: Plan, spec: StudentSpec, name: str, rates: Rates, tally: Tally) -> None:
+        self._plan, self._spec, self._name, self._rates, self._tally = plan, spec, name, rates, tally
         self._local = plan.cluster.teacher == "local"
-        self._elsewhere = ClockedTeacher(self._teacher(), lambda: rates.seconds(tally), tally.aside)
+        self._elsewhere = ClockedTeacher(self._teacher(), self._seconds, tally.aside)
+        self._trainer = self._new()
 
-    def count(self) -> StudentCount:
-        stages, held, states = {}, [], []
-        for name in self._spec.stages:
-            with SteadyPeak(self._tally) as peak:
-                stages[name] = self._stage(name)
-            held.append(peak.bytes())
-            states.append(self._trainer.state_dict().bytes)
-        return StudentCount(stages, max(held), max(states), self._probe())
+    def count(self) -> tuple[StageCount, int, dict[str, int]]:
+        """Of an update; the most bytes that updates hold; the bytes of each part of a checkpoint."""
+        flops, seconds = self._tally.flops, self._seconds()
+        with SteadyPeak(self._tally) as peak:
+            self._update()
+        flops, seconds = self._tally.flops - flops, self._seconds() - seconds
+        asked, waits, batch = self._elsewhere.seconds, self._elsewhere.waits, self._spec.stages[self._name].batch
+        timing = StageTiming((seconds - asked) / batch, asked / batch, waits / batch)
+        parts = self._trainer.state_dict().parts
+        return StageCount(flops / batch, timing), peak.bytes(), {part: _bytes(parts[part]) for part in parts}
 
-    @cached_property
-    def _trainer(self) -> StudentTrainer:
-        spec = self._spec
-        one_each = {name: replace(s, images=s.batch, fake_first=0) for name, s in spec.stages.items()}
-        blank = torch.zeros(1, *spec.denoiser.sample_shape)
-        real = in_memory(blank, torch.full((1,), spec.conditions[0]))
-        pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long))
-        inside = self._local or any(spec.objective(name).needs.encoder for name in spec.stages)
-        encoder = self._teacher(held=inside)
-        teacher = LocalTeacher(encoder) if self._local else self._elsewhere
-        return StudentTrainer(
-            replace(spec, stages=one_each), teacher, None, real, "cpu", Extras(encoder=encoder, pairs=pairs)
-        )
-
-    def _teacher(self, held: bool = False) -> EDMDenoiser:
-        """held: whether it lies in the student's memory."""
-        build = self._plan.teacher.build
-        if held:
-            return build(self._plan.recipe.training.precision).eval().requires_grad_(False)
-        with self._tally.aside():
-            return build(self._plan.recipe.training.precision).eval().requires_grad_(False)
-
-    def _stage(self, name: str) -> StageCount:
-        trainer, batch = self._trainer, self._spec.stages[name].batch
-        self._elsewhere.reset()
-        flops, seconds = self._tally.flops, self._rates.seconds(self._tally)
-        try:
-            trainer.advance(batch)
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise UncountableError(f"stage {name} cannot be counted without data: {reason}") from error
-        flops, seconds = self._tally.flops - flops, self._rates.seconds(self._tally) - seconds
-        asked, waits = self._elsewhere.seconds, self._elsewhere.waits
-        return StageCount(flops / batch, StageTiming((seconds - asked) / batch, asked / batch, waits / batch))
-
-    def _probe(self) -> float:
-        n, spec = self._plan.recipe.evaluation.curve_samples, self._spec
-        before = self._rates.seconds(self._tally)
+    def probe(self) -> float:
+        n, spec, before = self._plan.recipe.evaluation.curve_samples, self._spec, self._seconds()
         with torch.no_grad():
             z = torch.zeros(n, *spec.denoiser.sample_shape)
             one_step(self._trainer.ema, z, torch.zeros(n, dtype=torch.long), spec.noise.sigma_init)
-        return self._rates.seconds(self._tally) - before
+        return self._seconds() - before
+
+    def _update(self) -> None:
+        try:
+            self._trainer.advance(1)
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise UncountableError(f"stage {self._name} cannot be counted without data: {reason}") from error
+
+    def _new(self) -> StudentTrainer:
+        stage = self._spec.stages[self._name]
+        spec = replace(self._spec, stages={self._name: replace(stage, images=stage.batch, fake_first=0)})
+        blank = torch.zeros(1, *spec.denoiser.sample_shape)
+        real = in_memory(blank, torch.full((1,), spec.conditions[0]))
+        pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long))
+        encoder = self._teacher(
+            held=self._local or any(self._spec.objective(s).needs.encoder for s in self._spec.stages)
+        )
+        teacher = LocalTeacher(encoder) if self._local else self._elsewhere
+        return StudentTrainer(spec, teacher, None, real, "cpu", Extras(encoder=encoder, pairs=pairs))
+
+    def _teacher(self, held: bool = False) -> EDMDenoiser:
+        """held: whether it lies in the student's memory."""
+        with nullcontext() if held else self._tally.aside():
+            return self._plan.teacher.build(self._plan.recipe.training.precision).eval().requires_grad_(False)
+
+    def _seconds(self) -> float:
+        return self._rates.seconds(self._tally)
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(t.nbytes for t in tensors.values())

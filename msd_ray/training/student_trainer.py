@@ -24,7 +24,8 @@ from msd_ray.training.process_group import ALONE, ProcessGroup
 from msd_ray.training.state import State, Tensors, bytes_of, load_optimizer, tensors_of, tensors_of_optimizer
 from msd_ray.training.student_spec import Extras, StudentSpec
 
-_HEAD = "head."
+HEAD = "head."
+"""Parts of its state whose names begin so are discriminators."""
 
 
 _Fake = tuple[Tensor, Batch, torch.Generator]
@@ -154,7 +155,7 @@ class StudentTrainer:
             parts["memory"] = dict(self.nets.memory)
         if self.nets.target:
             parts["target"] = tensors_of(self.nets.target)
-        parts |= {f"{_HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
+        parts |= {f"{HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
         rows = [[m.stage, m.nimg, m.name, m.value] for m in self.metrics]
         meta = {"nimg": self.nimg, "stage": self._stage, "skipped": self._skipped, "metrics": rows}
         return State(parts, meta)
@@ -164,7 +165,7 @@ class StudentTrainer:
         self.metrics = [Metric(*row) for row in state.meta["metrics"]]
         self._stage, self._heads = "", {}
         for part, tensors in state.parts.items():
-            if part.startswith(_HEAD) and (head := self._head(part.removeprefix(_HEAD))):
+            if part.startswith(HEAD) and (head := self._head(part.removeprefix(HEAD))):
                 head.load_state_dict(tensors)
         if state.meta["stage"]:
             self._enter(state.meta["stage"])
