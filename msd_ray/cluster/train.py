@@ -14,7 +14,7 @@ from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.slots import NoPool, TeacherReplicas
 from msd_ray.cluster.students import RunInputs, StudentTask, TeacherTask
 from msd_ray.cluster.work import ScheduledTask, Task
-from msd_ray.data import load_data
+from msd_ray.data import fingerprint, load_data
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
 from msd_ray.recipes import ClusterConfig
@@ -93,7 +93,7 @@ def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[E
 def _train(
     plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor, teacher: Store | None
 ) -> None:
-    keep_data(store, load_data(plan.recipe.data))
+    keep_data(store, fingerprint(plan.recipe.data))
     keep_recipe(store, plan.recipe)  # not before it is certain that something will run
     _bring_teacher(plan, store, cache, monitor, teacher)
     if jobs:

@@ -12,11 +12,10 @@ from msd_ray.objectives import Pairs
 from msd_ray.profiling.clocks import ClockedTeacher
 from msd_ray.profiling.rates import Rates
 from msd_ray.profiling.steady_peak import SteadyPeak
-from msd_ray.profiling.tally import Tally, without_data
+from msd_ray.profiling.tally import Tally, nbytes_in, without_data
 from msd_ray.profiling.timing import StageTiming
 from msd_ray.runs.plan import Plan
 from msd_ray.teachers import LocalTeacher
-from msd_ray.training.state import Tensors
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import HEAD, StudentTrainer
 from msd_ray.training.teacher_trainer import TeacherTrainer
@@ -122,7 +121,7 @@ class _Stage:
         asked, waits, batch = self._elsewhere.seconds, self._elsewhere.waits, self._spec.stages[self._name].batch
         timing = StageTiming((seconds - asked) / batch, asked / batch, waits / batch)
         parts = self._trainer.state_dict().parts
-        return StageCount(flops / batch, timing), peak.bytes(), {part: _bytes(parts[part]) for part in parts}
+        return StageCount(flops / batch, timing), peak.bytes(), {part: nbytes_in(parts[part]) for part in parts}
 
     def probe(self) -> float:
         n, spec, before = self._plan.recipe.evaluation.curve_samples, self._spec, self._seconds()
@@ -157,7 +156,3 @@ class _Stage:
 
     def _seconds(self) -> float:
         return self._rates.seconds(self._tally)
-
-
-def _bytes(tensors: Tensors) -> int:
-    return sum(t.nbytes for t in tensors.values())

@@ -1,13 +1,11 @@
 """The most memory that training holds once it is under way, foreseen from its first update."""
 
-from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from msd_ray.profiling.tally import Tally
+from msd_ray.profiling.tally import Tally, nbytes_in
 from msd_ray.training.state import tensors_of_optimizer
 
 
@@ -34,7 +32,7 @@ class SteadyPeak:
     def bytes(self) -> int:
         """At most; where the first step is when most is held, it may be by a gradient less."""
         averages, last = self._averages(), len(self._before) - 1
-        gradients = [_bytes(p for group in o.param_groups for p in group["params"]) for o in self._optimizers.values()]
+        gradients = [nbytes_in([group["params"] for group in o.param_groups]) for o in self._optimizers.values()]
         old = [sum(gradients) if i == 0 < last else gradients[-1] if i < last else 0 for i in range(last + 1)]
         later = [peak + averages - had + kept for (peak, had), kept in zip(self._before, old, strict=True)]
         return max(self._tally.peak, *later)
@@ -45,8 +43,4 @@ class SteadyPeak:
         self._tally.peak = self._tally.held
 
     def _averages(self) -> int:
-        return sum(_bytes(tensors_of_optimizer(o).values()) for o in self._optimizers.values())
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(t.nbytes for t in tensors)
+        return sum(nbytes_in(tensors_of_optimizer(o)) for o in self._optimizers.values())

@@ -58,7 +58,7 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         formula = flop_registry.get(func._overloadpacket)
         flops = float(formula(*args, **given, out_val=out)) if formula else 0.0
         computes = not formula and not func.is_view and _tensors(out)
-        moved = _bytes((args, given)) + _bytes(out) if computes else 0
+        moved = nbytes_in((args, given)) + nbytes_in(out) if computes else 0
         self.flops, self.moved = self.flops + flops, self.moved + moved
         if self._seen:
             self._seen(func, args, given, flops, moved)
@@ -105,5 +105,6 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _bytes(tree: Any) -> int:
+def nbytes_in(tree: Any) -> int:
+    """Of all tensors in it, which need not have any memory."""
     return sum(tensor.nbytes for tensor in _tensors(tree))

@@ -112,7 +112,7 @@ class Table:
         self._basis = EvaluationInputs(recipe.data, config, cache, _where(recipe), recipe.training.threads)
         self._everyone = tuple(range(self._data.classes))
         features = features_name(config.features, self._data.shape)
-        self._common = [VERSION, identity(recipe.data, self._data), features, config.batch]
+        self._common = [VERSION, identity(recipe.data), features, config.batch]
 
     def held_out(self) -> RequestedRow:
         """Real samples that nobody trained on: what a perfect sampler would score at this n."""

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from msd_ray.data import DataSet
 from msd_ray.ensemble import Member, save_ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import Recipe, parse_recipe
@@ -66,11 +65,11 @@ def keep_recipe(store: Store, recipe: Recipe) -> None:
     store.write("recipe.json", json.dumps(recipe.to_json(), indent=1).encode())
 
 
-def keep_data(store: Store, data: DataSet) -> None:
+def keep_data(store: Store, fingerprint: str) -> None:
     """Writes down which samples the run is trained on, where the recipe alone does not say it. Raises UserError where
     the directory holds a run on other samples."""
-    if data.fingerprint:
-        now = json.dumps({"fingerprint": data.fingerprint}).encode()
+    if fingerprint:
+        now = json.dumps({"fingerprint": fingerprint}).encode()
         if store.exists("data.json") and store.read("data.json") != now:
             raise UserError(f"{store.uri} was trained on other samples than there are now; choose another --run-dir")
         store.write("data.json", now)

@@ -37,8 +37,7 @@ def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
     """The folder of this teacher; its name is the hash of everything that its weights depend on."""
     said = recipe.to_json()
     training = {key: value for key, value in said["teacher"].items() if key != "steps"}  # which only sampling needs
-    data = identity(recipe.data, load_data(recipe.data))
-    return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), data, training])}")
+    return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), identity(recipe.data), training])}")
 
 
 def digest(determinants: list[Any]) -> str:

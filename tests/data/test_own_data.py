@@ -7,7 +7,7 @@ import a_users_data
 import pytest
 import torch
 
-from msd_ray.data import DataConfig, load_data
+from msd_ray.data import DataConfig, fingerprint, load_data
 from msd_ray.errors import UserError
 from msd_ray.recipes import Recipe, parse_recipe
 from msd_ray.runs.run_context import RunContext
@@ -61,10 +61,10 @@ def test_what_gives_none_is_told_in_one_line(data: DataConfig, message: str) -> 
 
 def test_a_run_goes_on_with_the_same_samples_only(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    keep_data(store, load_data(DataConfig(name=NAME, options={"n": 64})))
-    keep_data(store, load_data(DataConfig(name=NAME, options={"n": 64})))
+    keep_data(store, fingerprint(DataConfig(name=NAME, options={"n": 64})))
+    keep_data(store, fingerprint(DataConfig(name=NAME, options={"n": 64})))
     with pytest.raises(UserError, match="was trained on other samples than there are now"):
-        keep_data(store, load_data(DataConfig(name=NAME, options={"n": 68})))
+        keep_data(store, fingerprint(DataConfig(name=NAME, options={"n": 68})))
 
 
 def test_what_only_a_directory_names_is_never_imported(tmp_path: Path) -> None:
