@@ -27,3 +27,13 @@ class Stopped(MsdRayError):  # noqa: N818
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def one_line(error: object) -> str:
+    """What an exception, or any text, says, on one line."""
+    return " ".join(str(error).split())
+
+
+def named(error: BaseException) -> str:
+    """The same after the name of its class, for exceptions that are not ours."""
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -65,11 +65,11 @@ def in_range(made: _Kind) -> _Kind:
     try:
         TypeAdapter(type(made)).validate_python(asdict(made))  # type: ignore[call-overload]
     except ValidationError as error:
-        raise ValueError(one_line(error)) from None
+        raise ValueError(first_problem(error)) from None
     return made
 
 
-def one_line(error: "ValidationError") -> str:
+def first_problem(error: "ValidationError") -> str:
     """What is wrong with which value."""
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"] if part not in ("unet", "mlp"))

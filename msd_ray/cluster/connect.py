@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from msd_ray.cluster.local_cluster import local_cluster
-from msd_ray.errors import UserError
+from msd_ray.errors import UserError, one_line
 from msd_ray.proxies import bypass_proxies
 from msd_ray.recipes import ClusterConfig
 
@@ -51,7 +51,7 @@ def _attached(address: str) -> Iterator[None]:
     try:
         ray.init(address=address, logging_level=logging.ERROR)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"no Ray cluster at {address}: {reason}; start one with `ray start --head`") from None
     try:
         yield

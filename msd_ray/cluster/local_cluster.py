@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from msd_ray.cluster import cleanup
-from msd_ray.errors import UserError
+from msd_ray.errors import UserError, one_line
 
 PREFIX = "ray-"
 LONGEST = 26
@@ -41,7 +41,7 @@ def _start(dashboard: bool) -> None:
     try:
         ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR)
     except Exception as error:  # a plain one where it takes too long
-        raise UserError(f"no local Ray cluster could be started: {' '.join(str(error).split())}") from None
+        raise UserError(f"no local Ray cluster could be started: {one_line(error)}") from None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from msd_ray.errors import MsdRayError, TrainingError, UserError
+from msd_ray.errors import MsdRayError, TrainingError, UserError, one_line
 from msd_ray.proxies import bypass_proxies
 
 Note = Callable[[str], None]
@@ -187,4 +187,4 @@ def _command(words: str, run_dir: str) -> str:
 
 
 def _line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
+    return one_line(error)[:300]

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import ray
 from ray.util.placement_group import PlacementGroup
 
+from msd_ray.errors import named
+
 LOG = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 _warned = set[str]()
@@ -54,6 +56,6 @@ def _asked(question: Callable[[], _Answer], otherwise: _Answer, consequence: str
     except Exception as error:  # whatever another Ray makes of it
         if consequence not in _warned:
             _warned.add(consequence)
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            reason = named(error)
             LOG.warning("Ray %s cannot be asked (%s): %s", ray.__version__, reason, consequence)
         return otherwise

@@ -11,7 +11,7 @@ from msd_ray.cluster.ray_private import draining_nodes
 from msd_ray.cluster.slot import Slot
 from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Up
 from msd_ray.cluster.work import Segment
-from msd_ray.errors import MsdRayError
+from msd_ray.errors import MsdRayError, named, one_line
 
 LOOK = 2.0
 """Seconds between two checks of how many slots fit, which nodes are being drained, and how far students are."""
@@ -127,7 +127,7 @@ class RaySlots:
         except RayError as error:  # the process died, or its result was lost with its node
             excused = self._node_is_lost(slot) or not isinstance(error, RayActorError) or error.preempted
             self._nodes.pop(slot, None)
-            return Gone(slot, _line(error), excused)
+            return Gone(slot, one_line(error), excused)
         if slot in self._nodes:
             return Ended(slot, answer)
         self._nodes[slot], gpus = answer
@@ -189,8 +189,4 @@ def reason_of(error: RayTaskError) -> str:
     cause = error.cause
     if isinstance(cause, MsdRayError):
         return str(cause)
-    return f"{type(cause).__name__}: {_line(cause)}"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return named(cause)

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 
 from msd_ray.diffusion import one_step
+from msd_ray.errors import named
 from msd_ray.evaluation import EvaluationConfig, Judge
 from msd_ray.evaluation.tiles import sheet
 from msd_ray.rng import stream
@@ -99,7 +100,7 @@ class StudentEvaluation:
         try:
             return do()
         except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            reason = named(error)
             LOG.warning("%s: no %s at %d images (%s); training goes on", self._name, what, trainer.nimg, reason)
             self._log(trainer, "unmeasured", 1.0)
             return None

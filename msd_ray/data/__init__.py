@@ -1,6 +1,6 @@
 """Data sets: what teachers are trained on, and what real images students are shown and judged against."""
 
-from msd_ray.data.registry import DataConfig, fingerprint, identity, is_own, load_data
+from msd_ray.data.registry import DataConfig, fingerprint, identity, load_data
 from msd_ray.data.source import DataSet, InMemory, Rows, Samples, Split, in_memory
 
 __all__ = [
@@ -13,6 +13,5 @@ __all__ = [
     "fingerprint",
     "identity",
     "in_memory",
-    "is_own",
     "load_data",
 ]

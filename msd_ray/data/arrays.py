@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msd_ray.data.source import DataSet, Indices, Split
-from msd_ray.errors import UserError
+from msd_ray.errors import UserError, one_line
 
 LOOKED_AT = 64
 """Images that a fingerprint reads."""
@@ -102,7 +102,7 @@ def _told(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"data.folder: there is no {path}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a numpy array: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} cannot be read as a numpy array: {one_line(error)}") from None
 
 
 def _names(path: Path) -> tuple[str, ...]:

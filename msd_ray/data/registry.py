@@ -1,12 +1,12 @@
 """Which data sets there are."""
 
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from typing import Annotated, Any
 
 from msd_ray.data import arrays, digits, toy2d
 from msd_ray.data.source import DataSet
-from msd_ray.errors import UserError
+from msd_ray.errors import UserError, one_line
+from msd_ray.own_code import imported, is_own
 from msd_ray.ranges import Seed, within
 
 NAMES = ("digits", "toy2d", "arrays")
@@ -36,11 +36,6 @@ class DataConfig:
             raise ValueError("folder goes with name: arrays, and with no other")
 
 
-def is_own(name: str) -> bool:
-    """Whether `load_data` would import the data set from a module of the user's."""
-    return ":" in name
-
-
 def load_data(config: DataConfig) -> DataSet:
     """The data set that `config` describes; the same one every time. Raises UserError where there is none."""
     if config.name == "digits":
@@ -65,11 +60,11 @@ def identity(config: DataConfig) -> dict[str, Any]:
 
 
 def _own(config: DataConfig) -> DataSet:
-    module, _, name = config.name.partition(":")
+    make = imported(config.name, "data.name")
     try:
-        made = getattr(import_module(module), name)(**config.options)
+        made = make(**config.options)
     except Exception as error:  # whatever the user's module does
-        raise UserError(f"data.name: {config.name} gives no data set: {' '.join(str(error).split())}") from None
+        raise UserError(f"data.name: {config.name} gives no data set: {one_line(error)}") from None
     if not isinstance(made, DataSet) or not made.fingerprint:
         raise UserError(f"data.name: {config.name} must return a msd_ray.data.DataSet with a fingerprint")
     return made

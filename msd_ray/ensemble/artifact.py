@@ -17,7 +17,7 @@ from torch import Tensor
 
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
-from msd_ray.errors import CorruptError, UserError
+from msd_ray.errors import CorruptError, UserError, one_line
 from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.partition import Partition
@@ -52,7 +52,7 @@ class Member:
                 network = self.spec.build()
             network.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise CorruptError(f"the weights of student {self.index} do not fit its network: {reason}") from error
         return network.to(device).eval().requires_grad_(False)
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from msd_ray.errors import UserError
 from msd_ray.kubernetes.api import Object
 from msd_ray.kubernetes.values import ChartValues
-from msd_ray.ranges import one_line
+from msd_ray.ranges import first_problem
 from msd_ray.recipes.load import with_overrides
 from msd_ray.recipes.yaml_files import read_yaml
 
@@ -37,7 +37,7 @@ def render(release: str, namespace: str, values: dict[str, Any]) -> list[Object]
     try:
         ChartValues.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"chart values: {one_line(error)}") from None
+        raise UserError(f"chart values: {first_problem(error)}") from None
     made = [found for found in yaml.safe_load_all(_helm(release, namespace, values)) if found]
     kept = [found for found in made if "helm.sh/hook" not in found["metadata"].get("annotations", {})]
     content = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

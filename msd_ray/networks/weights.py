@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msd_ray.errors import CorruptError
+from msd_ray.errors import CorruptError, one_line
 from msd_ray.storage import CHUNK, Chunks, Manifest, Store, read_chunks
 
 _DTYPES = {  # in the order in which a file has them
@@ -89,7 +89,7 @@ def from_chunks(chunks: Iterable[bytes], where: str) -> dict[str, Tensor]:
             raise ValueError(f"{rest} bytes too many")
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         source.drain()
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise CorruptError(f"{where} is not a safetensors file ({reason}); restore it from a copy") from error
     return tensors
 

@@ -5,7 +5,6 @@ the recipe as `module:Class`.
 """
 
 from dataclasses import is_dataclass
-from importlib import import_module
 from typing import Any
 
 from msd_ray.errors import UserError
@@ -20,6 +19,7 @@ from msd_ray.objectives.o2mkd import O2MKD
 from msd_ray.objectives.sid import SiD
 from msd_ray.objectives.sida import SiDA
 from msd_ray.objectives.tsm import TSM
+from msd_ray.own_code import imported, is_own
 
 OBJECTIVES: dict[str, type[Any]] = {
     "dm": DM,
@@ -35,11 +35,6 @@ OBJECTIVES: dict[str, type[Any]] = {
 }
 
 
-def is_own(name: str) -> bool:
-    """Whether `objective_class` would import the method from a module of the user's."""
-    return ":" in name
-
-
 def objective_class(name: str) -> type[Any]:
     """The class of a method: one of `OBJECTIVES`, or `module:Class` for one of the user's own.
 
@@ -47,13 +42,9 @@ def objective_class(name: str) -> type[Any]:
     """
     if name in OBJECTIVES:
         return OBJECTIVES[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if not is_own(name):
         raise UserError(f"there is no objective {name!r}, only {', '.join(OBJECTIVES)}, or module:Class for your own")
-    try:
-        found = getattr(import_module(module), attribute)
-    except Exception as error:  # whatever the user's module does when it is imported
-        raise UserError(f"there is no objective {name!r}: {' '.join(str(error).split())}") from None
+    found = imported(name, "objective")
     if not (isinstance(found, type) and is_dataclass(found)):
         raise UserError(f"there is no objective {name!r}: what it names is not a dataclass")
     return found
@@ -79,6 +70,5 @@ __all__ = [
     "Pairs",
     "SiD",
     "SiDA",
-    "is_own",
     "objective_class",
 ]

@@ -9,7 +9,8 @@ from typing import Any
 from msd_ray.data import DataConfig
 from msd_ray.errors import UserError
 from msd_ray.networks import KINDS, StudentSize
-from msd_ray.objectives import is_own, objective_class
+from msd_ray.objectives import objective_class
+from msd_ray.own_code import is_own
 from msd_ray.recipes.schema import Recipe
 from msd_ray.training.config import StageConfig
 

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from msd_ray.errors import UserError
-from msd_ray.objectives import is_own, objective_class
-from msd_ray.ranges import one_line
+from msd_ray.objectives import objective_class
+from msd_ray.own_code import is_own
+from msd_ray.ranges import first_problem
 from msd_ray.recipes.keys import check_keys
 from msd_ray.recipes.schema import Recipe
 from msd_ray.recipes.yaml_files import check_plain, read_mapping, read_value, read_yaml
@@ -46,7 +47,7 @@ def parse_recipe(raw: Any, imports: bool = True) -> Recipe:
     try:
         recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        raise UserError(one_line(error)) from None
+        raise UserError(first_problem(error)) from None
     for name, stage in recipe.stages.items():
         if imports or not is_own(stage.objective):
             _check_objective(name, stage)
@@ -95,7 +96,7 @@ def validated(kind: type[_Kind], name: str, raw: dict[str, Any]) -> _Kind:
     try:
         return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        raise UserError(": ".join(part for part in (name, one_line(error)) if part)) from None
+        raise UserError(": ".join(part for part in (name, first_problem(error)) if part)) from None
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +133,6 @@ def _check_objective(name: str, stage: StageConfig) -> None:
     try:
         TypeAdapter(objective_class(stage.objective)).validate_json(json.dumps(stage.options), strict=True)
     except ValidationError as error:
-        raise UserError(f"stages.{name}.options.{one_line(error)}") from None
+        raise UserError(f"stages.{name}.options.{first_problem(error)}") from None
     except UserError as error:
         raise UserError(f"stages.{name}.objective: {error}") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from msd_ray.errors import UserError
+from msd_ray.errors import UserError, one_line
 from msd_ray.ranges import shortened
 
 DEEPEST, MOST = 32, 100_000
@@ -51,7 +51,7 @@ def read_mapping(name: str, text: str) -> dict[str, Any]:
     try:
         raw = yaml.load(text, _Loader)
     except _NOT_YAML as error:
-        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{name} is not YAML: {one_line(error)}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{name} must hold a mapping of keys to values")
     check_plain(raw, name)

@@ -9,7 +9,8 @@ from msd_ray.data import DataSet
 from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec, StudentSize
-from msd_ray.objectives import Needs, Nets, is_own, objective_class
+from msd_ray.objectives import Needs, Nets, objective_class
+from msd_ray.own_code import is_own
 from msd_ray.recipes import Recipe
 
 

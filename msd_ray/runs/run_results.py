@@ -6,10 +6,11 @@ from collections.abc import Callable
 import pandas as pd
 from torch import Tensor
 
-from msd_ray.data import is_own, load_data
+from msd_ray.data import load_data
 from msd_ray.ensemble import ONE_STEP, Description, Sampling, read_description
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.evaluation import Costs, Row, features_name, from_records, to_records
+from msd_ray.own_code import is_own
 from msd_ray.recipes import Recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.compatibility import teachers_sampling

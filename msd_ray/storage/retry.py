@@ -63,10 +63,10 @@ def patiently(action: str, path: str, do: Callable[[], _Result]) -> _Result:
     try:
         return _again(action, path)(do)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"cannot {action} {path}: {one_line(error)}; {_advice(error)}") from error
+        raise UserError(f"cannot {action} {path}: {why(error)}; {_advice(error)}") from error
 
 
-def one_line(error: BaseException) -> str:
+def why(error: BaseException) -> str:
     """Why it failed, without the number and the path that are in an OSError's text."""
     told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return shorten(_INTERNALS.split(told)[0].strip().rstrip("."), LONGEST, placeholder=" ...")
@@ -75,7 +75,7 @@ def one_line(error: BaseException) -> str:
 def _again(action: str, path: str) -> Retrying:
     def warn(state: RetryCallState) -> None:
         error = state.outcome and state.outcome.exception()
-        LOG.warning("cannot %s %s: %s; trying again", action, path, error and one_line(error))
+        LOG.warning("cannot %s %s: %s; trying again", action, path, error and why(error))
 
     return Retrying(
         retry=retry_if_exception(_may_pass),

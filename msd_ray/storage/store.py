@@ -11,7 +11,7 @@ from pyarrow import fs
 from msd_ray.errors import UserError
 from msd_ray.storage.files import ArrowFiles, Files, LocalFiles, OpenFile
 from msd_ray.storage.local_disk import TEMPORARY, Change
-from msd_ray.storage.retry import one_line, patiently
+from msd_ray.storage.retry import patiently, why
 
 GOOGLES_SECONDS = 10
 _NEARLY_A_URI = re.compile(r"(s3|gs|gcs|abfs|abfss):(?!//)")
@@ -163,7 +163,7 @@ def _resolve(uri: str) -> tuple[Files, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(_bounded(uri))
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"cannot use {uri} as a place to store files: {one_line(error)}") from error
+        raise UserError(f"cannot use {uri} as a place to store files: {why(error)}") from error
     if not path:
         raise UserError(f"cannot use {uri} as a place to store files: it names no bucket or directory")
     return _files_on(filesystem), path

@@ -12,7 +12,7 @@ from msd_ray.cluster.places import Places
 from msd_ray.cluster.pool.pool import BorrowedPool
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.slots import NoPool, TeacherReplicas
-from msd_ray.errors import MsdRayError, Stopped
+from msd_ray.errors import MsdRayError, Stopped, named
 from msd_ray.evaluation import Judge
 from msd_ray.sweep.stop_actor import StopAsked
 from msd_ray.sweep.trial import Trial, TrialInputs
@@ -74,7 +74,7 @@ class TuneTrial(tune.Trainable):
             return {"number": self._number, "error": str(error)}
         except Exception as error:  # an error of one trial must not end the others
             logging.getLogger(__name__).exception("trial %d", self._number)
-            return {"number": self._number, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+            return {"number": self._number, "error": named(error)}
         self._reported = report.images
         return {"number": self._number, "report": vars(report)}
 

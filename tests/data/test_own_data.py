@@ -47,8 +47,8 @@ def test_a_plan_is_made_of_it_and_its_teacher_is_kept_by_its_fingerprint(tmp_pat
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (DataConfig(name="a_users_data:missing"), "a_users_data:missing gives no data set: .*no attribute"),
-        (DataConfig(name="no_such_module:f"), "no_such_module:f gives no data set: No module named"),
+        (DataConfig(name="a_users_data:missing"), "'a_users_data:missing' cannot be imported: .*no attribute"),
+        (DataConfig(name="no_such_module:f"), "'no_such_module:f' cannot be imported: No module named"),
         (DataConfig(name=NAME, options={"m": 1}), "stripes gives no data set: .*unexpected keyword"),
         (DataConfig(name="a_users_data:nothing"), "must return a msd_ray.data.DataSet with a fingerprint"),
     ],

@@ -51,7 +51,7 @@ def test_overrides_replace_values_in_order() -> None:
         ("stages.dm.images=33", "images (33) must be a positive multiple of batch (32)"),
         ("stages.adm.options.head_weight=x", "stages.adm.options.head_weight: input should be a valid number, not 'x'"),
         ("stages.adm.options.head_weight=true", "stages.adm.options.head_weight"),
-        ("stages.dm.objective=nowhere:Mine", "there is no objective 'nowhere:Mine'"),
+        ("stages.dm.objective=nowhere:Mine", "objective: 'nowhere:Mine' cannot be imported: No module named 'nowhere'"),
         ("cluster.pool_size=2", "unknown key cluster.pool_size; did you mean cluster.pool"),
         ("cluster.pool.min_replicas=2", "cluster.pool: min_replicas (2) must be at most max_replicas (1)"),
         ("cluster.pool.scale_up_ms=1", "cluster.pool: scale_up_ms must be at least scale_down_ms"),

@@ -14,7 +14,7 @@ from msd_ray.cluster.pool.arrays import Array
 from msd_ray.cluster.pool.batching import QueueFullError, ReplicaError, Reply, Request, RequestQueue
 from msd_ray.cluster.pool.denoising import BatchDenoiser, Outcome
 from msd_ray.cluster.pool.replica_metrics import Forward, ReplicaMeter, ReplicaMetrics
-from msd_ray.errors import MsdRayError
+from msd_ray.errors import MsdRayError, named
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.pairs import make_part
 from msd_ray.runs.plan import Plan
@@ -96,7 +96,7 @@ class TeacherActor:
         """The error as the student gets it. Ends the process if the error is not msd_ray's own."""
         if isinstance(error, MsdRayError):
             return error
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = named(error)
         LOG.warning("this replica of the teacher ends itself: %s", reason)
         asyncio.get_running_loop().call_later(FAREWELL, os._exit, 1)
         return ReplicaError(self._process, reason)

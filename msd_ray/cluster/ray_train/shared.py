@@ -22,7 +22,7 @@ from msd_ray.cluster.ray_train.exchange import Exchange
 from msd_ray.cluster.ray_train.workers import share
 from msd_ray.cluster.students import StudentTask
 from msd_ray.cluster.work import Progress
-from msd_ray.errors import MsdRayError, TrainingError
+from msd_ray.errors import MsdRayError, TrainingError, named, one_line
 from msd_ray.recipes import ClusterConfig
 from msd_ray.training.checkpoints import Checkpoints
 
@@ -128,9 +128,9 @@ class SharedTraining:
         try:
             self._see_through(slot)
         except MsdRayError as error:
-            self._exchange.end(" ".join(str(error).split()))
+            self._exchange.end(one_line(error))
         except Exception as error:  # says nothing of the student
-            self._exchange.end(f"{type(error).__name__}: {' '.join(str(error).split())}", final=False)
+            self._exchange.end(named(error), final=False)
         else:
             self._exchange.end()
 
@@ -208,5 +208,5 @@ def _reason(error: TrainingFailedError) -> str:
     """The error of the first failed worker, in one line."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         rank, failure = min(error.worker_failures.items())
-        return f"worker {rank}: {type(failure).__name__}: {' '.join(str(failure).split())}"
-    return " ".join(str(error).split())
+        return f"worker {rank}: {named(failure)}"
+    return one_line(error)

@@ -15,7 +15,7 @@ from ray.train.torch import get_device
 from msd_ray.cluster.ray_train.exchange import Grant
 from msd_ray.cluster.students import StudentTask
 from msd_ray.cluster.work import Progress
-from msd_ray.errors import MsdRayError
+from msd_ray.errors import MsdRayError, one_line
 from msd_ray.training.process_group import ProcessGroup
 
 POLL = 0.2
@@ -94,7 +94,7 @@ class SlotConnection:
         return grant.over
 
     def give_up(self, error: MsdRayError) -> None:
-        ray.get(self.slot.give_up.remote(self.student, " ".join(str(error).split())))
+        ray.get(self.slot.give_up.remote(self.student, one_line(error)))
 
     def _wait(self, progress: Progress) -> Grant:
         grant = self._ask(progress)
