@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from msd_ray.conditions import PartitionConfig, fit
 from msd_ray.ensemble import Member, Sampling, save_ensemble
 from msd_ray.networks import DenoiserSpec
-from msd_ray.partition import PartitionConfig, fit
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import ensemble_folder

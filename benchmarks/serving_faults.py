@@ -34,10 +34,10 @@ import psutil
 import torch
 from common import finish, say
 
+from msd_ray.conditions import PartitionConfig, fit
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import ONE_STEP, Ensemble, Member, save_ensemble
 from msd_ray.networks import DenoiserSpec, UNetConfig
-from msd_ray.partition import PartitionConfig, fit
 from msd_ray.serving.client import Client, RefusedError, Retry
 from msd_ray.storage import Store
 

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msd_ray.conditions import Partition
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError, one_line
 from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.weights import StoredWeights, to_chunks
-from msd_ray.partition import Partition
 from msd_ray.storage import Chunks, Manifest, Store, read_manifest, write_bundle
 
 

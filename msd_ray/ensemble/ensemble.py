@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msd_ray.conditions import Partition
 from msd_ray.ensemble.artifact import Member, contradiction, read_description, read_member
 from msd_ray.ensemble.part import Part
 from msd_ray.ensemble.requests import as_tensor, integers, seeds_of
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.partition import Partition
 from msd_ray.storage import Store
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from msd_ray.conditions import Partition
 from msd_ray.diffusion import one_step
 from msd_ray.ensemble.artifact import Description, Member, read_member
 from msd_ray.ensemble.positions import Evaluation, in_order, in_slots, slot_of, slots_for
 from msd_ray.ensemble.requests import seeded_noise
 from msd_ray.ensemble.sampling import ONE_STEP, Relay, Sampling
 from msd_ray.networks import count_parameters
-from msd_ray.partition import Partition
 
 Pair = tuple[int, int]
 

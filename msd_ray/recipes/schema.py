@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from msd_ray.conditions import PartitionConfig
 from msd_ray.data import DataConfig
 from msd_ray.diffusion import Noise
 from msd_ray.evaluation.config import EvaluationConfig
 from msd_ray.networks import NetworkConfig, StudentSize
-from msd_ray.partition import PartitionConfig
 from msd_ray.ranges import Amount, Count, CountOrNone, Price, Seconds, Seed
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.teacher_trainer import TeacherConfig

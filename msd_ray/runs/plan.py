@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msd_ray.conditions import Partition, PartitionConfig, fit
 from msd_ray.data import DataSet
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
-from msd_ray.partition import Partition, PartitionConfig, fit
 from msd_ray.recipes import ClusterConfig, PoolConfig, Recipe
 from msd_ray.runs.compatibility import needs_of, refuse_short_stages, sampling_of, spelled_out, student_of, teacher_of
 from msd_ray.training.config import StageConfig

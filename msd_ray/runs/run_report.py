@@ -6,9 +6,9 @@ from itertools import pairwise
 import pandas as pd
 from torch import Tensor
 
+from msd_ray.conditions import Partition
 from msd_ray.evaluation import Row, features_name
 from msd_ray.evaluation.run_page import ReportContent, SampleGrids, write_report, write_samples
-from msd_ray.partition import Partition
 from msd_ray.runs.curves import curves
 from msd_ray.runs.plan import StudentPlan
 from msd_ray.runs.run_context import RunContext

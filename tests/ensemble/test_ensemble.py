@@ -7,12 +7,12 @@ import torch
 from pyarrow import fs
 from torch import nn
 
+from msd_ray.conditions import Partition, PartitionConfig, fit
 from msd_ray.diffusion import one_step
 from msd_ray.ensemble import Ensemble, Member, read_description, read_member, save_ensemble
 from msd_ray.ensemble.positions import in_order, in_slots, slot_of, slots_for
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec, MLPConfig, NetworkConfig, UNetConfig
-from msd_ray.partition import Partition, PartitionConfig, fit
 from msd_ray.rng import stream
 from msd_ray.storage import MANIFEST, Store, read_manifest, write_bundle
 

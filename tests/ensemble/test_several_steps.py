@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from msd_ray.conditions import PartitionConfig, fit
 from msd_ray.diffusion import Denoiser, Noise, ddim, heun, one_step, per_sample
 from msd_ray.ensemble import ONE_STEP, Ensemble, Member, Part, Sampling, read_description, save_ensemble, seeded_noise
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec, MLPConfig, NetworkConfig, UNetConfig
-from msd_ray.partition import PartitionConfig, fit
 from msd_ray.storage import Store, read_manifest, write_bundle
 
 torch.set_num_threads(1)

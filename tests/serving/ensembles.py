@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from msd_ray.conditions import PartitionConfig, fit
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import ONE_STEP, Member, Sampling, save_ensemble
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
-from msd_ray.partition import PartitionConfig, fit
 from msd_ray.storage import Store
 
 NOISE = Noise(sigma_max=20.0)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from msd_ray.conditions import PartitionConfig, fit
 from msd_ray.ensemble import ONE_STEP, Ensemble, Member, save_ensemble
 from msd_ray.networks import DenoiserSpec, MLPConfig
-from msd_ray.partition import PartitionConfig, fit
 from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store
 from msd_ray.sweep.trial_evaluation import _active_parameters, training_flops

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from msd_ray.conditions.kmeans import balanced_kmeans
+from msd_ray.conditions.partition import Partition
 from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError
-from msd_ray.partition.kmeans import balanced_kmeans
-from msd_ray.partition.partition import Partition
 from msd_ray.ranges import Count, Seed, within
 from msd_ray.rng import derived_seed, stream
 

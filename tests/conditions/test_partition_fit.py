@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msd_ray.conditions import Partition, PartitionConfig, fit
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.partition import Partition, PartitionConfig, fit
 from msd_ray.ranges import in_range
 
 KINDS: list[Literal["sequential", "random", "kmeans"]] = ["sequential", "random", "kmeans"]

@@ -4,7 +4,7 @@ Multi-Student Distillation (MSD, arXiv 2410.23274) gives each student a part of 
 consecutive classes, k-means clusters and random parts. O2MKD (arXiv 2410.04191) gives each a part of the timesteps.
 """
 
-from msd_ray.partition.fit import PartitionConfig, fit
-from msd_ray.partition.partition import Partition
+from msd_ray.conditions.fit import PartitionConfig, fit
+from msd_ray.conditions.partition import Partition
 
 __all__ = ["Partition", "PartitionConfig", "fit"]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from msd_ray.conditions import Partition, PartitionConfig, fit
 from msd_ray.diffusion import Noise
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.partition import Partition, PartitionConfig, fit
 
 NOISE = Noise(sigma_min=0.01, sigma_max=50.0, rho=5.0)
 GRID = Partition("sequential", (0, 0, 1), (0.5, 8.0))
