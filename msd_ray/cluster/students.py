@@ -1,4 +1,4 @@
-"""The tasks of a run: its students, and a teacher that has to be trained first."""
+"""The task of training one student, and the student in the process of a slot."""
 
 import math
 import time
@@ -13,9 +13,7 @@ from msd_ray.cluster.pool.client import TeacherPool
 from msd_ray.cluster.student_evaluation import StudentEvaluation
 from msd_ray.cluster.work import Progress, SingleProcess
 from msd_ray.data import DataConfig, DataSet, Split, load_data
-from msd_ray.diffusion import Noise
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
-from msd_ray.networks import DenoiserSpec
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.pairs import load_pairs
@@ -29,7 +27,6 @@ from msd_ray.training.process_group import ALONE, ProcessGroup
 from msd_ray.training.saving import Saver
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
-from msd_ray.training.teacher_trainer import TeacherConfig, TeacherTrainer
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ class StudentTraining(SingleProcess):
     def current_progress(self) -> Progress:
         trainer = self.trainer
         beats = self.saver.checkpoints.pieces
-        return _progress(trainer.nimg, trainer.stage, self.done, self._loss(), self.began, beats)
+        return Progress.within(trainer.nimg, trainer.stage, self.done, self._loss(), self.began, beats)
 
     def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
         trainer, pool = self.trainer, self.pool
@@ -196,76 +193,3 @@ class StudentTraining(SingleProcess):
         trainer = self.trainer
         for name, seconds in [("teacher_cpu_seconds", cpu), ("teacher_wait_seconds", wait)] if self.pool else []:
             trainer.metrics.append(Metric(trainer.stage, trainer.nimg, name, seconds))
-
-
-@dataclass(frozen=True)
-class TeacherTask:
-    """A teacher that has to be trained first."""
-
-    config: TeacherConfig
-    spec: DenoiserSpec
-    noise: Noise
-    data: DataConfig
-    checkpoints: Store
-    gpus: float
-
-    def open(self, known: int = 0) -> "TeacherTraining":
-        device = prepare_device(self.gpus, self.config.threads)
-        real = load_data(self.data).train
-        trainer = TeacherTrainer(self.config, self.spec, self.noise, real, device)
-        checkpoints = Checkpoints(self.checkpoints, keep=1)
-        if state := checkpoints.latest(known):
-            trainer.load_state_dict(state)
-        return TeacherTraining(trainer, Saver(checkpoints))
-
-
-@dataclass
-class TeacherTraining(SingleProcess):
-    """A teacher in the process of a slot."""
-
-    trainer: TeacherTrainer
-    saver: Saver
-    began: tuple[int, float] | None = None
-    loss: float = float("nan")
-    """Of the segment before."""
-
-    @property
-    def nimg(self) -> int:
-        return self.trainer.nimg
-
-    @property
-    def bytes(self) -> int:
-        return self.trainer.bytes()
-
-    @property
-    def device(self) -> torch.device:
-        return self.trainer.device
-
-    def current_progress(self) -> Progress:
-        beats = self.saver.checkpoints.pieces
-        return _progress(self.trainer.nimg, "teacher", self.trainer.done, self.loss, self.began, beats)
-
-    def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
-        trainer = self.trainer
-        begin, start = self.began = trainer.nimg, time.perf_counter()
-        metrics = trainer.advance(images, hurried)
-        rate = (trainer.nimg - begin) / (time.perf_counter() - start)
-        if metrics:
-            self.saver.begin(trainer.state_dict())
-            self.loss = newest_loss(metrics)
-        if trainer.done or hurried() or not metrics:
-            self.saver.finish()
-        writing = self.saver.writing
-        return Progress(trainer.nimg, "teacher", rate, trainer.done, loss=self.loss, begin=begin, writing=writing)
-
-    def rest(self) -> None:
-        self.trainer.rest()
-        self.saver.finish()
-
-
-def _progress(nimg: int, stage: str, done: bool, loss: float, began: tuple[int, float] | None, beats: int) -> Progress:
-    """began: the image and the time at which the segment did, if any did."""
-    now = time.perf_counter()
-    begin, start = began or (nimg, now)
-    rate = (nimg - begin) / (now - start) if nimg > begin else 0.0
-    return Progress(nimg, stage, rate, done, loss=loss, begin=begin, beats=beats)

@@ -12,7 +12,8 @@ from msd_ray.cluster.pool.pair_making import make_pairs
 from msd_ray.cluster.pool.pool import running_pool
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.slots import NoPool, TeacherReplicas
-from msd_ray.cluster.students import RunInputs, StudentTask, TeacherTask
+from msd_ray.cluster.students import RunInputs, StudentTask
+from msd_ray.cluster.teacher_task import TeacherTask
 from msd_ray.cluster.work import ScheduledTask, Task
 from msd_ray.data import fingerprint, load_data
 from msd_ray.errors import TrainingError

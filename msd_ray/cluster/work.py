@@ -1,14 +1,14 @@
 """Tasks, their segments and their progress, as driver and slots exchange them. No Ray in here."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
 
     from msd_ray.cluster.ray_train.exchange import Exchange
-from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,17 @@ class Progress:
     waited: float = 0.0
     beats: int = 0
     writing: bool = False
+
+    @classmethod
+    def within(
+        cls, nimg: int, stage: str, done: bool, loss: float, began: tuple[int, float] | None, beats: int
+    ) -> "Progress":
+        """The progress in the middle of a segment. began: the image and the time (of `time.perf_counter`) at which the
+        segment began, None if there is no segment yet."""
+        now = time.perf_counter()
+        begin, start = began or (nimg, now)
+        rate = (nimg - begin) / (now - start) if nimg > begin else 0.0
+        return cls(nimg, stage, rate, done, loss=loss, begin=begin, beats=beats)
 
     @property
     def saved(self) -> int:
