@@ -5,6 +5,8 @@ Pydantic checks these ranges when a file or a command line is read; NaN and infi
 all memory or never end.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -69,10 +71,21 @@ def in_range(made: _Kind) -> _Kind:
     return made
 
 
+def made_of(kind: type[_Kind], raw: Mapping[str, Any]) -> _Kind:
+    """A dataclass of plain data, which must be of the types that it says. Raises ValueError where they are not, or a
+    number is out of range; unknown keys are the caller's to refuse."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from None
+
+
 def first_problem(error: "ValidationError") -> str:
     """What is wrong with which value."""
     first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"] if part not in ("unet", "mlp"))
+    path = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     given = first["input"]
     shown = f", not {shortened(given)}" if isinstance(given, str | int | float | bool) or given is None else ""

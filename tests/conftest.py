@@ -20,8 +20,16 @@ settings.load_profile("untimed")
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before anything imports ray: it stays on 127.0.0.1
 os.environ.pop("RAY_ADDRESS", None)
 PLUGINS = str(Path(__file__).with_name("plugins"))  # a user's own modules, which Ray's workers must find as well
-sys.path.insert(0, PLUGINS)
-os.environ["PYTHONPATH"] = os.pathsep.join([PLUGINS, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(":")
+EXAMPLES = str(Path(__file__).parents[1] / "examples")
+sys.path[:0] = [PLUGINS, EXAMPLES]
+before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+os.environ["PYTHONPATH"] = os.pathsep.join([PLUGINS, EXAMPLES, *before]).rstrip(":")
+
+
+@pytest.fixture(autouse=True)
+def nobody_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may import from a directory what another allowed."""
+    monkeypatch.setenv("MSD_RAY_OWN_CODE", "")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from msd_ray import own_code
 from msd_ray.cluster.ray_private import draining_nodes
 from msd_ray.cluster.slot import Slot
 from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Up
@@ -40,11 +41,11 @@ class RaySlots:
         self._count, self._counted, self._room = room, -LOOK, 0
         self._looked = time.monotonic()
         grouped: Any = ray.remote(concurrency_groups={"control": 1})  # type: ignore[call-overload]
-        runtime_env = {"env_vars": environment} if environment else None
+        env_vars = own_code.environment() | (environment or {})
         self._actor = grouped(Slot).options(
             num_cpus=cpus,
             num_gpus=gpus,
-            runtime_env=runtime_env,
+            runtime_env={"env_vars": env_vars} if env_vars else None,
             scheduling_strategy="DEFAULT",  # wherever there is room, also where the driver is in a placement group
         )
         self._actors: dict[int, Any] = {}

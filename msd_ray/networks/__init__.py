@@ -2,16 +2,18 @@
 
 from msd_ray.networks.denoiser_spec import DenoiserSpec, count_parameters
 from msd_ray.networks.mlp import MLPConfig
-from msd_ray.networks.registry import KINDS, NetworkConfig
+from msd_ray.networks.registry import KINDS, Kind, kind_class, kind_of
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.networks.unet import UNetConfig
 
 __all__ = [
     "KINDS",
     "DenoiserSpec",
+    "Kind",
     "MLPConfig",
-    "NetworkConfig",
     "StudentSize",
     "UNetConfig",
     "count_parameters",
+    "kind_class",
+    "kind_of",
 ]

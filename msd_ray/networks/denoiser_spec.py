@@ -8,8 +8,9 @@ from torch import nn
 
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import CorruptError
-from msd_ray.networks.registry import KINDS, NetworkConfig
-from msd_ray.ranges import in_range
+from msd_ray.networks.mlp import MLPConfig
+from msd_ray.networks.registry import KINDS, Kind, kind_of
+from msd_ray.own_code import is_own, refuse_strange
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class DenoiserSpec:
     sigma_min: noise level at which the denoiser is the identity.
     """
 
-    network: NetworkConfig
+    network: Kind
     sample_shape: tuple[int, ...]
     classes: int
     sigma_data: float = 0.5
@@ -40,20 +41,25 @@ class DenoiserSpec:
 
     @classmethod
     def from_json(cls, raw: Any) -> "DenoiserSpec":
-        """The inverse of `to_json`, also after a trip through JSON; raises CorruptError for anything else."""
+        """The inverse of `to_json`, also after a trip through JSON, of what a directory has. Raises CorruptError for
+        anything else, UserError for a user's own kind of network that this process may not import."""
         try:
             values = dict(raw)
-            network = values.pop("network")
-            kind = KINDS[network["kind"]]
-            made = cls(network=kind(**_checked(kind(), network)), **_checked(cls(kind(), (1,), 0), values))
-            return in_range(made)
+            network = dict(values.pop("network"))
+            if network["kind"] not in KINDS and not is_own(str(network["kind"])):
+                raise ValueError(f"there is no kind {network['kind']!r}")
+            refuse_strange(network["kind"], "kind of network", "the description of a student or teacher")
+            return cls(network=kind_of(network), **_checked(values))
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"not a description of a network: {error}") from error
 
 
-def _checked(example: DenoiserSpec | NetworkConfig, raw: dict[str, Any]) -> dict[str, Any]:
-    """`raw` with tuples for lists. Raises TypeError unless each value is of the type that it has in `example`."""
-    allowed = {field.name: getattr(example, field.name) for field in fields(example)}
+_EXAMPLE = DenoiserSpec(MLPConfig(), (1,), 0)
+
+
+def _checked(raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` with tuples for lists. Raises TypeError unless each value is of the type that it has in `_EXAMPLE`."""
+    allowed = {field.name: getattr(_EXAMPLE, field.name) for field in fields(_EXAMPLE)}
     checked = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
     for name, value in checked.items():
         like = allowed[name]

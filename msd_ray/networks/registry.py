@@ -1,18 +1,27 @@
-"""The kinds of networks. A new one is a frozen dataclass with the methods of `Kind`, named in the two lines below."""
+"""The kinds of networks. A new one is a frozen dataclass with the methods of `Kind`, named in `KINDS`; or it lies in a
+user's own module, and recipes name it as `module:Class`."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Protocol
 
 from msd_ray.diffusion import Network
+from msd_ray.errors import UserError
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.networks.unet import UNetConfig
-
-KINDS = {"unet": UNetConfig, "mlp": MLPConfig}
-NetworkConfig = UNetConfig | MLPConfig
+from msd_ray.own_code import imported, is_own
+from msd_ray.ranges import made_of
 
 
 class Kind(Protocol):
-    """The shape of a network. What the data decides (resolution, channels, classes) is not part of it."""
+    """The shape of a network: a frozen dataclass whose fields have defaults and are plain data. What the data decides
+    (resolution, channels, classes) is not part of it."""
+
+    @property
+    def kind(self) -> str:
+        """A field: its name in `KINDS`, or `module:Class`."""
+        ...
 
     def build(self, sample_shape: tuple[int, ...], classes: int) -> Network:
         """A network for samples of this shape, [C, H, W] or [D], with fresh weights from torch's global random state.
@@ -26,3 +35,31 @@ class Kind(Protocol):
     def misfit(self, sample_shape: tuple[int, ...]) -> str:
         """What in its configuration makes no sense for samples of this shape, and what to write; empty for nothing."""
         ...
+
+
+KINDS: dict[str, type[Any]] = {"unet": UNetConfig, "mlp": MLPConfig}
+_METHODS = ("build", "cut", "misfit")
+
+
+def kind_class(name: str) -> type[Any]:
+    """The class of a kind: one of `KINDS`, or a user's own. Raises UserError where there is none."""
+    if name in KINDS:
+        return KINDS[name]
+    if not is_own(name):
+        raise UserError(f"network.kind: there is no {name!r}, only {', '.join(KINDS)}, or module:Class for your own")
+    found = imported(name, "network.kind")
+    if not (isinstance(found, type) and is_dataclass(found) and all(hasattr(found, method) for method in _METHODS)):
+        raise UserError(f"network.kind: {name} is not a dataclass with the methods {', '.join(_METHODS)}")
+    if "kind" not in {field.name for field in fields(found)}:
+        raise UserError(f"network.kind: {name} has no field `kind`, in which its name is kept")
+    return found
+
+
+def kind_of(raw: Mapping[str, Any]) -> Kind:
+    """The network that plain data describe. Raises UserError where there is no such kind, ValueError where a key or a
+    value is wrong."""
+    found = kind_class(str(raw["kind"]))
+    if strangers := sorted(raw.keys() - {field.name for field in fields(found)}):
+        raise ValueError(f"{raw['kind']} has no {strangers[0]}")
+    kind: Kind = made_of(found, raw)
+    return kind

@@ -8,7 +8,7 @@ from typing import Any
 
 from msd_ray.data import DataConfig
 from msd_ray.errors import UserError
-from msd_ray.networks import KINDS, StudentSize
+from msd_ray.networks import KINDS, StudentSize, kind_class
 from msd_ray.objectives import objective_class
 from msd_ray.own_code import is_own
 from msd_ray.recipes.schema import Recipe
@@ -49,7 +49,7 @@ def _known(cls: Any, raw: dict[str, Any], prefix: str, imports: bool = True) -> 
         if dataclasses.is_dataclass(hint):
             yield from _known(hint, inner, f"{path}.")
         elif f.name == "network":
-            yield from _known(KINDS.get(str(inner.get("kind")), KINDS["unet"]), inner, f"{path}.")
+            yield from _known_of_network(inner, f"{path}.")
         elif cls is DataConfig and f.name == "options":  # of the user's own function, which alone knows them
             yield from present(inner, f"{path}.")
         elif f.name == "stages":
@@ -58,6 +58,14 @@ def _known(cls: Any, raw: dict[str, Any], prefix: str, imports: bool = True) -> 
             for number, size in inner.items():
                 yield f"{path}.{number}"
                 yield from _known(StudentSize, size if isinstance(size, dict) else {}, f"{path}.{number}.")
+
+
+def _known_of_network(network: dict[str, Any], prefix: str) -> Iterator[str]:
+    kind = str(network.get("kind"))
+    if kind in KINDS or is_own(kind):
+        yield from _known(kind_class(kind), network, prefix)
+    else:  # there is no such kind, which is refused later
+        yield from present(network, prefix)
 
 
 def _known_stages(stages: dict[str, Any], prefix: str, imports: bool) -> Iterator[str]:

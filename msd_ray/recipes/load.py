@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -9,13 +10,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from msd_ray.errors import UserError
 from msd_ray.objectives import objective_class
-from msd_ray.own_code import is_own
+from msd_ray.own_code import allow, is_own, refuse_strange
 from msd_ray.ranges import first_problem
 from msd_ray.recipes.keys import check_keys
 from msd_ray.recipes.schema import Recipe
 from msd_ray.recipes.yaml_files import check_plain, read_mapping, read_value, read_yaml
 from msd_ray.training.config import StageConfig
 
+CODE = (("network", "kind"), ("data", "name"))
+"""The keys that may name a user's own code, which commands on directories run as well."""
 _Kind = TypeVar("_Kind")
 
 
@@ -37,12 +40,17 @@ def with_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 def parse_recipe(raw: Any, imports: bool = True) -> Recipe:
     """A recipe from plain data. Raises UserError as `load_recipe` does.
 
-    imports: whether `module:Class` is imported to check its options. Only where the user named it: a recipe that lies
-    in a run or an ensemble may come from somebody else.
+    imports: whether the user named it, so that its own code is trusted. A recipe that lies in a run or an ensemble may
+    come from somebody else: its objectives are not imported, and other code only where `msd_ray.own_code` allows it.
     """
     if not isinstance(raw, dict):
         raise UserError("a recipe must be a mapping of keys to values")
     check_plain(raw)
+    for key, name in _code_of(raw):
+        if imports:
+            allow(name)
+        else:
+            refuse_strange(name, key, "the recipe")
     check_keys(raw, imports)
     try:
         recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(raw), strict=True)
@@ -52,6 +60,14 @@ def parse_recipe(raw: Any, imports: bool = True) -> Recipe:
         if imports or not is_own(stage.objective):
             _check_objective(name, stage)
     return recipe
+
+
+def _code_of(raw: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The keys that name code of the user's own, objectives apart, and what they name."""
+    for part, key in CODE:
+        inner = raw.get(part)
+        if isinstance(inner, dict) and is_own(name := str(inner.get(key))):
+            yield f"{part}.{key}", name
 
 
 def shipped() -> list[str]:

@@ -4,16 +4,28 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 
 from msd_ray.conditions import PartitionConfig
 from msd_ray.data import DataConfig
 from msd_ray.diffusion import Noise
+from msd_ray.errors import UserError
 from msd_ray.evaluation.config import EvaluationConfig
-from msd_ray.networks import NetworkConfig, StudentSize
+from msd_ray.networks import KINDS, Kind, StudentSize, kind_of
 from msd_ray.ranges import Amount, Count, CountOrNone, Price, Seconds, Seed
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.teacher_trainer import TeacherConfig
+
+
+def _network(raw: Any) -> Kind:
+    """Raises UserError, which is more than pydantic could say of a choice of classes."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("kind"), str):
+        raise UserError(f"network.kind: say which: {', '.join(KINDS)}, or module:Class for your own")
+    try:
+        return kind_of(raw)
+    except ValueError as error:
+        raise UserError(f"network.{error}") from None
+
 
 MOST_CHECKPOINTS = 100_000
 """Of a student: more would take longer to write, list and forecast than to train."""
@@ -106,7 +118,7 @@ class Recipe:
     """
 
     name: str
-    network: Annotated[NetworkConfig, Field(discriminator="kind")]
+    network: Annotated[Kind, PlainValidator(_network)]
     stages: dict[str, StageConfig]
     seed: Seed = 0
     pairs: Annotated[int, Field(ge=1, le=10**8)] = 2048

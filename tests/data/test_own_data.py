@@ -67,14 +67,18 @@ def test_a_run_goes_on_with_the_same_samples_only(tmp_path: Path) -> None:
         keep_data(store, fingerprint(DataConfig(name=NAME, options={"n": 68})))
 
 
-def test_what_only_a_directory_names_is_never_imported(tmp_path: Path) -> None:
+def test_what_only_a_directory_names_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(str(tmp_path))
     keep_recipe(store, replace(recipe(), data=DataConfig(name="harmful:data")))
+    monkeypatch.setenv("MSD_RAY_OWN_CODE", "mine")
     for act in (
         lambda: evaluate_uri(store.uri, [], lambda _: None, print),
         lambda: report_uri(store.uri, print, print),
     ):
-        with pytest.raises(UserError, match="names harmful:data as its data, which is code: only `msd-ray train`"):
+        with pytest.raises(
+            UserError,
+            match=r"names harmful:data as its data.name, .*set MSD_RAY_OWN_CODE=mine,harmful$",
+        ):
             act()
 
 

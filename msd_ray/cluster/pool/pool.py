@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from msd_ray import own_code
 from msd_ray.cluster.pool.autoscaling import QueueReading, replicas_wanted
 from msd_ray.cluster.pool.replica import TeacherActor
 from msd_ray.cluster.pool.replica_metrics import ReplicaMetrics
@@ -48,10 +49,12 @@ class Pool:
         """teacher: the folder it is kept in, on storage that all nodes share."""
         self._config = config
         actor: Any = ray.remote(TeacherActor)
+        env_vars = own_code.environment()
         self._make = actor.options(
             num_cpus=config.cpus,
             num_gpus=config.gpus,
             scheduling_strategy="SPREAD" if config.placement == "spread" else "DEFAULT",
+            runtime_env={"env_vars": env_vars} if env_vars else None,
             max_restarts=-1,
             max_concurrency=config.max_queue + config.max_batch + 16,  # all that wait or compute, and questions
         )

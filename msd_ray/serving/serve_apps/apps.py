@@ -9,6 +9,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 
+from msd_ray import own_code
 from msd_ray.serving.serve_apps.app_names import ANY_PART, GATEWAY, REGISTRY, part_app
 from msd_ray.serving.serve_apps.gateway_app import Gateway
 from msd_ray.serving.serve_apps.replicas import DedicatedReplica, multiplexed_replica
@@ -31,10 +32,12 @@ HEALTH = {"health_check_period_s": 1, "health_check_timeout_s": 4}
 
 def student_args(version: Version, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
     """The applications that a version's students need: for each name the function that builds it, and its arguments."""
+    allowed = own_code.environment()
+    common = {"students": asdict(config.students), **({"environment": allowed} if allowed else {})}
     if multiplexed:
-        return {ANY_PART: ("any_part", {"students": asdict(config.students)})}
-    common = {"uri": version.uri, "students": asdict(config.students)}
-    return {part_app(of): ("part", {**common, "part": i, "version": of}) for i, of in enumerate(version.parts)}
+        return {ANY_PART: ("any_part", common)}
+    each = {"uri": version.uri, **common}
+    return {part_app(of): ("part", {**each, "part": i, "version": of}) for i, of in enumerate(version.parts)}
 
 
 def service_args(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
@@ -44,17 +47,19 @@ def service_args(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> di
 
 
 def part(args: Args) -> Application:
-    """The students of one part of the conditions. args: uri, part, version, students (a StudentConfig)."""
-    options = _student_options(StudentConfig(**args["students"]))
+    """The students of one part of the conditions. args: uri, part, version, students (a StudentConfig), environment (of
+    the replicas' processes)."""
+    options = _student_options(StudentConfig(**args["students"]), args.get("environment", {}))
     return serve.deployment(**options)(DedicatedReplica).bind(
         args["uri"], args["part"], args["version"], args["students"]
     )
 
 
 def any_part(args: Args) -> Application:
-    """Replicas that hold several parts. args: students (a StudentConfig)."""
+    """Replicas that hold several parts. args: students (a StudentConfig), environment (of their processes)."""
     config = StudentConfig(**args["students"])
-    return serve.deployment(**_student_options(config))(multiplexed_replica(config.resident)).bind(args["students"])
+    options = _student_options(config, args.get("environment", {}))
+    return serve.deployment(**options)(multiplexed_replica(config.resident)).bind(args["students"])
 
 
 def versions(args: Args) -> Application:
@@ -89,8 +94,9 @@ def gateway(args: Args) -> Application:
     return serve.deployment(**options)(Gateway).bind(*said)
 
 
-def _student_options(config: StudentConfig) -> dict[str, Any]:
-    actor = {"num_cpus": config.cpus, "num_gpus": config.gpus, "runtime_env": {"env_vars": ENVIRONMENT}}
+def _student_options(config: StudentConfig, environment: dict[str, str]) -> dict[str, Any]:
+    runtime_env = {"env_vars": {**ENVIRONMENT, **environment}}
+    actor = {"num_cpus": config.cpus, "num_gpus": config.gpus, "runtime_env": runtime_env}
     options: dict[str, Any] = {
         "ray_actor_options": actor,
         "max_ongoing_requests": config.queue,
