@@ -28,6 +28,7 @@ from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.objectives import OBJECTIVES, Pairs
 from msd_ray.teachers import LocalTeacher
 from msd_ray.training.config import StageConfig, TrainingConfig
+from msd_ray.training.precision import apply
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 
@@ -83,7 +84,8 @@ def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings
 
 def shaken(size: DenoiserSpec, precision: str, device: torch.device) -> Any:
     """A frozen denoiser with random weights, none of whose layers is zero; drawn from torch's global state."""
-    denoiser = size.build(precision).eval().requires_grad_(False)
+    training = TrainingConfig(precision=precision)  # type: ignore[arg-type]
+    denoiser = apply(size.build(), training).eval().requires_grad_(False)
     for p in denoiser.parameters():
         p.add_(torch.randn_like(p), alpha=0.02)
     return denoiser.to(device)

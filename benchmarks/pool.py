@@ -16,6 +16,7 @@ import argparse
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -34,7 +35,7 @@ from msd_ray.cluster.pool.replica_metrics import ReplicaMetrics  # noqa: E402
 from msd_ray.networks import DenoiserSpec  # noqa: E402
 from msd_ray.recipes import PoolConfig  # noqa: E402
 from msd_ray.runs.run_context import RunContext  # noqa: E402
-from msd_ray.runs.teacher_cache import keep_teacher  # noqa: E402
+from msd_ray.runs.teacher_cache import keep_teacher, load_teacher  # noqa: E402
 from msd_ray.storage import Store  # noqa: E402
 from msd_ray.training.state import State, tensors_of  # noqa: E402
 
@@ -74,7 +75,7 @@ def figures(before: Moment, after: Moment, waits: list[float]) -> Figures:
 
 def measure(config: PoolConfig, teacher: Store, askers: list[Any], seconds: float) -> Figures:
     """One row, with a replica of its own."""
-    pool = Pool(config, teacher, "fp32")
+    pool = Pool(config, partial(load_teacher, teacher))
     try:
         ray.get([asker.ask.remote(pool.replicas, 0.0) for asker in askers])  # while the teacher is loaded
         before = look_at(pool.replicas[0])

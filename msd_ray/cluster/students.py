@@ -79,7 +79,7 @@ class StudentTask:
         needs = [spec.objective(stage).needs for stage in spec.stages]
         original = pairs = initial = fake = None
         if not inputs.pool or any(n.encoder for n in needs):
-            original = load_teacher(inputs.teacher, spec.training.precision).to(device)
+            original = load_teacher(inputs.teacher, spec.training).to(device)
         if not resumed:
             initial, fake = starting_weights(spec, inputs.teacher, inputs.init, original)
         if inputs.pairs and any(n.pairs for n in needs):

@@ -1,6 +1,8 @@
 """The denoiser that teacher, fake score and student share, with EDM's preconditioning (arXiv 2206.00364, table 1)."""
 
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,28 +30,33 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
+def as_it_is(device_type: str) -> AbstractContextManager[Any]:
+    """A context that changes nothing."""
+    return nullcontext()
+
+
 class EDMDenoiser(nn.Module):
     """D(x_t; sigma, c) = c_skip x_t + c_out F(c_in x_t; log(sigma) / 4, c), for a raw network F.
 
     sigma_min: noise level at which D is the identity, 0 as in EDM; consistency models have it above 0
-    (arXiv 2303.01469, appendix C). With precision "bf16" F runs under autocast; the preconditioning stays in the
-    precision of the input.
+    (arXiv 2303.01469, appendix C). around: makes the context in which F runs on a type of device; the preconditioning
+    runs outside of it.
     """
 
-    def __init__(
-        self, network: Network, sigma_data: float = 0.5, precision: str = "fp32", sigma_min: float = 0.0
-    ) -> None:
+    around: Callable[[str], AbstractContextManager[Any]]
+
+    def __init__(self, network: Network, sigma_data: float = 0.5, sigma_min: float = 0.0) -> None:
         super().__init__()
         self.network = network
         self.sigma_data = sigma_data
         self.sigma_min = sigma_min
-        self.precision = precision
+        self.around = as_it_is
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         s, d = per_sample(sigma, x_t), self.sigma_data
         c_skip = d**2 / ((s - self.sigma_min) ** 2 + d**2)
         c_out = (s - self.sigma_min) * d / (s**2 + d**2).sqrt()
-        with self._autocast(x_t):
+        with self.around(x_t.device.type):
             f = self.network(self._scaled(x_t, s), sigma.log() / 4, condition)
         x0: Tensor = c_skip * x_t + c_out * f.to(x_t.dtype)
         return x0
@@ -60,15 +67,12 @@ class EDMDenoiser(nn.Module):
 
     def features(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> list[Tensor]:
         """The network's features at every resolution, [B, *network.feature_shapes[i]], the bottleneck last."""
-        with self._autocast(x_t):
+        with self.around(x_t.device.type):
             maps = self.network.encode(self._scaled(x_t, per_sample(sigma, x_t)), sigma.log() / 4, condition)
         return [h.to(x_t.dtype) for h in maps]
 
     def _scaled(self, x_t: Tensor, s: Tensor) -> Tensor:
         return x_t / (s**2 + self.sigma_data**2).sqrt()
-
-    def _autocast(self, x: Tensor) -> torch.autocast:
-        return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def one_step(generator: Denoiser, z: Tensor, condition: Tensor, sigma_init: float) -> Tensor:

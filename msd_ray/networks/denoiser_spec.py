@@ -26,10 +26,10 @@ class DenoiserSpec:
     sigma_data: float = 0.5
     sigma_min: float = 0.0
 
-    def build(self, precision: str = "fp32") -> EDMDenoiser:
+    def build(self) -> EDMDenoiser:
         """A denoiser with fresh weights, drawn from torch's global random state."""
         network = self.network.build(self.sample_shape, self.classes)
-        return EDMDenoiser(network, self.sigma_data, precision, self.sigma_min)
+        return EDMDenoiser(network, self.sigma_data, self.sigma_min)
 
     def parameters(self) -> int:
         """Number of parameters, counted without allocating them."""

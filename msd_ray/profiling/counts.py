@@ -16,6 +16,7 @@ from msd_ray.profiling.tally import Tally, nbytes_in, without_data
 from msd_ray.profiling.timing import StageTiming
 from msd_ray.runs.plan import Plan
 from msd_ray.teachers import LocalTeacher
+from msd_ray.training import precision
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import HEAD, StudentTrainer
 from msd_ray.training.teacher_trainer import TeacherTrainer
@@ -93,7 +94,7 @@ def _answer(plan: Plan, rates: Rates) -> tuple[float, int]:
     n = max(stage.batch for stage in stages.values()) // plan.jobs[0].spec.shards
     gradient = any(plan.jobs[0].spec.objective(name).needs.teacher == "gradient" for name in stages)
     with without_data(tally):
-        teacher = plan.teacher.build(plan.recipe.training.precision).eval().requires_grad_(False)
+        teacher = _teacher(plan)
         x, sigma = torch.zeros(n, *plan.teacher.sample_shape), torch.ones(n)
         with torch.set_grad_enabled(gradient):
             x0 = teacher(x.requires_grad_(gradient), sigma, torch.zeros(n, dtype=torch.long))
@@ -101,6 +102,10 @@ def _answer(plan: Plan, rates: Rates) -> tuple[float, int]:
         if gradient:
             torch.autograd.grad(x0, x, x0)
     return seconds, tally.peak
+
+
+def _teacher(plan: Plan) -> EDMDenoiser:
+    return precision.apply(plan.teacher.build(), plan.recipe.training).eval().requires_grad_(False)
 
 
 class _Stage:
@@ -152,7 +157,7 @@ class _Stage:
     def _teacher(self, held: bool = False) -> EDMDenoiser:
         """held: whether it lies in the student's memory."""
         with nullcontext() if held else self._tally.aside():
-            return self._plan.teacher.build(self._plan.recipe.training.precision).eval().requires_grad_(False)
+            return _teacher(self._plan)
 
     def _seconds(self) -> float:
         return self._rates.seconds(self._tally)

@@ -20,6 +20,7 @@ from msd_ray.profiling.timing import StageTiming, Timing
 from msd_ray.runs.plan import Plan
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher, Teacher
+from msd_ray.training import precision
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.device import prepare_device
 from msd_ray.training.student_spec import Extras, StudentSpec
@@ -58,7 +59,7 @@ class _StepTimer:
     def __init__(self, plan: Plan, student: StudentSpec, device: torch.device, folder: Store) -> None:
         self._plan, self.device, self._spec = plan, device, student
         self._clock = Clock(device, plan.recipe.training.threads)
-        teacher = plan.teacher.build(plan.recipe.training.precision)
+        teacher = precision.apply(plan.teacher.build(), plan.recipe.training)
         self._teacher: EDMDenoiser = teacher.eval().requires_grad_(False).to(device)
         self._checkpoints = Checkpoints(folder, keep=1)
         self._data = load_data(plan.recipe.data)

@@ -18,6 +18,8 @@ from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
 from msd_ray.storage import Store, copy_bundle, read_manifest, refuse_unwritable, verify, write_bundle
+from msd_ray.training import precision
+from msd_ray.training.config import TrainingConfig
 from msd_ray.training.state import State, Tensors
 from msd_ray.training.teacher_trainer import TeacherTrainer
 
@@ -57,10 +59,11 @@ def has_teacher(store: Store) -> bool:
     return True
 
 
-def load_teacher(store: Store, precision: str = "fp32") -> EDMDenoiser:
-    """The teacher kept in a folder, frozen. Raises FileNotFoundError or CorruptError where there is none."""
+def load_teacher(store: Store, training: TrainingConfig | None = None) -> EDMDenoiser:
+    """The teacher kept in a folder, frozen. training: how it computes; in fp32 if None. Raises FileNotFoundError or
+    CorruptError where there is none."""
     with torch.device("meta"):
-        denoiser = spec_of(store).build(precision)
+        denoiser = precision.apply(spec_of(store).build(), training or TrainingConfig())
     denoiser.load_state_dict(weights_of(store), assign=True)
     return denoiser.eval().requires_grad_(False)
 

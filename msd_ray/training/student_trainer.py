@@ -16,6 +16,7 @@ from msd_ray.errors import TrainingError, UserError
 from msd_ray.objectives import Batch, Draft, Loss, Nets
 from msd_ray.rng import derived_seed
 from msd_ray.teachers import Answer, Teacher
+from msd_ray.training import precision
 from msd_ray.training.batches import Batches, Draw
 from msd_ray.training.ema import update
 from msd_ray.training.metrics import Averages, Metric
@@ -73,7 +74,7 @@ class StudentTrainer:
         self.nimg = 0
         self.metrics: list[Metric] = []
         torch.manual_seed(derived_seed(spec.seed, spec.index, "initial weights"))
-        generator = spec.denoiser.build(spec.training.precision).to(self.device).eval()
+        generator = precision.apply(spec.denoiser.build(), spec.training).to(self.device).eval()
         if initial is not None:
             generator.load_state_dict(initial)
         self.ema = copy.deepcopy(generator).requires_grad_(False)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.recipes import PoolConfig
-from msd_ray.runs.teacher_cache import keep_teacher
+from msd_ray.runs.teacher_cache import keep_teacher, load_teacher
 from msd_ray.storage import Store
 from msd_ray.training.state import State
 
@@ -42,9 +43,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         store = Store(str(tmp_path / f"teacher-{len(started)}"))
         facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
         keep_teacher(store, spec, State({"ema": denoiser.state_dict()}, facts))
-        started.append(
-            Pool(PoolConfig(**{"min_replicas": size, "max_replicas": size, "cpus": 0.1} | config), store, "fp32")
-        )
+        settings = PoolConfig(**{"min_replicas": size, "max_replicas": size, "cpus": 0.1} | config)
+        started.append(Pool(settings, partial(load_teacher, store)))
         return started[-1]
 
     yield start

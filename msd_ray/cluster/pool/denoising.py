@@ -1,6 +1,7 @@
 """The maths of a teacher's replica: x0 and vector-Jacobian products, of one request or of several at once."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +12,6 @@ from torch import Tensor
 from msd_ray.cluster.pool.arrays import is_half, pack, pack_half, unpack
 from msd_ray.cluster.pool.batching import Reply, Request
 from msd_ray.diffusion import Denoiser, EDMDenoiser
-from msd_ray.runs.teacher_cache import load_teacher
-from msd_ray.storage import Store
 from msd_ray.training.device import prepare_device
 
 Outcome = Reply | Exception
@@ -20,10 +19,9 @@ Outcome = Reply | Exception
 
 @dataclass(frozen=True)
 class BatchDenoiser:
-    """Computes a teacher's answers, in one thread. teacher: the folder it is kept in."""
+    """Computes a teacher's answers, in one thread. load: loads the teacher, on the CPU."""
 
-    teacher: Store
-    precision: str
+    load: Callable[[], EDMDenoiser]
     gpus: float
 
     @cached_property
@@ -33,7 +31,7 @@ class BatchDenoiser:
     @cached_property
     def denoiser(self) -> EDMDenoiser:
         # Loaded by the first request, so that an error reaches the student that asked; one in __init__ would not.
-        return load_teacher(self.teacher, self.precision).to(self.device)
+        return self.load().to(self.device)
 
     def outcomes(self, batch: list[Request]) -> list[Outcome]:
         """The replies to requests of one form, from one forward pass. If that fails each request gets a pass of its

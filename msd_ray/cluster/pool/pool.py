@@ -3,9 +3,10 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -16,7 +17,9 @@ from msd_ray import own_code
 from msd_ray.cluster.pool.autoscaling import QueueReading, replicas_wanted
 from msd_ray.cluster.pool.replica import TeacherActor
 from msd_ray.cluster.pool.replica_metrics import ReplicaMetrics
+from msd_ray.diffusion import EDMDenoiser
 from msd_ray.recipes import PoolConfig, Recipe
+from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
 
 LOG = logging.getLogger(__name__)
@@ -45,8 +48,8 @@ class Pool:
     had again (`TeacherPool`).
     """
 
-    def __init__(self, config: PoolConfig, teacher: Store, precision: str) -> None:
-        """teacher: the folder it is kept in, on storage that all nodes share."""
+    def __init__(self, config: PoolConfig, load: Callable[[], EDMDenoiser]) -> None:
+        """load: loads the teacher, whichever node it is called on."""
         self._config = config
         actor: Any = ray.remote(TeacherActor)
         env_vars = own_code.environment()
@@ -58,7 +61,7 @@ class Pool:
             max_restarts=-1,
             max_concurrency=config.max_queue + config.max_batch + 16,  # all that wait or compute, and questions
         )
-        self._arguments = teacher, precision, config
+        self._arguments = load, config
         self._replicas: list[_Replica] = []
         self._retired: list[tuple[float, Any]] = []  # when, and which actor
         self._looks: deque[QueueReading] = deque()
@@ -126,7 +129,7 @@ class Pool:
 @contextmanager
 def running_pool(recipe: Recipe, teacher: Store, needed: bool) -> Iterator[Pool | None]:
     """The recipe's pool, for this block; None where it is not needed."""
-    pool = Pool(recipe.cluster.pool, teacher, recipe.training.precision) if needed else None
+    pool = Pool(recipe.cluster.pool, partial(load_teacher, teacher, recipe.training)) if needed else None
     try:
         yield pool
     finally:

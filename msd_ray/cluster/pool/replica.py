@@ -5,6 +5,7 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import ray
@@ -14,6 +15,7 @@ from msd_ray.cluster.pool.arrays import Array
 from msd_ray.cluster.pool.batching import QueueFullError, ReplicaError, Reply, Request, RequestQueue
 from msd_ray.cluster.pool.denoising import BatchDenoiser, Outcome
 from msd_ray.cluster.pool.replica_metrics import Forward, ReplicaMeter, ReplicaMetrics
+from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import MsdRayError, named
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.pairs import make_part
@@ -35,9 +37,9 @@ class TeacherActor:
     itself, and Ray starts another.
     """
 
-    def __init__(self, teacher: Store, precision: str, config: PoolConfig) -> None:
-        """teacher: the folder it is kept in, on storage that all nodes share."""
-        self._answering = BatchDenoiser(teacher, precision, config.gpus)
+    def __init__(self, load: Callable[[], EDMDenoiser], config: PoolConfig) -> None:
+        """load: loads the teacher, in this process."""
+        self._answering = BatchDenoiser(load, config.gpus)
         self._queue, self._meter, self._exported = RequestQueue(config), ReplicaMeter(time.monotonic()), _Exported()
         self._thread, self._process = ThreadPoolExecutor(1), uuid.uuid4().hex
         self._serving: asyncio.Task[None] | None = None
