@@ -30,7 +30,7 @@ from msd_ray.ensemble import Ensemble
 from msd_ray.recipes import load_recipe
 from msd_ray.runs.plan import Plan, make_plan
 from msd_ray.runs.run_directory import assemble, checkpoints_of
-from msd_ray.runs.teacher_cache import keep_teacher
+from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
 from msd_ray.storage import Chunks, Store
 from msd_ray.training.state import State, tensors_of
 
@@ -54,7 +54,9 @@ def training(plan: Plan, store: Store, images: int) -> Any:
     from msd_ray.cluster.students import RunInputs, StudentTask
 
     recipe, job = plan.recipe, plan.jobs[0]
-    around = RunInputs(recipe.data, recipe.evaluation, store.child("cache"), store.child("teacher"), None, 0.0)
+    around = RunInputs(
+        recipe.data, recipe.evaluation, store.child("cache"), KeptTeacher(store.child("teacher")), None, 0.0
+    )
     return StudentTask(job.spec, checkpoints_of(store, job).store, around, images).open()
 
 

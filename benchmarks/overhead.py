@@ -49,7 +49,7 @@ from msd_ray.cluster.work import ScheduledTask, StudentState  # noqa: E402
 from msd_ray.runs.plan import StudentPlan  # noqa: E402
 from msd_ray.runs.run_context import RunContext  # noqa: E402
 from msd_ray.runs.run_directory import folder  # noqa: E402
-from msd_ray.runs.teacher_cache import keep_teacher, load_teacher  # noqa: E402
+from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher, load_teacher  # noqa: E402
 from msd_ray.storage import Store  # noqa: E402
 from msd_ray.training.state import State, tensors_of  # noqa: E402
 
@@ -150,8 +150,8 @@ def ray_round(context: RunContext, jobs: list[StudentPlan], store: Store, begin:
     """One run of all jobs through Ray, as msd_ray.cluster.train does it, but with clocks. begin: called when all are
     past their first segment."""
     recipe, cluster = context.recipe, context.recipe.cluster
-    teacher = store.child("teacher")
-    pool = Pool(cluster.pool, partial(load_teacher, teacher, recipe.training))
+    teacher = KeptTeacher(store.child("teacher"))
+    pool = Pool(cluster.pool, partial(load_teacher, teacher, training=recipe.training))
     around = RunInputs(recipe.data, recipe.evaluation, context.cache, teacher, cluster.pool, 0.0)
 
     def work(job: StudentPlan) -> ScheduledTask:

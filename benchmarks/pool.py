@@ -35,7 +35,7 @@ from msd_ray.cluster.pool.replica_metrics import ReplicaMetrics  # noqa: E402
 from msd_ray.networks import DenoiserSpec  # noqa: E402
 from msd_ray.recipes import PoolConfig  # noqa: E402
 from msd_ray.runs.run_context import RunContext  # noqa: E402
-from msd_ray.runs.teacher_cache import keep_teacher, load_teacher  # noqa: E402
+from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher, load_teacher  # noqa: E402
 from msd_ray.storage import Store  # noqa: E402
 from msd_ray.training.state import State, tensors_of  # noqa: E402
 
@@ -75,7 +75,7 @@ def figures(before: Moment, after: Moment, waits: list[float]) -> Figures:
 
 def measure(config: PoolConfig, teacher: Store, askers: list[Any], seconds: float) -> Figures:
     """One row, with a replica of its own."""
-    pool = Pool(config, partial(load_teacher, teacher))
+    pool = Pool(config, partial(load_teacher, KeptTeacher(teacher)))
     try:
         ray.get([asker.ask.remote(pool.replicas, 0.0) for asker in askers])  # while the teacher is loaded
         before = look_at(pool.replicas[0])

@@ -14,7 +14,7 @@ from msd_ray.networks import DenoiserSpec
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import ensemble_folder
-from msd_ray.runs.teacher_cache import load_teacher
+from msd_ray.runs.teacher_cache import KeptTeacher
 from msd_ray.storage import Store
 
 STEPS = 18  # of Heun's method: 35 evaluations of the network
@@ -45,7 +45,7 @@ def trained(run: str, where: str) -> Served:
     """The ensemble of a run and its teacher, of which a copy is saved below `where`."""
     store = Store(run)
     plan = RunContext.of_run(store, []).plan
-    _save_teacher(plan, load_teacher(store.child("teacher")).state_dict(), f"{where}/teacher")
+    _save_teacher(plan, KeptTeacher(store.child("teacher")).weights(), f"{where}/teacher")
     return Served(ensemble_folder(run).uri, f"{where}/teacher")
 
 

@@ -1,4 +1,4 @@
-"""Parts of your own, which a recipe names as `own_parts:NAME`: data, a kind of network.
+"""Parts of your own, which a recipe names as `own_parts:NAME`: data, a kind of network, a teacher.
 
 `examples/own_parts.yaml` is a recipe of them. Put this folder on PYTHONPATH, on all nodes, and run
 `msd-ray train examples/own_parts.yaml`. The data are handwritten digits, stored as [4, 4, 4] instead of [1, 8, 8].
@@ -7,11 +7,12 @@ docs/own_parts.md says what each part must have.
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.data import DataConfig, DataSet, in_memory, load_data
-from msd_ray.diffusion import Network
+from msd_ray.diffusion import Denoiser, Network
 from msd_ray.networks import StudentSize
 from msd_ray.networks.embedding import ConditionEmbedding
 
@@ -75,3 +76,33 @@ class _PlainConvNet(Network):
         for block in self.blocks[: len(self.blocks) // 2]:
             h = h + block(F.silu(h + embedding))
         return h, embedding
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A teacher: the best denoiser of a finite set, in closed form (EDM, arXiv 2206.00364, appendix B.3). It has no
+    weights, so students start from random ones."""
+
+    classes: int = 10
+    parameters: int = 0
+    sample_shape: tuple[int, ...] = (4, 4, 4)
+    spec: None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return folded_digits(self.classes).fingerprint
+
+    def open(self, device: torch.device) -> Denoiser:
+        known = folded_digits(self.classes).train.all().to(device)
+
+        def denoise(x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+            """The mean of the known samples of that class, weighed by how likely each became x_t."""
+            distance = torch.cdist(x_t.flatten(1), known.x.flatten(1)).square()
+            likely = -distance / (2 * sigma[:, None] ** 2)
+            own = likely.masked_fill(condition[:, None] != known.condition, -torch.inf)
+            return (own.softmax(dim=1) @ known.x.flatten(1)).reshape(x_t.shape)
+
+        return denoise
+
+    def weights(self) -> None:
+        return None

@@ -13,13 +13,14 @@ from msd_ray.cluster.pool.client import TeacherPool
 from msd_ray.cluster.student_evaluation import StudentEvaluation
 from msd_ray.cluster.work import Progress, SingleProcess
 from msd_ray.data import DataConfig, DataSet, Split, load_data
+from msd_ray.diffusion import EDMDenoiser
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.pairs import load_pairs
 from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
-from msd_ray.teachers import LocalTeacher, Teacher
+from msd_ray.teachers import LocalTeacher, Teacher, TeacherSource
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.device import prepare_device
 from msd_ray.training.metrics import Metric, newest_loss
@@ -31,15 +32,14 @@ from msd_ray.training.student_trainer import StudentTrainer
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What all students of a run share. teacher: the folder it is kept in, on storage that all nodes share.
-    pool: how the teacher actors are asked, None for a teacher in each student. cache: where the feature network lies.
-    pairs: the folder of the teacher's pairs and how many parts of it to use, where an objective needs them. init: the
-    ensemble to start from, if any."""
+    """What all students of a run share. pool: how the teacher actors are asked, None for a teacher in each student.
+    cache: where the feature network lies. pairs: the folder of the teacher's pairs and how many parts of it to use,
+    where an objective needs them. init: the ensemble to start from, if any."""
 
     data: DataConfig
     evaluation: EvaluationConfig
     cache: Store
-    teacher: Store
+    teacher: TeacherSource
     pool: PoolConfig | None
     gpus: float
     pairs: tuple[Store, list[int]] | None = None
@@ -79,7 +79,7 @@ class StudentTask:
         needs = [spec.objective(stage).needs for stage in spec.stages]
         original = pairs = initial = fake = None
         if not inputs.pool or any(n.encoder for n in needs):
-            original = load_teacher(inputs.teacher, spec.training).to(device)
+            original = load_teacher(inputs.teacher, device, spec.training)
         if not resumed:
             initial, fake = starting_weights(spec, inputs.teacher, inputs.init, original)
         if inputs.pairs and any(n.pairs for n in needs):
@@ -87,7 +87,8 @@ class StudentTask:
         pool = TeacherPool(inputs.pool, first=spec.index) if inputs.pool else None
         teacher: Teacher | None = pool or (LocalTeacher(original) if original else None)
         assert teacher
-        return StudentTrainer(spec, teacher, initial, real, device, Extras(fake, original, pairs), group), pool
+        encoder = original if isinstance(original, EDMDenoiser) else None
+        return StudentTrainer(spec, teacher, initial, real, device, Extras(fake, encoder, pairs), group), pool
 
     def _judge(self, data: DataSet, real: Split) -> Judge:
         evaluation = self.inputs.evaluation

@@ -23,11 +23,30 @@ from msd_ray.runs.disk_needs import check_cache, check_run_dir, refuse_full, roo
 from msd_ray.runs.init_weights import check_init
 from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
-from msd_ray.runs.run_directory import assemble, flaw_of, folder, images_of, keep_data, keep_recipe, refuse_other_recipe
+from msd_ray.runs.run_directory import (
+    assemble,
+    flaw_of,
+    folder,
+    images_of,
+    keep_data,
+    keep_recipe,
+    keep_source,
+    refuse_other_recipe,
+    refuse_other_source,
+)
 from msd_ray.runs.run_status import mark_stopped, marked_where_stopped
-from msd_ray.runs.teacher_cache import REPORTS, cached_in, copy_teacher, has_teacher, keep_teacher
+from msd_ray.runs.teacher_cache import (
+    REPORTS,
+    KeptTeacher,
+    cached_in,
+    copy_teacher,
+    has_teacher,
+    keep_teacher,
+    teacher_in,
+)
 from msd_ray.stopping import STOP
 from msd_ray.storage import Store
+from msd_ray.teachers import TeacherSource
 from msd_ray.training.checkpoints import Checkpoints
 
 
@@ -51,7 +70,8 @@ def train(
     check_init(plan)
     missing = _unfinished(plan, store, listener.note)
     jobs = [job for group in missing for job in group.jobs if not _trained(store, job)]
-    teacher = _whole_teacher(plan, store, cache)
+    refuse_other_source(store, plan)
+    teacher = _found_teacher(plan, store, cache)
     check_run_dir(store)
     if jobs or not teacher:
         check_cache(cache)
@@ -71,7 +91,7 @@ def train(
         with held(store) as lease:
             mark_stopped(store, False)
             keep_recipe(store, plan.recipe)
-            _take_teacher(teacher, store)
+            _take_teacher(teacher, store, plan)
             _finish(plan, missing, store, lease)
         with marked_where_stopped(store):
             then()
@@ -92,7 +112,7 @@ def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[E
 
 
 def _train(
-    plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor, teacher: Store | None
+    plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor, teacher: TeacherSource | None
 ) -> None:
     keep_data(store, fingerprint(plan.recipe.data))
     keep_recipe(store, plan.recipe)  # not before it is certain that something will run
@@ -102,29 +122,33 @@ def _train(
 
 
 def bring_teacher(plan: Plan, store: Store, cache: Store, monitor: Monitor) -> None:
-    """Sees that the directory `store` has the plan's teacher: its own, the cache's, or one that is trained now."""
-    _bring_teacher(plan, store, cache, monitor, _whole_teacher(plan, store, cache))
+    """Sees that the directory `store` has the plan's teacher: its own, the cache's, or one that is trained now; of one
+    that the recipe brings, which it is. Raises UserError where the directory has another of these."""
+    refuse_other_source(store, plan)
+    _bring_teacher(plan, store, cache, monitor, _found_teacher(plan, store, cache))
 
 
-def _bring_teacher(plan: Plan, store: Store, cache: Store, monitor: Monitor, known: Store | None) -> None:
-    """known: the folder of a whole teacher, if there is any."""
+def _bring_teacher(plan: Plan, store: Store, cache: Store, monitor: Monitor, known: TeacherSource | None) -> None:
+    """known: the teacher, if it need not be trained."""
     if known:
-        _take_teacher(known, store)
+        _take_teacher(known, store, plan)
     else:
         _train_teacher(plan, store, monitor)
         copy_teacher(store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher))
 
 
-def _whole_teacher(plan: Plan, store: Store, cache: Store) -> Store | None:
-    """The folder of the plan's teacher: the run's own, or else the cache's. Reads all of it, so it is asked once."""
+def _found_teacher(plan: Plan, store: Store, cache: Store) -> TeacherSource | None:
+    """The teacher that the recipe brings, the run's own, or else the cache's. Reads all of it, so it is asked once."""
     places = store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher)
-    return next((place for place in places if has_teacher(place)), None)
+    return plan.source or next((KeptTeacher(place) for place in places if has_teacher(place)), None)
 
 
-def _take_teacher(source: Store, store: Store) -> None:
+def _take_teacher(found: TeacherSource, store: Store, plan: Plan) -> None:
     own = store.child("teacher")
-    if source.uri != own.uri:
-        copy_teacher(source, own)
+    if not isinstance(found, KeptTeacher):
+        keep_source(store, plan)
+    elif found.folder.uri != own.uri:
+        copy_teacher(found.folder, own)
 
 
 def _finish(plan: Plan, groups: list[EnsemblePlan], store: Store, lease: Lease) -> None:
@@ -151,7 +175,7 @@ def _train_teacher(plan: Plan, store: Store, monitor: Monitor) -> None:
 
 def _train_students(plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor) -> None:
     recipe, cluster = plan.recipe, plan.cluster
-    teacher, segment = store.child("teacher"), recipe.training.checkpoint_every
+    teacher, segment = teacher_in(store, plan), recipe.training.checkpoint_every
     load_features(recipe.evaluation.features, load_data(recipe.data), cache)  # once, for all students
     with running_pool(recipe, teacher, needed=cluster.teacher == "pool") as pool:
         pairs = make_pairs(plan, jobs, pool, teacher, cache, monitor.note)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msd_ray.diffusion import EDMDenoiser
+from msd_ray.diffusion import Denoiser
 from msd_ray.teachers import Answer
 
 
@@ -43,7 +43,7 @@ class ClockedTeacher:
 
     def __init__(
         self,
-        denoiser: EDMDenoiser,
+        denoiser: Denoiser,
         clock: Callable[[], float],
         around: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:

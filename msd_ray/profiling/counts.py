@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from msd_ray.data import in_memory
-from msd_ray.diffusion import EDMDenoiser, one_step
+from msd_ray.diffusion import Denoiser, EDMDenoiser, one_step
 from msd_ray.errors import MsdRayError
 from msd_ray.objectives import Pairs
 from msd_ray.profiling.clocks import ClockedTeacher
@@ -75,7 +75,11 @@ def count_student(plan: Plan, spec: StudentSpec, rates: Rates) -> StudentCount:
 
 
 def count_teacher(plan: Plan, rates: Rates) -> TeacherCount:
-    """Lets it make two updates, since the first begins without the averages of its optimizer."""
+    """Lets it make two updates, since the first begins without the averages of its optimizer; none where it is not
+    trained here."""
+    answer, replica = _answer(plan, rates)
+    if plan.source:
+        return TeacherCount(0.0, 0, 0, answer, replica)
     recipe, tally = plan.recipe, Tally()
     config = replace(recipe.teacher, images=2 * recipe.teacher.batch)
     with without_data(tally):
@@ -84,7 +88,6 @@ def count_teacher(plan: Plan, rates: Rates) -> TeacherCount:
         trainer = TeacherTrainer(config, plan.teacher, recipe.noise, data)
         trainer.advance(config.images)
         seconds, state = rates.seconds(tally) / config.images, trainer.state_dict().bytes
-    answer, replica = _answer(plan, rates)
     return TeacherCount(seconds, tally.peak, state, answer, replica)
 
 
@@ -104,8 +107,12 @@ def _answer(plan: Plan, rates: Rates) -> tuple[float, int]:
     return seconds, tally.peak
 
 
-def _teacher(plan: Plan) -> EDMDenoiser:
-    return precision.apply(plan.teacher.build(), plan.recipe.training).eval().requires_grad_(False)
+def _teacher(plan: Plan) -> Denoiser:
+    """Free of charge where nobody knows how it is built."""
+    spec = plan.source.spec if plan.source else plan.teacher
+    if spec is None:
+        return lambda x_t, sigma, condition: x_t.clone()
+    return precision.apply(spec.build(), plan.recipe.training).eval().requires_grad_(False)
 
 
 class _Stage:
@@ -152,9 +159,10 @@ class _Stage:
             held=self._local or any(self._spec.objective(s).needs.encoder for s in self._spec.stages)
         )
         teacher = LocalTeacher(encoder) if self._local else self._elsewhere
-        return StudentTrainer(spec, teacher, None, real, "cpu", Extras(encoder=encoder, pairs=pairs))
+        looked_into = encoder if isinstance(encoder, EDMDenoiser) else None
+        return StudentTrainer(spec, teacher, None, real, "cpu", Extras(encoder=looked_into, pairs=pairs))
 
-    def _teacher(self, held: bool = False) -> EDMDenoiser:
+    def _teacher(self, held: bool = False) -> Denoiser:
         """held: whether it lies in the student's memory."""
         with nullcontext() if held else self._tally.aside():
             return _teacher(self._plan)

@@ -70,7 +70,7 @@ def _processes(n: int) -> Iterator[ProcessPoolExecutor]:
 
 def too_slow_to_try(plan: Plan) -> bool:
     """Whether a network is so large that updates are not to be tried without a GPU."""
-    return not _gpus_here(plan) and max(plan.largest.denoiser.parameters(), plan.teacher.parameters()) > TOO_SLOW_TO_TRY
+    return not _gpus_here(plan) and max(plan.largest.denoiser.parameters(), plan.teachers_parameters) > TOO_SLOW_TO_TRY
 
 
 def _gpus_here(plan: Plan) -> float:

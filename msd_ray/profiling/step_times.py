@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from msd_ray.data import DataSet, in_memory, load_data
-from msd_ray.diffusion import EDMDenoiser, one_step
+from msd_ray.diffusion import Denoiser, EDMDenoiser, one_step
 from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.evaluation.coordinates import Coordinates
 from msd_ray.evaluation.digits_net import DigitsNet
@@ -18,6 +18,7 @@ from msd_ray.objectives import Pairs
 from msd_ray.profiling.clocks import Clock, ClockedTeacher
 from msd_ray.profiling.timing import StageTiming, Timing
 from msd_ray.runs.plan import Plan
+from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher, Teacher
 from msd_ray.training import precision
@@ -54,13 +55,13 @@ def _trial(plan: Plan, student: StudentSpec, gpus: float) -> Iterator["_StepTime
 
 
 class _StepTimer:
-    """One student of a plan. Teacher, features and real samples are blanks, which cost as much as real ones."""
+    """One student of a plan. A teacher that is trained here, features and real samples are blanks, which cost as much
+    as real ones."""
 
     def __init__(self, plan: Plan, student: StudentSpec, device: torch.device, folder: Store) -> None:
         self._plan, self.device, self._spec = plan, device, student
         self._clock = Clock(device, plan.recipe.training.threads)
-        teacher = precision.apply(plan.teacher.build(), plan.recipe.training)
-        self._teacher: EDMDenoiser = teacher.eval().requires_grad_(False).to(device)
+        self._teacher = _teacher(plan, device)
         self._checkpoints = Checkpoints(folder, keep=1)
         self._data = load_data(plan.recipe.data)
 
@@ -111,7 +112,9 @@ class _StepTimer:
         return self._median(measure)
 
     def teaching(self) -> float:
-        """An image of the teacher's own training."""
+        """An image of the teacher's own training; 0 where it is not trained here."""
+        if self._plan.source:
+            return 0.0
         recipe, config = self._plan.recipe, replace(self._plan.recipe.teacher, images=ENDLESS)
         prepare_device(0, config.threads)
         trainer = TeacherTrainer(config, self._plan.teacher, recipe.noise, self._data.train, self.device)
@@ -135,7 +138,8 @@ class _StepTimer:
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
         real = in_memory(blank.expand(stage.batch, *blank.shape[1:]), torch.full((stage.batch,), spec.conditions[0]))
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long)).to(self.device)
-        return StudentTrainer(spec, teacher, None, real, self.device, Extras(encoder=self._teacher, pairs=pairs))
+        encoder = self._teacher if isinstance(self._teacher, EDMDenoiser) else None
+        return StudentTrainer(spec, teacher, None, real, self.device, Extras(encoder=encoder, pairs=pairs))
 
     def _judge(self) -> Judge | None:
         features = _features(self._plan.recipe.evaluation.features, self._data)
@@ -144,6 +148,12 @@ class _StepTimer:
 
     def _median(self, act: Callable[[], object]) -> float:
         return _repeated(lambda: self._clock.of(act))
+
+
+def _teacher(plan: Plan, device: torch.device) -> Denoiser:
+    if plan.source:
+        return load_teacher(plan.source, device, plan.recipe.training)
+    return precision.apply(plan.teacher.build(), plan.recipe.training).eval().requires_grad_(False).to(device)
 
 
 def _repeated(measure: Callable[[], float]) -> float:

@@ -13,6 +13,7 @@ from msd_ray.objectives import objective_class
 from msd_ray.own_code import is_own
 from msd_ray.recipes.schema import Recipe
 from msd_ray.training.config import StageConfig
+from msd_ray.training.teacher_trainer import TeacherConfig
 
 
 def check_keys(raw: dict[str, Any], imports: bool) -> None:
@@ -50,7 +51,7 @@ def _known(cls: Any, raw: dict[str, Any], prefix: str, imports: bool = True) -> 
             yield from _known(hint, inner, f"{path}.")
         elif f.name == "network":
             yield from _known_of_network(inner, f"{path}.")
-        elif cls is DataConfig and f.name == "options":  # of the user's own function, which alone knows them
+        elif cls in (DataConfig, TeacherConfig) and f.name == "options":  # only the user's own code knows them
             yield from present(inner, f"{path}.")
         elif f.name == "stages":
             yield from _known_stages(inner, f"{path}.", imports)

@@ -17,7 +17,7 @@ from msd_ray.recipes.schema import Recipe
 from msd_ray.recipes.yaml_files import check_plain, read_mapping, read_value, read_yaml
 from msd_ray.training.config import StageConfig
 
-CODE = (("network", "kind"), ("data", "name"))
+CODE = (("network", "kind"), ("data", "name"), ("teacher", "source"))
 """The keys that may name a user's own code, which commands on directories run as well."""
 _Kind = TypeVar("_Kind")
 

@@ -18,6 +18,7 @@ from msd_ray.runs.compatibility import teachers_sampling
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_results import measured_rows
 from msd_ray.runs.sample_sources import device_here, ensemble_sampler, teacher_sampler
+from msd_ray.runs.teacher_cache import teacher_in
 
 TEACHER = "teacher"
 SAMPLES = 2048
@@ -80,7 +81,8 @@ def distance_to_teacher(context: RunContext) -> float:
     condition = torch.arange(SAMPLES) % context.data.classes
     store, device = context.store, device_here()
     ours = ensemble_sampler(Ensemble.load(store.child("ensemble"), device))(condition, seeds)
-    theirs = teacher_sampler(store.child("teacher"), teachers_sampling(context.recipe), device)(condition, seeds)
+    teacher = teacher_in(store, context.plan)
+    theirs = teacher_sampler(teacher, teachers_sampling(context.recipe), device)(condition, seeds)
     return float((ours.cpu() - theirs.cpu()).abs().mean())
 
 

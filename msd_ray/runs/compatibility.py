@@ -12,6 +12,7 @@ from msd_ray.networks import DenoiserSpec, StudentSize
 from msd_ray.objectives import Needs, Nets, objective_class
 from msd_ray.own_code import is_own
 from msd_ray.recipes import Recipe
+from msd_ray.teachers import TeacherSource, load_source
 
 
 def teachers_sampling(recipe: Recipe) -> Sampling:
@@ -95,14 +96,36 @@ def teacher_of(recipe: Recipe, data: DataSet) -> DenoiserSpec:
     return DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
 
 
-def student_of(recipe: Recipe, teacher: DenoiserSpec, size: StudentSize, needs: Collection[Needs]) -> DenoiserSpec:
-    """A student of that size. Raises UserError where it, its teacher or a discriminator on it does not fit the data."""
+def source_of(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> TeacherSource | None:
+    """Of a teacher that is not trained here. Raises UserError where it does not fit the data or a stage."""
+    name, source = recipe.teacher.source, load_source(recipe.teacher.source, recipe.teacher.options)
+    if source is None:
+        return None
+    if (there := tuple(source.sample_shape)) != data.shape:
+        raise UserError(
+            f"teacher.source: {name} makes samples of shape {list(there)}, the data have {list(data.shape)}"
+        )
+    if source.classes != data.classes:
+        raise UserError(f"teacher.source: {name} knows {source.classes} conditions, the data have {data.classes}")
+    if not source.spec and (blind := [stage for stage in needs if needs[stage].encoder]):
+        raise UserError(
+            f"stages.{blind[0]}: {recipe.stages[blind[0]].objective} looks into the teacher, and {name} has no `spec`"
+        )
+    return source
+
+
+def student_of(
+    recipe: Recipe, teacher: DenoiserSpec, looked_into: DenoiserSpec | None, size: StudentSize, needs: Collection[Needs]
+) -> DenoiserSpec:
+    """A student of that size. looked_into: the teacher that objectives look into. Raises UserError where it, its
+    teacher or a discriminator on it does not fit the data."""
     try:
         student = replace(teacher, network=recipe.network.cut(size))
         if any(n.boundary for n in needs):
             student = replace(student, sigma_min=recipe.noise.sigma_min)
         with torch.device("meta"):
-            nets = Nets(student.build(), student.build(), encoder=teacher.build())
+            encoder = looked_into.build() if looked_into else None
+            nets = Nets(student.build(), student.build(), encoder=encoder)
             for make in (n.head for n in needs):
                 if make is not None:
                     make(nets)

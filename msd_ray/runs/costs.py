@@ -1,21 +1,26 @@
 """The training costs of a run's teacher and ensembles."""
 
+from dataclasses import replace
+
 import pandas as pd
 
 from msd_ray.ensemble import Sampling
 from msd_ray.evaluation import Costs
 from msd_ray.runs.plan import EnsemblePlan, StudentPlan
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.teacher_cache import kept_facts
+from msd_ray.runs.teacher_cache import KeptTeacher, teacher_in
 
 
 def teacher_costs(context: RunContext, sampling: Sampling) -> Costs:
     """The costs of the teacher, sampled as `sampling` says."""
-    config, facts = context.recipe.teacher, kept_facts(context.store.child("teacher"))
-    return Costs(
-        parameters=context.plan.teacher.parameters(),
-        nfe=sampling.nfe,
-        images=config.images,
+    teacher = teacher_in(context.store, context.plan)
+    costs = Costs(parameters=teacher.parameters, nfe=sampling.nfe)
+    if not isinstance(teacher, KeptTeacher):  # what its training cost nobody knows
+        return costs
+    facts = teacher.facts
+    return replace(
+        costs,
+        images=context.recipe.teacher.images,
         wall_seconds=facts["wall_seconds"],
         cpu_seconds=facts["cpu_seconds"],
     )

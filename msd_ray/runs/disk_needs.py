@@ -44,7 +44,8 @@ def room_line(plan: Plan, store: Store) -> str:
 def disk_needed(plan: Plan) -> int:
     """Bytes of a run directory when it is largest, but for its journals and pictures: the teacher and either its own
     training or the students' checkpoints and their ensembles."""
-    keep, teacher = plan.recipe.training.keep + 1, plan.teacher.parameters()  # one is written before another goes
+    keep = plan.recipe.training.keep + 1  # one is written before another goes
+    teacher = 0 if plan.source else plan.teacher.parameters()
     of_checkpoint = {job.spec.denoiser: checkpoint_weights(job.spec) for job in plan.jobs}
     students = sum(keep * of_checkpoint[job.spec.denoiser] + job.spec.denoiser.parameters() for job in plan.jobs)
     return FLOAT * (teacher + max(2 * 4 * teacher, students))

@@ -2,25 +2,25 @@
 
 from collections import Counter
 
-from msd_ray.diffusion import EDMDenoiser
+from msd_ray.diffusion import Denoiser, EDMDenoiser
 from msd_ray.ensemble import Description, read_description, read_member
 from msd_ray.errors import UserError
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_directory import ensemble_folder
-from msd_ray.runs.teacher_cache import spec_of, weights_of
-from msd_ray.storage import Store
+from msd_ray.teachers import TeacherSource
 from msd_ray.training.state import Tensors
 from msd_ray.training.student_spec import StudentSpec
 
 
 def starting_weights(
-    spec: StudentSpec, teacher: Store, init: str, loaded: EDMDenoiser | None = None
+    spec: StudentSpec, teacher: TeacherSource, init: str, loaded: Denoiser | None = None
 ) -> tuple[Tensors | None, Tensors | None]:
     """Weights that the generator and its fake score start from; None for fresh ones, or for the fake score the
     generator's. The fake score starts as the teacher wherever their shapes agree. loaded: the teacher, where it is in
     memory already."""
-    fits = spec_of(teacher).network == spec.denoiser.network
-    taught = (loaded.state_dict() if loaded else weights_of(teacher)) if fits else None
+    taught, shape = None, teacher.spec
+    if shape and shape.network == spec.denoiser.network:
+        taught = loaded.state_dict() if isinstance(loaded, EDMDenoiser) else teacher.weights()
     if not init:
         return taught, taught
     known = read_description(ensemble_folder(init))

@@ -24,7 +24,8 @@ _FILE = "pairs.parquet"
 
 def pairs_folder(cache: Store, plan: Plan) -> Store:
     """The folder of the pairs of a plan's teacher; its name is the hash of everything that they depend on."""
-    teacher = cached_in(cache, plan.recipe, plan.teacher).uri.rsplit("/", 1)[-1]
+    kept = cached_in(cache, plan.recipe, plan.teacher)
+    teacher = plan.source.fingerprint if plan.source else kept.uri.rsplit("/", 1)[-1]
     noise = plan.recipe.to_json()["noise"]
     grid = [noise[key] for key in ("sigma_min", "sigma_max", "rho")]
     return cache.child(f"pairs-{digest([teacher, plan.recipe.teacher.steps, grid, PART])}")

@@ -15,7 +15,16 @@ from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
 from msd_ray.recipes import ClusterConfig, PoolConfig, Recipe
-from msd_ray.runs.compatibility import needs_of, refuse_short_stages, sampling_of, spelled_out, student_of, teacher_of
+from msd_ray.runs.compatibility import (
+    needs_of,
+    refuse_short_stages,
+    sampling_of,
+    source_of,
+    spelled_out,
+    student_of,
+    teacher_of,
+)
+from msd_ray.teachers import TeacherSource
 from msd_ray.training.config import StageConfig
 from msd_ray.training.student_spec import StudentSpec
 
@@ -47,7 +56,9 @@ class EnsemblePlan:
 @dataclass(frozen=True)
 class Plan:
     """recipe: every value spelled out. student: the size of all students except those that the recipe gives by number.
-    groups: the ensemble first, then the baselines that it is compared with. sampling: how all of them make samples."""
+    groups: the ensemble first, then the baselines that it is compared with. sampling: how all of them make samples.
+    teacher: the shape of the teacher that is trained here, or that students are cut from. source: of a teacher that is
+    not trained here, None otherwise."""
 
     recipe: Recipe
     teacher: DenoiserSpec
@@ -55,6 +66,11 @@ class Plan:
     labels: tuple[str, ...]
     groups: tuple[EnsemblePlan, ...]
     sampling: Sampling = ONE_STEP
+    source: TeacherSource | None = None
+
+    @property
+    def teachers_parameters(self) -> int:
+        return self.source.parameters if self.source else self.teacher.parameters()
 
     @property
     def jobs(self) -> list[StudentPlan]:
@@ -80,9 +96,10 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     """
     needs = {name: needs_of(recipe, name) for name in recipe.stages}
     recipe, sampling = spelled_out(recipe, needs), sampling_of(recipe, needs)
-    teacher = teacher_of(recipe, data)
-    student = student_of(recipe, teacher, recipe.student, needs.values())
-    single = {i: student_of(recipe, teacher, size, needs.values()) for i, size in recipe.students.items()}
+    teacher, source = teacher_of(recipe, data), source_of(recipe, data, needs)
+    looked_into = source.spec if source else teacher
+    student = student_of(recipe, teacher, looked_into, recipe.student, needs.values())
+    single = {i: student_of(recipe, teacher, looked_into, size, needs.values()) for i, size in recipe.students.items()}
     partition = fit(recipe.partition, data.classes, _means(recipe, data, features), recipe.noise)
     if strangers := [i for i in single if not 0 <= i < partition.k]:
         raise UserError(f"students.{strangers[0]}: the students are those from 0 to {partition.k - 1}")
@@ -91,7 +108,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     groups = [_group(each, [single.get(i, student) for i in range(partition.k)], "ensemble", "", partition)]
     if recipe.evaluation.baselines:
         groups += _baselines(each, student, data.classes, partition.k)
-    return Plan(recipe, teacher, student, data.labels, tuple(groups), sampling)
+    return Plan(recipe, teacher, student, data.labels, tuple(groups), sampling, source)
 
 
 def _for_each_student(recipe: Recipe, students: int) -> Recipe:
@@ -164,7 +181,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     recipe, cluster, stages = plan.recipe, plan.cluster, plan.jobs[0].spec.stages
     return {
         "recipe": recipe.name,
-        "teacher": f"{plan.teacher.parameters():,} parameters",
+        "teacher": _teacher(plan),
         "student": _parameters(plan),
         "partition": f"{recipe.partition.kind}, k = {recipe.partition.k}, timesteps = {recipe.partition.timesteps}",
         "stages": "; ".join(f"{name} ({s.objective}, {s.images:,} images)" for name, s in stages.items()),
@@ -174,6 +191,12 @@ def describe(plan: Plan) -> dict[str, Any]:
         else "none: the teacher runs in each student",
         "students": [_student(plan, job) for job in plan.jobs],
     }
+
+
+def _teacher(plan: Plan) -> str:
+    origin = f", from {plan.recipe.teacher.source}" if plan.source else ""
+    blind = "; its operations and memory are not counted" if plan.source and not plan.source.spec else ""
+    return f"{plan.teachers_parameters:,} parameters{origin}{blind}"
 
 
 def _parameters(plan: Plan) -> str:

@@ -180,7 +180,8 @@ def _where(recipe: Recipe) -> ClusterConfig:
 def _said(source: Source) -> dict[str, Any]:
     """What tells a source from others; where its weights lie does not."""
     said = {**vars(source), "kind": type(source).__name__}
-    said.pop("uri", None)
+    for place in ("uri", "teacher"):
+        said.pop(place, None)
     return {key: value.to_json() if hasattr(value, "to_json") else value for key, value in said.items()}
 
 

@@ -69,10 +69,32 @@ def keep_data(store: Store, fingerprint: str) -> None:
     """Writes down which samples the run is trained on, where the recipe alone does not say it. Raises UserError where
     the directory holds a run on other samples."""
     if fingerprint:
-        now = json.dumps({"fingerprint": fingerprint}).encode()
-        if store.exists("data.json") and store.read("data.json") != now:
+        if _has_other(store, "data.json", fingerprint):
             raise UserError(f"{store.uri} was trained on other samples than there are now; choose another --run-dir")
-        store.write("data.json", now)
+        store.write("data.json", _as_kept(fingerprint))
+
+
+def keep_source(store: Store, plan: Plan) -> None:
+    """Writes down which teacher a run learns from that the recipe brings."""
+    if plan.source:
+        store.write("teacher.json", _as_kept(plan.source.fingerprint))
+
+
+def refuse_other_source(store: Store, plan: Plan) -> None:
+    """Raises UserError where the directory's run learns from another teacher than the recipe brings now."""
+    if plan.source and _has_other(store, "teacher.json", plan.source.fingerprint):
+        raise UserError(
+            f"{store.uri} has students of another teacher than {plan.recipe.teacher.source} gives now; choose another "
+            f"--run-dir"
+        )
+
+
+def _has_other(store: Store, name: str, fingerprint: str) -> bool:
+    return store.exists(name) and store.read(name) != _as_kept(fingerprint)
+
+
+def _as_kept(fingerprint: str) -> bytes:
+    return json.dumps({"fingerprint": fingerprint}).encode()
 
 
 def recipe_of(store: Store) -> Recipe:

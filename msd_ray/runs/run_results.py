@@ -19,11 +19,11 @@ from msd_ray.runs.disk_needs import check_cache, check_run_dir
 from msd_ray.runs.plan import EnsemblePlan
 from msd_ray.runs.rows import VERSION, Drawing, RequestedRow, Table, measure
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.run_directory import folder, has_ensemble, refuse_unfinished
+from msd_ray.runs.run_directory import folder, has_ensemble, refuse_other_source, refuse_unfinished
 from msd_ray.runs.run_report import write_all
 from msd_ray.runs.sample_sources import FromPart, FromTeacher
 from msd_ray.runs.shards import Complete
-from msd_ray.runs.teacher_cache import default_cache, digest
+from msd_ray.runs.teacher_cache import default_cache, digest, teacher_in
 from msd_ray.storage import Store, check_sizes, read_manifest
 
 Note = Callable[[str], None]
@@ -90,14 +90,13 @@ def _teacher_rows(context: RunContext, table: Table) -> list[RequestedRow]:
 
 
 def _teacher(context: RunContext, sampling: Sampling) -> FromTeacher:
-    """Raises UserError where the run has none."""
-    store = context.store.child("teacher")
+    """Raises UserError where the run has none, or the recipe brings another than its students learnt from."""
+    refuse_other_source(context.store, context.plan)
+    teacher = teacher_in(context.store, context.plan)
     try:
-        files = read_manifest(store).files
+        return FromTeacher(teacher, teacher.fingerprint, sampling, context.data.classes)
     except FileNotFoundError:
         raise UserError(f"{context.store.uri} holds no teacher: `msd-ray train` it again") from None
-    weights = digest([entry.sha256 for entry in files.values()])
-    return FromTeacher(store.uri, weights, sampling, context.data.classes)
 
 
 def _group_rows(context: RunContext, table: Table, group: EnsemblePlan, logged: pd.DataFrame) -> list[RequestedRow]:

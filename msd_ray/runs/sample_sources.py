@@ -1,7 +1,7 @@
 """Where the samples of an evaluation come from: data, a teacher, or one part of an ensemble; each sample by number."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -13,18 +13,18 @@ from msd_ray.data import DataConfig, DataSet, Samples, Split, load_data
 from msd_ray.ensemble import Ensemble, Part, Sampling, read_description, seeded_noise
 from msd_ray.evaluation import Sampler
 from msd_ray.evaluation.sample_statistics import KEPT, Numbers
-from msd_ray.runs.teacher_cache import load_teacher, spec_of
+from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
+from msd_ray.teachers import TeacherSource
 
 
 def device_here() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def teacher_sampler(teacher: Store, sampling: Sampling, device: torch.device) -> Sampler:
-    """The teacher in that folder, asked as `sampling` says. Raises FileNotFoundError or CorruptError where there is
-    none."""
-    denoiser, shape = load_teacher(teacher).to(device), spec_of(teacher).sample_shape
+def teacher_sampler(teacher: TeacherSource, sampling: Sampling, device: torch.device) -> Sampler:
+    """The teacher, asked as `sampling` says."""
+    denoiser, shape = load_teacher(teacher, device), teacher.sample_shape
 
     def sample(condition: Tensor, seeds: list[int]) -> Tensor:
         z = seeded_noise(seeds, shape).to(device)
@@ -92,9 +92,9 @@ class Real:
 
 @dataclass(frozen=True)
 class FromTeacher:
-    """What a teacher makes. uri: of its folder. weights: their hash. classes: how many there are."""
+    """What a teacher makes. weights: its fingerprint. classes: how many there are."""
 
-    uri: str
+    teacher: TeacherSource = field(compare=False)
     weights: str
     sampling: Sampling
     classes: int
@@ -106,7 +106,7 @@ class FromTeacher:
         return numbers < KEPT  # classes come in turn
 
     def open(self, data: DataConfig, device: torch.device) -> Make:
-        return _by_number(teacher_sampler(Store(self.uri), self.sampling, device), self.classes, 0)
+        return _by_number(teacher_sampler(self.teacher, self.sampling, device), self.classes, 0)
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,21 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
 from msd_ray.data import identity, load_data
-from msd_ray.diffusion import EDMDenoiser
-from msd_ray.errors import CorruptError
+from msd_ray.diffusion import Denoiser, EDMDenoiser
+from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
 from msd_ray.storage import Store, copy_bundle, read_manifest, refuse_unwritable, verify, write_bundle
+from msd_ray.teachers import TeacherSource
 from msd_ray.training import precision
 from msd_ray.training.config import TrainingConfig
 from msd_ray.training.state import State, Tensors
@@ -25,6 +27,7 @@ from msd_ray.training.teacher_trainer import TeacherTrainer
 
 REPORTS = 20  # while a teacher trains
 _FILE = "denoiser.safetensors"
+_WITHOUT_EFFECT = ("steps", "source", "options")  # on the weights of a teacher that is trained here
 _TRAINER_VERSION = 1  # to be raised when TeacherTrainer makes something else of the same recipe
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ def default_cache() -> Store:
 def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
     """The folder of this teacher; its name is the hash of everything that its weights depend on."""
     said = recipe.to_json()
-    training = {key: value for key, value in said["teacher"].items() if key != "steps"}  # which only sampling needs
+    training = {key: value for key, value in said["teacher"].items() if key not in _WITHOUT_EFFECT}
     return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), identity(recipe.data), training])}")
 
 
@@ -59,29 +62,60 @@ def has_teacher(store: Store) -> bool:
     return True
 
 
-def load_teacher(store: Store, training: TrainingConfig | None = None) -> EDMDenoiser:
-    """The teacher kept in a folder, frozen. training: how it computes; in fp32 if None. Raises FileNotFoundError or
-    CorruptError where there is none."""
-    with torch.device("meta"):
-        denoiser = precision.apply(spec_of(store).build(), training or TrainingConfig())
-    denoiser.load_state_dict(weights_of(store), assign=True)
-    return denoiser.eval().requires_grad_(False)
+@dataclass(frozen=True)
+class KeptTeacher:
+    """The TeacherSource of a teacher that was trained here. folder: where it is kept. Everything raises
+    FileNotFoundError or CorruptError where there is none."""
+
+    folder: Store
+
+    @property
+    def fingerprint(self) -> str:
+        return digest([entry.sha256 for entry in read_manifest(self.folder).files.values()])
+
+    @property
+    def spec(self) -> DenoiserSpec:
+        return DenoiserSpec.from_json(read_manifest(self.folder).body["spec"])
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return self.spec.sample_shape
+
+    @property
+    def classes(self) -> int:
+        return self.spec.classes
+
+    @property
+    def parameters(self) -> int:
+        return self.spec.parameters()
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What its training cost: wall_seconds and cpu_seconds."""
+        facts: dict[str, float] = read_manifest(self.folder).body["facts"]
+        return facts
+
+    def open(self, device: torch.device) -> EDMDenoiser:
+        with torch.device("meta"):
+            denoiser = self.spec.build()
+        denoiser.load_state_dict(self.weights(), assign=True)
+        return denoiser.eval().requires_grad_(False).to(device)
+
+    def weights(self) -> Tensors:
+        return StoredWeights(self.folder, read_manifest(self.folder), _FILE).read()
 
 
-def weights_of(store: Store) -> Tensors:
-    """Those of the teacher kept in a folder. Raises as `load_teacher`."""
-    return StoredWeights(store, read_manifest(store), _FILE).read()
+def teacher_in(store: Store, plan: Plan) -> TeacherSource:
+    """The teacher of a run or sweep in the directory `store`: where the plan has none, the one that was trained."""
+    return plan.source or KeptTeacher(store.child("teacher"))
 
 
-def spec_of(store: Store) -> DenoiserSpec:
-    """The shape of the teacher kept in a folder."""
-    return DenoiserSpec.from_json(read_manifest(store).body["spec"])
-
-
-def kept_facts(store: Store) -> dict[str, float]:
-    """What the training of the teacher kept in a folder cost: wall_seconds and cpu_seconds."""
-    facts: dict[str, float] = read_manifest(store).body["facts"]
-    return facts
+def load_teacher(
+    teacher: TeacherSource, device: torch.device | str = "cpu", training: TrainingConfig | None = None
+) -> Denoiser:
+    """The teacher, frozen. training: how it computes, if it is one of our denoisers; in fp32 if None."""
+    denoiser = teacher.open(torch.device(device))
+    return precision.apply(denoiser, training or TrainingConfig()) if isinstance(denoiser, EDMDenoiser) else denoiser
 
 
 def keep_teacher(store: Store, spec: DenoiserSpec, state: State) -> None:
@@ -96,7 +130,10 @@ def copy_teacher(source: Store, target: Store) -> None:
 
 
 def train_here(plan: Plan, cache: Store, say: Callable[[str], None]) -> Store:
-    """Trains the plan's teacher in this process, unless the cache has it; returns its folder in the cache."""
+    """Trains the plan's teacher in this process, unless the cache has it; returns its folder in the cache. Raises
+    UserError where the recipe brings a teacher."""
+    if plan.source:
+        raise UserError(f"there is nothing to train: the teacher comes from {plan.recipe.teacher.source}")
     recipe, folder = plan.recipe, cached_in(cache, plan.recipe, plan.teacher)
     if not has_teacher(folder):
         refuse_unwritable(cache, "set MSD_RAY_CACHE to a folder that can be written")

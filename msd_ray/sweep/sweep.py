@@ -16,7 +16,7 @@ from msd_ray.runs.disk_needs import check_cache, check_run_dir
 from msd_ray.runs.lease import held, refuse_if_held
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_status import mark_stopped
-from msd_ray.runs.teacher_cache import cached_in, default_cache
+from msd_ray.runs.teacher_cache import cached_in, default_cache, teacher_in
 from msd_ray.stopping import STOP
 from msd_ray.storage import MANIFEST, Store
 from msd_ray.sweep.controller import SweepController
@@ -74,7 +74,7 @@ def sweep(recipe_space: RecipeSpace, store: Store, address: str | None, listener
 def _check_cache(plan: Plan, store: Store) -> None:
     """Raises UserError if the teacher must be trained and the cache cannot be written to."""
     places = store.child("teacher"), cached_in(default_cache(), plan.recipe, plan.teacher)
-    if not any(place.exists(MANIFEST) for place in places):
+    if not plan.source and not any(place.exists(MANIFEST) for place in places):
         check_cache(default_cache())
 
 
@@ -117,10 +117,10 @@ def _run(
     bring_teacher(plans[0], store, cache, Monitor(store, cluster.price, listener, chores))
     features = Judge(recipe_space.features, recipe_space.data.train, recipe.evaluation).features  # once, for all trials
     several = slots * recipe_space.definition.trials.concurrent
-    needed = cluster.teacher == "pool"
-    with request_nodes(several, cluster), running_pool(recipe, store.child("teacher"), needed) as pool:
+    needed, teacher = cluster.teacher == "pool", teacher_in(store, plans[0])
+    with request_nodes(several, cluster), running_pool(recipe, teacher, needed) as pool:
         for plan in plans:
-            make_pairs(plan, plan.jobs, pool, store.child("teacher"), cache, listener.note)
+            make_pairs(plan, plan.jobs, pool, teacher, cache, listener.note)
         replicas = pool.actors if pool else []
         stop_actor = make_stop_actor()
         inputs = TrialInputs(recipe_space, store, cache, replicas, features, slots, stop_actor)

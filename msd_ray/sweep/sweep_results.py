@@ -49,7 +49,8 @@ def conclude(store: Store, recipe_space: RecipeSpace, journal: SweepJournal, ove
 
 def _complete(store: Store, record: TrialRecord) -> None:
     run = trial_store(store, record)
-    if record.result and record.kept and not has_teacher(run.child("teacher")):
+    kept = record.result and record.kept and store.exists("teacher")  # there is none where the recipe brings it
+    if kept and not has_teacher(run.child("teacher")):
         copy_teacher(store.child("teacher"), run.child("teacher"))
 
 

@@ -23,6 +23,7 @@ from msd_ray.recipes import Recipe
 from msd_ray.runs.curves import curves
 from msd_ray.runs.plan import Plan, StudentPlan
 from msd_ray.runs.run_directory import assemble, folder, images_of, keep_recipe
+from msd_ray.runs.teacher_cache import teacher_in
 from msd_ray.storage import Store
 from msd_ray.sweep.milestones import milestones, shareable
 from msd_ray.sweep.recipe_space import RecipeSpace
@@ -130,7 +131,7 @@ class Trial:
 
     def _run_inputs(self, jobs: list[StudentPlan]) -> RunInputs:
         recipe, inputs, cluster = self._recipe, self._means.inputs, self._plan.cluster
-        teacher = inputs.store.child("teacher")
+        teacher = teacher_in(inputs.store, self._plan)
         return RunInputs(
             recipe.data,
             recipe.evaluation,

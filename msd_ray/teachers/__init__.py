@@ -1,5 +1,6 @@
-"""Teachers: how one is asked, and how one is trained when none is at hand."""
+"""Teachers: where one comes from, and how it is asked."""
 
 from msd_ray.teachers.local_teacher import Answer, LocalTeacher, Teacher
+from msd_ray.teachers.source import SOURCES, TRAINED, TeacherSource, load_source
 
-__all__ = ["Answer", "LocalTeacher", "Teacher"]
+__all__ = ["SOURCES", "TRAINED", "Answer", "LocalTeacher", "Teacher", "TeacherSource", "load_source"]

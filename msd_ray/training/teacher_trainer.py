@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import optim
@@ -15,6 +15,7 @@ from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.ranges import Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Spread, Threads, within
 from msd_ray.rng import derived_seed, stream
+from msd_ray.teachers import TRAINED
 from msd_ray.training.ema import EMAConfig, update
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.reading import Ahead, Reader
@@ -24,7 +25,8 @@ from msd_ray.training.state import State, bytes_of, load_optimizer, tensors_of, 
 @dataclass(frozen=True)
 class TeacherConfig:
     """EDM training (arXiv 2206.00364, table 1): images, batch, lr and warmup (in images) of Adam, P_mean and P_std of
-    the noise. steps: of the Heun sampler that the teacher is judged with. threads: torch threads on a CPU."""
+    the noise. steps: of the Heun sampler that the teacher is judged with. threads: torch threads on a CPU. source:
+    "trained" here, one of `msd_ray.teachers.SOURCES` or module:Class; options: of the source, where there is one."""
 
     seed: Seed = 0
     images: Images = 200_000
@@ -36,6 +38,12 @@ class TeacherConfig:
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(halflife=20_000))
     steps: Annotated[int, within(ge=1, le=10_000)] = 18
     threads: Threads = 1
+    source: str = TRAINED
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.options and self.source == TRAINED:
+            raise ValueError("options are those of a source; a teacher that is trained here has none")
 
 
 class TeacherTrainer:

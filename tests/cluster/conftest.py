@@ -11,7 +11,7 @@ import torch
 
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.recipes import PoolConfig
-from msd_ray.runs.teacher_cache import keep_teacher, load_teacher
+from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher, load_teacher
 from msd_ray.storage import Store
 from msd_ray.training.state import State
 
@@ -44,7 +44,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
         keep_teacher(store, spec, State({"ema": denoiser.state_dict()}, facts))
         settings = PoolConfig(**{"min_replicas": size, "max_replicas": size, "cpus": 0.1} | config)
-        started.append(Pool(settings, partial(load_teacher, store)))
+        started.append(Pool(settings, partial(load_teacher, KeptTeacher(store))))
         return started[-1]
 
     yield start

@@ -15,7 +15,7 @@ from msd_ray.cluster.pool.batching import QueueFullError, Reply, Request, Reques
 from msd_ray.cluster.pool.denoising import BatchDenoiser
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.recipes import PoolConfig
-from msd_ray.runs.teacher_cache import keep_teacher, load_teacher
+from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher, load_teacher
 from msd_ray.storage import Store
 from msd_ray.training.state import State
 
@@ -36,7 +36,7 @@ def answering(tmp_path: Path) -> BatchDenoiser:
     denoiser = SPEC.build()
     weights = {name: w + torch.randn_like(w) * 0.1 for name, w in denoiser.state_dict().items()}
     keep_teacher(Store(str(tmp_path)), SPEC, State({"ema": weights}, {"nimg": 0, "wall_seconds": 0, "cpu_seconds": 0}))
-    return BatchDenoiser(partial(load_teacher, Store(str(tmp_path))), gpus=0.0)
+    return BatchDenoiser(partial(load_teacher, KeptTeacher(Store(str(tmp_path)))), gpus=0.0)
 
 
 def requests(*asked: Arrays, kind: str = "denoise") -> list[Request]:

@@ -41,7 +41,7 @@ def job() -> StudentPlan:
 def task_in(folder: Path) -> Any:
     """A student whose teacher is in its own process."""
     from msd_ray.cluster.students import RunInputs, StudentTask
-    from msd_ray.runs.teacher_cache import keep_teacher
+    from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
 
     recipe, spec = load_recipe(TINY, []), job().spec
     teacher = Store(str(folder / "teacher"))
@@ -49,7 +49,7 @@ def task_in(folder: Path) -> Any:
         torch.manual_seed(0)
         facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
         keep_teacher(teacher, spec.denoiser, State({"ema": tensors_of(spec.denoiser.build())}, facts))
-    inputs = RunInputs(recipe.data, recipe.evaluation, Store(str(folder / "cache")), teacher, None, 0.0)
+    inputs = RunInputs(recipe.data, recipe.evaluation, Store(str(folder / "cache")), KeptTeacher(teacher), None, 0.0)
     return StudentTask(spec, Store(str(folder / "student")), inputs)
 
 
@@ -371,4 +371,4 @@ def test_the_teacher_is_read_once_for_a_new_student_and_its_checkpoint_is_enough
 
     monkeypatch.setattr(StoredWeights, "read", counted)
     train(task)
-    assert asked == [task.inputs.teacher.uri]
+    assert asked == [task.inputs.teacher.folder.uri]

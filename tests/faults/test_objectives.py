@@ -11,7 +11,7 @@ from msd_ray.objectives import OBJECTIVES
 from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.pairs import load_pairs, pairs_folder, parts_of
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.teacher_cache import load_teacher
+from msd_ray.runs.teacher_cache import KeptTeacher, load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher
 from msd_ray.training.state import Tensors
@@ -67,11 +67,11 @@ def train_here(context: RunContext) -> list[Tensors]:
     """The same weights from the run's teacher in this process, where nobody disturbs them."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     plan, store = context.plan, context.store.child("teacher")
-    teacher, weights, pairs = load_teacher(store), [], None
+    teacher, weights, pairs = load_teacher(KeptTeacher(store)), [], None
     if "dmd" in {stage.objective for stage in context.recipe.stages.values()}:
         pairs = load_pairs(pairs_folder(context.cache, plan), parts_of(plan), plan.teacher.sample_shape)
     for job in plan.jobs:
-        initial, fake = starting_weights(job.spec, store, "")
+        initial, fake = starting_weights(job.spec, KeptTeacher(store), "")
         real = context.data.train.only(list(job.spec.conditions))
         trainer = StudentTrainer(job.spec, LocalTeacher(teacher), initial, real, "cpu", Extras(fake, teacher, pairs))
         trainer.advance(job.spec.images)

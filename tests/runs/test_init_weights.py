@@ -10,7 +10,7 @@ from msd_ray.ensemble import Member, save_ensemble
 from msd_ray.errors import UserError
 from msd_ray.runs.init_weights import check_init, starting_weights
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.teacher_cache import keep_teacher
+from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
 from msd_ray.storage import Store
 from msd_ray.training.state import State, Tensors, tensors_of
 
@@ -24,11 +24,11 @@ def equal(a: Tensors | None, b: Tensors | None) -> bool:
 
 
 @pytest.fixture
-def teacher(tmp_path: Path) -> tuple[Store, Tensors]:
+def teacher(tmp_path: Path) -> tuple[KeptTeacher, Tensors]:
     plan, store = RunContext.of(TINY, [], None).plan, Store(str(tmp_path / "teacher"))
     weights = tensors_of(plan.teacher.build())
     keep_teacher(store, plan.teacher, State({"ema": weights}, {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}))
-    return store, weights
+    return KeptTeacher(store), weights
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def ensemble(tmp_path: Path) -> tuple[str, list[Tensors]]:
     return str(tmp_path / "e"), [dict(m.weights) for m in members]
 
 
-def test_a_student_of_the_teachers_shape_starts_as_the_teacher(teacher: tuple[Store, Tensors]) -> None:
+def test_a_student_of_the_teachers_shape_starts_as_the_teacher(teacher: tuple[KeptTeacher, Tensors]) -> None:
     store, weights = teacher
     spec = RunContext.of(TINY, [], None).plan.jobs[0].spec
     generator, fake = starting_weights(spec, store, "")
@@ -51,13 +51,13 @@ def test_a_student_of_the_teachers_shape_starts_as_the_teacher(teacher: tuple[St
     assert equal(fake, weights)
 
 
-def test_a_smaller_student_starts_fresh(teacher: tuple[Store, Tensors]) -> None:
+def test_a_smaller_student_starts_fresh(teacher: tuple[KeptTeacher, Tensors]) -> None:
     spec = RunContext.of(TINY, ["student.channel_factor=0.5"], None).plan.jobs[0].spec
     assert starting_weights(spec, teacher[0], "") == (None, None)
 
 
 def test_a_generator_that_is_the_identity_at_sigma_min_starts_as_the_teacher_too(
-    teacher: tuple[Store, Tensors],
+    teacher: tuple[KeptTeacher, Tensors],
 ) -> None:
     plan = RunContext.of(TINY, ["stages={c: {objective: consistency, images: 160, batch: 16}}"], None).plan
     assert plan.student.sigma_min == plan.recipe.noise.sigma_min
@@ -65,7 +65,7 @@ def test_a_generator_that_is_the_identity_at_sigma_min_starts_as_the_teacher_too
 
 
 def test_init_gives_each_student_the_one_that_owns_most_of_its_conditions(
-    teacher: tuple[Store, Tensors], ensemble: tuple[str, list[Tensors]]
+    teacher: tuple[KeptTeacher, Tensors], ensemble: tuple[str, list[Tensors]]
 ) -> None:
     uri, members = ensemble
     one = RunContext.of(TINY, ["partition.k=1", f"init={uri}"], None).plan

@@ -18,7 +18,7 @@ from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder
 from msd_ray.runs.sample_sources import teacher_sampler
 from msd_ray.runs.shards import here
-from msd_ray.runs.teacher_cache import load_teacher
+from msd_ray.runs.teacher_cache import KeptTeacher, load_teacher
 from msd_ray.storage import read_manifest
 
 from .finished import finished
@@ -91,9 +91,10 @@ def test_the_report_says_that_students_take_turns(grid: RunContext) -> None:
 
 
 def test_the_teacher_is_asked_as_told(grid: RunContext) -> None:
-    sample = teacher_sampler(grid.store.child("teacher"), Sampling("heun", 6, grid.recipe.noise), torch.device("cpu"))
+    teacher = KeptTeacher(grid.store.child("teacher"))
+    sample = teacher_sampler(teacher, Sampling("heun", 6, grid.recipe.noise), torch.device("cpu"))
     z = seeded_noise([3, 4], (2,))
-    expected = heun(load_teacher(grid.store.child("teacher")), z, torch.tensor([0, 1]), grid.recipe.noise, 6)
+    expected = heun(load_teacher(teacher), z, torch.tensor([0, 1]), grid.recipe.noise, 6)
     torch.testing.assert_close(sample(torch.tensor([0, 1]), [3, 4]), expected)
 
 

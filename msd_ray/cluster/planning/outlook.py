@@ -133,7 +133,8 @@ def refuse_small_gpus(plan: Plan, student: int, replica: int, nodes: Sequence[No
 def ahead_of(context: RunContext, local: bool) -> Ahead:
     """local: whether Ray has to be started for the run."""
     plan, cache = context.plan, context.cache
-    taught = has_teacher(context.store.child("teacher")) or has_teacher(cached_in(cache, plan.recipe, plan.teacher))
+    places = context.store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher)
+    taught = plan.source is not None or any(map(has_teacher, places))
     wanted = any(job.spec.objective(stage).needs.pairs for job in plan.jobs for stage in job.spec.stages)
     folder = pairs_folder(cache, plan)
     missing = [part for part in parts_of(plan) if wanted and not has_part(folder, part)]

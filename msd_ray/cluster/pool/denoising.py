@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msd_ray.cluster.pool.arrays import is_half, pack, pack_half, unpack
 from msd_ray.cluster.pool.batching import Reply, Request
-from msd_ray.diffusion import Denoiser, EDMDenoiser
+from msd_ray.diffusion import Denoiser
 from msd_ray.training.device import prepare_device
 
 Outcome = Reply | Exception
@@ -19,9 +19,9 @@ Outcome = Reply | Exception
 
 @dataclass(frozen=True)
 class BatchDenoiser:
-    """Computes a teacher's answers, in one thread. load: loads the teacher, on the CPU."""
+    """Computes a teacher's answers, in one thread. load: loads the teacher onto a device."""
 
-    load: Callable[[], EDMDenoiser]
+    load: Callable[[torch.device], Denoiser]
     gpus: float
 
     @cached_property
@@ -29,9 +29,9 @@ class BatchDenoiser:
         return prepare_device(self.gpus, threads=1)
 
     @cached_property
-    def denoiser(self) -> EDMDenoiser:
+    def denoiser(self) -> Denoiser:
         # Loaded by the first request, so that an error reaches the student that asked; one in __init__ would not.
-        return self.load().to(self.device)
+        return self.load(self.device)
 
     def outcomes(self, batch: list[Request]) -> list[Outcome]:
         """The replies to requests of one form, from one forward pass. If that fails each request gets a pass of its

@@ -18,6 +18,7 @@ from msd_ray.runs.disk_needs import check_cache
 from msd_ray.runs.pairs import PART, has_part, pairs_folder, parts_of
 from msd_ray.runs.plan import Plan, StudentPlan
 from msd_ray.storage import Store
+from msd_ray.teachers import TeacherSource
 
 LOG = logging.getLogger(__name__)
 TICK = 1.0
@@ -28,7 +29,7 @@ def make_pairs(
     plan: Plan,
     jobs: list[StudentPlan],
     pool: TeacherReplicas | None,
-    teacher: Store,
+    teacher: TeacherSource,
     cache: Store,
     note: Callable[[str], None],
 ) -> tuple[Store, list[int]] | None:

@@ -11,16 +11,17 @@ from statistics import fmean
 from typing import Any
 
 import ray
+import torch
 from ray.exceptions import RayError
 
 from msd_ray import own_code
 from msd_ray.cluster.pool.autoscaling import QueueReading, replicas_wanted
 from msd_ray.cluster.pool.replica import TeacherActor
 from msd_ray.cluster.pool.replica_metrics import ReplicaMetrics
-from msd_ray.diffusion import EDMDenoiser
+from msd_ray.diffusion import Denoiser
 from msd_ray.recipes import PoolConfig, Recipe
 from msd_ray.runs.teacher_cache import load_teacher
-from msd_ray.storage import Store
+from msd_ray.teachers import TeacherSource
 
 LOG = logging.getLogger(__name__)
 _SILENCE = 30.0  # seconds without an answer after which a replica counts as away
@@ -48,8 +49,8 @@ class Pool:
     had again (`TeacherPool`).
     """
 
-    def __init__(self, config: PoolConfig, load: Callable[[], EDMDenoiser]) -> None:
-        """load: loads the teacher, whichever node it is called on."""
+    def __init__(self, config: PoolConfig, load: Callable[[torch.device], Denoiser]) -> None:
+        """load: loads the teacher onto a device, whichever node it is called on."""
         self._config = config
         actor: Any = ray.remote(TeacherActor)
         env_vars = own_code.environment()
@@ -127,9 +128,9 @@ class Pool:
 
 
 @contextmanager
-def running_pool(recipe: Recipe, teacher: Store, needed: bool) -> Iterator[Pool | None]:
+def running_pool(recipe: Recipe, teacher: TeacherSource, needed: bool) -> Iterator[Pool | None]:
     """The recipe's pool, for this block; None where it is not needed."""
-    pool = Pool(recipe.cluster.pool, partial(load_teacher, teacher, recipe.training)) if needed else None
+    pool = Pool(recipe.cluster.pool, partial(load_teacher, teacher, training=recipe.training)) if needed else None
     try:
         yield pool
     finally:

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import ray
+import torch
 from ray.util.metrics import Gauge, Histogram
 
 from msd_ray.cluster.pool.arrays import Array
 from msd_ray.cluster.pool.batching import QueueFullError, ReplicaError, Reply, Request, RequestQueue
 from msd_ray.cluster.pool.denoising import BatchDenoiser, Outcome
 from msd_ray.cluster.pool.replica_metrics import Forward, ReplicaMeter, ReplicaMetrics
-from msd_ray.diffusion import EDMDenoiser
+from msd_ray.diffusion import Denoiser
 from msd_ray.errors import MsdRayError, named
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.pairs import make_part
@@ -37,8 +38,8 @@ class TeacherActor:
     itself, and Ray starts another.
     """
 
-    def __init__(self, load: Callable[[], EDMDenoiser], config: PoolConfig) -> None:
-        """load: loads the teacher, in this process."""
+    def __init__(self, load: Callable[[torch.device], Denoiser], config: PoolConfig) -> None:
+        """load: loads the teacher onto a device of this process."""
         self._answering = BatchDenoiser(load, config.gpus)
         self._queue, self._meter, self._exported = RequestQueue(config), ReplicaMeter(time.monotonic()), _Exported()
         self._thread, self._process = ThreadPoolExecutor(1), uuid.uuid4().hex
