@@ -20,6 +20,7 @@ from msd_ray.diffusion import EDMDenoiser
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError, one_line
 from msd_ray.networks import DenoiserSpec
+from msd_ray.networks.shapes import shapes_only
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.storage import Chunks, Manifest, Store, read_manifest, write_bundle
 
@@ -48,7 +49,7 @@ class Member:
         file is damaged."""
         weights = self.read()
         try:
-            with torch.device("meta"):
+            with shapes_only():
                 network = self.spec.build()
             network.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:

@@ -3,13 +3,13 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import torch
 from torch import nn
 
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import CorruptError
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.registry import KINDS, Kind, kind_of
+from msd_ray.networks.shapes import shapes_only
 from msd_ray.own_code import is_own, refuse_strange
 
 
@@ -33,7 +33,7 @@ class DenoiserSpec:
 
     def parameters(self) -> int:
         """Number of parameters, counted without allocating them."""
-        with torch.device("meta"):
+        with shapes_only():
             return count_parameters(self.build())
 
     def to_json(self) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-import torch
-
 from msd_ray.data import DataSet
 from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec, StudentSize
+from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Needs, Nets, objective_class
 from msd_ray.own_code import is_own
 from msd_ray.recipes import Recipe
@@ -123,7 +122,7 @@ def student_of(
         student = replace(teacher, network=recipe.network.cut(size))
         if any(n.boundary for n in needs):
             student = replace(student, sigma_min=recipe.noise.sigma_min)
-        with torch.device("meta"):
+        with shapes_only():
             encoder = looked_into.build() if looked_into else None
             nets = Nets(student.build(), student.build(), encoder=encoder)
             for make in (n.head for n in needs):

@@ -1,10 +1,9 @@
 """Checks before work begins that the places for a run's results can be written to and have room."""
 
-import torch
-
 from msd_ray.errors import UserError
 from msd_ray.formatting import size
 from msd_ray.networks import count_parameters
+from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Nets
 from msd_ray.runs.plan import Plan
 from msd_ray.storage import Store, free_bytes, refuse_unwritable, used_bytes
@@ -54,7 +53,7 @@ def disk_needed(plan: Plan) -> int:
 def checkpoint_weights(spec: StudentSpec) -> int:
     """Numbers in the largest checkpoint of a student: generator, its average, fake score, discriminators, a copy of the
     generator where a method has one, and two for each weight that an optimizer moves."""
-    with torch.device("meta"):
+    with shapes_only():
         nets = Nets(spec.denoiser.build(), spec.denoiser.build(), encoder=spec.denoiser.build())
         student, heads, most = count_parameters(nets.generator), dict[str, int](), 0
         for name, stage in spec.stages.items():

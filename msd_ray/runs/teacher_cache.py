@@ -15,6 +15,7 @@ from msd_ray.data import identity, load_data
 from msd_ray.diffusion import Denoiser, EDMDenoiser
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec
+from msd_ray.networks.shapes import shapes_only
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
@@ -96,7 +97,7 @@ class KeptTeacher:
         return facts
 
     def open(self, device: torch.device) -> EDMDenoiser:
-        with torch.device("meta"):
+        with shapes_only():
             denoiser = self.spec.build()
         denoiser.load_state_dict(self.weights(), assign=True)
         return denoiser.eval().requires_grad_(False).to(device)
