@@ -95,7 +95,7 @@ def train(
             context.cache,
             address,
             watcher,
-            then=lambda: rows.extend(_evaluated(context, address, watcher)),
+            then=lambda idle: rows.extend(_evaluated(context, address, watcher, idle)),
         )
     _print_rows(rows, as_json)
     if not as_json:
@@ -258,12 +258,12 @@ def reproduce(
         out.print(uri, soft_wrap=True)
 
 
-def _evaluated(context: Any, address: str | None, watcher: Watcher) -> list[Any]:
-    """The rows of a finished run, measured where the students were trained."""
+def _evaluated(context: Any, address: str | None, watcher: Watcher, idle: Any) -> list[Any]:
+    """The rows of a finished run, measured where the students were trained, by the same processes."""
     from msd_ray.cluster.evaluation import measuring
     from msd_ray.runs.run_results import evaluate_once
 
-    with measuring(address, watcher) as complete:
+    with measuring(address, watcher, idle) as complete:
         return evaluate_once(context, complete, watcher.note)
 
 

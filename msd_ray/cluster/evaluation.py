@@ -11,6 +11,7 @@ import torch
 
 from msd_ray.cluster.connect import connected, request_nodes, room_for
 from msd_ray.cluster.driver import Driver, Terms
+from msd_ray.cluster.idle_slots import IdleSlots
 from msd_ray.cluster.monitor import Listener
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.slots import NoPool
@@ -22,10 +23,11 @@ from msd_ray.stopping import STOP
 
 
 @contextmanager
-def measuring(address: str | None, listener: Listener) -> Iterator[Complete]:
+def measuring(address: str | None, listener: Listener, idle: IdleSlots | None = None) -> Iterator[Complete]:
     """Runs pieces to their end on the cluster at `address` or RAY_ADDRESS, or on a local one.
 
-    It connects, and starts processes, only when there is a piece; the processes stay until the end of this block.
+    It connects, and starts processes, only when there is a piece; the processes stay until the end of this block, or
+    in `idle`.
     """
     with ExitStack() as stack:
         slots: RaySlots | None = None
@@ -36,16 +38,16 @@ def measuring(address: str | None, listener: Listener) -> Iterator[Complete]:
             if slots is None:
                 stack.enter_context(connected(address))
                 _refuse_if_too_small(cluster)
-                slots = _slots(cluster)
+                slots = _slots(cluster, idle or stack.enter_context(IdleSlots()))
                 stack.callback(slots.close)
             _complete(pieces, cluster, slots, listener)
 
         yield complete
 
 
-def _slots(cluster: ClusterConfig) -> RaySlots:
+def _slots(cluster: ClusterConfig, idle: IdleSlots) -> RaySlots:
     most = cluster.max_slots or 10**6
-    return RaySlots(cluster.cpus_per_student, cluster.gpus_per_student, lambda: room_for(most, cluster), lasting=True)
+    return RaySlots(cluster.cpus_per_student, cluster.gpus_per_student, lambda: room_for(most, cluster), idle=idle)
 
 
 def _complete(pieces: list[EvaluationPiece], cluster: ClusterConfig, slots: RaySlots, listener: Listener) -> None:

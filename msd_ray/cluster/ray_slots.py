@@ -8,6 +8,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from msd_ray import own_code
+from msd_ray.cluster.idle_slots import IdleSlots
 from msd_ray.cluster.ray_private import draining_nodes
 from msd_ray.cluster.slot import Slot
 from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Up
@@ -16,8 +17,6 @@ from msd_ray.errors import MsdRayError, named, one_line
 
 LOOK = 2.0
 """Seconds between two checks of how many slots fit, which nodes are being drained, and how far students are."""
-KEPT = 30.0
-"""Seconds for which idle processes are kept while a driver waits for other slots: the teacher may need their room."""
 
 
 class RaySlots:
@@ -29,19 +28,18 @@ class RaySlots:
         gpus: float,
         room: Callable[[], int],
         environment: dict[str, str] | None = None,
-        lasting: bool = False,
+        idle: IdleSlots | None = None,
     ) -> None:
         """cpus, gpus: of one slot. room: counts the slots that fit on the cluster as it is. environment: of the slots'
-        processes and of all that they start. lasting: whether processes that are dropped idle are kept for slots
-        asked for later: several drivers can then use them one after the other."""
-        self._lasting, self._reserve = lasting, list[tuple[Any, str]]()  # actors, each with its node
-        self._reserved_at = time.monotonic()
+        processes and of all that they start. idle: where processes that are dropped idle are kept for slots asked for
+        later, by this driver or the next."""
         self._draining: set[str] = set()
         self._resources = cpus, gpus
         self._count, self._counted, self._room = room, -LOOK, 0
         self._looked = time.monotonic()
         grouped: Any = ray.remote(concurrency_groups={"control": 1})  # type: ignore[call-overload]
         env_vars = own_code.environment() | (environment or {})
+        self._idle, self._kind = idle, (cpus, gpus, env_vars)
         self._actor = grouped(Slot).options(
             num_cpus=cpus,
             num_gpus=gpus,
@@ -64,7 +62,7 @@ class RaySlots:
         return {n["NodeID"]: size for n in nodes if (size := _groups(n["Resources"], *self._resources))}
 
     def ask(self, slot: int) -> None:
-        self._actors[slot] = self._reserved() or self._actor.remote()
+        self._actors[slot] = self._kept() or self._actor.remote()
         self._answers[self._actors[slot].ready.remote()] = slot
 
     def give(self, slot: int, order: Segment) -> None:
@@ -76,17 +74,14 @@ class RaySlots:
 
     def drop(self, slot: int) -> None:
         actor, node = self._actors.pop(slot, None), self._nodes.pop(slot, None)
-        if actor and node and self._lasting and slot not in self._answers.values():
-            self._reserve.append((actor, node))
-            self._reserved_at = time.monotonic()
+        if actor and node and self._idle and slot not in self._answers.values():
+            self._idle.keep(self._kind, actor, node)
         elif actor:
             ray.kill(actor)
         self._answers = {ref: s for ref, s in self._answers.items() if s != slot}
         self._questions.pop(slot, None)
 
     def wait(self, seconds: float) -> list[Event]:
-        if time.monotonic() - self._reserved_at > KEPT:
-            self._empty_reserve()
         if not self._answers:
             time.sleep(seconds)
             return self._leaving()
@@ -101,21 +96,10 @@ class RaySlots:
     def close(self) -> None:
         for slot in list(self._actors):
             self.drop(slot)
-        self._empty_reserve()
 
-    def _reserved(self) -> Any:
-        """A kept process whose node is not being drained; None if there is none."""
-        alive = _alive() if self._reserve else set()
-        while self._reserve:
-            actor, node = self._reserve.pop(0)
-            if node in alive and node not in self._draining:
-                return actor
-            ray.kill(actor)
-        return None
-
-    def _empty_reserve(self) -> None:
-        while self._reserve:
-            ray.kill(self._reserve.pop()[0])
+    def _kept(self) -> Any:
+        """An idle process on a node that is not being drained; None if there is none."""
+        return self._idle.take(self._kind, _alive() - self._draining) if self._idle else None
 
     def _event(self, slot: int, ref: Any) -> Event:
         try:

@@ -4,6 +4,7 @@ import threading
 from contextlib import suppress
 
 import ray
+import torch
 
 from msd_ray.cluster.ray_train.exchange import Exchange, Grant
 from msd_ray.cluster.work import Progress, Segment, Training
@@ -30,6 +31,9 @@ class Slot:
         """The id of the node that the slot is on, and the numbers of the GPUs that it was given. Whoever asks begins
         here: the students of a driver before it, who may have had the same numbers, are forgotten."""
         self._held.clear()
+        self._exchanges.clear()
+        self._hurried.clear()
+        torch.cuda.empty_cache()
         context = ray.get_runtime_context()
         return str(context.get_node_id()), ",".join(context.get_accelerator_ids().get("GPU", []))
 

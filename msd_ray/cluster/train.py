@@ -7,6 +7,7 @@ import ray
 
 from msd_ray.cluster.connect import check_room, connected, request_nodes, room_for
 from msd_ray.cluster.driver import Driver, Terms
+from msd_ray.cluster.idle_slots import IdleSlots
 from msd_ray.cluster.monitor import Listener, Monitor
 from msd_ray.cluster.pool.pair_making import make_pairs
 from msd_ray.cluster.pool.pool import running_pool
@@ -56,11 +57,12 @@ def train(
     cache: Store,
     address: str | None,
     listener: Listener,
-    then: Callable[[], None] = lambda: None,
+    then: Callable[[IdleSlots], None] = lambda idle: None,
 ) -> None:
     """Trains whatever of the plan is not trained yet, and makes its ensembles in the run directory `store`.
 
-    then: what is done at the end, while a cluster that was connected to for the training is still there.
+    then: what is done at the end, while a cluster that was connected to for the training is still there, with the
+    processes that trained.
 
     Raises UserError where the directory holds another run, another process trains it, or the cluster is too small,
     TrainingError where a student failed (the others finish first), Stopped where this process was told to end.
@@ -76,25 +78,25 @@ def train(
     if jobs or not teacher:
         check_cache(cache)
         refuse_full(plan, store)
-        with connected(address, dashboard=plan.cluster.shares) as where:
+        with connected(address, dashboard=plan.cluster.shares) as where, IdleSlots() as idle:
             check_room(max(1, len(jobs)), plan.cluster)
             with held(store) as lease:
                 slots = min(room_for(len(jobs), plan.cluster), len(jobs))
                 listener.note(f"{where}: {slots} of {len(jobs)} students at a time; on disk {room_line(plan, store)}")
                 monitor = Monitor(store, plan.cluster.price, listener, [lease.refuse_if_lost])
-                _train(plan, jobs, store, cache, monitor, teacher)
+                _train(plan, jobs, store, cache, monitor, teacher, idle)
                 _finish(plan, missing, store, lease)
                 monitor.write(finished=True)
             with marked_where_stopped(store):
-                then()
+                then(idle)
     else:
         with held(store) as lease:
             mark_stopped(store, False)
             keep_recipe(store, plan.recipe)
             _take_teacher(teacher, store, plan)
             _finish(plan, missing, store, lease)
-        with marked_where_stopped(store):
-            then()
+        with marked_where_stopped(store), IdleSlots() as idle:
+            then(idle)
 
 
 def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[EnsemblePlan]:
@@ -112,28 +114,37 @@ def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[E
 
 
 def _train(
-    plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor, teacher: TeacherSource | None
+    plan: Plan,
+    jobs: list[StudentPlan],
+    store: Store,
+    cache: Store,
+    monitor: Monitor,
+    teacher: TeacherSource | None,
+    idle: IdleSlots,
 ) -> None:
     keep_data(store, fingerprint(plan.recipe.data))
     keep_recipe(store, plan.recipe)  # not before it is certain that something will run
-    _bring_teacher(plan, store, cache, monitor, teacher)
+    _bring_teacher(plan, store, cache, monitor, teacher, idle)
     if jobs:
-        _train_students(plan, jobs, store, cache, monitor)
+        _train_students(plan, jobs, store, cache, monitor, idle)
 
 
 def bring_teacher(plan: Plan, store: Store, cache: Store, monitor: Monitor) -> None:
     """Sees that the directory `store` has the plan's teacher: its own, the cache's, or one that is trained now; of one
     that the recipe brings, which it is. Raises UserError where the directory has another of these."""
     refuse_other_source(store, plan)
-    _bring_teacher(plan, store, cache, monitor, _found_teacher(plan, store, cache))
+    with IdleSlots() as idle:
+        _bring_teacher(plan, store, cache, monitor, _found_teacher(plan, store, cache), idle)
 
 
-def _bring_teacher(plan: Plan, store: Store, cache: Store, monitor: Monitor, known: TeacherSource | None) -> None:
+def _bring_teacher(
+    plan: Plan, store: Store, cache: Store, monitor: Monitor, known: TeacherSource | None, idle: IdleSlots
+) -> None:
     """known: the teacher, if it need not be trained."""
     if known:
         _take_teacher(known, store, plan)
     else:
-        _train_teacher(plan, store, monitor)
+        _train_teacher(plan, store, monitor, idle)
         copy_teacher(store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher))
 
 
@@ -157,13 +168,14 @@ def _finish(plan: Plan, groups: list[EnsemblePlan], store: Store, lease: Lease) 
         assemble(store, plan, group)
 
 
-def _train_teacher(plan: Plan, store: Store, monitor: Monitor) -> None:
+def _train_teacher(plan: Plan, store: Store, monitor: Monitor, idle: IdleSlots) -> None:
     """Trains the teacher in a slot, with checkpoints, and keeps it in the run directory."""
     recipe, checkpoints = plan.recipe, store.child("teacher-training")
     config, gpus = recipe.teacher, recipe.cluster.gpus_per_student
     task = TeacherTask(config, plan.teacher, recipe.noise, recipe.data, checkpoints, gpus)
     alone = replace(recipe.cluster, workers_per_student=(1, 1))
-    _complete([ScheduledTask("teacher", config.images, config.images // REPORTS + 1, task)], alone, monitor, NoPool())
+    work = [ScheduledTask("teacher", config.images, config.images // REPORTS + 1, task)]
+    _complete(work, alone, monitor, NoPool(), idle)
     state = Checkpoints(checkpoints, keep=1).latest()
     if state is None:
         raise TrainingError(
@@ -173,7 +185,9 @@ def _train_teacher(plan: Plan, store: Store, monitor: Monitor) -> None:
     store.delete("teacher-training")
 
 
-def _train_students(plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor) -> None:
+def _train_students(
+    plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor, idle: IdleSlots
+) -> None:
     recipe, cluster = plan.recipe, plan.cluster
     teacher, segment = teacher_in(store, plan), recipe.training.checkpoint_every
     load_features(recipe.evaluation.features, load_data(recipe.data), cache)  # once, for all students
@@ -197,7 +211,7 @@ def _train_students(plan: Plan, jobs: list[StudentPlan], store: Store, cache: St
         ]
         if pool:
             monitor.show(pool)
-        _complete(work, cluster, monitor, pool or NoPool())
+        _complete(work, cluster, monitor, pool or NoPool(), idle)
 
 
 def _shared(task: StudentTask, cluster: ClusterConfig, students: int) -> Task:
@@ -211,11 +225,15 @@ def _trained(store: Store, job: StudentPlan) -> bool:
 
 
 def _complete(
-    work: list[ScheduledTask], cluster: ClusterConfig, monitor: Monitor, teacher_replicas: TeacherReplicas
+    work: list[ScheduledTask],
+    cluster: ClusterConfig,
+    monitor: Monitor,
+    teacher_replicas: TeacherReplicas,
+    idle: IdleSlots,
 ) -> None:
     """Sees all work through. Raises TrainingError that names what failed, after the rest has finished, and Stopped
     where this process was told to end, after all that trained wrote a checkpoint."""
-    slots = _slots(cluster, lambda: room_for(len(work), cluster))
+    slots = _slots(cluster, lambda: room_for(len(work), cluster), idle)
     policy = "sequential" if cluster.shares else cluster.policy
     terms = Terms(policy, _most_slots(len(work), cluster), cluster.max_failures, cluster.silence_seconds)
     monitor.begin()
@@ -232,12 +250,12 @@ def _complete(
         raise TrainingError(f"{len(failed)} of {len(work)} did not finish ({reasons}); the same command tries again")
 
 
-def _slots(cluster: ClusterConfig, room: Callable[[], int]) -> RaySlots:
+def _slots(cluster: ClusterConfig, room: Callable[[], int], idle: IdleSlots) -> RaySlots:
     """Slots whose students are shared take no room, the workers do. What Ray Train cleans up with finds the cluster by
     RAY_ADDRESS, where there are several on a machine."""
     if cluster.shares:
         return RaySlots(0.0, 0.0, room, {"RAY_ADDRESS": ray.get_runtime_context().gcs_address})
-    return RaySlots(cluster.cpus_per_student, cluster.gpus_per_student, room)
+    return RaySlots(cluster.cpus_per_student, cluster.gpus_per_student, room, idle=idle)
 
 
 def _most_slots(students: int, cluster: ClusterConfig) -> int | None:

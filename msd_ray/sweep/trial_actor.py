@@ -8,6 +8,7 @@ from typing import Any
 from ray import tune
 
 from msd_ray.cluster.connect import room_for
+from msd_ray.cluster.idle_slots import IdleSlots
 from msd_ray.cluster.places import Places
 from msd_ray.cluster.pool.pool import BorrowedPool
 from msd_ray.cluster.ray_slots import RaySlots
@@ -32,13 +33,18 @@ class TrialWorker:
         self.pool: TeacherReplicas = NoPool()
         if inputs.replicas:
             self.pool = BorrowedPool(inputs.replicas, recipe_space.first.cluster.pool.silence_seconds)
-        self.places = Places()
+        self.places, self._idle = Places(), IdleSlots()
         self.slots = RaySlots(
             config.cpus_per_student,
             config.gpus_per_student,
             lambda: room_for(inputs.slots, config),
-            lasting=alone,  # idle slots could block the students of another trial for ever
+            idle=self._idle if alone else None,  # idle slots would be in the way of another trial's students
         )
+
+    def close(self) -> None:
+        """Ends all slots."""
+        self.slots.close()
+        self._idle.close()
 
     @cached_property
     def judge(self) -> Judge:
@@ -79,7 +85,7 @@ class TuneTrial(tune.Trainable):
         return {"number": self._number, "report": vars(report)}
 
     def cleanup(self) -> None:
-        self._place.slots.close()
+        self._place.close()
 
     def _opened(self) -> Trial:
         recipe = self._place.inputs.recipe_space.recipe(self._number, self._choice)

@@ -33,6 +33,13 @@ class Counting(SingleProcess):
         return Progress(self.nimg, "dm", 1.0, done=False)
 
 
+class Unhurried(Counting):
+    """Trains nothing where it is hurried."""
+
+    def advance(self, images: int, replicas: list[Any], hurried: Callable[[], bool]) -> Progress:
+        return super().advance(0 if hurried() else images, replicas, hurried)
+
+
 class Slow(Counting):
     """Trains one image after another, until it is hurried; a checkpoint ends that."""
 
@@ -50,11 +57,12 @@ def test_a_slot_forgets_the_students_of_the_driver_before(monkeypatch: pytest.Mo
     context = SimpleNamespace(get_node_id=lambda: "a", get_accelerator_ids=lambda: {"GPU": ["0", "1"]})
     monkeypatch.setattr("ray.get_runtime_context", lambda: context)
     assert Slot().ready() == ("a", "0,1")
-    slot, first, second = Slot(), Counting(), Counting()
+    slot, first, second = Slot(), Counting(), Unhurried()
     slot.ready()
     slot.advance(Segment(0, ScheduledTask("first", 300, 100, first), None))
     slot.advance(Segment(0, ScheduledTask("first", 300, 100, first), 100))
     assert first.opened == 1  # it was still in memory
+    slot.hurry()
     slot.ready()
     slot.advance(Segment(0, ScheduledTask("second", 300, 100, second), 200))
     assert (first.nimg, second.opened, second.nimg) == (200, 1, 100)
@@ -88,22 +96,29 @@ def events_of(slots: Any) -> Iterator[Event]:
 def test_idle_slots_are_kept_for_the_next_driver_but_not_in_the_way_of_others(
     cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from msd_ray.cluster import ray_slots
+    from msd_ray.cluster import idle_slots, ray_slots
 
-    slots = ray_slots.RaySlots(0.2, 0.0, lambda: 1, lasting=True)
-    first = pids_after_asking(slots, 0)
-    slots.drop(0)
-    assert pids_after_asking(slots, 1) == first
-    slots.drop(1)
-    slots.wait(0.0)
-    assert pids() == first
-    monkeypatch.setattr(ray_slots, "KEPT", 0.0)
-    slots.wait(0.0)
+    with idle_slots.IdleSlots() as idle:
+        slots = ray_slots.RaySlots(0.2, 0.0, lambda: 1, idle=idle)
+        first = pids_after_asking(slots, 0)
+        slots.close()
+        slots = ray_slots.RaySlots(0.2, 0.0, lambda: 1, idle=idle)
+        assert pids_after_asking(slots, 0) == first
+        slots.close()
+        other = ray_slots.RaySlots(0.1, 0.0, lambda: 1, idle=idle)
+        assert not pids_after_asking(other, 0) & first
+        assert gone(first)
+        monkeypatch.setattr(idle_slots, "KEPT", 0.0)
+        other.close()
+        assert gone(pids())
+
+
+def gone(processes: set[int]) -> bool:
+    """Whether they come to end."""
     deadline = time.monotonic() + 60
-    while pids() and time.monotonic() < deadline:
+    while processes & pids() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not pids()
-    slots.close()
+    return not processes & pids()
 
 
 def pids_after_asking(slots: Any, slot: int) -> set[int]:
