@@ -1,17 +1,10 @@
 """The kinds of numbers that a recipe, a sweep, a service or a description of a cluster may hold.
 
-Pydantic checks these ranges when a file or a command line is read; NaN and infinity are refused before that
-(`msd_ray.recipes.yaml_files`). The upper ends lie far above what makes sense, and below what would take
-all memory or never end.
+Pydantic checks these ranges when a file or a command line is read, and refuses NaN (`msd_ray.validation`). The upper
+ends lie far above what makes sense, and below what would take all memory or never end.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
+from typing import Annotated, Any
 
 
 def within(**bounds: Any) -> Any:
@@ -56,43 +49,3 @@ Tflops = Annotated[float, within(gt=0, le=1e9)]
 """10^12 floating-point operations per second."""
 Gigabytes = Annotated[float, within(gt=0, le=1e6)]
 Price = Annotated[float, within(ge=0, le=1e9)]
-
-_Kind = TypeVar("_Kind")
-
-
-def in_range(made: _Kind) -> _Kind:
-    """The dataclass itself, made from a file that nobody checked. Raises ValueError where a number is out of range."""
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        TypeAdapter(type(made)).validate_python(asdict(made))  # type: ignore[call-overload]
-    except ValidationError as error:
-        raise ValueError(first_problem(error)) from None
-    return made
-
-
-def made_of(kind: type[_Kind], raw: Mapping[str, Any]) -> _Kind:
-    """A dataclass of plain data, which must be of the types that it says. Raises ValueError where they are not, or a
-    number is out of range; unknown keys are the caller's to refuse."""
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
-    except ValidationError as error:
-        raise ValueError(first_problem(error)) from None
-
-
-def first_problem(error: "ValidationError") -> str:
-    """What is wrong with which value."""
-    first = error.errors(include_url=False)[0]
-    path = ".".join(map(str, first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
-    given = first["input"]
-    shown = f", not {shortened(given)}" if isinstance(given, str | int | float | bool) or given is None else ""
-    return f"{path}: {message[:1].lower()}{message[1:]}{shown}" if path else message
-
-
-def shortened(value: Any) -> str:
-    """As it stands in a message."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

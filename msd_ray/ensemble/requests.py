@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from msd_ray.errors import UserError
-from msd_ray.ranges import LARGEST_SEED, shortened
+from msd_ray.ranges import LARGEST_SEED
 from msd_ray.rng import stream
+from msd_ray.validation import shortened
 
 
 def seeded_noise(seeds: Sequence[int], sample_shape: tuple[int, ...]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from msd_ray.conditions import Partition
 from msd_ray.diffusion import Denoiser, Noise, ddim, heun, nfe_of_heun
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.ranges import in_range
+from msd_ray.validation import in_range
 
 SAMPLERS: dict[str, Callable[[Denoiser, Tensor, Tensor, Noise, int], Tensor]] = {"heun": heun, "ddim": ddim}
 FEWEST, MOST = 5, 35

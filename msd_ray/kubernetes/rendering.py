@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from msd_ray.errors import UserError
 from msd_ray.kubernetes.api import Object
 from msd_ray.kubernetes.values import ChartValues
-from msd_ray.ranges import first_problem
 from msd_ray.recipes.load import with_overrides
 from msd_ray.recipes.yaml_files import read_yaml
+from msd_ray.validation import first_problem
 
 CONTENT = "msd-ray/content"
 """The annotation with the hash of the values of an object."""

@@ -10,6 +10,12 @@ from msd_ray.recipes import Recipe
 from msd_ray.sweep.definition import Definition
 
 Schema = dict[str, Any]
+_OWN_NETWORK: Schema = {
+    "type": "object",
+    "required": ["kind"],
+    "properties": {"kind": {"type": "string", "pattern": ":"}},
+}
+"""A kind of network in a user's own module, which alone knows its keys."""
 
 
 def values_schema() -> Schema:
@@ -17,6 +23,7 @@ def values_schema() -> Schema:
     made = ChartValues.model_json_schema(by_alias=True)
     models = made["$defs"]
     models |= _strict("Recipe", Recipe, partial=True) | _strict("Definition", Definition, partial=False)
+    models["Recipe"]["properties"]["network"]["anyOf"].append(_OWN_NETWORK)
     models["Recipe"]["properties"]["base"] = {"type": "string", "minLength": 1}
     train, sweep = models["Train"]["properties"], models["Sweep"]["properties"]
     recipe, definition = {"$ref": "#/$defs/Recipe"}, {"$ref": "#/$defs/Definition"}

@@ -11,7 +11,7 @@ from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.networks.unet import UNetConfig
 from msd_ray.own_code import imported, is_own
-from msd_ray.ranges import made_of
+from msd_ray.validation import made_of
 
 
 class Kind(Protocol):
@@ -55,11 +55,8 @@ def kind_class(name: str) -> type[Any]:
     return found
 
 
-def kind_of(raw: Mapping[str, Any]) -> Kind:
-    """The network that plain data describe. Raises UserError where there is no such kind, ValueError where a key or a
-    value is wrong."""
-    found = kind_class(str(raw["kind"]))
-    if strangers := sorted(raw.keys() - {field.name for field in fields(found)}):
-        raise ValueError(f"{raw['kind']} has no {strangers[0]}")
-    kind: Kind = made_of(found, raw)
+def kind_of(raw: Mapping[str, Any], at: str = "") -> Kind:
+    """The network that plain data describe. at: their path, for messages. Raises UserError where there is no such kind,
+    ValueError where a key or a value is wrong."""
+    kind: Kind = made_of(kind_class(str(raw["kind"])), raw, at)
     return kind

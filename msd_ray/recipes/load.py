@@ -1,25 +1,20 @@
 """Reading recipes: shipped ones by name, others by path, with overrides from the command line."""
 
-import json
 import os
 from collections.abc import Iterator
 from importlib import resources
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from msd_ray.errors import UserError
 from msd_ray.objectives import objective_class
 from msd_ray.own_code import allow, is_own, refuse_strange
-from msd_ray.ranges import first_problem
-from msd_ray.recipes.keys import check_keys
 from msd_ray.recipes.schema import Recipe
-from msd_ray.recipes.yaml_files import check_plain, read_mapping, read_value, read_yaml
+from msd_ray.recipes.yaml_files import check_plain, read_mapping, read_value, read_yaml, validated
 from msd_ray.training.config import StageConfig
+from msd_ray.validation import made_of
 
 CODE = (("network", "kind"), ("data", "name"), ("teacher", "source"))
 """The keys that may name a user's own code, which commands on directories run as well."""
-_Kind = TypeVar("_Kind")
 
 
 def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
@@ -51,11 +46,7 @@ def parse_recipe(raw: Any, imports: bool = True) -> Recipe:
             allow(name)
         else:
             refuse_strange(name, key, "the recipe")
-    check_keys(raw, imports)
-    try:
-        recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(raw), strict=True)
-    except ValidationError as error:
-        raise UserError(first_problem(error)) from None
+    recipe = validated(Recipe, "", raw)
     for name, stage in recipe.stages.items():
         if imports or not is_own(stage.objective):
             _check_objective(name, stage)
@@ -105,16 +96,6 @@ def _named(raw: Any) -> Any:
     return {str(key): _named(value) for key, value in raw.items()} if isinstance(raw, dict) else raw
 
 
-def validated(kind: type[_Kind], name: str, raw: dict[str, Any]) -> _Kind:
-    """A dataclass from plain data. Raises UserError, which calls the data `name`, where a value is wrong; unknown keys
-    are the caller's to refuse."""
-    check_plain(raw, name)
-    try:
-        return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
-    except ValidationError as error:
-        raise UserError(": ".join(part for part in (name, first_problem(error)) if part)) from None
-
-
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with the values of `changes`, key by key; stages are replaced as a whole, for their order matters."""
     merged = dict(base)
@@ -146,9 +127,12 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 
 def _check_objective(name: str, stage: StageConfig) -> None:
+    path = f"stages.{name}.options"
+    if "noise" in stage.options:
+        raise UserError(f"unknown key {path}.noise; noise is a key of the recipe, the same for all stages")
     try:
-        TypeAdapter(objective_class(stage.objective)).validate_json(json.dumps(stage.options), strict=True)
-    except ValidationError as error:
-        raise UserError(f"stages.{name}.options.{first_problem(error)}") from None
+        made_of(objective_class(stage.objective), stage.options, path)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     except UserError as error:
         raise UserError(f"stages.{name}.objective: {error}") from None

@@ -11,7 +11,7 @@ from msd_ray.data import DataConfig
 from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError
 from msd_ray.evaluation.config import EvaluationConfig
-from msd_ray.networks import KINDS, Kind, StudentSize, kind_of
+from msd_ray.networks import KINDS, Kind, MLPConfig, StudentSize, UNetConfig, kind_of
 from msd_ray.ranges import Amount, Count, CountOrNone, Price, Seconds, Seed
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.teacher_trainer import TeacherConfig
@@ -22,9 +22,9 @@ def _network(raw: Any) -> Kind:
     if not isinstance(raw, dict) or not isinstance(raw.get("kind"), str):
         raise UserError(f"network.kind: say which: {', '.join(KINDS)}, or module:Class for your own")
     try:
-        return kind_of(raw)
+        return kind_of(raw, "network")
     except ValueError as error:
-        raise UserError(f"network.{error}") from None
+        raise UserError(str(error)) from None
 
 
 MOST_CHECKPOINTS = 100_000
@@ -118,7 +118,7 @@ class Recipe:
     """
 
     name: str
-    network: Annotated[Kind, PlainValidator(_network)]
+    network: Annotated[Kind, PlainValidator(_network, json_schema_input_type=UNetConfig | MLPConfig)]
     stages: dict[str, StageConfig]
     seed: Seed = 0
     pairs: Annotated[int, Field(ge=1, le=10**8)] = 2048

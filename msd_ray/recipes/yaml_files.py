@@ -5,15 +5,16 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from msd_ray.errors import UserError, one_line
-from msd_ray.ranges import shortened
+from msd_ray.validation import made_of, shortened
 
 DEEPEST, MOST = 32, 100_000
 """Levels and values of a file. More is an alias inside of what it names, or a joke."""
+_Kind = TypeVar("_Kind")
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What PyYAML raises: for syntax, for values such as the date 2020-13-01 and tags such as `!!bool x`, for depth."""
 
@@ -68,9 +69,20 @@ def read_value(path: str, text: str) -> Any:
     return value
 
 
+def validated(kind: type[_Kind], name: str, raw: dict[str, Any]) -> _Kind:
+    """A dataclass from plain data. Raises UserError, which calls the data `name`, where a key is unknown or a value is
+    wrong."""
+    check_plain(raw, name)
+    try:
+        return made_of(kind, raw)
+    except ValueError as error:
+        raise UserError(": ".join(filter(None, [name, str(error)]))) from None
+
+
 def check_plain(raw: Any, name: str = "") -> None:
-    """Raises UserError, which calls the data `name`, for a number that is not finite, for a value that is neither text
-    nor a number nor a list or mapping of these, and for data without end."""
+    """Raises UserError, which calls the data `name`, for a number that is not finite (also in the options of a user's
+    own code, whose types only that knows), for a value that is neither text nor a number nor a list or mapping of
+    these, and for data without end."""
     for count, (path, value, depth) in enumerate(_walk(raw)):
         where = ": ".join(part for part in (name, path) if part)
         if depth > DEEPEST or count > MOST:

@@ -17,10 +17,10 @@ from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.evaluation.tiles import sheet
 from msd_ray.formatting import duration, size
-from msd_ray.ranges import shortened
 from msd_ray.runs.run_directory import ensemble_folder
 from msd_ray.runs.sample_sources import device_here
 from msd_ray.storage import Store, refuse_unwritable
+from msd_ray.validation import shortened
 
 Note = Callable[[str], None]
 MOST_SAMPLES, PORTION = 1_000_000, 4096

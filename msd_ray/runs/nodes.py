@@ -5,16 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
 
 from msd_ray.errors import UserError
 from msd_ray.ranges import Amount, Gigabytes, Price, Seconds, Tflops
-from msd_ray.recipes.keys import suggestion
-from msd_ray.recipes.load import validated
-from msd_ray.recipes.yaml_files import read_yaml
+from msd_ray.recipes.yaml_files import read_yaml, validated
 
 MOST_NODES = 10_000
 
@@ -88,19 +86,4 @@ def read_cluster(path: str) -> ClusterDescription:
     unknown or a value is wrong."""
     if not os.path.isfile(path):
         raise UserError(f"no file {path}: give a YAML file that lists `nodes`, see docs/recipes.md")
-    raw = read_yaml(path)
-    _check_keys(path, raw)
-    return validated(ClusterDescription, path, raw)
-
-
-def _check_keys(path: str, raw: dict[str, Any]) -> None:
-    """Raises UserError for the first key that no description has."""
-    known = {f.name for f in dataclasses.fields(NodeKind)}
-    for key in raw:
-        if key != "nodes":
-            raise UserError(f"{path}: unknown key {key}{suggestion(str(key), {'nodes'})}")
-    nodes = raw.get("nodes")
-    for i, node in enumerate(nodes if isinstance(nodes, list) else []):
-        for key in node if isinstance(node, dict) else []:
-            if key not in known:
-                raise UserError(f"{path}: unknown key nodes.{i}.{key}{suggestion(str(key), known)}")
+    return validated(ClusterDescription, path, read_yaml(path))

@@ -9,9 +9,7 @@ from pydantic import Field
 
 from msd_ray.errors import UserError
 from msd_ray.ranges import Amount, Count, CountOrNone, Images, Seed
-from msd_ray.recipes.keys import suggestion
-from msd_ray.recipes.load import validated
-from msd_ray.recipes.yaml_files import read_yaml
+from msd_ray.recipes.yaml_files import read_yaml, validated
 from msd_ray.sweep.trial_metrics import COLUMNS, METRICS, Mode
 
 Hours = Annotated[float, Field(gt=0, le=1e9)]
@@ -110,9 +108,6 @@ class Definition:
         return dataclasses.asdict(self)
 
 
-SECTIONS = {"budget": Budget, "searcher": SearcherConfig, "scheduler": SchedulerConfig, "trials": Trials}
-
-
 def load_definition(path: str) -> Definition:
     """The definition in a YAML file. Raises UserError, in one line, if there is none, a key is unknown or a value is
     wrong."""
@@ -123,18 +118,4 @@ def load_definition(path: str) -> Definition:
 
 def parse_definition(name: str, raw: dict[str, Any]) -> Definition:
     """A definition from plain data; error messages call it `name`. Raises UserError as `load_definition`."""
-    _check_keys(name, raw)
     return validated(Definition, name, raw)
-
-
-def _check_keys(name: str, raw: dict[str, Any]) -> None:
-    """Raises UserError for the first key that no definition has."""
-    known = {f.name for f in dataclasses.fields(Definition)}
-    known |= {f"{section}.{f.name}" for section, cls in SECTIONS.items() for f in dataclasses.fields(cls)}
-    given = list(raw)
-    for section in SECTIONS:
-        inner = raw.get(section)
-        given += [f"{section}.{key}" for key in inner] if isinstance(inner, dict) else []
-    for key in given:
-        if key not in known:
-            raise UserError(f"{name}: unknown key {key}{suggestion(str(key), known)}")

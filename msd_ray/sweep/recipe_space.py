@@ -9,7 +9,6 @@ from typing import Any
 from msd_ray.data import DataSet, load_data
 from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, load_features
-from msd_ray.ranges import shortened
 from msd_ray.recipes import Recipe, load_recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.init_weights import check_init
@@ -29,6 +28,7 @@ from msd_ray.sweep.search_space import (
     parse_space,
     probes,
 )
+from msd_ray.validation import shortened
 
 COMMON = ("data", "network", "teacher", "evaluation", "cluster")
 """Parts of a recipe that are the same in all trials."""

@@ -25,7 +25,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "digits", "partiton.k=3"], "unknown key partiton.k; did you mean partition.k?"),
+        (["train", "digits", "partiton.k=3"], "unknown key partiton; did you mean partition?"),
         (["train", "nowhere"], "no recipe nowhere"),
         (["plan", "digits", "partition.k=11"], "11 students cannot share 10 classes"),
         (["plan", "digits", "network.multipliers=[1,2,2,2,2]"], "does not fit its data"),

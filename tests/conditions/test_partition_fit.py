@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from msd_ray.conditions import Partition, PartitionConfig, fit
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.ranges import in_range
+from msd_ray.validation import in_range
 
 KINDS: list[Literal["sequential", "random", "kmeans"]] = ["sequential", "random", "kmeans"]
 

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from msd_ray.diffusion import Noise, add_noise, per_sample
-from msd_ray.ranges import in_range
+from msd_ray.validation import in_range
 
 
 def test_grid_is_equation_5() -> None:
@@ -47,7 +49,9 @@ def test_per_sample_broadcasts_over_all_but_the_batch() -> None:
     assert per_sample(torch.arange(3), torch.zeros(3, 2)).shape == (3, 1)
 
 
-@pytest.mark.parametrize("bad", [{"sigma_min": 0.0}, {"sigma_min": 90.0}, {"sigma_max": 0.001}, {"levels": 1}])
+@pytest.mark.parametrize(
+    "bad", [{"sigma_min": 0.0}, {"sigma_min": 90.0}, {"sigma_max": 0.001}, {"levels": 1}, {"rho": math.nan}]
+)
 def test_bad_schedules_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"must be|{next(iter(bad))}"):
         in_range(Noise(**bad))  # type: ignore[arg-type]

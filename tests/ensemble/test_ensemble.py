@@ -12,7 +12,7 @@ from msd_ray.diffusion import one_step
 from msd_ray.ensemble import Ensemble, Member, read_description, read_member, save_ensemble
 from msd_ray.ensemble.positions import in_order, in_slots, slot_of, slots_for
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.networks import DenoiserSpec, MLPConfig, NetworkConfig, UNetConfig
+from msd_ray.networks import DenoiserSpec, Kind, MLPConfig, UNetConfig
 from msd_ray.rng import stream
 from msd_ray.storage import MANIFEST, Store, read_manifest, write_bundle
 
@@ -25,7 +25,7 @@ RECIPE = {"name": "digits", "k": 3}
 SHAPES: dict[type, tuple[int, ...]] = {UNetConfig: (1, 8, 8), MLPConfig: (2,)}
 
 
-def member(index: int, conditions: tuple[int, ...], network: NetworkConfig) -> Member:
+def member(index: int, conditions: tuple[int, ...], network: Kind) -> Member:
     torch.manual_seed(index)
     spec = DenoiserSpec(network, SHAPES[type(network)], 10)
     denoiser = spec.build()
@@ -35,7 +35,7 @@ def member(index: int, conditions: tuple[int, ...], network: NetworkConfig) -> M
     return Member(index, conditions, spec, 80.0, 640 + index, denoiser.state_dict())
 
 
-def ensemble(network: NetworkConfig = MLP, k: int = 3) -> Ensemble:
+def ensemble(network: Kind = MLP, k: int = 3) -> Ensemble:
     partition = fit(PartitionConfig(k, "random"), 10)
     return Ensemble(RECIPE, partition, LABELS, [member(i, partition.conditions_of(i), network) for i in range(k)])
 
@@ -53,7 +53,7 @@ def saved(tmp_path: Path) -> Store:
 
 @pytest.mark.parametrize("network", [MLP, UNET])
 @pytest.mark.parametrize("store", [None, Store("bucket/e", fs._MockFileSystem())])
-def test_what_is_loaded_is_what_was_saved(network: NetworkConfig, store: Store | None, tmp_path: Path) -> None:
+def test_what_is_loaded_is_what_was_saved(network: Kind, store: Store | None, tmp_path: Path) -> None:
     store, made = store or Store(str(tmp_path)), ensemble(network)
     save(made, store)
     loaded = Ensemble.load(store)
@@ -95,7 +95,7 @@ def test_the_file_of_a_student_is_copied_as_it_is(saved: Store, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("network", [MLP, UNET])
-def test_each_condition_is_made_by_its_student_from_its_seed(network: NetworkConfig) -> None:
+def test_each_condition_is_made_by_its_student_from_its_seed(network: Kind) -> None:
     made = ensemble(network)
     seeds = [100 + condition for condition in range(10)]
     samples = made.generate(range(10), seeds)
@@ -111,7 +111,7 @@ def test_each_condition_is_made_by_its_student_from_its_seed(network: NetworkCon
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("network", [MLP, MLPConfig(width=128), UNET])
-def test_a_sample_does_not_show_what_it_was_generated_with(network: NetworkConfig, threads: int) -> None:
+def test_a_sample_does_not_show_what_it_was_generated_with(network: Kind, threads: int) -> None:
     torch.set_num_threads(threads)
     try:
         made, rng = ensemble(network, 2), random.Random(threads)
@@ -128,7 +128,7 @@ def test_a_sample_does_not_show_what_it_was_generated_with(network: NetworkConfi
 
 @pytest.mark.parametrize("network", [MLP, UNET])
 @pytest.mark.parametrize("batch", [1, 7, 100])
-def test_free_batches_differ_by_rounding_only(network: NetworkConfig, batch: int) -> None:
+def test_free_batches_differ_by_rounding_only(network: Kind, batch: int) -> None:
     made = ensemble(network)
     conditions, seeds = torch.arange(30) % 10, torch.arange(30)
     torch.testing.assert_close(made.generate(conditions, seeds, batch), made.generate(conditions, seeds))

@@ -13,7 +13,7 @@ from msd_ray.conditions import PartitionConfig, fit
 from msd_ray.diffusion import Denoiser, Noise, ddim, heun, one_step, per_sample
 from msd_ray.ensemble import ONE_STEP, Ensemble, Member, Part, Sampling, read_description, save_ensemble, seeded_noise
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.networks import DenoiserSpec, MLPConfig, NetworkConfig, UNetConfig
+from msd_ray.networks import DenoiserSpec, Kind, MLPConfig, UNetConfig
 from msd_ray.storage import Store, read_manifest, write_bundle
 
 torch.set_num_threads(1)
@@ -26,7 +26,7 @@ SHAPES: dict[type, tuple[int, ...]] = {UNetConfig: (1, 4, 4), MLPConfig: (2,)}
 SAMPLERS = {"heun": heun, "ddim": ddim}
 
 
-def member(index: int, conditions: tuple[int, ...], network: NetworkConfig = MLP, weights: int = 0) -> Member:
+def member(index: int, conditions: tuple[int, ...], network: Kind = MLP, weights: int = 0) -> Member:
     """A student of random weights; students of the same `weights` are the same denoiser."""
     torch.manual_seed(weights)
     spec = DenoiserSpec(network, SHAPES[type(network)], len(LABELS))
@@ -38,7 +38,7 @@ def member(index: int, conditions: tuple[int, ...], network: NetworkConfig = MLP
 
 
 def ensemble(
-    timesteps: int, k: int = 1, network: NetworkConfig = MLP, same: bool = False, sampling: Sampling = HEUN
+    timesteps: int, k: int = 1, network: Kind = MLP, same: bool = False, sampling: Sampling = HEUN
 ) -> Ensemble:
     partition = fit(PartitionConfig(k, timesteps=timesteps), len(LABELS), noise=NOISE)
     members = [member(i, partition.conditions_of(i), network, 0 if same else i) for i in range(partition.k)]
@@ -86,9 +86,7 @@ class Gaussian(Spy):
 @pytest.mark.parametrize("network", [MLP, UNET])
 @pytest.mark.parametrize("kind", ["heun", "ddim"])
 @pytest.mark.parametrize(("timesteps", "k"), [(1, 1), (2, 1), (4, 1), (2, 2), (1, 4)])
-def test_students_that_are_all_alike_are_one_denoiser(
-    timesteps: int, k: int, kind: str, network: NetworkConfig
-) -> None:
+def test_students_that_are_all_alike_are_one_denoiser(timesteps: int, k: int, kind: str, network: Kind) -> None:
     made, seeds = ensemble(timesteps, k, network, same=True), list(range(20))
     condition = torch.arange(20) % len(LABELS)
     samples = made.generate(condition, seeds, sampler=kind, steps=6)
@@ -138,7 +136,7 @@ def test_each_student_is_asked_for_its_own_levels_and_conditions_as_often_as_cla
 
 @pytest.mark.parametrize("network", [MLP, UNET])
 @pytest.mark.parametrize(("timesteps", "k"), [(1, 2), (3, 1), (2, 2)])
-def test_a_sample_does_not_show_what_it_was_generated_with(timesteps: int, k: int, network: NetworkConfig) -> None:
+def test_a_sample_does_not_show_what_it_was_generated_with(timesteps: int, k: int, network: Kind) -> None:
     made, rng = ensemble(timesteps, k, network, sampling=Sampling("heun", 3, NOISE)), random.Random(timesteps)
     pairs = [(rng.randrange(4), rng.choice([rng.randrange(40), rng.getrandbits(63)])) for _ in range(12)]
     alone = torch.cat([made.generate([condition], [seed]) for condition, seed in pairs])

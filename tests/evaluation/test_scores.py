@@ -21,8 +21,8 @@ from msd_ray.evaluation import (
     student_name,
     with_ratio,
 )
-from msd_ray.ranges import in_range
 from msd_ray.storage import Store
+from msd_ray.validation import in_range
 
 CONFIG = EvaluationConfig(samples=90, curve_samples=20, batch=32, kid_subsets=5)
 

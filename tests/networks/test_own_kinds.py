@@ -74,7 +74,7 @@ def test_a_description_of_it_is_read_only_where_its_module_is_allowed(monkeypatc
         DenoiserSpec.from_json(raw)
     monkeypatch.setenv(VARIABLE, "other, own_parts")
     assert DenoiserSpec.from_json(raw) == SPEC
-    with pytest.raises(CorruptError, match="has no depth"):
+    with pytest.raises(CorruptError, match="unknown key depth"):
         DenoiserSpec.from_json({**raw, "network": {**raw["network"], "depth": 1}})
 
 

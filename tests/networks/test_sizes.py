@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from msd_ray.networks import DenoiserSpec, MLPConfig, StudentSize, UNetConfig, count_parameters
-from msd_ray.ranges import in_range
+from msd_ray.validation import in_range
 
 TEACHER = UNetConfig()
 

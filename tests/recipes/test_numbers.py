@@ -14,7 +14,7 @@ from msd_ray.data import load_data
 from msd_ray.errors import UserError
 from msd_ray.objectives import OBJECTIVES
 from msd_ray.recipes import Recipe, load_recipe
-from msd_ray.recipes.load import validated
+from msd_ray.recipes.yaml_files import validated
 from msd_ray.runs.nodes import ClusterDescription, NodeKind
 from msd_ray.runs.plan import describe, make_plan
 from msd_ray.serving.service.config import ServeConfig, parse_config
@@ -148,9 +148,9 @@ def test_there_are_numbers_to_try() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["stages.dm.options.first=0.99"], "stages.dm.options.first (0.99) must be at most last (0.98)"),
+        (["stages.dm.options.first=0.99"], "stages.dm.options: first (0.99) must be at most last (0.98)"),
         (["stages.dm.options.last=2"], "stages.dm.options.last: input should be less than or equal to 1, not 2"),
-        (["stages.adm.options.first=0.99"], "stages.adm.options.first (0.99) must be at most last (0.98)"),
+        (["stages.adm.options.first=0.99"], "stages.adm.options: first (0.99) must be at most last (0.98)"),
         (
             ["seed=12345678901234567890123"],
             "seed: input should be less than or equal to 9223372036854775807, not 123456",

@@ -36,7 +36,7 @@ def test_overrides_replace_values_in_order() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("partiton.k=3", "unknown key partiton.k; did you mean partition.k?"),
+        ("partiton.k=3", "unknown key partiton; did you mean partition?"),
         ("partition.kk=3", "unknown key partition.kk; did you mean partition.k?"),
         ("stages.dmm.images=64", "unknown key stages.dmm.images; the recipe's stages are dm, adm"),
         ("stages.dm.imges=64", "did you mean stages.dm.images?"),
@@ -65,7 +65,11 @@ def test_overrides_replace_values_in_order() -> None:
         ),
         ("cluster.workers_per_student=2", "cluster.workers_per_student: input should be a valid "),
         ("noise.sigma_min=100", "sigma_min must be above 0 and below sigma_max"),
-        ("seed.x=1", "unknown key seed.x"),
+        ("seed.x=1", "seed: input should be a valid integer, not {'x': 1}"),
+        ("data={name: mine:data, options: {a: [.nan]}}", "data.options.a.0: must be a finite number, not nan"),
+        ("stages.dm.options.noise=1", "unknown key stages.dm.options.noise; noise is a key of the recipe"),
+        ("network.channel=8", "unknown key network.channel; did you mean network.channels?"),
+        ("students.0.blcks=1", "unknown key students.0.blcks; did you mean students.0.blocks?"),
         ("partition", "'partition' is not of the form key=value"),
         ("seed=[", "is not a YAML value"),
         ("network.kind=cnn", "network"),

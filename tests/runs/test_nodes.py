@@ -43,8 +43,8 @@ def test_the_hours_that_a_node_is_there() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nodes: [{name: a, gpu: 4}]", "unknown key nodes.0.gpu; did you mean gpus?"),
-        ("nodes: [{name: a}, {name: b, pirce: 1}]", "unknown key nodes.1.pirce; did you mean price?"),
+        ("nodes: [{name: a, gpu: 4}]", "unknown key nodes.0.gpu; did you mean nodes.0.gpus?"),
+        ("nodes: [{name: a}, {name: b, pirce: 1}]", "unknown key nodes.1.pirce; did you mean nodes.1.price?"),
         ("node: [{name: a}]", "unknown key node; did you mean nodes?"),
         ("nodes: [{name: a, cpus: many}]", "nodes.0.cpus: input should be a valid number, not 'many'"),
         ("nodes: [{name: a, count: 1.5}]", "nodes.0.count"),

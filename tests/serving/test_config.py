@@ -36,7 +36,7 @@ def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
     [
         ({"gateway": {"prot": 1}}, r"unknown key gateway\.prot; did you mean gateway\.port\?"),
         ({"gatewayy": {}}, "unknown key gatewayy; did you mean gateway"),
-        ({"front": {"port": 1}}, r"unknown key front\.port; it is called gateway\.port now"),
+        ({"front": {"port": 1}}, "unknown key front; it is called gateway now"),
         ({"gateway": {"port": 99999}}, r"gateway\.port: input should be less than or equal to 65535, not 99999"),
         ({"gateway": {"port": "9000"}}, r"gateway\.port"),
         ({"gateway": {"tls_cert": "x"}}, "tls_cert and tls_key belong together"),

@@ -13,7 +13,6 @@ from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.objectives import OBJECTIVES, Needs, Pairs
 from msd_ray.objectives.gdd import INNATE
-from msd_ray.ranges import in_range
 from msd_ray.teachers import Answer
 from msd_ray.training.batches import Batches, Draw
 from msd_ray.training.config import StageConfig, TrainingConfig
@@ -21,6 +20,7 @@ from msd_ray.training.ema import EMAConfig
 from msd_ray.training.state import load_optimizer, tensors_of_optimizer
 from msd_ray.training.student_spec import Extras
 from msd_ray.training.student_trainer import StudentTrainer
+from msd_ray.validation import in_range
 
 from .cases import (
     ADM,

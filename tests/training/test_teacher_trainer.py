@@ -10,9 +10,9 @@ from msd_ray.data import DataConfig, Samples, in_memory, load_data
 from msd_ray.diffusion import Noise, heun
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
-from msd_ray.ranges import in_range
 from msd_ray.training.ema import EMAConfig
 from msd_ray.training.teacher_trainer import TeacherConfig, TeacherTrainer
+from msd_ray.validation import in_range
 
 SPEC = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 4)
 DATA = load_data(DataConfig("toy2d", classes=4, samples=512)).train

@@ -1,15 +1,14 @@
 """The configuration of a service."""
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from msd_ray.errors import UserError
 from msd_ray.ranges import Amount, Count, CountOrNone, Seconds, Share, Threads
-from msd_ray.recipes.keys import present, suggestion
-from msd_ray.recipes.load import validated, with_overrides
-from msd_ray.recipes.yaml_files import check_plain, read_yaml
+from msd_ray.recipes.load import with_overrides
+from msd_ray.recipes.yaml_files import read_yaml, validated
 from msd_ray.serving.service.request import Limits
 
 RENAMED = {"front": "gateway"}
@@ -121,23 +120,7 @@ def load_config(file: str | None, overrides: list[str] | None = None) -> ServeCo
 
 def parse_config(raw: dict[str, Any]) -> ServeConfig:
     """The configuration in plain data. Raises UserError as `load_config`."""
-    check_plain(raw)
-    known = set(_paths(ServeConfig(), ""))
-    for path in present(raw, ""):
-        if path not in known:
-            raise UserError(f"unknown key {path}{_renamed(path) or suggestion(path, known)}")
+    for old, new in RENAMED.items():
+        if old in raw:
+            raise UserError(f"unknown key {old}; it is called {new} now")
     return validated(ServeConfig, "", raw)
-
-
-def _renamed(path: str) -> str:
-    """The addition to a message about a key of an older version."""
-    first, _, rest = path.partition(".")
-    return f"; it is called {'.'.join(filter(None, [RENAMED[first], rest]))} now" if first in RENAMED else ""
-
-
-def _paths(config: Any, prefix: str) -> list[str]:
-    found = []
-    for f in fields(config):
-        value = getattr(config, f.name)
-        found += [f"{prefix}{f.name}", *(_paths(value, f"{prefix}{f.name}.") if is_dataclass(value) else [])]
-    return found
