@@ -1,12 +1,7 @@
 """The most memory that training holds once it is under way, foreseen from its first update."""
 
-from typing import Any
-
-from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-
 from msd_ray.profiling.tally import Tally, nbytes_in
-from msd_ray.training.state import tensors_of_optimizer
+from msd_ray.training.adam import Adam
 
 
 class SteadyPeak:
@@ -19,28 +14,28 @@ class SteadyPeak:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._before: list[tuple[int, int]] = []
-        self._optimizers: dict[int, Optimizer] = {}
+        self._optimizers: dict[int, Adam] = {}
         tally.peak = tally.held
 
     def __enter__(self) -> "SteadyPeak":
-        self._hook = register_optimizer_step_pre_hook(self._note)
+        Adam.before_step.append(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hook.remove()
+        Adam.before_step.remove(self._note)
 
     def bytes(self) -> int:
         """At most; where the first step is when most is held, it may be by a gradient less."""
         averages, last = self._averages(), len(self._before) - 1
-        gradients = [nbytes_in([group["params"] for group in o.param_groups]) for o in self._optimizers.values()]
+        gradients = [nbytes_in(o.parameters) for o in self._optimizers.values()]
         old = [sum(gradients) if i == 0 < last else gradients[-1] if i < last else 0 for i in range(last + 1)]
         later = [peak + averages - had + kept for (peak, had), kept in zip(self._before, old, strict=True)]
         return max(self._tally.peak, *later)
 
-    def _note(self, optimizer: Optimizer, *_: Any) -> None:
+    def _note(self, optimizer: Adam) -> None:
         self._optimizers[id(optimizer)] = optimizer
         self._before.append((self._tally.peak, self._averages()))
         self._tally.peak = self._tally.held
 
     def _averages(self) -> int:
-        return sum(nbytes_in(tensors_of_optimizer(o)) for o in self._optimizers.values())
+        return sum(nbytes_in(o.tensors()) for o in self._optimizers.values())

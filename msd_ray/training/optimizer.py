@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn, optim
+from torch import nn
 
 from msd_ray.objectives import Loss, Optimization
+from msd_ray.training.adam import Adam
 from msd_ray.training.process_group import ProcessGroup
 from msd_ray.training.state import Tensors
 
@@ -27,7 +28,7 @@ class OptimizerStep:
         """clip_value: largest absolute value of an element of the gradient; 0: any."""
         self.parameters, self._lr, self._shards, self._group = parameters, lr, shards, group
         self._clip, self._clip_value = how.clip or math.inf, clip_value
-        self.optimizer = _optimizer(parameters, lr, how)
+        self.optimizer = Adam(parameters, lr, how.optimizer, how.betas, how.weight_decay)
 
     def step(self, losses: Iterable[Loss], warm: float) -> list[Tensors] | None:
         """One step down the mean over all shards, at `warm` times the learning rate.
@@ -35,7 +36,7 @@ class OptimizerStep:
         losses: of this process's shards, computed lazily. Returns their parts, or None if the gradient is not finite;
         the weights then stay as they are. The result is the same in all processes.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         parts = [self._add(loss) for loss in losses]
         self._group.sum([p.grad for p in self.parameters if p.grad is not None])
         norm = nn.utils.clip_grad_norm_(self.parameters, self._clip)
@@ -43,8 +44,7 @@ class OptimizerStep:
             return None
         if self._clip_value:
             nn.utils.clip_grad_value_(self.parameters, self._clip_value)
-        for settings in self.optimizer.param_groups:
-            settings["lr"] = self._lr * warm
+        self.optimizer.lr = self._lr * warm
         self.optimizer.step()
         return parts
 
@@ -63,10 +63,3 @@ class OptimizerStep:
         """One shard's part of the mean's gradient."""
         (loss.total / self._shards).backward()  # type: ignore[no-untyped-call]
         return loss.parts
-
-
-def _optimizer(parameters: list[nn.Parameter], lr: float, how: Optimization) -> optim.Optimizer:
-    if how.optimizer == "radam":
-        return optim.RAdam(parameters, lr=lr, betas=how.betas, weight_decay=how.weight_decay)
-    make = optim.AdamW if how.optimizer == "adamw" else optim.Adam
-    return make(parameters, lr=lr, betas=how.betas, weight_decay=how.weight_decay, fused=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
 
@@ -30,18 +30,3 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
 
 def tensors_of(module: nn.Module) -> Tensors:
     return {name: value.detach() for name, value in module.state_dict().items()}
-
-
-def tensors_of_optimizer(optimizer: optim.Optimizer) -> Tensors:
-    """Per-parameter state as {"<parameter>.<name>": tensor}; hyperparameters are the recipe's and are not kept."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
-
-
-def load_optimizer(optimizer: optim.Optimizer, tensors: Tensors) -> None:
-    """The inverse of `tensors_of_optimizer`, into an optimizer over the same parameters."""
-    state: dict[int, Tensors] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

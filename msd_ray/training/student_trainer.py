@@ -22,7 +22,7 @@ from msd_ray.training.ema import update
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.optimizer import OptimizerStep
 from msd_ray.training.process_group import ALONE, ProcessGroup
-from msd_ray.training.state import State, Tensors, bytes_of, load_optimizer, tensors_of, tensors_of_optimizer
+from msd_ray.training.state import State, Tensors, bytes_of, tensors_of
 from msd_ray.training.student_spec import Extras, StudentSpec
 
 HEAD = "head."
@@ -131,7 +131,7 @@ class StudentTrainer:
         nets, descents = self.nets, [self._generator_descent, self._fake_descent] if self._stage else []
         modules = [nets.generator, nets.fake, self.ema, nets.target, nets.encoder, *self._heads.values()]
         weights = [t for m in modules if m for t in (*m.parameters(), *m.buffers())]
-        optimizers = [t for d in descents if d for t in tensors_of_optimizer(d.optimizer).values()]
+        optimizers = [t for d in descents if d for t in d.optimizer.tensors().values()]
         gradients = [t.grad for t in weights if t.grad is not None]
         return bytes_of([*weights, *gradients, *optimizers, *nets.memory.values(), *self._batches.tensors])
 
@@ -149,9 +149,9 @@ class StudentTrainer:
             "fake": tensors_of(self.nets.fake),
         }
         if self._stage:
-            parts["generator_optimizer"] = tensors_of_optimizer(self._generator_descent.optimizer)
+            parts["generator_optimizer"] = self._generator_descent.optimizer.tensors()
             if self._fake_descent:
-                parts["fake_optimizer"] = tensors_of_optimizer(self._fake_descent.optimizer)
+                parts["fake_optimizer"] = self._fake_descent.optimizer.tensors()
         if self.nets.memory:
             parts["memory"] = dict(self.nets.memory)
         if self.nets.target:
@@ -170,9 +170,9 @@ class StudentTrainer:
                 head.load_state_dict(tensors)
         if state.meta["stage"]:
             self._enter(state.meta["stage"])
-            load_optimizer(self._generator_descent.optimizer, state.parts["generator_optimizer"])
+            self._generator_descent.optimizer.load(state.parts["generator_optimizer"])
             if self._fake_descent:
-                load_optimizer(self._fake_descent.optimizer, state.parts["fake_optimizer"])
+                self._fake_descent.optimizer.load(state.parts["fake_optimizer"])
             self.nets.memory.update({k: v.clone().to(self.device) for k, v in state.parts.get("memory", {}).items()})
         nets = self.nets
         for name, module in [

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import torch
-from torch import optim
 
 from msd_ray.data import Samples, Split
 from msd_ray.diffusion import Noise, edm_loss
@@ -16,10 +15,11 @@ from msd_ray.networks import DenoiserSpec
 from msd_ray.ranges import Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Spread, Threads, within
 from msd_ray.rng import derived_seed, stream
 from msd_ray.teachers import TRAINED
+from msd_ray.training.adam import Adam
 from msd_ray.training.ema import EMAConfig, update
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.reading import Ahead, Reader
-from msd_ray.training.state import State, bytes_of, load_optimizer, tensors_of, tensors_of_optimizer
+from msd_ray.training.state import State, bytes_of, tensors_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TeacherTrainer:
         torch.manual_seed(derived_seed(config.seed, "teacher weights"))
         self.denoiser = spec.build().to(self.device)
         self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
-        self.optimizer = optim.Adam(self.denoiser.parameters(), lr=config.lr, fused=True)
+        self.optimizer = Adam(self.denoiser.parameters(), config.lr)
         self.nimg = 0
         self.wall_seconds = self.cpu_seconds = 0.0
 
@@ -82,7 +82,7 @@ class TeacherTrainer:
         """The memory that it holds on its device."""
         weights = [*self.denoiser.parameters(), *self.denoiser.buffers(), *self.ema.parameters(), *self.ema.buffers()]
         gradients = [w.grad for w in weights if w.grad is not None]
-        optimizer = tensors_of_optimizer(self.optimizer).values()
+        optimizer = self.optimizer.tensors().values()
         return bytes_of([*weights, *gradients, *optimizer, *self._data.tensors])
 
     def rest(self) -> None:
@@ -93,7 +93,7 @@ class TeacherTrainer:
         parts = {
             "denoiser": tensors_of(self.denoiser),
             "ema": tensors_of(self.ema),
-            "optimizer": tensors_of_optimizer(self.optimizer),
+            "optimizer": self.optimizer.tensors(),
         }
         return State(parts, {"nimg": self.nimg, "wall_seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds})
 
@@ -102,7 +102,7 @@ class TeacherTrainer:
         self.wall_seconds, self.cpu_seconds = state.meta["wall_seconds"], state.meta["cpu_seconds"]
         self.denoiser.load_state_dict(state.parts["denoiser"])
         self.ema.load_state_dict(state.parts["ema"])
-        load_optimizer(self.optimizer, state.parts["optimizer"])
+        self.optimizer.load(state.parts["optimizer"])
 
     def _step(self) -> torch.Tensor:
         c = self.config
@@ -117,10 +117,9 @@ class TeacherTrainer:
             p_mean=c.p_mean,
             p_std=c.p_std,
         )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        for group in self.optimizer.param_groups:
-            group["lr"] = c.lr * self._schedule()
+        self.optimizer.lr = c.lr * self._schedule()
         self.optimizer.step()
         if not torch.isfinite(loss):
             raise TrainingError(f"the teacher's loss is not finite at {self.nimg} images; lower teacher.lr")

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from torch import optim
+
+from msd_ray.training.adam import Adam
 
 from .cases import Spy
 
@@ -8,14 +9,13 @@ from .cases import Spy
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     """A teacher whose events also hold the optimizers' steps, as "step <lr>"."""
-    spy, step = Spy(), optim.AdamW.step
+    spy, step = Spy(), Adam.step
 
-    def noted(self: optim.AdamW) -> None:
-        lr = self.param_groups[0]["lr"]
-        before = self.param_groups[0]["params"][0].detach().clone()
+    def noted(self: Adam) -> None:
+        before = self.parameters[0].detach().clone()
         step(self)
-        assert not torch.equal(before, self.param_groups[0]["params"][0])
-        spy.events.append(f"step {lr:.6f}")
+        assert not torch.equal(before, self.parameters[0])
+        spy.events.append(f"step {self.lr:.6f}")
 
-    monkeypatch.setattr(optim.AdamW, "step", noted)
+    monkeypatch.setattr(Adam, "step", noted)
     return spy

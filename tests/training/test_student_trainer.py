@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, optim
+from torch import Tensor
 
 from msd_ray.data import in_memory
 from msd_ray.diffusion import Noise, one_step
@@ -17,7 +17,6 @@ from msd_ray.teachers import Answer
 from msd_ray.training.batches import Batches, Draw
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.ema import EMAConfig
-from msd_ray.training.state import load_optimizer, tensors_of_optimizer
 from msd_ray.training.student_spec import Extras
 from msd_ray.training.student_trainer import StudentTrainer
 from msd_ray.validation import in_range
@@ -346,17 +345,16 @@ def test_gradients_are_clipped() -> None:
 
 def settings_of(t: StudentTrainer) -> list[tuple[Any, ...]]:
     descents = [t._generator_descent, *([t._fake_descent] if t._fake_descent else [])]
-    groups = [(type(d.optimizer), d.optimizer.param_groups[0]) for d in descents]
-    return [(kind, group["betas"], group["weight_decay"]) for kind, group in groups]
+    return [(d.optimizer.kind, d.optimizer.betas, d.optimizer.weight_decay) for d in descents]
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("dm", (optim.AdamW, (0.9, 0.999), 0.01)),
-        ("sid", (optim.Adam, (0.0, 0.999), 0.0)),
-        ("gdd", (optim.Adam, (0.0, 0.99), 0.0)),
-        ("consistency", (optim.RAdam, (0.9, 0.999), 0.0)),
+        ("dm", ("adamw", (0.9, 0.999), 0.01)),
+        ("sid", ("adam", (0.0, 0.999), 0.0)),
+        ("gdd", ("adam", (0.0, 0.99), 0.0)),
+        ("consistency", ("radam", (0.9, 0.999), 0.0)),
     ],
 )
 def test_the_optimizer_is_the_methods_own_unless_the_stage_has_another(name: str, expected: Any) -> None:
@@ -365,7 +363,7 @@ def test_the_optimizer_is_the_methods_own_unless_the_stage_has_another(name: str
     assert set(settings_of(t)) == {expected}
     t = trainer(staged([name], optimizer="radam", betas=(0.5, 0.6), weight_decay=0.25))
     t.advance(8)
-    assert set(settings_of(t)) == {(optim.RAdam, (0.5, 0.6), 0.25)}
+    assert set(settings_of(t)) == {("radam", (0.5, 0.6), 0.25)}
 
 
 def gradients(t: StudentTrainer) -> dict[str, Tensor]:
@@ -602,26 +600,6 @@ def test_the_ema_is_that_of_the_generators_weights() -> None:
         decay = 0.5 ** (8 / min(20, 0.5 * nimg))
         expected = decay * expected + (1 - decay) * parts(t)["generator"][name]
         assert torch.allclose(parts(t)["ema"][name], expected, atol=1e-6)
-
-
-def test_an_optimizer_survives_packing() -> None:
-    def step(o: optim.Optimizer, p: Tensor) -> None:
-        p.grad = torch.cos(p.detach())
-        o.step()
-
-    a = torch.linspace(-1, 1, 5).requires_grad_()
-    optimizer = optim.AdamW([a], lr=0.1)
-    step(optimizer, a)
-    packed = copy.deepcopy(tensors_of_optimizer(optimizer))
-    assert set(packed) == {"0.step", "0.exp_avg", "0.exp_avg_sq"}
-    b = a.detach().clone().requires_grad_()
-    other = optim.AdamW([b], lr=0.1)
-    load_optimizer(other, packed)
-    for _ in range(3):
-        step(optimizer, a)
-        step(other, b)
-    assert torch.equal(a, b)
-    assert other.param_groups[0]["lr"] == 0.1
 
 
 @pytest.mark.parametrize(
