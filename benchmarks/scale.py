@@ -27,7 +27,8 @@ from pyarrow import fs
 
 from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.monitor import Monitor
-from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, Pace, SimulatedSlots
+from msd_ray.cluster.planning.pacing import Pace
+from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, SimulatedSlots
 from msd_ray.cluster.slots import NoPool
 from msd_ray.cluster.work import ScheduledTask, StudentState
 from msd_ray.runs.journal import STUDENTS, read_journal

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from msd_ray.kubernetes.values import ChartValues, WorkerGroup
+from msd_ray.kubernetes.cluster_values import WorkerGroup
+from msd_ray.kubernetes.values import ChartValues
 from msd_ray.kubernetes.values_schema import values_schema
 
 HEADER = "# Made from msd_ray/kubernetes/values.py by `make chart`; values.schema.json refuses other keys.\n"

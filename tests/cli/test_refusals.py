@@ -278,7 +278,7 @@ def test_train_imports_what_the_user_names(
 ) -> None:
     code, _, err = run(capsys, monkeypatch, "train", f"{trapped.parent}/run/recipe.json", "--run-dir", "elsewhere")
     assert (code, err.count("\n")) == (2, 1)
-    assert "unknown key stages.adm.options.what" in err
+    assert "there is no objective 'trap:Method': what it names is not a dataclass" in err
     assert trapped.exists()
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.monitor import Monitor
-from msd_ray.cluster.planning.simulation import Node, NoTask, Pace, SimulatedSlots
+from msd_ray.cluster.planning.pacing import Pace
+from msd_ray.cluster.planning.simulation import Node, NoTask, SimulatedSlots
 from msd_ray.cluster.slots import NoPool
 from msd_ray.cluster.work import Progress, ScheduledTask, StudentState
 from msd_ray.runs.journal import read_journal, read_student_journal

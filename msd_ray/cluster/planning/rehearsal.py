@@ -7,7 +7,8 @@ from typing import Any
 from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.planning.contention import Effort
 from msd_ray.cluster.planning.layout import Layout
-from msd_ray.cluster.planning.simulation import NoTask, Pacing, SimulatedSlots
+from msd_ray.cluster.planning.pacing import Pacing
+from msd_ray.cluster.planning.simulation import NoTask, SimulatedSlots
 from msd_ray.cluster.slots import NoPool
 from msd_ray.cluster.work import ScheduledTask, StudentState
 from msd_ray.errors import UserError
