@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from common import finish, say, spread
 
+from msd_ray.conditions import Classes, Owned
 from msd_ray.data import DataConfig, in_memory, load_data
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.networks import DenoiserSpec, UNetConfig
@@ -58,9 +59,11 @@ def trained(folder: str, where: str, updates: int) -> dict[str, float]:
         split, reading.HELD = in_memory(few.x, few.condition), 1 << 30
     size = DenoiserSpec(NETWORK, SHAPE, CLASSES)
     stage = StageConfig("adm", images=10**6 * BATCH, batch=BATCH, fake_steps=1, fake_first=0)
-    spec = StudentSpec(0, 0, tuple(range(CLASSES)), size, {"adm": stage}, TrainingConfig(log_every=10**6 * BATCH))
+    spec = StudentSpec(0, 0, size, {"adm": stage}, TrainingConfig(log_every=10**6 * BATCH))
     teacher: EDMDenoiser = size.build().eval().requires_grad_(False)
-    trainer = StudentTrainer(spec, LocalTeacher(teacher), None, split)
+    trainer = StudentTrainer(
+        spec, Owned(Classes.numbered(CLASSES), torch.arange(CLASSES)), LocalTeacher(teacher), None, split
+    )
     trainer.advance(2 * BATCH)
     begin = time.perf_counter()
     trainer.advance(updates * BATCH)

@@ -22,6 +22,7 @@ import torch
 from common import finish, say, spread
 from torch import Tensor
 
+from msd_ray.conditions import Classes, Owned
 from msd_ray.data import in_memory
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, UNetConfig
@@ -58,9 +59,9 @@ def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings
     torch.manual_seed(s.seed)
     teacher = shaken(size, precision, s.device)
     rng = torch.Generator().manual_seed(s.seed)
-    classes = tuple(range(size.classes))
+    owned = Owned(Classes.numbered(size.classes), torch.arange(size.classes))
     real = in_memory(
-        torch.rand(REAL, *size.sample_shape, generator=rng) * 2 - 1, torch.randint(len(classes), (REAL,), generator=rng)
+        torch.rand(REAL, *size.sample_shape, generator=rng) * 2 - 1, torch.randint(size.classes, (REAL,), generator=rng)
     )
     images = s.batch * (s.warmup + s.repeats * s.updates + s.compared)
     options = {"gan_from": 0} if objective == "sida" else {}  # all terms from the first update
@@ -76,10 +77,10 @@ def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings
         options=options,
     )
     training = TrainingConfig(precision=precision, log_every=images)  # type: ignore[arg-type]
-    spec = StudentSpec(0, s.seed, classes, size, {"stage": stage}, training)
+    spec = StudentSpec(0, s.seed, size, {"stage": stage}, training)
     pairs = Pairs(torch.randn(REAL, *size.sample_shape, generator=rng), real.all().x, real.classes).to(s.device)
     extras = Extras(encoder=teacher, pairs=pairs)
-    return StudentTrainer(spec, LocalTeacher(teacher), teacher.state_dict(), real, s.device, extras)
+    return StudentTrainer(spec, owned, LocalTeacher(teacher), teacher.state_dict(), real, s.device, extras)
 
 
 def shaken(size: DenoiserSpec, precision: str, device: torch.device) -> Any:

@@ -29,7 +29,7 @@ from msd_ray.data import load_data
 from msd_ray.ensemble import Ensemble
 from msd_ray.recipes import load_recipe
 from msd_ray.runs.plan import Plan, make_plan
-from msd_ray.runs.run_directory import assemble, checkpoints_of
+from msd_ray.runs.run_directory import assemble, checkpoints_of, keep_partition
 from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
 from msd_ray.storage import Chunks, Store
 from msd_ray.training.state import State, tensors_of
@@ -55,9 +55,16 @@ def training(plan: Plan, store: Store, images: int) -> Any:
 
     recipe, job = plan.recipe, plan.jobs[0]
     around = RunInputs(
-        recipe.data, recipe.evaluation, store.child("cache"), KeptTeacher(store.child("teacher")), None, 0.0
+        recipe.data,
+        recipe.conditions,
+        recipe.evaluation,
+        store.child("cache"),
+        KeptTeacher(store.child("teacher")),
+        None,
+        0.0,
     )
-    return StudentTask(job.spec, checkpoints_of(store, job).store, around, images).open()
+    keep_partition(store, plan.groups[0])
+    return StudentTask(job.spec, store, checkpoints_of(store, job).store, around, images).open()
 
 
 def train(plan: Plan, store: Store) -> dict[str, float]:

@@ -152,10 +152,10 @@ def ray_round(context: RunContext, jobs: list[StudentPlan], store: Store, begin:
     recipe, cluster = context.recipe, context.recipe.cluster
     teacher = KeptTeacher(store.child("teacher"))
     pool = Pool(cluster.pool, partial(load_teacher, teacher, training=recipe.training))
-    around = RunInputs(recipe.data, recipe.evaluation, context.cache, teacher, cluster.pool, 0.0)
+    around = RunInputs(recipe.data, recipe.conditions, recipe.evaluation, context.cache, teacher, cluster.pool, 0.0)
 
     def work(job: StudentPlan) -> ScheduledTask:
-        task = MeasuredTask(StudentTask(job.spec, folder(store, job.directory), around))
+        task = MeasuredTask(StudentTask(job.spec, folder(store, job.home), folder(store, job.directory), around))
         return ScheduledTask(job.name, job.spec.images, job.spec.training.checkpoint_every, task)
 
     client = TeacherPool(cluster.pool)

@@ -29,7 +29,7 @@ class Bare(pb_grpc.EnsembleServiceServicer):
     def __init__(self, uri: str, threads: int) -> None:
         """threads: of torch, in each of them."""
         known, config = read_description(Store(uri)), StudentConfig(queue=1 << 20)
-        self._owners = known.partition.owners
+        self._owners = known.partition.router.owners
         torch.set_num_threads(threads)
         parts = [Part.load(known, i) for i in range(known.partition.parts)]
         self._parts = [StudentAtWork(part, False, config, _thread(threads)) for part in parts]

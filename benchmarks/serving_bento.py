@@ -23,7 +23,7 @@ VARIABLE = "MSD_RAY_BENCHMARK_ENSEMBLE"
 class Generator:
     def __init__(self) -> None:
         known = read_description(Store(os.environ[VARIABLE]))
-        self._owners = known.partition.owners
+        self._owners = known.partition.router.owners
         self._parts = [Part.load(known, i) for i in range(known.partition.parts)]
         torch.set_num_threads(1)
         self._threads = ThreadPoolExecutor(len(self._parts), "student", torch.set_num_threads, (1,))

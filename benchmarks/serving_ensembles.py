@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msd_ray.conditions import PartitionConfig, fit
+from msd_ray.conditions import Classes, PartitionConfig, fit
 from msd_ray.ensemble import Member, Sampling, save_ensemble
 from msd_ray.networks import DenoiserSpec
 from msd_ray.runs.plan import Plan
@@ -33,8 +33,7 @@ def untrained(recipe: str, overrides: list[str], where: str) -> Served:
     plan = RunContext.of(recipe, overrides, None).plan
     partition = plan.groups[0].partition
     members = [
-        Member(i, partition.conditions_of(i), plan.student, plan.recipe.noise.sigma_init, 0, weights(plan.student, i))
-        for i in range(partition.k)
+        Member(i, plan.student, plan.recipe.noise.sigma_init, 0, weights(plan.student, i)) for i in range(partition.k)
     ]
     save_ensemble(Store(f"{where}/students"), _name(plan), partition, plan.labels, members, plan.sampling)
     _save_teacher(plan, weights(plan.teacher, 0), f"{where}/teacher")
@@ -59,8 +58,8 @@ def weights(spec: DenoiserSpec, seed: int) -> dict[str, Tensor]:
 
 
 def _save_teacher(plan: Plan, state: dict[str, Tensor], where: str) -> None:
-    noise, everything = plan.recipe.noise, fit(PartitionConfig(k=1), len(plan.labels))
-    member = Member(0, everything.conditions_of(0), plan.teacher, noise.sigma_init, 0, state)
+    noise, everything = plan.recipe.noise, fit(PartitionConfig(k=1), Classes.numbered(len(plan.labels)))
+    member = Member(0, plan.teacher, noise.sigma_init, 0, state)
     save_ensemble(Store(where), _name(plan), everything, plan.labels, [member], Sampling("heun", STEPS, noise))
 
 

@@ -34,7 +34,7 @@ import psutil
 import torch
 from common import finish, say
 
-from msd_ray.conditions import PartitionConfig, fit
+from msd_ray.conditions import Classes, PartitionConfig, fit
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import ONE_STEP, Ensemble, Member, save_ensemble
 from msd_ray.networks import DenoiserSpec, UNetConfig
@@ -165,13 +165,13 @@ def answers_of(uri: str, name: str) -> Answers:
 
 def random_ensemble(where: Path, seed: int) -> str:
     """Two students, of which the first is the same whatever the seed."""
-    partition = fit(PartitionConfig(2, "random"), 10, noise=Noise(sigma_max=20.0))
+    partition = fit(PartitionConfig(2, "random"), Classes.numbered(10), noise=Noise(sigma_max=20.0))
     spec = DenoiserSpec(UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0), (1, 8, 8), 10)
     members = []
     for index in range(2):
         torch.manual_seed(index * seed)
         weights = {key: torch.randn(w.shape) / 8 for key, w in spec.build().state_dict().items()}
-        members.append(Member(index, partition.conditions_of(index), spec, 80.0, 0, weights))
+        members.append(Member(index, spec, 80.0, 0, weights))
     save_ensemble(Store(str(where)), {"name": "random"}, partition, [str(i) for i in range(10)], members, ONE_STEP)
     return str(where)
 

@@ -119,7 +119,7 @@ class StudentEvaluation:
     def _fid(self, trainer: StudentTrainer) -> float:
         spec, n = trainer.spec, self.evaluation.curve_samples
         z = torch.randn(n, *spec.denoiser.sample_shape, generator=stream("curve", spec.index))
-        condition = torch.tensor(spec.conditions)[torch.arange(n) % len(spec.conditions)]
+        condition = trainer.owned.in_turn(n)
         with torch.no_grad():
             x = one_step(trainer.ema, z.to(trainer.device), condition.to(trainer.device), spec.noise.sigma_init)
         return self.judge.fid(x.cpu())

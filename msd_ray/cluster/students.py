@@ -12,12 +12,14 @@ import torch
 from msd_ray.cluster.pool.client import TeacherPool
 from msd_ray.cluster.student_evaluation import StudentEvaluation
 from msd_ray.cluster.work import Progress, SingleProcess
+from msd_ray.conditions import ConditionsConfig, Owned, make_conditions
 from msd_ray.data import DataConfig, DataSet, Split, load_data
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.pairs import load_pairs
+from msd_ray.runs.run_directory import kept_partition
 from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher, Teacher, TeacherSource
@@ -32,11 +34,12 @@ from msd_ray.training.student_trainer import StudentTrainer
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What all students of a run share. pool: how the teacher actors are asked, None for a teacher in each student.
-    cache: where the feature network lies. pairs: the folder of the teacher's pairs and how many parts of it to use,
-    where an objective needs them. init: the ensemble to start from, if any."""
+    """What all students of a run share. conditions: what they can be asked for. pool: how the teacher actors are asked,
+    None for a teacher in each student. cache: where the feature network lies. pairs: the folder of the teacher's pairs
+    and how many parts of it to use, where an objective needs them. init: the ensemble to start from, if any."""
 
     data: DataConfig
+    conditions: ConditionsConfig
     evaluation: EvaluationConfig
     cache: Store
     teacher: TeacherSource
@@ -48,10 +51,11 @@ class RunInputs:
 
 @dataclass(frozen=True)
 class StudentTask:
-    """One student. checkpoints: where they are kept. until: images after which it has done what is asked for now, its
-    whole training if None."""
+    """One student. home: the directory that it shares with the others of its ensemble. checkpoints: where they are
+    kept. until: images after which it has done what is asked for now, its whole training if None."""
 
     spec: StudentSpec
+    home: Store
     checkpoints: Store
     inputs: RunInputs
     until: int | None = None
@@ -63,8 +67,10 @@ class StudentTask:
         checkpoints = Checkpoints(self.checkpoints, spec.training.keep)
         state = checkpoints.latest(known)
         data = load_data(inputs.data)
-        real = data.train.only(list(spec.conditions))
-        trainer, pool = self._trainer(real, device, group, resumed=state is not None)
+        conditions = make_conditions(inputs.conditions, data.labels)
+        owned = kept_partition(self.home).owned_by(spec.index, conditions)
+        real = data.train.only(owned.ids)
+        trainer, pool = self._trainer(owned, real, device, group, resumed=state is not None)
         measuring = StudentEvaluation(self.checkpoints, inputs.evaluation, partial(self._judge, data, real))
         if state:
             trainer.load_state_dict(state)
@@ -72,7 +78,7 @@ class StudentTask:
         return StudentTraining(trainer, Saver(checkpoints), measuring, pool, self.until)
 
     def _trainer(
-        self, real: Split, device: torch.device, group: ProcessGroup, resumed: bool
+        self, owned: Owned, real: Split, device: torch.device, group: ProcessGroup, resumed: bool
     ) -> tuple[StudentTrainer, TeacherPool | None]:
         """resumed: whether it is about to take its weights from a checkpoint."""
         inputs, spec = self.inputs, self.spec
@@ -81,14 +87,14 @@ class StudentTask:
         if not inputs.pool or any(n.encoder for n in needs):
             original = load_teacher(inputs.teacher, device, spec.training)
         if not resumed:
-            initial, fake = starting_weights(spec, inputs.teacher, inputs.init, original)
+            initial, fake = starting_weights(spec, owned, inputs.teacher, inputs.init, original)
         if inputs.pairs and any(n.pairs for n in needs):
             pairs = load_pairs(*inputs.pairs, spec.denoiser.sample_shape).to(device)
         pool = TeacherPool(inputs.pool, first=spec.index) if inputs.pool else None
         teacher: Teacher | None = pool or (LocalTeacher(original) if original else None)
         assert teacher
-        encoder = original if isinstance(original, EDMDenoiser) else None
-        return StudentTrainer(spec, teacher, initial, real, device, Extras(fake, encoder, pairs), group), pool
+        extras = Extras(fake, original if isinstance(original, EDMDenoiser) else None, pairs)
+        return StudentTrainer(spec, owned, teacher, initial, real, device, extras, group), pool
 
     def _judge(self, data: DataSet, real: Split) -> Judge:
         evaluation = self.inputs.evaluation

@@ -30,6 +30,7 @@ from msd_ray.runs.run_directory import (
     folder,
     images_of,
     keep_data,
+    keep_partition,
     keep_recipe,
     keep_source,
     refuse_other_recipe,
@@ -124,6 +125,8 @@ def _train(
 ) -> None:
     keep_data(store, fingerprint(plan.recipe.data))
     keep_recipe(store, plan.recipe)  # not before it is certain that something will run
+    for group in plan.groups:
+        keep_partition(store, group)
     _bring_teacher(plan, store, cache, monitor, teacher, idle)
     if jobs:
         _train_students(plan, jobs, store, cache, monitor, idle)
@@ -195,6 +198,7 @@ def _train_students(
         pairs = make_pairs(plan, jobs, pool, teacher, cache, monitor.note)
         inputs = RunInputs(
             recipe.data,
+            recipe.conditions,
             recipe.evaluation,
             cache,
             teacher,
@@ -203,7 +207,7 @@ def _train_students(
             pairs,
             recipe.init,
         )
-        tasks = [StudentTask(job.spec, folder(store, job.directory), inputs) for job in jobs]
+        tasks = [StudentTask(job.spec, folder(store, job.home), folder(store, job.directory), inputs) for job in jobs]
         slots = _most_slots(len(jobs), cluster) or len(jobs)
         work = [
             ScheduledTask(job.name, job.spec.images, segment, _shared(task, cluster, slots) if cluster.shares else task)

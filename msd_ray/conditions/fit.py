@@ -2,53 +2,83 @@
 division of the timesteps (arXiv 2410.04191)."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from msd_ray.conditions.conditions import Conditions
 from msd_ray.conditions.kmeans import balanced_kmeans
-from msd_ray.conditions.partition import Partition
+from msd_ray.conditions.partition import Partition, Table
 from msd_ray.diffusion import Noise
-from msd_ray.errors import UserError
+from msd_ray.errors import UserError, one_line
+from msd_ray.own_code import imported, is_own
 from msd_ray.ranges import Count, Seed, within
 from msd_ray.rng import derived_seed, stream
+
+SEQUENTIAL, RANDOM, KMEANS = KINDS = ("sequential", "random", "kmeans")
 
 
 @dataclass(frozen=True)
 class PartitionConfig:
-    """k: parts of the conditions. kind: consecutive classes, a random division, or classes with similar features
-    together. seed: of random and kmeans. timesteps: intervals of the noise levels. There are k * timesteps students.
+    """k: parts of the conditions. kind: consecutive classes, a random division, classes with similar features together,
+    or `module:function` for one of the user's own, which is called with the `Conditions` and this configuration and
+    returns the part of each condition; its parts may differ in size. seed: of random and kmeans. timesteps: intervals
+    of the noise levels. There are k * timesteps students.
     """
 
     k: Count = 1
-    kind: Literal["sequential", "random", "kmeans"] = "sequential"
+    kind: str = SEQUENTIAL
     seed: Seed = 0
     timesteps: Annotated[int, within(ge=1, le=1000)] = 1
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS and not is_own(self.kind):
+            raise ValueError(f"there is no kind {self.kind!r}, only {', '.join(KINDS)}, or your own module:function")
+
 
 def fit(
-    config: PartitionConfig, classes: int, class_means: NDArray[Any] | None = None, noise: Noise | None = None
+    config: PartitionConfig, conditions: Conditions, means: NDArray[Any] | None = None, noise: Noise | None = None
 ) -> Partition:
-    """Divides conditions 0..classes-1 into config.k parts whose sizes differ by at most one; same input, same result.
+    """Divides the conditions into config.k parts; same input, same result. Sizes differ by at most one, but where the
+    user's own function says otherwise.
 
-    class_means: [classes, d] mean features of each class, for kmeans. Parts are numbered by the lowest condition that
-    they hold. noise: schedule that the timesteps are taken from. Raises UserError for more parts than classes, and for
-    kmeans without finite class means.
+    means: [n, d] mean features of each condition, for kmeans. Parts are numbered by the lowest condition that they
+    hold. noise: schedule that the timesteps are taken from. Raises UserError for more parts than conditions, for kmeans
+    without finite means, and for a user's own function that gives no partition.
     """
-    if config.k > classes:
-        raise UserError(f"{config.k} students cannot share {classes} classes: set k to at most {classes}")
-    # i * k // classes: blocks of consecutive conditions, sizes differing by at most one
-    blocks = np.arange(classes) * config.k // classes
-    if config.kind == "sequential":
+    n = conditions.n
+    if config.k > n:
+        raise UserError(f"{config.k} students cannot share {n} classes: set k to at most {n}")
+    owners = _own(config, conditions) if is_own(config.kind) else _built_in(config, n, means)
+    return Partition(config.kind, Table(_renumbered(owners)), _borders(config.timesteps, noise or Noise()))
+
+
+def _built_in(config: PartitionConfig, n: int, means: NDArray[Any] | None) -> list[int]:
+    # i * k // n: blocks of consecutive conditions, sizes differing by at most one
+    blocks = np.arange(n) * config.k // n
+    if config.kind == SEQUENTIAL:
         owners = blocks
-    elif config.kind == "random":
-        order = torch.randperm(classes, generator=stream("partition", config.seed))
-        owners = blocks[order.numpy()]
+    elif config.kind == RANDOM:
+        owners = blocks[torch.randperm(n, generator=stream("partition", config.seed)).numpy()]
     else:
-        owners = balanced_kmeans(_usable(class_means, classes), config.k, derived_seed("partition", config.seed))
-    return Partition(config.kind, _renumbered(owners.tolist()), _borders(config.timesteps, noise or Noise()))
+        owners = balanced_kmeans(_usable(means, n), config.k, derived_seed("partition", config.seed))
+    return [int(owner) for owner in owners]
+
+
+def _own(config: PartitionConfig, conditions: Conditions) -> list[int]:
+    divide = imported(config.kind, "partition.kind")
+    try:
+        owners = [int(owner) for owner in divide(conditions, config)]
+    except Exception as error:  # whatever the user's module does
+        raise UserError(f"partition.kind: {config.kind} gives no partition: {one_line(error)}") from None
+    if len(owners) != conditions.n or set(owners) != set(range(config.k)):
+        raise UserError(
+            f"partition.kind: {config.kind} must give each of the {conditions.n} conditions a part from 0 to "
+            f"{config.k - 1}, and each part a condition"
+        )
+    return owners
 
 
 def _borders(timesteps: int, noise: Noise) -> tuple[float, ...]:
@@ -59,14 +89,14 @@ def _borders(timesteps: int, noise: Noise) -> tuple[float, ...]:
     return tuple(noise.grid(timesteps + 1)[1:-1].tolist())
 
 
-def _usable(class_means: NDArray[Any] | None, classes: int) -> NDArray[np.float64]:
-    if class_means is None:
+def _usable(means: NDArray[Any] | None, n: int) -> NDArray[np.float64]:
+    if means is None:
         raise UserError("a kmeans partition needs data to compare the classes by: use sequential or random without")
-    if class_means.ndim != 2 or len(class_means) != classes:
-        raise ValueError(f"class_means must be [{classes}, d], not {class_means.shape}")
-    if not np.isfinite(class_means).all():
+    if means.ndim != 2 or len(means) != n:
+        raise ValueError(f"means must be [{n}, d], not {means.shape}")
+    if not np.isfinite(means).all():
         raise UserError("a kmeans partition needs at least one sample of every class and finite features")
-    return class_means.astype(np.float64)
+    return means.astype(np.float64)
 
 
 def _renumbered(owners: list[int]) -> tuple[int, ...]:

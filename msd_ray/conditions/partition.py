@@ -5,35 +5,88 @@ object filters what a student is trained on and routes requests to the student t
 """
 
 import math
-from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from msd_ray.conditions.conditions import Conditions, Owned
 from msd_ray.errors import CorruptError, UserError
+
+
+class Router(Protocol):
+    """Which part a condition belongs to."""
+
+    @property
+    def n(self) -> int:
+        """How many conditions it knows."""
+        ...
+
+    @property
+    def parts(self) -> int: ...
+
+    def part_of(self, ids: Tensor) -> Tensor:
+        """The part of each of the ids [B] (an integer type): [B], int64, on the same device. Raises UserError for one
+        that no part owns."""
+        ...
+
+    def ids_of(self, part: int) -> Tensor:
+        """The ids that a part owns, rising."""
+        ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """owners: the part of each id from 0 up. Parts are 0..parts-1; each owns at least one id."""
+
+    owners: tuple[int, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.owners)
+
+    @cached_property
+    def parts(self) -> int:
+        return max(self.owners) + 1
+
+    def part_of(self, ids: Tensor) -> Tensor:
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise UserError(f"conditions must be class indices (integers), not {ids.dtype}")
+        outside = ids[(ids < 0) | (ids >= self.n)]
+        if len(outside):
+            raise UserError(f"no condition {int(outside[0])}: valid ones are 0 to {self.n - 1}")
+        return torch.from_numpy(self._owners).to(ids.device)[ids.long()]
+
+    def ids_of(self, part: int) -> Tensor:
+        return torch.from_numpy(np.flatnonzero(self._owners == part))
+
+    @cached_property
+    def _owners(self) -> NDArray[np.int64]:
+        return np.array(self.owners)
 
 
 @dataclass(frozen=True)
 class Partition:
-    """kind: how it was fitted. owners: the part of the conditions that each condition belongs to; without borders parts
-    are students. borders: rising noise levels between the intervals that the students of one part divide among them.
+    """kind: how it was fitted. router: which part of the conditions each belongs to; without borders parts are
+    students. borders: rising noise levels between the intervals that the students of one part divide among them.
 
-    Parts are 0..parts-1; each holds at least one condition, and none two more than another. Student number
-    part * intervals + interval has the conditions of its part in its interval; interval 0 has the lowest levels. A
-    level exactly on a border belongs to the interval below it.
+    Student number part * intervals + interval has the conditions of its part in its interval; interval 0 has the lowest
+    levels. A level exactly on a border belongs to the interval below it.
     """
 
     kind: str
-    owners: tuple[int, ...]
+    router: Table
     borders: tuple[float, ...] = ()
 
     @property
     def parts(self) -> int:
         """Number of parts that the conditions are divided into."""
-        return max(self.owners) + 1
+        return self.router.parts
 
     @property
     def intervals(self) -> int:
@@ -45,35 +98,22 @@ class Partition:
         """Number of students."""
         return self.parts * self.intervals
 
-    def route(self, conditions: Tensor, sigma: Tensor | None = None) -> Tensor:
-        """The student of each of `conditions` [B] (class indices, an integer type): [B], int64, on the same device.
+    def route(self, ids: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """The student of each of the conditions `ids` [B] (an integer type): [B], int64, on the same device.
 
         sigma: the noise level of each [B], which only a partition with borders looks at. Raises UserError for a
         condition that nobody owns, and where borders ask for a sigma that is not given.
         """
-        part = self.part_of(conditions)
+        part = self.router.part_of(ids)
         if not self.borders:
             return part
         if sigma is None:
             raise UserError("these students share the noise levels: which of them is asked depends on sigma as well")
         return part * self.intervals + self.interval_at(sigma)
 
-    def part_of(self, conditions: Tensor) -> Tensor:
-        """The part that each of `conditions` [B] belongs to: [B], int64. Raises UserError where there is none."""
-        if conditions.is_floating_point() or conditions.is_complex() or conditions.dtype == torch.bool:
-            raise UserError(f"conditions must be class indices (integers), not {conditions.dtype}")
-        outside = conditions[(conditions < 0) | (conditions >= len(self.owners))]
-        if len(outside):
-            raise UserError(f"no condition {int(outside[0])}: valid ones are 0 to {len(self.owners) - 1}")
-        return torch.tensor(self.owners, device=conditions.device)[conditions.long()]
-
     def interval_at(self, sigma: Tensor) -> Tensor:
         """The interval of each noise level [B]: [B], int64. The outer ones have no end."""
         return torch.bucketize(sigma.contiguous(), torch.tensor(self.borders, dtype=sigma.dtype, device=sigma.device))
-
-    def conditions_of(self, student: int) -> tuple[int, ...]:
-        """The conditions that a student owns, rising."""
-        return tuple(condition for condition, part in enumerate(self.owners) if part == student // self.intervals)
 
     def interval_of(self, student: int) -> tuple[float, float]:
         """The noise levels that a student owns: above the first, up to the second; 0 and inf at the outer ends."""
@@ -85,9 +125,17 @@ class Partition:
         """The students that own a part of the conditions, lowest noise levels first."""
         return range(part * self.intervals, (part + 1) * self.intervals)
 
+    def part_of_student(self, student: int) -> int:
+        """The part of the conditions that a student owns, alone or with others."""
+        return student // self.intervals
+
+    def owned_by(self, student: int, conditions: Conditions) -> Owned:
+        """The conditions that a student owns."""
+        return Owned(conditions, self.router.ids_of(self.part_of_student(student)))
+
     def to_json(self) -> dict[str, Any]:
         """Without borders, just kind and owners, as before there were any."""
-        said = {"kind": self.kind, "owners": list(self.owners)}
+        said = {"kind": self.kind, "owners": list(self.router.owners)}
         return {**said, "borders": list(self.borders)} if self.borders else said
 
     @classmethod
@@ -97,18 +145,16 @@ class Partition:
             raise CorruptError("not a partition: it needs the fields kind and owners, and may have borders")
         if not isinstance(raw["kind"], str):
             raise CorruptError("not a partition: its kind must be a word")
-        return cls(raw["kind"], _owners(raw["owners"]), _borders(raw["borders"]) if "borders" in raw else ())
+        return cls(raw["kind"], _table(raw["owners"]), _borders(raw["borders"]) if "borders" in raw else ())
 
 
-def _owners(raw: Any) -> tuple[int, ...]:
+def _table(raw: Any) -> Table:
     if not isinstance(raw, list) or not raw or any(type(owner) is not int for owner in raw):
         raise CorruptError("not a partition: owners must list one student number per condition")
-    sizes = Counter(raw)
-    if sorted(sizes) != list(range(len(sizes))):
+    found = set(raw)
+    if found != set(range(len(found))):
         raise CorruptError("not a partition: each student from 0 up must own a condition")
-    if max(sizes.values()) - min(sizes.values()) > 1:
-        raise CorruptError("not a partition: the students' shares differ by more than one condition")
-    return tuple(raw)
+    return Table(tuple(raw))
 
 
 def _borders(raw: Any) -> tuple[float, ...]:

@@ -1,10 +1,10 @@
 """The ensemble on disk: a bundle of one safetensors file per student, described in the manifest's body.
 
-body = {format_version, recipe, partition, labels, sampling, students: [{index, conditions, file, spec, sigma_init,
-nimg, parameters}]}
+body = {format_version, recipe, partition, labels, sampling, students: [{index, part, conditions, file, spec,
+sigma_init, nimg, parameters}]}
 
-Format 2 marks students that readers of format 1 would sample wrongly: in one step instead of several, or with another
-preconditioning. Format 1 has neither `sampling` nor a spec's `sigma_min`.
+`conditions` is the number of those that a student owns. Formats 1 and 2 listed them and had no `part`; format 1 has
+neither `sampling` nor a spec's `sigma_min`.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,13 @@ from msd_ray.storage import Chunks, Manifest, Store, read_manifest, write_bundle
 
 @dataclass(frozen=True)
 class Member:
-    """index: the student's number. conditions: the classes it owns, rising. spec: how its network is built.
+    """index: the student's number. spec: how its network is built.
 
     sigma_init: noise level that its step starts from, if it makes samples in a single one. nimg: images it was trained
     on. weights: its state dict, or the file that it is kept in.
     """
 
     index: int
-    conditions: tuple[int, ...]
     spec: DenoiserSpec
     sigma_init: float
     nimg: int
@@ -58,7 +57,7 @@ class Member:
         return network.to(device).eval().requires_grad_(False)
 
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,12 @@ def save_ensemble(
     if problem:
         raise ValueError(problem)
     body = {
-        "format_version": 1 if sampling == ONE_STEP and not any(m.spec.sigma_min for m in members) else 2,
+        "format_version": FORMAT_VERSION,
         "recipe": recipe,
         "partition": partition.to_json(),
         "labels": labels,
         "sampling": sampling.to_json(),
-        "students": [_described(member) for member in members],
+        "students": [_described(member, partition) for member in members],
     }
     write_bundle(store, body, ((_file(member.index), _content(member)) for member in members))
 
@@ -136,23 +135,29 @@ def read_member(description: Description, index: int) -> Member:
     try:
         raw = manifest.body["students"][index]
         file, spec = str(raw["file"]), DenoiserSpec.from_json(raw["spec"])
-        facts = int(raw["index"]), tuple(raw["conditions"]), spec, float(raw["sigma_init"]), int(raw["nimg"])
+        facts = int(raw["index"]), spec, float(raw["sigma_init"]), int(raw["nimg"])
+        _check_owned(raw, description.partition, index)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise _nonsense(store, error) from error
     return Member(*facts, StoredWeights(store, manifest, file))
+
+
+def _check_owned(raw: dict[str, Any], partition: Partition, index: int) -> None:
+    """Raises ValueError if the student was trained on other conditions than the partition gives it."""
+    ids, said = partition.router.ids_of(partition.part_of_student(index)).tolist(), raw["conditions"]
+    if (said if isinstance(said, list) else int(said)) != (ids if isinstance(said, list) else len(ids)):
+        raise ValueError(f"student {index} was trained on other conditions than the partition gives it")
 
 
 def contradiction(
     partition: Partition, labels: tuple[str, ...], members: Sequence[Member], sampling: Sampling
 ) -> str | None:
     """What is wrong with the parts of an ensemble, in one line; None if they fit together."""
-    if len(labels) != len(partition.owners):
-        return f"{len(labels)} labels for {len(partition.owners)} conditions"
+    if len(labels) != partition.router.n:
+        return f"{len(labels)} labels for {partition.router.n} conditions"
     if [member.index for member in members] != list(range(partition.k)):
         return f"the partition has students 0 to {partition.k - 1}, but not exactly these are given, in order"
     for member in members:
-        if member.conditions != partition.conditions_of(member.index):
-            return f"student {member.index} was trained on other conditions than the partition gives it"
         if member.spec.classes not in (0, len(labels)):
             return f"student {member.index} knows {member.spec.classes} conditions instead of {len(labels)}"
         if member.spec.sample_shape != members[0].spec.sample_shape:
@@ -162,13 +167,14 @@ def contradiction(
     return sampling.problem()
 
 
-def _described(member: Member) -> dict[str, Any]:
-    spec = member.spec.to_json()
+def _described(member: Member, partition: Partition) -> dict[str, Any]:
+    spec, part = member.spec.to_json(), partition.part_of_student(member.index)
     if not member.spec.sigma_min:
-        del spec["sigma_min"]  # so that readers of format 1 can read it
+        del spec["sigma_min"]  # so that the student's hash stays what it was in format 1
     return {
         "index": member.index,
-        "conditions": member.conditions,
+        "part": part,
+        "conditions": len(partition.router.ids_of(part)),
         "file": _file(member.index),
         "spec": spec,
         "sigma_init": member.sigma_init,

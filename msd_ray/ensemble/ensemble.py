@@ -93,7 +93,7 @@ class Ensemble:
         wanted, seed_list = integers(conditions, "conditions"), seeds_of(seeds)
         if len(wanted) != len(seed_list):
             raise UserError(f"{len(wanted)} conditions but {len(seed_list)} seeds: give one seed per condition")
-        numbers = self.partition.part_of(as_tensor(wanted)).tolist()
+        numbers = self.partition.router.part_of(as_tensor(wanted)).tolist()
         parts = {number: self.part(number) for number in sorted(set(numbers))}
         out = torch.empty(len(wanted), *self.sample_shape)
         for number, part in parts.items():

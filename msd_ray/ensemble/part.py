@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from msd_ray.conditions import Partition
+from msd_ray.conditions import Partition, spread
 from msd_ray.diffusion import one_step
 from msd_ray.ensemble.artifact import Description, Member, read_member
-from msd_ray.ensemble.positions import Evaluation, in_order, in_slots, slot_of, slots_for
+from msd_ray.ensemble.positions import Evaluation, in_order, in_slots, slots_for
 from msd_ray.ensemble.requests import seeded_noise
 from msd_ray.ensemble.sampling import ONE_STEP, Relay, Sampling
 from msd_ray.networks import count_parameters
@@ -53,7 +53,7 @@ class Part:
     def slot_of(self, pair: Pair) -> int:
         """The position in a batch of `slots` at which a sample is always made."""
         condition, seed = pair
-        return slot_of(seed, condition, self.slots)
+        return spread(condition, seed, self.slots)
 
     @torch.no_grad()
     def evaluate(

@@ -28,15 +28,6 @@ def slots_for(parameters: int, positions: int) -> int:
     return int(min(MOST, 1 << (fitting.bit_length() - 1)))
 
 
-def slot_of(seed: int, condition: int, slots: int) -> int:
-    """A sample's slot. Consecutive seeds fill evaluations best, also with conditions in turn.
-
-    With a factor of 1 the usual pairs (seed i, condition i mod 10) would use only every other slot; with 0 all
-    conditions of one seed would share a slot. The factor 2 does neither.
-    """
-    return (seed + 2 * condition) % slots
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """One call of a network. samples: their numbers. positions: of each in the batch. size: of the batch."""

@@ -120,6 +120,7 @@ class _Stage:
 
     def __init__(self, plan: Plan, spec: StudentSpec, name: str, rates: Rates, tally: Tally) -> None:
         self._plan, self._spec, self._name, self._rates, self._tally = plan, spec, name, rates, tally
+        self._owned = plan.groups[0].partition.owned_by(spec.index, plan.conditions)
         self._local = plan.cluster.teacher == "local"
         self._elsewhere = ClockedTeacher(self._teacher(), self._seconds, tally.aside)
         self._trainer = self._new()
@@ -153,14 +154,14 @@ class _Stage:
         stage = self._spec.stages[self._name]
         spec = replace(self._spec, stages={self._name: replace(stage, images=stage.batch, fake_first=0)})
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
-        real = in_memory(blank, torch.full((1,), spec.conditions[0]))
+        real = in_memory(blank, self._owned.in_turn(1))
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long))
         encoder = self._teacher(
             held=self._local or any(self._spec.objective(s).needs.encoder for s in self._spec.stages)
         )
         teacher = LocalTeacher(encoder) if self._local else self._elsewhere
-        looked_into = encoder if isinstance(encoder, EDMDenoiser) else None
-        return StudentTrainer(spec, teacher, None, real, "cpu", Extras(encoder=looked_into, pairs=pairs))
+        extras = Extras(encoder=encoder if isinstance(encoder, EDMDenoiser) else None, pairs=pairs)
+        return StudentTrainer(spec, self._owned, teacher, None, real, "cpu", extras)
 
     def _teacher(self, held: bool = False) -> Denoiser:
         """held: whether it lies in the student's memory."""

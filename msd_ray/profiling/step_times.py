@@ -60,6 +60,7 @@ class _StepTimer:
 
     def __init__(self, plan: Plan, student: StudentSpec, device: torch.device, folder: Store) -> None:
         self._plan, self.device, self._spec = plan, device, student
+        self._owned = plan.groups[0].partition.owned_by(student.index, plan.conditions)
         self._clock = Clock(device, plan.recipe.training.threads)
         self._teacher = _teacher(plan, device)
         self._checkpoints = Checkpoints(folder, keep=1)
@@ -103,7 +104,7 @@ class _StepTimer:
         if judge is None or not self._trainer.makes_samples:
             return 0.0
         z = torch.randn(n, *spec.denoiser.sample_shape, device=self.device)
-        condition = torch.tensor(spec.conditions, device=self.device)[torch.arange(n) % len(spec.conditions)]
+        condition = self._owned.in_turn(n).to(self.device)
 
         def measure() -> None:
             with torch.no_grad():
@@ -136,14 +137,14 @@ class _StepTimer:
         training = replace(self._spec.training, max_skipped=ENDLESS)
         spec = replace(self._spec, stages={name: stage}, training=training)
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
-        real = in_memory(blank.expand(stage.batch, *blank.shape[1:]), torch.full((stage.batch,), spec.conditions[0]))
+        real = in_memory(blank.expand(stage.batch, *blank.shape[1:]), self._owned.in_turn(1).expand(stage.batch))
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long)).to(self.device)
-        encoder = self._teacher if isinstance(self._teacher, EDMDenoiser) else None
-        return StudentTrainer(spec, teacher, None, real, self.device, Extras(encoder=encoder, pairs=pairs))
+        extras = Extras(encoder=self._teacher if isinstance(self._teacher, EDMDenoiser) else None, pairs=pairs)
+        return StudentTrainer(spec, self._owned, teacher, None, real, self.device, extras)
 
     def _judge(self) -> Judge | None:
         features = _features(self._plan.recipe.evaluation.features, self._data)
-        real = self._data.train.only(list(self._spec.conditions))
+        real = self._data.train.only(self._owned.ids)
         return Judge(features, real, self._plan.recipe.evaluation) if features else None
 
     def _median(self, act: Callable[[], object]) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 
-from msd_ray.conditions import PartitionConfig
+from msd_ray.conditions import ConditionsConfig, PartitionConfig
 from msd_ray.data import DataConfig
 from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError
@@ -126,6 +126,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     noise: Noise = field(default_factory=Noise)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    conditions: ConditionsConfig = field(default_factory=ConditionsConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     student: StudentSize = field(default_factory=StudentSize)
     students: dict[int, StudentSize] = field(default_factory=dict)

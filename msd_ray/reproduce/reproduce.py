@@ -11,6 +11,7 @@ from msd_ray.cluster.connect import connected
 from msd_ray.cluster.evaluation import measuring
 from msd_ray.cluster.monitor import Listener
 from msd_ray.cluster.train import train
+from msd_ray.conditions import in_turn
 from msd_ray.ensemble import Ensemble
 from msd_ray.evaluation import to_records
 from msd_ray.reproduce.experiment import Arm, Experiment, Summaries, summary
@@ -78,7 +79,7 @@ def _result(arm: Arm, seed: int, folder: str, address: str | None, listener: Lis
 def distance_to_teacher(context: RunContext) -> float:
     """Mean l1 distance per element between what ensemble and teacher make of the same noises and conditions."""
     seeds = list(range(SAMPLES))
-    condition = torch.arange(SAMPLES) % context.data.classes
+    condition = in_turn(torch.arange(context.conditions.n), torch.arange(SAMPLES))
     store, device = context.store, device_here()
     ours = ensemble_sampler(Ensemble.load(store.child("ensemble"), device))(condition, seeds)
     teacher = teacher_in(store, context.plan)

@@ -1,7 +1,8 @@
 """The weights that a student starts from: the teacher's if they fit, those of another run's student, or random ones."""
 
-from collections import Counter
+import torch
 
+from msd_ray.conditions import Owned
 from msd_ray.diffusion import Denoiser, EDMDenoiser
 from msd_ray.ensemble import Description, read_description, read_member
 from msd_ray.errors import UserError
@@ -13,7 +14,7 @@ from msd_ray.training.student_spec import StudentSpec
 
 
 def starting_weights(
-    spec: StudentSpec, teacher: TeacherSource, init: str, loaded: Denoiser | None = None
+    spec: StudentSpec, owned: Owned, teacher: TeacherSource, init: str, loaded: Denoiser | None = None
 ) -> tuple[Tensors | None, Tensors | None]:
     """Weights that the generator and its fake score start from; None for fresh ones, or for the fake score the
     generator's. The fake score starts as the teacher wherever their shapes agree. loaded: the teacher, where it is in
@@ -24,7 +25,7 @@ def starting_weights(
     if not init:
         return taught, taught
     known = read_description(ensemble_folder(init))
-    return read_member(known, _nearest(known, spec)).read(), taught
+    return read_member(known, _nearest(known, owned)).read(), taught
 
 
 def check_init(plan: Plan) -> None:
@@ -36,13 +37,13 @@ def check_init(plan: Plan) -> None:
         raise UserError(f"init: the ensemble at {known.store.uri} is of other conditions")
     if known.partition.borders:
         raise UserError(f"init: the students at {known.store.uri} share the noise levels; none of them is a start")
-    for job in plan.jobs:
-        there = read_member(known, _nearest(known, job.spec)).spec
-        if there.network != job.spec.denoiser.network:
-            raise UserError(f"init: the students at {known.store.uri} have another shape than {job.name}")
+    for group in plan.groups:
+        for job in group.jobs:
+            owned = group.partition.owned_by(job.spec.index, plan.conditions)
+            if read_member(known, _nearest(known, owned)).spec.network != job.spec.denoiser.network:
+                raise UserError(f"init: the students at {known.store.uri} have another shape than {job.name}")
 
 
-def _nearest(known: Description, spec: StudentSpec) -> int:
+def _nearest(known: Description, owned: Owned) -> int:
     """The student there that owns most of the conditions of this one; the lowest where several do."""
-    owners = Counter(int(known.partition.owners[c]) for c in sorted(spec.conditions))
-    return min(owners, key=lambda owner: (-owners[owner], owner))
+    return int(torch.bincount(known.partition.router.part_of(owned.ids)).argmax())

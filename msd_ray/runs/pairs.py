@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from msd_ray.conditions import in_turn
 from msd_ray.diffusion import Denoiser, heun
 from msd_ray.ensemble import seeded_noise
 from msd_ray.errors import CorruptError
@@ -47,7 +48,7 @@ def has_part(store: Store, part: int) -> bool:
 def make_part(store: Store, part: int, denoiser: Denoiser, device: torch.device, plan: Plan) -> None:
     """Samples one part with the teacher's own sampler and writes it."""
     seeds = list(range(part * PART, (part + 1) * PART))
-    condition = torch.tensor(seeds) % len(plan.labels)
+    condition = in_turn(torch.arange(plan.conditions.n), torch.tensor(seeds))
     z = seeded_noise(seeds, plan.teacher.sample_shape).to(device)
     x = heun(denoiser, z, condition.to(device), plan.recipe.noise, plan.recipe.teacher.steps).cpu()
     table = pa.table({"seed": seeds, "condition": condition.numpy(), "x": list(x.flatten(1).numpy())})

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msd_ray.conditions import Partition, PartitionConfig, fit
+from msd_ray.conditions import Conditions, Partition, PartitionConfig, fit, make_conditions, named
+from msd_ray.conditions.fit import KMEANS
 from msd_ray.data import DataSet
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import ONE_STEP, Sampling
@@ -28,24 +29,38 @@ from msd_ray.teachers import TeacherSource
 from msd_ray.training.config import StageConfig
 from msd_ray.training.student_spec import StudentSpec
 
+SHOWN = 10
+"""Conditions of a student that are named, before the rest is only counted."""
+
 
 @dataclass(frozen=True)
 class StudentPlan:
-    """One student to train. directory: of its checkpoints, inside the run's."""
+    """One student to train. home: the directory inside the run's that it shares with the others of its ensemble, empty
+    for the run's own."""
 
     name: str
-    directory: str
+    home: str
     spec: StudentSpec
+
+    @property
+    def directory(self) -> str:
+        """Of its checkpoints, inside the run's."""
+        return f"{self.home}/students/{self.spec.index:04d}".lstrip("/")
 
 
 @dataclass(frozen=True)
 class EnsemblePlan:
-    """Students that make up one ensemble. directory: of the ensemble, inside the run's."""
+    """Students that make up one ensemble. home: their directory inside the run's, empty for the run's own."""
 
     name: str
-    directory: str
+    home: str
     partition: Partition
     jobs: tuple[StudentPlan, ...]
+
+    @property
+    def directory(self) -> str:
+        """Of the ensemble, inside the run's."""
+        return f"{self.home}/ensemble".lstrip("/")
 
     @property
     def images(self) -> int:
@@ -64,6 +79,7 @@ class Plan:
     teacher: DenoiserSpec
     student: DenoiserSpec
     labels: tuple[str, ...]
+    conditions: Conditions
     groups: tuple[EnsemblePlan, ...]
     sampling: Sampling = ONE_STEP
     source: TeacherSource | None = None
@@ -100,15 +116,16 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     looked_into = source.spec if source else teacher
     student = student_of(recipe, teacher, looked_into, recipe.student, needs.values())
     single = {i: student_of(recipe, teacher, looked_into, size, needs.values()) for i, size in recipe.students.items()}
-    partition = fit(recipe.partition, data.classes, _means(recipe, data, features), recipe.noise)
+    conditions = make_conditions(recipe.conditions, data.labels)
+    partition = fit(recipe.partition, conditions, _means(recipe, data, features), recipe.noise)
     if strangers := [i for i in single if not 0 <= i < partition.k]:
         raise UserError(f"students.{strangers[0]}: the students are those from 0 to {partition.k - 1}")
     each = _for_each_student(recipe, partition.k)
     refuse_short_stages(each, needs)
     groups = [_group(each, [single.get(i, student) for i in range(partition.k)], "ensemble", "", partition)]
     if recipe.evaluation.baselines:
-        groups += _baselines(each, student, data.classes, partition.k)
-    return Plan(recipe, teacher, student, data.labels, tuple(groups), sampling, source)
+        groups += _baselines(each, student, conditions, partition.k)
+    return Plan(recipe, teacher, student, data.labels, conditions, tuple(groups), sampling, source)
 
 
 def _for_each_student(recipe: Recipe, students: int) -> Recipe:
@@ -129,15 +146,15 @@ def _share(stage: StageConfig, students: int) -> StageConfig:
 
 def _means(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) -> NDArray[np.float64] | None:
     """The mean features of each class, by which k-means groups them."""
-    if recipe.partition.kind != "kmeans":
+    if recipe.partition.kind != KMEANS:
         return None
     return Judge(features(), data.train, recipe.evaluation).class_means(data.classes)
 
 
-def _baselines(recipe: Recipe, student: DenoiserSpec, classes: int, students: int) -> list[EnsemblePlan]:
-    """The baselines, one student for all classes: with the images of one student of the ensemble, and with those of
+def _baselines(recipe: Recipe, student: DenoiserSpec, conditions: Conditions, students: int) -> list[EnsemblePlan]:
+    """The baselines, one student for all conditions: with the images of one student of the ensemble, and with those of
     all."""
-    alone = fit(PartitionConfig(k=1), classes)
+    alone = fit(PartitionConfig(k=1), conditions)
     longer = {name: replace(stage, images=stage.images * students) for name, stage in recipe.stages.items()}
     return [
         _group(recipe, [student], "one student, same images each", "baselines/same-each", alone),
@@ -147,18 +164,14 @@ def _baselines(recipe: Recipe, student: DenoiserSpec, classes: int, students: in
     ]
 
 
-def _group(
-    recipe: Recipe, students: list[DenoiserSpec], name: str, directory: str, partition: Partition
-) -> EnsemblePlan:
-    prefix = f"{directory}/" if directory else ""
+def _group(recipe: Recipe, students: list[DenoiserSpec], name: str, home: str, partition: Partition) -> EnsemblePlan:
     jobs = tuple(
         StudentPlan(
-            name=f"student {i}" if not directory else name,
-            directory=f"{prefix}students/{i:04d}",
+            name=name if home else f"student {i}",
+            home=home,
             spec=StudentSpec(
                 index=i,
                 seed=recipe.seed,
-                conditions=partition.conditions_of(i),
                 denoiser=student,
                 stages=recipe.stages,
                 training=recipe.training,
@@ -168,7 +181,7 @@ def _group(
         )
         for i, student in enumerate(students)
     )
-    return EnsemblePlan(name, f"{prefix}ensemble", partition, jobs)
+    return EnsemblePlan(name, home, partition, jobs)
 
 
 def _narrowed(noise: Noise, interval: tuple[float, float]) -> Noise:
@@ -189,7 +202,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "teacher_actors": _replicas(cluster.pool)
         if cluster.teacher == "pool"
         else "none: the teacher runs in each student",
-        "students": [_student(plan, job) for job in plan.jobs],
+        "students": [_student(plan, group, job) for group in plan.groups for job in group.jobs],
     }
 
 
@@ -209,12 +222,12 @@ def _replicas(pool: PoolConfig) -> str:
     return f"{pool.min_replicas}{most} x ({pool.cpus:g} CPU, {pool.gpus:g} GPU)"
 
 
-def _student(plan: Plan, job: StudentPlan) -> dict[str, Any]:
+def _student(plan: Plan, group: EnsemblePlan, job: StudentPlan) -> dict[str, Any]:
     levels = f", sigma {job.spec.noise.sigma_min:.3g} to {job.spec.noise.sigma_max:.3g}"
+    ids = group.partition.owned_by(job.spec.index, plan.conditions).ids.tolist()
     return {
         "student": job.name,
-        "owns": " ".join(plan.labels[c] for c in job.spec.conditions)
-        + (levels if plan.recipe.partition.timesteps > 1 else ""),
+        "owns": named(plan.conditions.labels(ids), SHOWN) + (levels if plan.recipe.partition.timesteps > 1 else ""),
         "parameters": f"{job.spec.denoiser.parameters():,}",
         "images": f"{job.spec.images:,}",
     }

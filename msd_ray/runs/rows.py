@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msd_ray.conditions import make_conditions
 from msd_ray.data import identity, load_data
 from msd_ray.errors import CorruptError
 from msd_ray.evaluation import Costs, Row, Scores, features_name, student_name
@@ -25,26 +26,27 @@ DRAWN = "samples.safetensors"
 
 @dataclass(frozen=True)
 class Drawing:
-    """The first samples of each class, for the report. sources: which together make them. each: of a class."""
+    """The first samples of each condition, for the report. sources: which together make them. n: conditions. each:
+    samples of each."""
 
     basis: EvaluationInputs
     row: str
     sources: tuple[Source, ...]
-    classes: int
+    n: int
     each: int
     folder: Store
 
     @property
     def images(self) -> int:
-        return self.classes * self.each
+        return self.n * self.each
 
     def kept(self) -> Tensor | None:
-        """[classes, each, ...]; None where they were not made yet, or are damaged."""
+        """[n, each, ...]; None where they were not made yet, or are damaged."""
         try:
             x: Tensor = StoredWeights(self.folder, read_manifest(self.folder), DRAWN).read()["x"]
         except (FileNotFoundError, CorruptError):
             return None
-        return x.reshape(self.each, self.classes, *x.shape[1:]).transpose(0, 1)
+        return x.reshape(self.each, self.n, *x.shape[1:]).transpose(0, 1)
 
     def open(self, known: int = 0) -> "OpenDrawing":
         return OpenDrawing(self, 0 if self.kept() is None else self.images)
@@ -70,7 +72,7 @@ class OpenDrawing:
         self.nimg = drawing.images
 
 
-VERSION = 1
+VERSION = 2
 """To be raised when something else is measured under the same name."""
 MOST_SHARDS = 16
 """Of one source: so many processes can work on it at once."""
@@ -110,56 +112,58 @@ class Table:
     def __init__(self, recipe: Recipe, cache: Store) -> None:
         config, self._data = recipe.evaluation, load_data(recipe.data)
         self._basis = EvaluationInputs(recipe.data, config, cache, _where(recipe), recipe.training.threads)
-        self._everyone = tuple(range(self._data.classes))
+        self._conditions = make_conditions(recipe.conditions, self._data.labels)
         features = features_name(config.features, self._data.shape)
         self._common = [VERSION, identity(recipe.data), features, config.batch]
 
     def held_out(self) -> RequestedRow:
         """Real samples that nobody trained on: what a perfect sampler would score at this n."""
-        shard = self._real("held_out", self._everyone)
-        return self._asked("real, held out", [shard] if shard else [], self._everyone, Costs(), False)
+        shard = self._real("held_out")
+        return self._asked("real, held out", [shard] if shard else [], None, Costs(), False)
 
     def teacher(self, name: str, teacher: FromTeacher, costs: Costs) -> RequestedRow:
-        return self._asked(name, self._shards(name, teacher), self._everyone, costs, True)
+        return self._asked(name, self._shards(name, teacher), None, costs, True)
 
     def ensemble(self, name: str, parts: Sequence[FromPart], costs: Costs) -> RequestedRow:
         shards = [shard for part in parts for shard in self._shards(name, part)]
-        return self._asked(name, shards, self._everyone, costs, True)
+        return self._asked(name, shards, None, costs, True)
 
-    def student(self, ensemble: str, part: FromPart, owners: Sequence[int], costs: Costs) -> RequestedRow:
-        """A student's samples among those of its ensemble, judged against real samples of its own classes only."""
-        name = student_name(part.part, owners, self._data.labels)
-        return self._asked(name, self._shards(ensemble, part), part.own, costs, False)
+    def student(self, ensemble: str, part: FromPart, costs: Costs) -> RequestedRow:
+        """A student's samples among those of its ensemble, judged against real samples of its own conditions only."""
+        name = student_name(part.part, self._conditions.labels(part.ids.tolist()))
+        return self._asked(name, self._shards(ensemble, part), part, costs, False)
 
     def drawing(self, sources: Sequence[Source]) -> Drawing:
         """The samples that a report shows."""
-        key = digest([*self._common, [_said(source) for source in sources], SHOWN_PER_CLASS])
+        key = digest([*self._common, [source.to_json() for source in sources], SHOWN_PER_CLASS])
         folder = self._basis.cache.child(f"drawn-{key}")
-        return Drawing(self._basis, "samples to show", tuple(sources), len(self._everyone), SHOWN_PER_CLASS, folder)
+        return Drawing(self._basis, "samples to show", tuple(sources), self._conditions.n, SHOWN_PER_CLASS, folder)
 
     def _asked(
-        self, name: str, shards: list[Shard], classes: tuple[int, ...], costs: Costs, timed: bool
+        self, name: str, shards: list[Shard], of_part: FromPart | None, costs: Costs, timed: bool
     ) -> RequestedRow:
+        """of_part: whose conditions the real samples are of, if not of all."""
         basis, config = self._basis, self._basis.config
         if not shards:
             return RequestedRow(name, costs, None, config.samples)
-        key = digest([[shard.place for shard in shards], classes, config.neighbours, config.kid_subsets, timed])
-        real, held_out = self._real("train", classes), self._real("held_out", classes)
-        assert real, "each class has a sample to train on"
+        of = Real("train", of_part).to_json()
+        key = digest([[shard.place for shard in shards], of, config.neighbours, config.kid_subsets, timed])
+        real, held_out = self._real("train", of_part), self._real("held_out", of_part)
+        assert real, "each condition has a sample to train on"
         scoring = Scoring(basis, name, tuple(shards), real, held_out, basis.cache.child(f"row-{key}"), timed)
         return RequestedRow(name, costs, scoring, config.samples)
 
-    def _real(self, split: Any, classes: tuple[int, ...]) -> Shard | None:
+    def _real(self, split: Any, of_part: FromPart | None = None) -> Shard | None:
         """None where there are no such samples."""
-        source, k = Real(split, classes), self._basis.config.neighbours
-        total, key = len(source.of(self._data)), digest([*self._common, _said(source), k])
+        source, k = Real(split, of_part), self._basis.config.neighbours
+        total, key = len(source.of(self._data)), digest([*self._common, source.to_json(), k])
         return Shard(self._basis, "real samples", source, total, 0, total, f"real-{key}", k) if total else None
 
     def _shards(self, row: str, source: Source) -> list[Shard]:
         """Whole batches each, and as many shards whoever measures them: the figures depend on that."""
         total, batch = self._basis.config.samples, self._basis.config.batch
         n = len(source.numbers(total))
-        place = f"samples-{digest([*self._common, _said(source), total])}"
+        place = f"samples-{digest([*self._common, source.to_json(), total])}"
         step = batch * -(-n // (batch * MOST_SHARDS))
         return [Shard(self._basis, row, source, total, i, min(i + step, n), place) for i in range(0, n, step or 1)]
 
@@ -175,14 +179,6 @@ def _where(recipe: Recipe) -> ClusterConfig:
         workers_per_student=(1, 1),
         min_slots=1,
     )
-
-
-def _said(source: Source) -> dict[str, Any]:
-    """What tells a source from others; where its weights lie does not."""
-    said = {**vars(source), "kind": type(source).__name__}
-    for place in ("uri", "teacher"):
-        said.pop(place, None)
-    return {key: value.to_json() if hasattr(value, "to_json") else value for key, value in said.items()}
 
 
 def measure(asked: Sequence[RequestedRow], drawings: Sequence[Drawing], complete: Complete) -> None:

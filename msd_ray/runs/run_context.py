@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from msd_ray.conditions import Conditions, make_conditions
 from msd_ray.data import DataSet, load_data
 from msd_ray.evaluation import FeatureNet, load_features
 from msd_ray.recipes import Recipe, load_recipe, parse_recipe
@@ -42,6 +43,10 @@ class RunContext:
     @cached_property
     def data(self) -> DataSet:
         return load_data(self.recipe.data)
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        return make_conditions(self.recipe.conditions, self.data.labels)
 
     @cached_property
     def features(self) -> FeatureNet:

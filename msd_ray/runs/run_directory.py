@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from msd_ray.conditions import Partition
+from msd_ray.conditions.fit import KMEANS
 from msd_ray.ensemble import Member, save_ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import Recipe, parse_recipe
@@ -17,8 +19,8 @@ MAKES_AGAIN = "`msd-ray train` with the same recipe makes the ensemble again, fr
 
 
 def folder(store: Store, path: str) -> Store:
-    """The directory at `path`, such as students/0003, in a run's."""
-    for name in path.split("/"):
+    """The directory at `path`, such as students/0003, in a run's; the run's own if it is empty."""
+    for name in filter(None, path.split("/")):
         store = store.child(name)
     return store
 
@@ -95,6 +97,19 @@ def _has_other(store: Store, name: str, fingerprint: str) -> bool:
 
 def _as_kept(fingerprint: str) -> bytes:
     return json.dumps({"fingerprint": fingerprint}).encode()
+
+
+def keep_partition(store: Store, group: EnsemblePlan) -> None:
+    """Writes down which conditions each part of the group owns: its students look it up there."""
+    folder(store, group.home).write("partition.json", json.dumps(group.partition.to_json()).encode())
+
+
+def kept_partition(home: Store) -> Partition:
+    """The partition of the students whose directories lie in `home`. Raises CorruptError if it is damaged."""
+    try:
+        return Partition.from_json(json.loads(home.read("partition.json")))
+    except (FileNotFoundError, ValueError, CorruptError) as error:
+        raise CorruptError(f"{home.uri}/partition.json is damaged or missing: {error}") from None
 
 
 def recipe_of(store: Store) -> Recipe:
@@ -176,7 +191,6 @@ def assemble(store: Store, plan: Plan, group: EnsemblePlan, images: int | None =
         members.append(
             Member(
                 index=job.spec.index,
-                conditions=job.spec.conditions,
                 spec=job.spec.denoiser,
                 sigma_init=job.spec.noise.sigma_init,
                 nimg=newest.nimg,
@@ -197,7 +211,7 @@ def weights_part(recipe: Recipe) -> dict[str, Any]:
     said = recipe.to_json()
     part = {key: value for key, value in said.items() if key not in _WITHOUT_EFFECT_ON_WEIGHTS}
     part["cluster"] = {"pool": {key: said["cluster"]["pool"][key] for key in ("deterministic", "wire")}}
-    if recipe.partition.kind == "kmeans":  # which groups the classes by their features
+    if recipe.partition.kind == KMEANS:  # which groups the conditions by their features
         part["evaluation"] = {"features": said["evaluation"]["features"]}
     return part
 

@@ -46,7 +46,7 @@ def _content(
         recipe=context.recipe.to_json(),
         rows=rows,
         curves=logged,
-        grids=SampleGrids(*drawn, context.data.labels, group.partition.owners) if drawn else None,
+        grids=SampleGrids(*drawn, context.data.labels, group.partition.router.owners) if drawn else None,
         notes=[
             f"FID and its kin use the features of: {features}. Reference: the training split.",
             *_relay_notes(context, group.partition),

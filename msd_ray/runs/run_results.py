@@ -94,7 +94,7 @@ def _teacher(context: RunContext, sampling: Sampling) -> FromTeacher:
     refuse_other_source(context.store, context.plan)
     teacher = teacher_in(context.store, context.plan)
     try:
-        return FromTeacher(teacher, teacher.fingerprint, sampling, context.data.classes)
+        return FromTeacher(teacher, teacher.fingerprint, sampling, context.conditions.n)
     except FileNotFoundError:
         raise UserError(f"{context.store.uri} holds no teacher: `msd-ray train` it again") from None
 
@@ -107,8 +107,7 @@ def _group_rows(context: RunContext, table: Table, group: EnsemblePlan, logged: 
     if group.partition.k == 1 or group.partition.borders:
         return [row]
     each = [student_costs(job, known.sampling, logged) for job in group.jobs]
-    owners = group.partition.owners
-    return [row, *(table.student(group.name, part, owners, each[part.part]) for part in parts)]
+    return [row, *(table.student(group.name, part, each[part.part]) for part in parts)]
 
 
 def parts_of(known: Description) -> list[FromPart]:
@@ -116,8 +115,7 @@ def parts_of(known: Description) -> list[FromPart]:
     body, partition = known.manifest.body, known.partition
     files = [entry.sha256 for entry in known.manifest.files.values()]
     weights = digest([files, body.get("students"), partition.to_json(), known.sampling.to_json()])
-    owned = [tuple(c for c, owner in enumerate(partition.owners) if owner == part) for part in range(partition.parts)]
-    return [FromPart(known.store.uri, weights, i, own, len(known.labels)) for i, own in enumerate(owned)]
+    return [FromPart(known.store.uri, weights, part) for part in range(partition.parts)]
 
 
 def _drawings(context: RunContext) -> tuple[Drawing, Drawing]:

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from functools import lru_cache
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msd_ray.conditions import Router, in_turn
 from msd_ray.data import DataConfig, DataSet, Samples, Split, load_data
 from msd_ray.ensemble import Ensemble, Part, Sampling, read_description, seeded_noise
 from msd_ray.evaluation import Sampler
 from msd_ray.evaluation.sample_statistics import KEPT, Numbers
-from msd_ray.runs.teacher_cache import load_teacher
+from msd_ray.runs.teacher_cache import digest, load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import TeacherSource
 
@@ -57,23 +59,31 @@ class Source(Protocol):
         ...
 
     def kept(self, numbers: Numbers, total: int) -> NDArray[np.bool_]:
-        """Of which of these the features are kept: of KEPT in all, some of every class."""
+        """Of which of these the features are kept: of KEPT in all, some of every condition."""
         ...
 
     def open(self, data: DataConfig, device: torch.device) -> Make:
         """What gives or makes the samples with these numbers; every call with the same ones gives the same."""
         ...
 
+    def to_json(self) -> dict[str, Any]:
+        """What tells it from others; where its weights lie does not."""
+        ...
+
 
 @dataclass(frozen=True)
 class Real:
-    """The real samples of some classes."""
+    """Real samples. of_part: only those of the conditions that this part of an ensemble owns."""
 
     split: Literal["train", "held_out"]
-    classes: tuple[int, ...]
+    of_part: "FromPart | None" = None
 
     def of(self, data: DataSet) -> Split:
-        return (data.train if self.split == "train" else data.held_out).only(list(self.classes))
+        split = data.train if self.split == "train" else data.held_out
+        return split.only(self.of_part.ids) if self.of_part else split
+
+    def to_json(self) -> dict[str, Any]:
+        return {"real": self.split, "conditions": digest(self.of_part.ids.tolist()) if self.of_part else "all"}
 
     def numbers(self, total: int) -> Numbers:
         return np.arange(total)
@@ -92,51 +102,73 @@ class Real:
 
 @dataclass(frozen=True)
 class FromTeacher:
-    """What a teacher makes. weights: its fingerprint. classes: how many there are."""
+    """What a teacher makes. weights: its fingerprint. n: how many conditions there are."""
 
     teacher: TeacherSource = field(compare=False)
     weights: str
     sampling: Sampling
-    classes: int
+    n: int
 
     def numbers(self, total: int) -> Numbers:
         return np.arange(total)
 
     def kept(self, numbers: Numbers, total: int) -> NDArray[np.bool_]:
-        return numbers < KEPT  # classes come in turn
+        return numbers < KEPT  # conditions come in turn
 
     def open(self, data: DataConfig, device: torch.device) -> Make:
-        return _by_number(teacher_sampler(self.teacher, self.sampling, device), self.classes, 0)
+        return _by_number(teacher_sampler(self.teacher, self.sampling, device), self.n, 0)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"teacher": self.weights, "sampling": self.sampling.to_json(), "n": self.n}
 
 
 @dataclass(frozen=True)
 class FromPart:
-    """What one part of an ensemble makes: the samples of its own classes. uri: of the ensemble. weights: its hash."""
+    """What one part of an ensemble makes: samples of the conditions that it owns. uri: of the ensemble. weights: its
+    hash."""
 
     uri: str
     weights: str
     part: int
-    own: tuple[int, ...]
-    classes: int
+
+    @property
+    def ids(self) -> Tensor:
+        """The conditions that it owns, rising."""
+        return self._router.ids_of(self.part)
 
     def numbers(self, total: int) -> Numbers:
-        return np.flatnonzero(np.isin(np.arange(total) % self.classes, self.own))
+        router = self._router
+        parts = router.part_of(in_turn(torch.arange(router.n), torch.arange(total)))
+        return torch.nonzero(parts == self.part).flatten().numpy()
 
     def kept(self, numbers: Numbers, total: int) -> NDArray[np.bool_]:
-        return numbers < KEPT  # classes come in turn
+        return numbers < KEPT  # conditions come in turn
 
     def open(self, data: DataConfig, device: torch.device) -> Make:
         part = Part.load(read_description(Store(self.uri)), self.part, device)
-        return _by_number(part_sampler(part), self.classes, self.own[0])
+        return _by_number(part_sampler(part), self._router.n, int(self.ids[0]))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ensemble": self.weights, "part": self.part}
+
+    @property
+    def _router(self) -> Router:
+        return _router_of(self.uri, self.weights)
 
 
-def _by_number(sample: Sampler, classes: int, first: int) -> Make:
-    """Sample number i has the seed i and the class i mod `classes`, whoever makes it. The sampler is warmed up, so that
-    its first samples take no longer than others; it makes samples of class `first`."""
+@lru_cache(maxsize=8)
+def _router_of(uri: str, weights: str) -> Router:
+    return read_description(Store(uri)).partition.router
+
+
+def _by_number(sample: Sampler, n: int, first: int) -> Make:
+    """Sample number i has the seed i and the i-th of the n conditions in turn, whoever makes it. The sampler is warmed
+    up, so that its first samples take no longer than others; it makes samples of the condition `first`."""
+    ids = torch.arange(n)
 
     def make(numbers: Numbers) -> Samples:
-        condition = torch.from_numpy(numbers % classes)
+        condition = in_turn(ids, torch.from_numpy(numbers))
         return Samples(sample(condition, numbers.tolist()).detach().cpu(), condition)
 
-    make(np.arange(WARM_UP) * classes + first)
+    make(np.arange(WARM_UP) * n + first)
     return make

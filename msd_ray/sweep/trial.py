@@ -22,7 +22,7 @@ from msd_ray.profiling.clocks import Clock
 from msd_ray.recipes import Recipe
 from msd_ray.runs.curves import curves
 from msd_ray.runs.plan import Plan, StudentPlan
-from msd_ray.runs.run_directory import assemble, folder, images_of, keep_recipe
+from msd_ray.runs.run_directory import assemble, folder, images_of, keep_partition, keep_recipe
 from msd_ray.runs.teacher_cache import teacher_in
 from msd_ray.storage import Store
 from msd_ray.sweep.milestones import milestones, shareable
@@ -80,6 +80,8 @@ class Trial:
         self._plan: Plan = means.inputs.recipe_space.plan(recipe)
         self._store = folder(means.inputs.store, f"trials/{number:04d}")
         keep_recipe(self._store, self._plan.recipe)
+        for group in self._plan.groups:
+            keep_partition(self._store, group)
         self._monitor = Monitor(self._store, recipe.cluster.price, Silent(), [], means.stopping)
         scheduler = means.inputs.recipe_space.definition.scheduler
         self._milestones = milestones(scheduler, self._plan)
@@ -127,13 +129,14 @@ class Trial:
             raise TrainingError("; ".join(f"{s.name}: {s.error}" for s in failed))
 
     def _task(self, job: StudentPlan, inputs: RunInputs, until: int) -> StudentTask:
-        return StudentTask(job.spec, folder(self._store, job.directory), inputs, until)
+        return StudentTask(job.spec, folder(self._store, job.home), folder(self._store, job.directory), inputs, until)
 
     def _run_inputs(self, jobs: list[StudentPlan]) -> RunInputs:
         recipe, inputs, cluster = self._recipe, self._means.inputs, self._plan.cluster
         teacher = teacher_in(inputs.store, self._plan)
         return RunInputs(
             recipe.data,
+            recipe.conditions,
             recipe.evaluation,
             inputs.cache,
             teacher,
@@ -148,8 +151,8 @@ class Trial:
         clock = Clock(means.device, config.training.threads)
         self._speed = self._speed or speed_of(ensemble, clock, config.evaluation.batch)
         self._flops = self._flops or training_flops(plan)
-        logged, data = curves(self._store, plan), means.inputs.recipe_space.data
-        report, samples = judged(means.judge, data, plan, ensemble, logged, images, self._speed, self._flops)
+        logged = curves(self._store, plan)
+        report, samples = judged(means.judge, plan, ensemble, logged, images, self._speed, self._flops)
         self._refuse_unmeasured(report)
         self._store.write(PICTURE, self._picture(samples))
         return report

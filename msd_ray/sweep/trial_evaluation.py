@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from msd_ray.data import DataSet, Samples
+from msd_ray.conditions import in_turn
+from msd_ray.data import Samples
 from msd_ray.ensemble import Ensemble
 from msd_ray.evaluation import Judge, sampler_row
 from msd_ray.evaluation.pictures import to_png
@@ -38,8 +39,8 @@ class Speed:
 def speed_of(ensemble: Ensemble, clock: Clock, batch: int) -> Speed:
     """Medians; the samples of a batch are of all classes in turn, and requests are routed. Batches are not padded, as
     `generate` pads them so that every bit follows from the seed."""
-    sample, classes = ensemble_sampler(ensemble), len(ensemble.labels)
-    conditions = torch.arange(batch) % classes
+    sample = ensemble_sampler(ensemble)
+    conditions = in_turn(torch.arange(ensemble.partition.router.n), torch.arange(batch))
     alone = _median(lambda i: sample(conditions[i % batch][None], [i]), clock)
     together = _median(lambda i: sample(conditions, list(range(batch))), clock)
     return Speed(1000 * alone, 1000 * together / batch)
@@ -71,14 +72,14 @@ def training_flops(plan: Plan) -> list[dict[str, float]] | None:
 
 
 def judged(
-    judge: Judge, data: DataSet, plan: Plan, ensemble: Ensemble, logged: pd.DataFrame, images: int, speed: Speed,
+    judge: Judge, plan: Plan, ensemble: Ensemble, logged: pd.DataFrame, images: int, speed: Speed,
     flops: list[dict[str, float]] | None,
 ) -> tuple[Report, Samples]:  # fmt: skip
     """The report of an ensemble whose students have seen `images` each, and the samples that were judged. logged: the
     students' curves. flops: of each student, per image of each stage."""
     group = plan.groups[0]
     costs = ensemble_costs(group, ensemble.sampling, logged)
-    row, samples = sampler_row("ensemble", judge, ensemble_sampler(ensemble), range(data.classes), costs)
+    row, samples = sampler_row("ensemble", judge, ensemble_sampler(ensemble), torch.arange(plan.conditions.n), costs)
     scores, k = row.scores, group.partition.k
     held = float(logged.loc[logged["name"] == "wall_seconds", "value"].sum())
     report = Report(
@@ -114,9 +115,11 @@ def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
 
 
 def _active_parameters(ensemble: Ensemble) -> int:
-    """Parameters of the students that one request needs, averaged over the classes."""
-    asked = sum(len(member.conditions) * member.spec.parameters() for member in ensemble.members)
-    return round(asked / len(ensemble.labels))
+    """Parameters of the students that one request needs, averaged over the conditions."""
+    partition = ensemble.partition
+    owned = {part: len(partition.router.ids_of(part)) for part in range(partition.parts)}
+    asked = sum(owned[partition.part_of_student(m.index)] * m.spec.parameters() for m in ensemble.members)
+    return round(asked / partition.router.n)
 
 
 def known(value: float) -> float | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from msd_ray.conditions import Owned
 from msd_ray.data import Split
 from msd_ray.objectives import Batch, Needs, Pairs
 from msd_ray.rng import stream
@@ -27,12 +28,14 @@ class Draw:
 
 
 class Batches:
-    """Noise, classes, real samples and pairs for each shard of a batch, the same whichever process draws them."""
+    """Noise, conditions, real samples and pairs for each shard of a batch, the same whichever process draws them."""
 
-    def __init__(self, spec: StudentSpec, real: Split | None, pairs: Pairs | None, device: torch.device) -> None:
-        """real: samples of the student's classes. pairs: of any class, on the device already."""
+    def __init__(
+        self, spec: StudentSpec, owned: Owned, real: Split | None, pairs: Pairs | None, device: torch.device
+    ) -> None:
+        """owned: the student's conditions. real: samples of these. pairs: of any condition, on the device already."""
         self._spec, self._device, self._pairs = spec, device, pairs
-        self._conditions = torch.tensor(spec.conditions, device=device)
+        self._owned = owned.to(device)
         self._real = Reader(real, device) if real else None
         self._ahead = Ahead(self._drawn)
 
@@ -67,7 +70,7 @@ class Batches:
 
     def _batch(self, n: int, needs: Needs, step: int, seen: int, rng: torch.Generator) -> Batch:
         z = torch.randn(n, *self._spec.denoiser.sample_shape, generator=rng, device=self._device)
-        batch = Batch(z, self._conditions[self._indices(n, len(self._conditions), rng)], step=step, seen=seen)
+        batch = Batch(z, self._owned.draw(n, rng), step=step, seen=seen)
         if needs.real_data:
             assert self._real is not None
             real = self._real.take(self._indices(n, len(self._real), rng))

@@ -29,9 +29,7 @@ def preview(trainer: StudentTrainer) -> Tensor:
     spec, device = trainer.spec, trainer.device
     rng = stream("preview", spec.index, device=device)
     z = torch.randn(SAMPLES, *spec.denoiser.sample_shape, generator=rng, device=device)
-    condition = torch.tensor(spec.conditions, device=device)[
-        torch.arange(SAMPLES, device=device) % len(spec.conditions)
-    ]
+    condition = trainer.owned.in_turn(SAMPLES).to(device)
     follower = trainer.nets.fake if trainer.makes_samples else trainer.ema
     x = one_step(trainer.ema, z, condition, spec.noise.sigma_init)
     rows = [x]

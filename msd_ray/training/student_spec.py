@@ -14,15 +14,14 @@ from msd_ray.training.state import Tensors
 class StudentSpec:
     """Everything that a student's future depends on, beside the teacher and the data.
 
-    index: the student's number, which its random streams derive from. conditions: the classes it owns. shards: equal
-    parts that every batch is made of, each with random streams of its own; up to so many processes can share the work.
+    index: the student's number, which its random streams derive from. shards: equal parts
+    that every batch is made of, each with random streams of its own; up to so many processes can share the work.
     What a loss compares within a batch (O2MKD's similarities, the density weights of SiDA) it then compares within a
     shard. Raises UserError where a batch cannot be split so, or an objective not be computed so.
     """
 
     index: int
     seed: int
-    conditions: tuple[int, ...]
     denoiser: DenoiserSpec
     stages: dict[str, StageConfig]
     training: TrainingConfig = TrainingConfig()

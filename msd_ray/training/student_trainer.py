@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from msd_ray.conditions import Owned
 from msd_ray.data import Split
 from msd_ray.diffusion import one_step
 from msd_ray.errors import TrainingError, UserError
@@ -54,6 +55,7 @@ class StudentTrainer:
     def __init__(
         self,
         spec: StudentSpec,
+        owned: Owned,
         teacher: Teacher,
         initial: Tensors | None = None,
         real: Split | None = None,
@@ -61,15 +63,16 @@ class StudentTrainer:
         extras: Extras | None = None,
         group: ProcessGroup = ALONE,
     ) -> None:
-        """initial: the weights that generator and fake score start from (fresh ones if None). real: real samples of
-        the student's classes, where an objective needs them. Raises UserError where some process of the group would
-        have no shard."""
+        """owned: the conditions that the student is trained on. initial: the weights that generator and fake score
+        start from (fresh ones if None). real: real samples of its conditions, where an objective needs them. Raises
+        UserError where some process of the group would have no shard."""
         if group.world > spec.shards:
             raise UserError(
                 f"student {spec.index}: {group.world} workers cannot share batches of {spec.shards} shards; "
                 f"take at most {spec.shards} workers"
             )
-        self.spec, self.teacher, self.device, self.group = spec, teacher, torch.device(device), group
+        self.spec, self.owned, self.teacher, self.group = spec, owned, teacher, group
+        self.device = torch.device(device)
         extras = extras or Extras()
         self.nimg = 0
         self.metrics: list[Metric] = []
@@ -83,7 +86,7 @@ class StudentTrainer:
             fake.load_state_dict(extras.fake)
         self.nets = Nets(generator, fake, encoder=extras.encoder)
         self._heads: dict[str, nn.Module] = {}
-        self._batches, self._shards = Batches(spec, real, extras.pairs, self.device), group.mine(spec.shards)
+        self._batches, self._shards = Batches(spec, owned, real, extras.pairs, self.device), group.mine(spec.shards)
         self._averages = Averages()
         self._stage = ""
         self._skipped = 0

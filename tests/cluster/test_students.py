@@ -18,7 +18,8 @@ import torch
 
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.recipes import load_recipe
-from msd_ray.runs.plan import StudentPlan, make_plan
+from msd_ray.runs.plan import Plan, make_plan
+from msd_ray.runs.run_directory import keep_partition
 from msd_ray.storage import Store, write_bundle
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.metrics import Metric
@@ -30,12 +31,11 @@ SEGMENT, IMAGES = 320, 960
 STAGE = f"stages={{dm: {{objective: dm, images: {IMAGES}, batch: 16, fake_steps: 1}}}}"
 
 
-def job() -> StudentPlan:
+def plan() -> Plan:
     from msd_ray.data import load_data
 
     recipe = load_recipe(TINY, ["partition.kind=sequential", STAGE])
-    plan = make_plan(recipe, load_data(recipe.data), lambda: pytest.fail("no features are needed"))
-    return plan.jobs[0]
+    return make_plan(recipe, load_data(recipe.data), lambda: pytest.fail("no features are needed"))
 
 
 def task_in(folder: Path) -> Any:
@@ -43,14 +43,25 @@ def task_in(folder: Path) -> Any:
     from msd_ray.cluster.students import RunInputs, StudentTask
     from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
 
-    recipe, spec = load_recipe(TINY, []), job().spec
+    made = plan()
+    recipe, spec = made.recipe, made.jobs[0].spec
     teacher = Store(str(folder / "teacher"))
     if not teacher.exists("manifest.json"):
         torch.manual_seed(0)
         facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
         keep_teacher(teacher, spec.denoiser, State({"ema": tensors_of(spec.denoiser.build())}, facts))
-    inputs = RunInputs(recipe.data, recipe.evaluation, Store(str(folder / "cache")), KeptTeacher(teacher), None, 0.0)
-    return StudentTask(spec, Store(str(folder / "student")), inputs)
+    inputs = RunInputs(
+        recipe.data,
+        recipe.conditions,
+        recipe.evaluation,
+        Store(str(folder / "cache")),
+        KeptTeacher(teacher),
+        None,
+        0.0,
+    )
+    home = Store(str(folder))
+    keep_partition(home, made.groups[0])
+    return StudentTask(spec, home, home.child("student"), inputs)
 
 
 def train(task: Any, training: Any = None, hurried: Callable[[], bool] = lambda: False) -> list[Any]:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msd_ray.conditions import Partition, PartitionConfig, fit
+from msd_ray.conditions import Classes, Partition, PartitionConfig, Table, fit
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.validation import in_range
 
@@ -22,23 +22,23 @@ def means(classes: int, seed: int = 0) -> np.ndarray[Any, Any]:
 @given(st.sampled_from(KINDS), st.integers(1, 24), st.data())
 def test_a_partition_covers_everything_once_in_equal_shares(kind: Any, classes: int, data: st.DataObject) -> None:
     config = PartitionConfig(data.draw(st.integers(1, classes)), kind, data.draw(st.integers(0, 2**40)))
-    partition = fit(config, classes, means(classes))
-    parts = [partition.conditions_of(student) for student in range(config.k)]
+    partition = fit(config, Classes.numbered(classes), means(classes))
+    parts = [partition.router.ids_of(student).tolist() for student in range(config.k)]
     assert partition.k == config.k
     assert sorted(condition for part in parts for condition in part) == list(range(classes))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert [part[0] for part in parts] == sorted(part[0] for part in parts)
-    assert partition.route(torch.arange(classes)).tolist() == list(partition.owners)
+    assert partition.route(torch.arange(classes)).tolist() == list(partition.router.owners)
     assert Partition.from_json(partition.to_json()) == partition
-    assert fit(config, classes, means(classes)) == partition
+    assert fit(config, Classes.numbered(classes), means(classes)) == partition
 
 
 def test_sequential_parts_are_consecutive() -> None:
-    assert fit(PartitionConfig(3), 10).owners == (0, 0, 0, 0, 1, 1, 1, 2, 2, 2)
+    assert fit(PartitionConfig(3), Classes.numbered(10)).router.owners == (0, 0, 0, 0, 1, 1, 1, 2, 2, 2)
 
 
 def test_random_parts_depend_on_the_seed() -> None:
-    owners = {fit(PartitionConfig(2, "random", seed), 10).owners for seed in range(5)}
+    owners = {fit(PartitionConfig(2, "random", seed), Classes.numbered(10)).router.owners for seed in range(5)}
     assert len(owners) > 1
 
 
@@ -46,11 +46,13 @@ def test_kmeans_finds_groups_that_lie_apart() -> None:
     group = np.array([0, 1, 2, 1, 0, 2, 2, 0, 1, 1])  # sizes 3, 4, 3
     features = np.array([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]])[group] + means(10)[:, :2]
     for seed in range(5):
-        assert fit(PartitionConfig(3, "kmeans", seed), 10, features).owners == tuple(group.tolist())
+        assert fit(PartitionConfig(3, "kmeans", seed), Classes.numbered(10), features).router.owners == tuple(
+            group.tolist()
+        )
 
 
 def test_kmeans_is_balanced_even_where_all_classes_are_alike() -> None:
-    owners = fit(PartitionConfig(4, "kmeans"), 10, np.zeros((10, 2))).owners
+    owners = fit(PartitionConfig(4, "kmeans"), Classes.numbered(10), np.zeros((10, 2))).router.owners
     assert sorted(Counter(owners).values()) == [2, 2, 3, 3]
 
 
@@ -62,22 +64,24 @@ def test_no_balanced_kmeans_of_a_small_case_is_better() -> None:
         return sum(float(((part - part.mean(axis=0)) ** 2).sum()) for part in parts)
 
     halves = [tuple(int(mask >> i & 1) for i in range(6)) for mask in range(64) if bin(mask).count("1") == 3]
-    assert inertia(fit(PartitionConfig(2, "kmeans"), 6, points).owners) == pytest.approx(min(map(inertia, halves)))
+    assert inertia(fit(PartitionConfig(2, "kmeans"), Classes.numbered(6), points).router.owners) == pytest.approx(
+        min(map(inertia, halves))
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_students_than_classes_is_told(kind: Any) -> None:
     with pytest.raises(UserError, match="11 students cannot share 10 classes"):
-        fit(PartitionConfig(11, kind), 10, means(10))
+        fit(PartitionConfig(11, kind), Classes.numbered(10), means(10))
 
 
 def test_kmeans_needs_finite_features_of_every_class() -> None:
     with pytest.raises(UserError, match="needs data"):
-        fit(PartitionConfig(2, "kmeans"), 10)
+        fit(PartitionConfig(2, "kmeans"), Classes.numbered(10))
     with pytest.raises(UserError, match="finite"):
-        fit(PartitionConfig(2, "kmeans"), 10, np.full((10, 2), np.nan))
+        fit(PartitionConfig(2, "kmeans"), Classes.numbered(10), np.full((10, 2), np.nan))
     with pytest.raises(ValueError, match="must be"):
-        fit(PartitionConfig(2, "kmeans"), 10, means(9))
+        fit(PartitionConfig(2, "kmeans"), Classes.numbered(10), means(9))
 
 
 def test_k_and_timesteps_are_at_least_one() -> None:
@@ -88,7 +92,7 @@ def test_k_and_timesteps_are_at_least_one() -> None:
 
 
 def test_routes_by_condition() -> None:
-    partition = Partition("random", (1, 0, 1))
+    partition = Partition("random", Table((1, 0, 1)))
     routed = partition.route(torch.tensor([2, 1, 0, 0], dtype=torch.int32), torch.ones(4))
     assert routed.tolist() == [1, 0, 1, 1]
     assert routed.dtype == torch.int64
@@ -98,15 +102,15 @@ def test_routes_by_condition() -> None:
 @pytest.mark.parametrize(("bad", "shown"), [(3, "no condition 3"), (-1, "no condition -1")])
 def test_an_unknown_condition_is_told_with_the_valid_range(bad: int, shown: str) -> None:
     with pytest.raises(UserError, match=f"{shown}: valid ones are 0 to 2"):
-        Partition("random", (1, 0, 1)).route(torch.tensor([0, bad]))
+        Partition("random", Table((1, 0, 1))).route(torch.tensor([0, bad]))
 
 
 def test_conditions_must_be_integers() -> None:
     with pytest.raises(UserError, match="integers"):
-        Partition("random", (0,)).route(torch.tensor([0.0]))
+        Partition("random", Table((0,))).route(torch.tensor([0.0]))
 
 
-BAD_OWNERS: list[Any] = [[], [1], [0, 2], [0, 0, 0, 1], [0, -1], [0.0], [True], ["0"], None, 0, {"0": 0}]
+BAD_OWNERS: list[Any] = [[], [1], [0, 2], [0, -1], [0.0], [True], ["0"], None, 0, {"0": 0}]
 
 
 @pytest.mark.parametrize("owners", BAD_OWNERS)

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from msd_ray.conditions import Partition, PartitionConfig, fit
+from msd_ray.conditions import Classes, Partition, PartitionConfig, Table, fit
 from msd_ray.diffusion import Noise
 from msd_ray.errors import CorruptError, UserError
 
 NOISE = Noise(sigma_min=0.01, sigma_max=50.0, rho=5.0)
-GRID = Partition("sequential", (0, 0, 1), (0.5, 8.0))
+GRID = Partition("sequential", Table((0, 0, 1)), (0.5, 8.0))
 
 
 @pytest.mark.parametrize("timesteps", [2, 3, 4, 7])
 def test_borders_are_evenly_spaced_in_the_rho_th_root(timesteps: int) -> None:
-    borders = fit(PartitionConfig(timesteps=timesteps), 4, noise=NOISE).borders
+    borders = fit(PartitionConfig(timesteps=timesteps), Classes.numbered(4), noise=NOISE).borders
     roots = [sigma ** (1 / 5) for sigma in (0.01, *borders, 50.0)]
     assert len(roots) == timesteps + 1
     for low, high in pairwise(roots):
@@ -26,12 +26,15 @@ def test_borders_are_evenly_spaced_in_the_rho_th_root(timesteps: int) -> None:
 
 
 def test_without_a_noise_schedule_borders_are_of_the_usual_one() -> None:
-    assert fit(PartitionConfig(timesteps=3), 4).borders == fit(PartitionConfig(timesteps=3), 4, noise=Noise()).borders
+    assert (
+        fit(PartitionConfig(timesteps=3), Classes.numbered(4)).borders
+        == fit(PartitionConfig(timesteps=3), Classes.numbered(4), noise=Noise()).borders
+    )
 
 
 def test_one_timestep_is_the_partition_of_before() -> None:
-    partition = fit(PartitionConfig(2, timesteps=1), 4, noise=NOISE)
-    assert partition == Partition("sequential", (0, 0, 1, 1))
+    partition = fit(PartitionConfig(2, timesteps=1), Classes.numbered(4), noise=NOISE)
+    assert partition == Partition("sequential", Table((0, 0, 1, 1)))
     assert partition.to_json() == {"kind": "sequential", "owners": [0, 0, 1, 1]}
     assert (partition.parts, partition.intervals, partition.k) == (2, 1, 2)
     assert partition.interval_of(1) == (0.0, math.inf)
@@ -39,7 +42,7 @@ def test_one_timestep_is_the_partition_of_before() -> None:
 
 @pytest.mark.parametrize("timesteps", [2, 3, 4, 5, 8])
 def test_every_student_of_n_timesteps_is_asked_in_n_or_more_levels(timesteps: int) -> None:
-    partition = fit(PartitionConfig(timesteps=timesteps), 4, noise=NOISE)
+    partition = fit(PartitionConfig(timesteps=timesteps), Classes.numbered(4), noise=NOISE)
     for steps in range(timesteps, 36):
         assert set(partition.interval_at(NOISE.grid(steps)).tolist()) == set(range(timesteps))
 
@@ -49,7 +52,7 @@ def test_levels_that_fall_on_borders_belong_to_the_interval_below(rho: float) ->
     """The sampler counts in float32, and so do the borders: no rounding may move a level across."""
     noise = Noise(rho=rho)
     for timesteps in (2, 3, 4, 5, 6):
-        partition = fit(PartitionConfig(timesteps=timesteps), 2, noise=noise)
+        partition = fit(PartitionConfig(timesteps=timesteps), Classes.numbered(2), noise=noise)
         for steps in (m * timesteps + 1 for m in (1, 2, 3, 5)):
             expected = [0, *(i // ((steps - 1) // timesteps) for i in range(steps - 1))]
             assert partition.interval_at(noise.grid(steps)).tolist() == expected
@@ -71,14 +74,14 @@ def test_expanded_levels_are_routed_without_a_warning(recwarn: pytest.WarningsRe
 
 
 def test_routing_agrees_with_what_each_student_owns() -> None:
-    partition = fit(PartitionConfig(3, "random", timesteps=4), 10, noise=NOISE)
+    partition = fit(PartitionConfig(3, "random", timesteps=4), Classes.numbered(10), noise=NOISE)
     sigma = torch.cat([NOISE.grid(200), torch.tensor(partition.borders)])
     asked = 0
     for student in range(partition.k):
         low, high = partition.interval_of(student)
         for condition in range(10):
             routed = partition.route(torch.full((len(sigma),), condition), sigma) == student
-            owned = (sigma > low) & (sigma <= high) & (condition in partition.conditions_of(student))
+            owned = (sigma > low) & (sigma <= high) & (condition in partition.router.ids_of(student // 4).tolist())
             assert torch.equal(routed, owned)
             asked += int(routed.sum())
         assert student in partition.students_of(student // 4)
@@ -93,7 +96,7 @@ def test_a_level_is_needed_where_there_are_borders() -> None:
 
 
 def test_borders_survive_json() -> None:
-    for partition in (GRID, fit(PartitionConfig(2, "random", timesteps=5), 7, noise=NOISE)):
+    for partition in (GRID, fit(PartitionConfig(2, "random", timesteps=5), Classes.numbered(7), noise=NOISE)):
         assert set(partition.to_json()) == {"kind", "owners", "borders"}
         assert Partition.from_json(json.loads(json.dumps(partition.to_json()))) == partition
 

@@ -34,7 +34,7 @@ def test_samples_are_those_of_the_files_in_the_range_that_networks_see(tmp_path:
 
 
 def test_a_part_reads_none_but_its_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = load_data(folder(tmp_path)).train.only([1, 3])
+    own = load_data(folder(tmp_path)).train.only(torch.tensor([1, 3]))
     read: list[int] = []
     take = type(own.rows).take
     monkeypatch.setattr(type(own.rows), "take", lambda self, i: (read.extend(i.tolist()), take(self, i))[1])
@@ -42,7 +42,7 @@ def test_a_part_reads_none_but_its_own_images(tmp_path: Path, monkeypatch: pytes
     assert set(own.all().condition.tolist()) == {1, 3}
     own.take(torch.tensor([0, 15]))
     assert {LABELS[i] for i in read} == {1, 3}
-    assert own.only([3]).classes.tolist() == [3] * 8
+    assert own.only(torch.tensor([3])).classes.tolist() == [3] * 8
 
 
 def test_an_opened_file_travels_to_another_process(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_same_every_time() -> None:
 
 def test_only_keeps_the_chosen_classes_with_their_images() -> None:
     train = load_data(DataConfig("digits")).train
-    chosen = train.only([2, 7]).all()
+    chosen = train.only(torch.tensor([2, 7])).all()
     assert set(chosen.condition.tolist()) == {2, 7}
     assert len(chosen) == int((train.classes == 2).sum() + (train.classes == 7).sum())
     sevens = train.all().x[train.classes == 7]

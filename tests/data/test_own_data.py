@@ -85,5 +85,5 @@ def test_what_only_a_directory_names_is_not_imported(tmp_path: Path, monkeypatch
 def test_a_student_asks_for_no_sample_of_another(tmp_path: Path) -> None:
     train = load_data(DataConfig(name=NAME, options={"n": 64})).train
     a_users_data.TAKEN.clear()
-    train.only([1, 2]).all()
+    train.only(torch.tensor([1, 2])).all()
     assert {1, 2} == a_users_data.TAKEN

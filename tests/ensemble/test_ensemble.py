@@ -7,10 +7,10 @@ import torch
 from pyarrow import fs
 from torch import nn
 
-from msd_ray.conditions import Partition, PartitionConfig, fit
+from msd_ray.conditions import Classes, PartitionConfig, fit, spread
 from msd_ray.diffusion import one_step
 from msd_ray.ensemble import Ensemble, Member, read_description, read_member, save_ensemble
-from msd_ray.ensemble.positions import in_order, in_slots, slot_of, slots_for
+from msd_ray.ensemble.positions import in_order, in_slots, slots_for
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec, Kind, MLPConfig, UNetConfig
 from msd_ray.rng import stream
@@ -25,19 +25,19 @@ RECIPE = {"name": "digits", "k": 3}
 SHAPES: dict[type, tuple[int, ...]] = {UNetConfig: (1, 8, 8), MLPConfig: (2,)}
 
 
-def member(index: int, conditions: tuple[int, ...], network: Kind) -> Member:
+def member(index: int, network: Kind) -> Member:
     torch.manual_seed(index)
     spec = DenoiserSpec(network, SHAPES[type(network)], 10)
     denoiser = spec.build()
     for parameter in denoiser.parameters():
         if not parameter.any():  # layers that start as zero would hide what flows into them
             nn.init.normal_(parameter, std=0.1)
-    return Member(index, conditions, spec, 80.0, 640 + index, denoiser.state_dict())
+    return Member(index, spec, 80.0, 640 + index, denoiser.state_dict())
 
 
 def ensemble(network: Kind = MLP, k: int = 3) -> Ensemble:
-    partition = fit(PartitionConfig(k, "random"), 10)
-    return Ensemble(RECIPE, partition, LABELS, [member(i, partition.conditions_of(i), network) for i in range(k)])
+    partition = fit(PartitionConfig(k, "random"), Classes.numbered(10))
+    return Ensemble(RECIPE, partition, LABELS, [member(i, network) for i in range(k)])
 
 
 def save(made: Ensemble, store: Store) -> None:
@@ -77,7 +77,7 @@ def test_one_student_can_be_loaded_alone(saved: Store) -> None:
 
 def test_only_the_students_that_are_asked_for_are_read(saved: Store) -> None:
     whole = ensemble()
-    (mine, other), seeds = (whole.partition.conditions_of(i) for i in (1, 0)), [1, 2, 3]
+    (mine, other), seeds = (whole.partition.router.ids_of(i).tolist() for i in (1, 0)), [1, 2, 3]
     saved.write("student-0000.safetensors", b"")
     loaded = Ensemble.load(saved)
     asked = [*mine[:3], *mine[:3]][:3]
@@ -104,7 +104,7 @@ def test_each_condition_is_made_by_its_student_from_its_seed(network: Kind) -> N
         z = torch.randn(made.sample_shape, generator=stream("sample", seed))[None]
         by_student = [one_step(m.build(), z, torch.tensor([condition]), m.sigma_init)[0] for m in made.members]
         errors = [float((samples[condition] - made_by).abs().max()) for made_by in by_student]
-        owner = made.partition.owners[condition]
+        owner = made.partition.router.owners[condition]
         assert errors[owner] < 1e-4
         assert min(errors[:owner] + errors[owner + 1 :]) > 1e-3
 
@@ -171,7 +171,7 @@ def test_bad_requests_are_told(conditions: Any, seeds: Any, why: str) -> None:
 def test_slots_follow_from_the_network_and_are_never_shared() -> None:
     assert [slots_for(p, n) for p, n in [(1, 1), (200_000, 64), (2_000_000, 64), (55_000_000, 1024)]] == [64, 64, 4, 1]
     rng = random.Random(0)
-    slots = [slot_of(rng.getrandbits(64) - 2**63, rng.randrange(10), 8) for _ in range(50)]
+    slots = [spread(rng.randrange(10), rng.getrandbits(64) - 2**63, 8) for _ in range(50)]
     seen: list[int] = []
     for evaluation in in_slots(slots, 8):
         assert evaluation.size == 8 and len(set(evaluation.positions)) == len(evaluation.positions)
@@ -193,8 +193,8 @@ def test_another_bundle_is_no_ensemble(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(saved: Store) -> None:
-    write_bundle(saved, {"format_version": 3, "other": 1}, [])
-    with pytest.raises(UserError, match=r"written by a newer msd_ray \(format 3, this one reads 2\): upgrade"):
+    write_bundle(saved, {"format_version": 4, "other": 1}, [])
+    with pytest.raises(UserError, match=r"written by a newer msd_ray \(format 4, this one reads 3\): upgrade"):
         Ensemble.load(saved)
 
 
@@ -293,6 +293,4 @@ def test_contradicting_parts_are_not_saved(tmp_path: Path) -> None:
         save_ensemble(store, RECIPE, made.partition, LABELS[:9], made.members)
     with pytest.raises(ValueError, match="students 0 to 2"):
         save_ensemble(store, RECIPE, made.partition, LABELS, made.members[:2])
-    with pytest.raises(ValueError, match="other conditions"):
-        save_ensemble(store, RECIPE, Partition("x", (0, 1, 2, 0, 1, 2, 0, 1, 2, 0)), LABELS, made.members)
     assert store.names() == []

@@ -122,11 +122,9 @@ def test_a_sampler_is_asked_for_balanced_classes_and_every_seed_once(judge: Judg
 
     def sample(conditions: Tensor, seeds: list[int]) -> Tensor:
         calls.append((conditions, seeds))
-        return torch.stack(
-            [toy.held_out.only([int(c)]).all().x[s % 20] for c, s in zip(conditions, seeds, strict=True)]
-        )
+        return torch.stack([toy.held_out.only(c[None]).all().x[s % 20] for c, s in zip(conditions, seeds, strict=True)])
 
-    row, samples = sampler_row("students", judge, sample, [0, 1, 2, 3], Costs(parameters=12, nfe=1))
+    row, samples = sampler_row("students", judge, sample, torch.arange(4), Costs(parameters=12, nfe=1))
     warm_up, *timed = calls
     assert len(warm_up[1]) == 8
     assert [seed for _, seeds in timed for seed in seeds] == list(range(90))
@@ -137,6 +135,6 @@ def test_a_sampler_is_asked_for_balanced_classes_and_every_seed_once(judge: Judg
 
 
 def test_students_are_named_by_their_classes(toy: DataSet) -> None:
-    assert student_name(0, [1, 0, 1, 0], toy.labels) == "student 0 (classes ring 1, ring 3)"
-    assert student_name(1, [0, 1], ["a", "b"]) == "student 1 (class b)"
-    assert student_name(0, [0] * 100, [str(i) for i in range(100)]) == "student 0 (100 classes: 0, 1, 2, 3, 4, 5, ...)"
+    assert student_name(0, ["ring 1", "ring 3"]) == "student 0 (classes ring 1, ring 3)"
+    assert student_name(1, ["b"]) == "student 1 (class b)"
+    assert student_name(0, [str(i) for i in range(100)]) == "student 0 (100 classes: 0, 1, 2, 3, 4, 5, ...)"

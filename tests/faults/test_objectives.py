@@ -71,9 +71,10 @@ def train_here(context: RunContext) -> list[Tensors]:
     if "dmd" in {stage.objective for stage in context.recipe.stages.values()}:
         pairs = load_pairs(pairs_folder(context.cache, plan), parts_of(plan), plan.teacher.sample_shape)
     for job in plan.jobs:
-        initial, fake = starting_weights(job.spec, KeptTeacher(store), "")
-        real = context.data.train.only(list(job.spec.conditions))
-        trainer = StudentTrainer(job.spec, LocalTeacher(teacher), initial, real, "cpu", Extras(fake, teacher, pairs))
+        owned = plan.groups[0].partition.owned_by(job.spec.index, plan.conditions)
+        initial, fake = starting_weights(job.spec, owned, KeptTeacher(store), "")
+        real, extras = context.data.train.only(owned.ids), Extras(fake, teacher, pairs)
+        trainer = StudentTrainer(job.spec, owned, LocalTeacher(teacher), initial, real, "cpu", extras)
         trainer.advance(job.spec.images)
         weights.append(trainer.state_dict().parts["ema"])
     return weights

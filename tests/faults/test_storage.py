@@ -16,6 +16,7 @@ import pytest
 import torch
 from pyarrow import fs
 
+from msd_ray.conditions import Classes, Owned
 from msd_ray.data import in_memory
 from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec, MLPConfig
@@ -32,14 +33,15 @@ from msd_ray.training.student_trainer import StudentTrainer
 from .conftest import TINY
 
 STAGE = StageConfig("adm", images=96, batch=8, generator_lr=1e-3, fake_lr=1e-3, fake_steps=1, warmup=0)
-SPEC = StudentSpec(0, 1, (1, 3), DenoiserSpec(MLPConfig(width=32, blocks=2), (2,), 4), {"adm": STAGE}, TrainingConfig())
+SPEC = StudentSpec(0, 1, DenoiserSpec(MLPConfig(width=32, blocks=2), (2,), 4), {"adm": STAGE}, TrainingConfig())
+OWNED = Owned(Classes.numbered(4), torch.tensor([1, 3]))
 SEGMENT = 8
 Mount = Callable[[str], Path]
 
 
 def trainer(state: State | None = None) -> StudentTrainer:
     teacher = LocalTeacher(lambda x, sigma, condition: x / (1 + sigma[:, None] ** 2))
-    student = StudentTrainer(SPEC, teacher, None, in_memory(torch.ones(4, 2), torch.tensor([1, 3, 1, 3])))
+    student = StudentTrainer(SPEC, OWNED, teacher, None, in_memory(torch.ones(4, 2), torch.tensor([1, 3, 1, 3])))
     if state:
         student.load_state_dict(state)
     return student

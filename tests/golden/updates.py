@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from msd_ray.conditions import Classes, Owned
 from msd_ray.data import Samples, in_memory
 from msd_ray.diffusion import EDMDenoiser, Noise
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
@@ -115,7 +116,6 @@ def student(name: str, kind: str) -> StudentTrainer:
     spec = StudentSpec(
         index=2,
         seed=5,
-        conditions=conditions,
         denoiser=replace(denoiser, sigma_min=Noise().sigma_min if boundary else 0.0),
         stages={"stage": replace(stage, options=chosen.options, **chosen.stage)},
         training=TrainingConfig(log_every=BATCH, ema=EMAConfig(halflife=20, rampup=0.5)),
@@ -123,6 +123,7 @@ def student(name: str, kind: str) -> StudentTrainer:
     original = network(denoiser, "teacher")
     return StudentTrainer(
         replace(spec, **chosen.spec),
+        Owned(Classes.numbered(denoiser.classes), torch.tensor(conditions)),
         LocalTeacher(original),
         initial=network(spec.denoiser, "student").state_dict(),
         real=real(denoiser, conditions),

@@ -46,7 +46,7 @@ def test_overrides_replace_values_in_order() -> None:
         ("partition.k=2.5", "partition.k"),
         ("partition.k=true", "partition.k"),
         ("partition.k=0", "partition"),
-        ("partition.kind=diagonal", "partition.kind"),
+        ("partition.kind=diagonal", "partition: there is no kind 'diagonal', only sequential, random, kmeans"),
         ("stages.dm.objective=magic", "there is no objective 'magic', only dm, adm"),
         ("stages.dm.images=33", "images (33) must be a positive multiple of batch (32)"),
         ("stages.adm.options.head_weight=x", "stages.adm.options.head_weight: input should be a valid number, not 'x'"),

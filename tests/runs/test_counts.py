@@ -98,9 +98,10 @@ def test_a_checkpoint_has_the_bytes_that_were_counted(recipe: str, overrides: li
 def real_trainer(made: Plan) -> StudentTrainer:
     spec, teacher = made.largest, made.teacher.build().eval().requires_grad_(False)
     blank = torch.zeros(1, *spec.denoiser.sample_shape)
-    condition = torch.full((1,), spec.conditions[0])
+    owned = made.groups[0].partition.owned_by(spec.index, made.conditions)
+    condition = owned.in_turn(1)
     extras = Extras(encoder=teacher, pairs=Pairs(blank, blank, condition))
-    return StudentTrainer(spec, LocalTeacher(teacher), None, in_memory(blank, condition), "cpu", extras)
+    return StudentTrainer(spec, owned, LocalTeacher(teacher), None, in_memory(blank, condition), "cpu", extras)
 
 
 @pytest.mark.parametrize(

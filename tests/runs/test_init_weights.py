@@ -9,6 +9,7 @@ from msd_ray.diffusion import Noise
 from msd_ray.ensemble import Member, save_ensemble
 from msd_ray.errors import UserError
 from msd_ray.runs.init_weights import check_init, starting_weights
+from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
 from msd_ray.storage import Store
@@ -21,6 +22,11 @@ def equal(a: Tensors | None, b: Tensors | None) -> bool:
     assert a is not None
     assert b is not None
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def start(plan: Plan, teacher: KeptTeacher, student: int = 0, init: str = "") -> tuple[Tensors | None, Tensors | None]:
+    owned = plan.groups[0].partition.owned_by(student, plan.conditions)
+    return starting_weights(plan.jobs[student].spec, owned, teacher, init)
 
 
 @pytest.fixture
@@ -36,7 +42,7 @@ def ensemble(tmp_path: Path) -> tuple[str, list[Tensors]]:
     """Of two students with random weights, which own conditions 0, 1 and 2, 3."""
     plan = RunContext.of(TINY, ["partition.kind=sequential"], None).plan
     members = [
-        Member(i, job.spec.conditions, job.spec.denoiser, Noise().sigma_init, 0, tensors_of(job.spec.denoiser.build()))
+        Member(i, job.spec.denoiser, Noise().sigma_init, 0, tensors_of(job.spec.denoiser.build()))
         for i, job in enumerate(plan.jobs)
     ]
     save_ensemble(Store(str(tmp_path / "e")), plan.recipe.to_json(), plan.groups[0].partition, plan.labels, members)
@@ -45,15 +51,14 @@ def ensemble(tmp_path: Path) -> tuple[str, list[Tensors]]:
 
 def test_a_student_of_the_teachers_shape_starts_as_the_teacher(teacher: tuple[KeptTeacher, Tensors]) -> None:
     store, weights = teacher
-    spec = RunContext.of(TINY, [], None).plan.jobs[0].spec
-    generator, fake = starting_weights(spec, store, "")
+    generator, fake = start(RunContext.of(TINY, [], None).plan, store)
     assert equal(generator, weights)
     assert equal(fake, weights)
 
 
 def test_a_smaller_student_starts_fresh(teacher: tuple[KeptTeacher, Tensors]) -> None:
-    spec = RunContext.of(TINY, ["student.channel_factor=0.5"], None).plan.jobs[0].spec
-    assert starting_weights(spec, teacher[0], "") == (None, None)
+    smaller = RunContext.of(TINY, ["student.channel_factor=0.5"], None).plan
+    assert start(smaller, teacher[0]) == (None, None)
 
 
 def test_a_generator_that_is_the_identity_at_sigma_min_starts_as_the_teacher_too(
@@ -61,7 +66,7 @@ def test_a_generator_that_is_the_identity_at_sigma_min_starts_as_the_teacher_too
 ) -> None:
     plan = RunContext.of(TINY, ["stages={c: {objective: consistency, images: 160, batch: 16}}"], None).plan
     assert plan.student.sigma_min == plan.recipe.noise.sigma_min
-    assert equal(starting_weights(plan.jobs[0].spec, teacher[0], "")[0], teacher[1])
+    assert equal(start(plan, teacher[0])[0], teacher[1])
 
 
 def test_init_gives_each_student_the_one_that_owns_most_of_its_conditions(
@@ -72,7 +77,7 @@ def test_init_gives_each_student_the_one_that_owns_most_of_its_conditions(
     four = RunContext.of(TINY, ["partition.k=4", f"init={uri}"], None).plan
     check_init(one)
     check_init(four)
-    starts = [starting_weights(job.spec, teacher[0], uri) for job in [*one.jobs, *four.jobs]]
+    starts = [start(plan, teacher[0], i, uri) for plan in (one, four) for i in range(plan.groups[0].partition.k)]
     for (generator, fake), owner in zip(starts, [0, 0, 0, 1, 1], strict=True):
         assert equal(generator, members[owner])
         assert equal(fake, teacher[1])

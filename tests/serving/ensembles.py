@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from msd_ray.conditions import PartitionConfig, fit
+from msd_ray.conditions import Classes, PartitionConfig, fit
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import ONE_STEP, Member, Sampling, save_ensemble
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
@@ -21,11 +21,9 @@ def saved(
     where: Path, k: int = 3, timesteps: int = 1, spec: DenoiserSpec = PICTURES, weights: tuple[int, ...] = ()
 ) -> str:
     """Saves an ensemble of random weights. weights: a seed for each student, its number by default."""
-    partition = fit(PartitionConfig(k, "random", timesteps=timesteps), len(LABELS), noise=NOISE)
+    partition = fit(PartitionConfig(k, "random", timesteps=timesteps), Classes.numbered(len(LABELS)), noise=NOISE)
     seeds = weights or tuple(range(partition.k))
-    members = [
-        Member(i, partition.conditions_of(i), spec, 80.0, 640, _random(spec, seeds[i])) for i in range(len(seeds))
-    ]
+    members = [Member(i, spec, 80.0, 640, _random(spec, seeds[i])) for i in range(len(seeds))]
     sampling = ONE_STEP if timesteps == 1 else Sampling("heun", 3, NOISE)
     save_ensemble(Store(str(where)), {"name": "tiny"}, partition, LABELS, members, sampling)
     return str(where)

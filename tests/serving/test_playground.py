@@ -66,14 +66,14 @@ def test_its_files_are_there_for_all_and_hold_nothing_from_elsewhere(service: Ru
 @in_browser
 def test_the_map_is_the_partition_and_a_click_selects(opened: Page, tiny: str) -> None:
     owners = Ensemble.load(tiny).partition
-    assert opened.do(CHIPS) == [[f"digit {c}" for c in owners.conditions_of(student)] for student in range(3)]
+    assert opened.do(CHIPS) == [[f"digit {c}" for c in owners.router.ids_of(student).tolist()] for student in range(3)]
     click(opened, "none")
     assert opened.do(PRESSED) == []
     assert opened.do("document.getElementById('make').disabled")
     opened.do("document.querySelectorAll('.chip')[0].click()")
     assert len(opened.do(PRESSED)) == 1
     opened.do("document.querySelectorAll('.owner')[1].click()")
-    assert {f"digit {c}" for c in owners.conditions_of(1)} < set(opened.do(PRESSED))
+    assert {f"digit {c}" for c in owners.router.ids_of(1).tolist()} < set(opened.do(PRESSED))
 
 
 @in_browser

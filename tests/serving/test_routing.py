@@ -36,7 +36,7 @@ def test_every_image_is_asked_for_once_and_from_its_owner(version: Version, tiny
     asked = {
         item.index: (part_request.part, item.class_id, item.seed) for part_request in out for item in part_request.items
     }
-    owners = read_description(Store(tiny)).partition.part_of(torch.tensor(classes)).tolist()
+    owners = read_description(Store(tiny)).partition.router.part_of(torch.tensor(classes)).tolist()
     assert asked == {i: (owners[i], classes[i], seeds[i]) for i in range(8)}
     assert sum(len(part_request.items) for part_request in out) == 8
     assert len(out) == len(set(owners))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from msd_ray.conditions import PartitionConfig, fit
+from msd_ray.conditions import Classes, PartitionConfig, fit
 from msd_ray.ensemble import ONE_STEP, Ensemble, Member, save_ensemble
 from msd_ray.networks import DenoiserSpec, MLPConfig
 from msd_ray.runs.run_context import RunContext
@@ -29,12 +29,12 @@ def test_each_student_is_counted_by_its_own_size() -> None:
 
 
 def test_active_parameters_are_the_mean_over_the_classes(tmp_path: Path) -> None:
-    partition, members = fit(PartitionConfig(2, "sequential"), 3), []
+    partition, members = fit(PartitionConfig(2, "sequential"), Classes.numbered(3)), []
     for i, width in enumerate((8, 16)):
         spec = DenoiserSpec(MLPConfig(width=width, blocks=2), (2,), 3)
         weights = {name: torch.zeros_like(value) for name, value in spec.build().state_dict().items()}
-        members.append(Member(i, partition.conditions_of(i), spec, 80.0, 64, weights))
+        members.append(Member(i, spec, 80.0, 64, weights))
     save_ensemble(Store(str(tmp_path)), {"name": "mixed"}, partition, ["a", "b", "c"], members, ONE_STEP)
-    sizes = [member.spec.parameters() for member in members for _ in member.conditions]
+    sizes = [member.spec.parameters() for member in members for _ in partition.router.ids_of(member.index)]
     assert len(sizes) == 3 and sizes[0] != sizes[2]
     assert _active_parameters(Ensemble.load(str(tmp_path))) == round(sum(sizes) / 3)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from msd_ray.conditions import Classes, Owned
 from msd_ray.data import in_memory
 from msd_ray.diffusion import EDMDenoiser, per_sample
 from msd_ray.networks import DenoiserSpec, MLPConfig
@@ -26,11 +27,11 @@ CONDITIONS = (1, 3)
 SPEC = StudentSpec(
     index=0,
     seed=5,
-    conditions=CONDITIONS,
     denoiser=DenoiserSpec(MLPConfig(width=8, blocks=2), (2,), 4),
     stages={"dm": DM, "adm": ADM},
     training=TrainingConfig(log_every=16, ema=EMAConfig(halflife=20, rampup=0.5)),
 )
+OWNED = Owned(Classes.numbered(4), torch.tensor(CONDITIONS))
 REAL = in_memory(torch.arange(20.0).reshape(10, 2) / 20, torch.tensor(CONDITIONS * 5))
 
 
@@ -85,7 +86,7 @@ def pairs_of(spec: StudentSpec) -> Pairs:
 
 def trainer(spec: StudentSpec = SPEC, teacher: Any = None, **more: Any) -> StudentTrainer:
     extras = Extras(encoder=original(spec), pairs=pairs_of(spec))
-    return StudentTrainer(spec, teacher or Spy(), **{"real": REAL, "extras": extras, **more})
+    return StudentTrainer(spec, OWNED, teacher or Spy(), **{"real": REAL, "extras": extras, **more})
 
 
 def trained(spec: StudentSpec = SPEC) -> StudentTrainer:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msd_ray.conditions import Classes, Owned
 from msd_ray.data import in_memory
 from msd_ray.diffusion import one_step
 from msd_ray.networks import DenoiserSpec, UNetConfig
@@ -32,8 +33,9 @@ class Constant:
 
 def trainer(objective: str, teacher: Any) -> StudentTrainer:
     stage = StageConfig(objective, images=8, batch=4, generator_lr=1e-3, fake_lr=1e-3, fake_steps=1, warmup=0)
-    spec = StudentSpec(0, 1, (1, 3), DENOISER, {"only": stage}, TrainingConfig())
-    t = StudentTrainer(spec, teacher, None, in_memory(torch.zeros(4, 1, 8, 8), torch.tensor([1, 3, 1, 3])))
+    spec = StudentSpec(0, 1, DENOISER, {"only": stage}, TrainingConfig())
+    owned = Owned(Classes.numbered(4), torch.tensor([1, 3]))
+    t = StudentTrainer(spec, owned, teacher, None, in_memory(torch.zeros(4, 1, 8, 8), torch.tensor([1, 3, 1, 3])))
     t.advance(8)
     return t
 

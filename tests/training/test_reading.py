@@ -15,7 +15,7 @@ from msd_ray.training.reading import Ahead
 from msd_ray.training.student_trainer import StudentTrainer
 from msd_ray.training.teacher_trainer import TeacherConfig, TeacherTrainer
 
-from .cases import REAL, SPEC, Spy
+from .cases import OWNED, REAL, SPEC, Spy
 
 
 def test_what_follows_is_made_ahead_and_anything_else_at_once() -> None:
@@ -64,7 +64,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, held: int, make: Any, then: Any = N
 
 def student() -> StudentTrainer:
     stages = {"adm": StageConfig(objective="adm", images=160, batch=8, fake_steps=2)}
-    return StudentTrainer(replace(SPEC, stages=stages), Spy(), None, REAL)
+    return StudentTrainer(replace(SPEC, stages=stages), OWNED, Spy(), None, REAL)
 
 
 def teacher() -> TeacherTrainer:

@@ -26,6 +26,7 @@ from .cases import (
     BATCH,
     CONDITIONS,
     DM,
+    OWNED,
     REAL,
     SPEC,
     Spy,
@@ -177,7 +178,7 @@ def triples(pairs: Pairs) -> set[tuple[float, ...]]:
 
 def test_pairs_are_of_all_classes_and_belong_together() -> None:
     pairs = pairs_of(SPEC)
-    batches = Batches(SPEC, None, pairs, torch.device("cpu"))
+    batches = Batches(SPEC, OWNED, None, pairs, torch.device("cpu"))
     drawn = [batches.draw(Draw("any", 0, i, BATCH, Needs(pairs=True), 0, 0), BATCH)[0].pairs for i in range(30)]
     seen = set().union(*(triples(some) for some in drawn if some))
     assert seen == triples(pairs)

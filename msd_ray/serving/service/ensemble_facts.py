@@ -22,7 +22,7 @@ def describe(uri: str, name: str = "") -> Version:
         uri=uri,
         kind=partition.kind,
         labels=known.labels,
-        owners=partition.owners,
+        owners=partition.router.owners,
         intervals=partition.intervals,
         parts=parts,
         sample_shape=DenoiserSpec.from_json(_student(known, 0)["spec"]).sample_shape,
@@ -43,7 +43,7 @@ def _facts(known: Description, index: int) -> StudentFacts:
     student, (low, high) = _student(known, index), known.partition.interval_of(index)
     return StudentFacts(
         index=index,
-        classes=known.partition.conditions_of(index),
+        classes=tuple(known.partition.router.ids_of(known.partition.part_of_student(index)).tolist()),
         sigma_low=low,
         sigma_high=high,
         parameters=int(student["parameters"]),

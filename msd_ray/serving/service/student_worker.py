@@ -63,7 +63,7 @@ def load_part(uri: str, part: int, version: str, device: torch.device | str) -> 
     if found != version:
         raise CorruptError(f"{uri} has changed: its part {part} is {found} now, not {version}; deploy it as an update")
     loaded = Part.load(known, part, device)
-    return loaded, positions_show(loaded, known.partition.owners.index(part))
+    return loaded, positions_show(loaded, int(known.partition.router.ids_of(part)[0]))
 
 
 class StudentAtWork:

@@ -1,0 +1,145 @@
+"""What an ensemble can be asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from msd_ray.errors import UserError, one_line
+from msd_ray.own_code import imported, is_own
+
+CLASSES = "classes"
+SHOWN = 6
+"""Labels that are named before the rest is only counted."""
+
+
+class Conditions(Protocol):
+    """All conditions of an ensemble. An id, 0 to n - 1, stands for one of them in data, batches, requests and messages;
+    what an id means is decided here and in the networks."""
+
+    @property
+    def n(self) -> int: ...
+
+    def labels(self, ids: Sequence[int]) -> list[str]:
+        """The name of each of these."""
+        ...
+
+    def id_of(self, asked: int | str) -> int:
+        """The condition that a user asks for, by number or in words. Raises UserError where there is none."""
+        ...
+
+    def draw(self, among: Tensor, n: int, rng: torch.Generator) -> Tensor:
+        """n of the ids `among` [M] at random, as a student trains on them: [n], on the device of both."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """What a network takes for ids [B]: these themselves, or vectors [B, ...] on the same device."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConditionsConfig:
+    """kind: what a condition is: `classes` are the labels of the data set, and `module:Class` is one of the user's own,
+    which is called with these labels and `options` and returns a `Conditions`."""
+
+    kind: str = CLASSES
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.kind != CLASSES and not is_own(self.kind):
+            raise ValueError(f"there is no kind {self.kind!r}, only {CLASSES}, or your own module:Class")
+        if self.options and not is_own(self.kind):
+            raise ValueError(f"options are those of a module:Class; {self.kind} has none")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class numbers, which networks take as they are. names: of each class."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def numbered(cls, n: int) -> "Classes":
+        """n classes that are named by their numbers."""
+        return cls(tuple(map(str, range(n))))
+
+    @property
+    def n(self) -> int:
+        return len(self.names)
+
+    def labels(self, ids: Sequence[int]) -> list[str]:
+        return [self.names[i] for i in ids]
+
+    def id_of(self, asked: int | str) -> int:
+        """Of equal names the first class."""
+        if isinstance(asked, str):
+            if asked not in self.names:
+                raise UserError(f"no class is called {asked[:64]!r}")
+            return self.names.index(asked)
+        if not 0 <= asked < self.n:
+            raise UserError(f"there is no class {asked}, only 0 to {self.n - 1}")
+        return asked
+
+    def draw(self, among: Tensor, n: int, rng: torch.Generator) -> Tensor:
+        return among[torch.randint(len(among), (n,), generator=rng, device=among.device)]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return ids
+
+
+def make_conditions(config: ConditionsConfig, labels: tuple[str, ...]) -> Conditions:
+    """Those that `config` describes. Raises UserError where a user's own cannot be had."""
+    if config.kind == CLASSES:
+        return Classes(labels)
+    make = imported(config.kind, "conditions.kind")
+    try:
+        made: Conditions = make(labels, **config.options)
+    except Exception as error:  # whatever the user's module does
+        raise UserError(f"conditions.kind: {config.kind} gives no conditions: {one_line(error)}") from None
+    if made.n != len(labels):
+        raise UserError(f"conditions.kind: {config.kind} has {made.n} conditions, the data set {len(labels)}")
+    return made
+
+
+@dataclass(frozen=True)
+class Owned:
+    """The conditions that one part owns. ids: theirs, rising, [M]."""
+
+    conditions: Conditions
+    ids: Tensor
+
+    def to(self, device: torch.device) -> "Owned":
+        return replace(self, ids=self.ids.to(device))
+
+    def draw(self, n: int, rng: torch.Generator) -> Tensor:
+        """n at random, [n]; as `Conditions.draw`."""
+        return self.conditions.draw(self.ids, n, rng)
+
+    def in_turn(self, n: int) -> Tensor:
+        """The first n of them, over and over: [n]."""
+        return in_turn(self.ids, torch.arange(n))
+
+
+def in_turn(ids: Tensor, numbers: Tensor) -> Tensor:
+    """The condition of each of the samples `numbers` [B] of a set that takes the ids [M] one after the other and over
+    again: [B]."""
+    return ids[numbers % len(ids)]
+
+
+def spread(condition: int, seed: int, places: int) -> int:
+    """One of so many places. Consecutive seeds spread evenly, also with conditions in turn.
+
+    With a factor of 1 the usual pairs (seed i, condition i mod 10) would share every other place; with 0 all
+    conditions of one seed would have one. The factor 2 does neither.
+    """
+    return (seed + 2 * condition) % places
+
+
+def named(labels: Sequence[str], most: int = SHOWN) -> str:
+    """ "class 3", "classes 1, 2" or "20 classes: 0, 1, 2, 3, 4, 5, ..."."""
+    shown = ", ".join(labels[:most])
+    if len(labels) > most:
+        return f"{len(labels)} classes: {shown}, ..."
+    return f"{'class' if len(labels) == 1 else 'classes'} {shown}"
