@@ -74,7 +74,7 @@ def test_the_plan_says_who_owns_what(
     code, out, _ = run(capsys, monkeypatch, "train", TINY, "partition.kind=sequential", "--dry-run", "--json")
     assert code == 0
     plan = json.loads(out)
-    assert [s["owns"] for s in plan["students"]] == ["ring 0 ring 1", "ring 2 ring 3"]
+    assert [s["owns"] for s in plan["students"]] == ["classes ring 0, ring 1", "classes ring 2, ring 3"]
     assert plan["students"][0]["images"] == "2,880"
     code, out, _ = run(capsys, monkeypatch, "plan", TINY, "partition.kind=sequential")
     assert code == 0

@@ -8,7 +8,7 @@ import own_parts
 import pytest
 import torch
 
-from msd_ray.conditions import PartitionConfig, fit
+from msd_ray.conditions import Classes, PartitionConfig, fit
 from msd_ray.ensemble import Ensemble, Member, save_ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec, StudentSize
@@ -28,8 +28,8 @@ def recipe(**network: object) -> Recipe:
 
 
 def saved(where: Path, spec: DenoiserSpec = SPEC) -> str:
-    partition = fit(PartitionConfig(1), 10)
-    member = Member(0, partition.conditions_of(0), spec, 80.0, 640, spec.build().state_dict())
+    partition = fit(PartitionConfig(1), Classes.numbered(10))
+    member = Member(0, spec, 80.0, 640, spec.build().state_dict())
     save_ensemble(Store(str(where)), {"name": "own"}, partition, tuple("0123456789"), [member])
     return str(where)
 
