@@ -5,6 +5,7 @@ for the same ones. Whoever brings data of another kind writes a `Rows`, and a fu
 them; docs/recipes.md shows one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -89,10 +90,10 @@ class Split:
         """The class of each of its samples, [N]."""
         return self.condition if self.own is None else self.condition[self.own]
 
-    def only(self, ids: Tensor) -> "Split":
+    def only(self, ids: Tensor | Sequence[int]) -> "Split":
         """The samples whose condition is among `ids` [M]."""
         own = torch.arange(len(self.condition)) if self.own is None else self.own
-        return replace(self, own=own[torch.isin(self.classes, ids)])
+        return replace(self, own=own[torch.isin(self.classes, torch.as_tensor(ids))])
 
     def take(self, numbers: Tensor) -> Samples:
         """Those with these numbers [B] within the split, in that order."""

@@ -20,12 +20,14 @@ from msd_ray.runs.costs import teacher_costs
 from msd_ray.runs.disk_needs import disk_needed
 from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.pairs import pairs_folder
-from msd_ray.runs.plan import describe
+from msd_ray.runs.plan import Plan, describe
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.run_directory import keep_source, refuse_other_source
+from msd_ray.runs.run_directory import keep_partition, keep_source, refuse_other_source
 from msd_ray.runs.sample_sources import FromTeacher
 from msd_ray.runs.teacher_cache import teacher_in, train_here
 from msd_ray.storage import Store
+from msd_ray.teachers import TeacherSource
+from msd_ray.training.state import Tensors
 
 NETWORK = {"kind": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention": [], "dropout": 0.0}
 SPEC = DenoiserSpec(UNetConfig(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0), (1, 8, 8), 10)
@@ -125,25 +127,40 @@ def test_there_is_nothing_to_train(tmp_path: Path) -> None:
         train_here(made.plan, Store(str(tmp_path)), print)
 
 
+def start(plan: Plan, teacher: TeacherSource) -> tuple[Tensors | None, Tensors | None]:
+    owned = plan.groups[0].partition.owned_by(0, plan.conditions)
+    return starting_weights(plan.jobs[0].spec, owned, teacher, "")
+
+
 def test_students_start_from_its_weights_where_they_fit_and_it_gives_them(tmp_path: Path) -> None:
     plan = context(tmp_path).plan
-    (generator, fake) = starting_weights(plan.jobs[0].spec, Given(seed=3), "")
+    (generator, fake) = start(plan, Given(seed=3))
     assert generator and fake and all(torch.equal(generator[name], w) for name, w in Given(seed=3)._state().items())
-    assert starting_weights(plan.jobs[0].spec, Given(shares=False), "") == (None, None)
-    assert starting_weights(plan.jobs[0].spec, unknown(), "") == (None, None)
+    assert start(plan, Given(shares=False)) == (None, None)
+    assert start(plan, unknown()) == (None, None)
     other = parse_recipe({**plan.recipe.to_json(), "student": {"channel_factor": 0.5}})
     smaller = RunContext(other, Store(str(tmp_path))).plan
-    assert starting_weights(smaller.jobs[0].spec, Given(), "") == (None, None)
+    assert start(smaller, Given()) == (None, None)
 
 
 def test_a_student_learns_from_it_in_its_own_process(tmp_path: Path) -> None:
     """Of a teacher without a spec, whose answers alone count."""
     made = context(tmp_path, "unknown")
     recipe, store = made.recipe, Store(str(tmp_path))
+    keep_partition(store, made.plan.groups[0])
     task = StudentTask(
         made.plan.jobs[0].spec,
+        store,
         store.child("student"),
-        RunInputs(recipe.data, recipe.evaluation, store.child("cache"), teacher_in(store, made.plan), None, 0.0),
+        RunInputs(
+            recipe.data,
+            recipe.conditions,
+            recipe.evaluation,
+            store.child("cache"),
+            teacher_in(store, made.plan),
+            None,
+            0.0,
+        ),
         until=64,
     )
     trainer = task.open().trainer
