@@ -19,7 +19,7 @@ import pytest
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.serving.client import Client, RefusedError, Retry
-from msd_ray.serving.client.retry import NEVER
+from msd_ray.serving.client.calls import NEVER
 from msd_ray.serving.service.config import ServeConfig
 from msd_ray.serving.service.ensemble_facts import describe
 

@@ -7,8 +7,8 @@ with Client("127.0.0.1:9000") as client:
 
 from msd_ray.serving.client.asynchronous import AsyncClient
 from msd_ray.serving.client.blocking import Client
+from msd_ray.serving.client.calls import Retry
 from msd_ray.serving.client.channel import Connection
 from msd_ray.serving.client.generated_image import GeneratedImage, RefusedError
-from msd_ray.serving.client.retry import Retry
 
 __all__ = ["AsyncClient", "Client", "Connection", "GeneratedImage", "RefusedError", "Retry"]

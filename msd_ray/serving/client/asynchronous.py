@@ -2,18 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
-from itertools import cycle
 from typing import Any
 
 import grpc
 
+from msd_ray.serving.client.calls import Calls, Retry
 from msd_ray.serving.client.channel import Connection
-from msd_ray.serving.client.generated_image import GeneratedImage, made_of, refused
-from msd_ray.serving.client.messages import request_of, without
-from msd_ray.serving.client.retry import Patience, Retry
+from msd_ray.serving.client.generated_image import GeneratedImage, made_of
+from msd_ray.serving.client.messages import Missing, request_of
 from msd_ray.serving.generated import ensemble_pb2 as pb
-from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
 
 
 class AsyncClient:
@@ -21,14 +18,7 @@ class AsyncClient:
 
     def __init__(self, where: str | Connection, seconds: float = 60.0, retry: Retry | None = None) -> None:
         """where: host:port, or more about it. Raises UserError where its files cannot be read."""
-        self._connection = Connection(where) if isinstance(where, str) else where
-        self._seconds, self._retry = seconds, retry or Retry()
-        options, tls = self._connection.all_options, self._connection.credentials()
-        target, each = self._connection.target, range(max(1, self._connection.connections))
-        insecure = [] if tls else [grpc.aio.insecure_channel(target, options) for _ in each]
-        self._channels = insecure or [grpc.aio.secure_channel(target, tls, options) for _ in each]
-        stubs = [pb_grpc.EnsembleServiceStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
-        self._stubs = cycle(stubs)
+        self._calls = Calls(grpc.aio, where, seconds, retry)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -37,7 +27,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        await asyncio.gather(*(channel.close() for channel in self._channels))
+        await asyncio.gather(*(channel.close() for channel in self._calls.channels))
 
     async def generate(
         self,
@@ -61,16 +51,13 @@ class AsyncClient:
         seconds: float | None = None,
     ) -> AsyncIterator[GeneratedImage]:
         """As `generate`, but each as soon as it is made, in any order."""
-        request, have = request_of(conditions, seeds, format, version), set[int]()
-        patience = self._patience(seconds)
-        while len(have) < len(request.conditions) or not request.conditions:
-            left, places = without(request, have)
+        missing, call = Missing(request_of(conditions, seeds, format, version)), self._calls.begin(seconds)
+        while missing:
             try:
-                async for image in next(self._stubs).GenerateStream(left, **self._with(patience)):
-                    have.add(places[image.index])
-                    yield replace(made_of(image), index=places[image.index])
+                async for image in call.attempt("GenerateStream", missing.request()):
+                    yield missing.take(image)
             except grpc.RpcError as error:
-                await _wait(patience, error)
+                await asyncio.sleep(call.pause(error))
 
     async def students(self, version: str = "", seconds: float | None = None) -> pb.ListStudentsResponse:
         """The students of a version; of the main one if none is named."""
@@ -85,23 +72,9 @@ class AsyncClient:
         return answer
 
     async def _patiently(self, method: str, request: Any, seconds: float | None) -> Any:
-        patience = self._patience(seconds)
+        call = self._calls.begin(seconds)
         while True:
             try:
-                return await getattr(next(self._stubs), method)(request, **self._with(patience))
+                return await call.attempt(method, request)
             except grpc.RpcError as error:
-                await _wait(patience, error)
-
-    def _patience(self, seconds: float | None) -> Patience:
-        return Patience(self._retry, self._seconds if seconds is None else seconds)
-
-    def _with(self, patience: Patience) -> dict[str, Any]:
-        return {"timeout": patience.left, "metadata": self._connection.metadata}
-
-
-async def _wait(patience: Patience, error: grpc.RpcError) -> None:
-    """Waits until the next try. Raises RefusedError if there should be none."""
-    pause = patience.pause(error)
-    if pause is None:
-        raise refused(error) from None
-    await asyncio.sleep(pause)
+                await asyncio.sleep(call.pause(error))

@@ -2,18 +2,15 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import cycle
 from typing import Any
 
 import grpc
 
+from msd_ray.serving.client.calls import Calls, Retry
 from msd_ray.serving.client.channel import Connection
-from msd_ray.serving.client.generated_image import GeneratedImage, made_of, refused
-from msd_ray.serving.client.messages import request_of, without
-from msd_ray.serving.client.retry import Patience, Retry
+from msd_ray.serving.client.generated_image import GeneratedImage, made_of
+from msd_ray.serving.client.messages import Missing, request_of
 from msd_ray.serving.generated import ensemble_pb2 as pb
-from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
 
 
 class Client:
@@ -22,14 +19,7 @@ class Client:
 
     def __init__(self, where: str | Connection, seconds: float = 60.0, retry: Retry | None = None) -> None:
         """where: host:port, or more about it. Raises UserError where its files cannot be read."""
-        self._connection = Connection(where) if isinstance(where, str) else where
-        self._seconds, self._retry = seconds, retry or Retry()
-        options, tls = self._connection.all_options, self._connection.credentials()
-        target, each = self._connection.target, range(max(1, self._connection.connections))
-        insecure = [] if tls else [grpc.insecure_channel(target, options) for _ in each]
-        self._channels = insecure or [grpc.secure_channel(target, tls, options) for _ in each]
-        stubs = [pb_grpc.EnsembleServiceStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
-        self._stubs = cycle(stubs)
+        self._calls = Calls(grpc, where, seconds, retry)
 
     def __enter__(self) -> "Client":
         return self
@@ -38,7 +28,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        for channel in self._channels:
+        for channel in self._calls.channels:
             channel.close()
 
     def generate(
@@ -63,16 +53,13 @@ class Client:
         seconds: float | None = None,
     ) -> Iterator[GeneratedImage]:
         """As `generate`, but each as soon as it is made, in any order."""
-        request, have = request_of(conditions, seeds, format, version), set[int]()
-        patience = self._patience(seconds)
-        while len(have) < len(request.conditions) or not request.conditions:
-            left, places = without(request, have)
+        missing, call = Missing(request_of(conditions, seeds, format, version)), self._calls.begin(seconds)
+        while missing:
             try:
-                for image in next(self._stubs).GenerateStream(left, **self._with(patience)):
-                    have.add(places[image.index])
-                    yield replace(made_of(image), index=places[image.index])
+                for image in call.attempt("GenerateStream", missing.request()):
+                    yield missing.take(image)
             except grpc.RpcError as error:
-                _wait(patience, error)
+                time.sleep(call.pause(error))
 
     def students(self, version: str = "", seconds: float | None = None) -> pb.ListStudentsResponse:
         """The students of a version; of the main one if none is named."""
@@ -86,23 +73,9 @@ class Client:
         return answer
 
     def _patiently(self, method: str, request: Any, seconds: float | None) -> Any:
-        patience = self._patience(seconds)
+        call = self._calls.begin(seconds)
         while True:
             try:
-                return getattr(next(self._stubs), method)(request, **self._with(patience))
+                return call.attempt(method, request)
             except grpc.RpcError as error:
-                _wait(patience, error)
-
-    def _patience(self, seconds: float | None) -> Patience:
-        return Patience(self._retry, self._seconds if seconds is None else seconds)
-
-    def _with(self, patience: Patience) -> dict[str, Any]:
-        return {"timeout": patience.left, "metadata": self._connection.metadata}
-
-
-def _wait(patience: Patience, error: grpc.RpcError) -> None:
-    """Waits until the next try. Raises RefusedError if there should be none."""
-    pause = patience.pause(error)
-    if pause is None:
-        raise refused(error) from None
-    time.sleep(pause)
+                time.sleep(call.pause(error))

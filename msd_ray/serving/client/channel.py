@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,6 +46,12 @@ class Connection:
         if not (self.tls or self.ca or self.cert):
             return None
         return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.cert))
+
+    def channels(self, api: Any) -> list[Any]:
+        """The channels that calls take turns on. api: grpc, or grpc.aio. Raises UserError as `credentials`."""
+        tls, options = self.credentials(), self.all_options
+        make = partial(api.secure_channel, credentials=tls) if tls else api.insecure_channel
+        return [make(self.target, options=options) for _ in range(max(1, self.connections))]
 
     @property
     def all_options(self) -> list[tuple[str, Any]]:

@@ -1,9 +1,11 @@
-"""A client's request, and the rest of it after a stream broke."""
+"""A client's request, and what is missing of it after a stream broke."""
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 
 from msd_ray.errors import UserError
+from msd_ray.serving.client.generated_image import GeneratedImage, made_of
 from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.protocol.formats import FORMATS, number_of
 
@@ -26,16 +28,32 @@ def request_of(
         raise UserError(f"conditions are class numbers or labels, seeds 0 to 2^63 - 1: {error}") from None
 
 
-def without(request: pb.GenerateRequest, have: set[int]) -> tuple[pb.GenerateRequest, list[int]]:
-    """The request for the images that are missing, and the places of these in the whole."""
-    places = [i for i in range(len(request.conditions)) if i not in have]
-    left = pb.GenerateRequest(
-        conditions=[request.conditions[i] for i in places],
-        seeds=[request.seeds[i] for i in places] if request.seeds else [],
-        format=request.format,
-        version=request.version,
-    )
-    return left, places
+class Missing:
+    """The images of a request that have not come yet, over all tries of a stream. A request without conditions always
+    misses something: only the service refuses it."""
+
+    def __init__(self, request: pb.GenerateRequest) -> None:
+        self._whole, self._have, self._places = request, set[int](), list[int]()
+
+    def __bool__(self) -> bool:
+        return len(self._have) < len(self._whole.conditions) or not self._whole.conditions
+
+    def request(self) -> pb.GenerateRequest:
+        """The request for what is missing now."""
+        whole = self._whole
+        self._places = [i for i in range(len(whole.conditions)) if i not in self._have]
+        return pb.GenerateRequest(
+            conditions=[whole.conditions[i] for i in self._places],
+            seeds=[whole.seeds[i] for i in self._places] if whole.seeds else [],
+            format=whole.format,
+            version=whole.version,
+        )
+
+    def take(self, image: pb.Image) -> GeneratedImage:
+        """An image that came for the last request, with its place in the whole."""
+        place = self._places[image.index]
+        self._have.add(place)
+        return replace(made_of(image), index=place)
 
 
 def _condition(condition: int | str) -> pb.Condition:
