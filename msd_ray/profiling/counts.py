@@ -17,8 +17,9 @@ from msd_ray.profiling.timing import StageTiming
 from msd_ray.runs.plan import Plan
 from msd_ray.teachers import LocalTeacher
 from msd_ray.training import precision
+from msd_ray.training.student_networks import HEAD
 from msd_ray.training.student_spec import Extras, StudentSpec
-from msd_ray.training.student_trainer import HEAD, StudentTrainer
+from msd_ray.training.student_trainer import StudentTrainer
 from msd_ray.training.teacher_trainer import TeacherTrainer
 
 

@@ -1,34 +1,29 @@
-"""The trainer of one student: a generator, its fake score and discriminator, and the stages they go through."""
+"""The trainer of one student: its updates, and what they ask the teacher."""
 
-import copy
-import re
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from msd_ray.conditions import Owned
 from msd_ray.data import Split
-from msd_ray.diffusion import one_step
+from msd_ray.diffusion import EDMDenoiser, one_step
 from msd_ray.errors import TrainingError, UserError
-from msd_ray.objectives import Batch, Draft, Loss, Nets
+from msd_ray.objectives import Batch, Draft, Loss, Nets, Objective
 from msd_ray.rng import derived_seed
 from msd_ray.teachers import Answer, Teacher
 from msd_ray.training import precision
 from msd_ray.training.batches import Batches, Draw
-from msd_ray.training.ema import update
+from msd_ray.training.config import StageConfig
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.optimizer import OptimizerStep
 from msd_ray.training.process_group import ALONE, ProcessGroup
-from msd_ray.training.state import State, Tensors, bytes_of, tensors_of
+from msd_ray.training.state import State, Tensors, bytes_of
+from msd_ray.training.student_networks import StudentNetworks
 from msd_ray.training.student_spec import Extras, StudentSpec
-
-HEAD = "head."
-"""Parts of its state whose names begin so are discriminators."""
-
 
 _Fake = tuple[Tensor, Batch, torch.Generator]
 """One shard of a step of the fake score: what the generator made of the batch's noise, the batch, and its stream."""
@@ -80,15 +75,9 @@ class StudentTrainer:
         generator = precision.apply(spec.denoiser.build(), spec.training).to(self.device).eval()
         if initial is not None:
             generator.load_state_dict(initial)
-        self.ema = copy.deepcopy(generator).requires_grad_(False)
-        fake = copy.deepcopy(generator)
-        if extras.fake is not None:
-            fake.load_state_dict(extras.fake)
-        self.nets = Nets(generator, fake, encoder=extras.encoder)
-        self._heads: dict[str, nn.Module] = {}
+        self._networks = StudentNetworks(generator, spec, extras, self.device, group)
         self._batches, self._shards = Batches(spec, owned, real, extras.pairs, self.device), group.mine(spec.shards)
         self._averages = Averages()
-        self._stage = ""
         self._skipped = 0
 
     @property
@@ -96,14 +85,23 @@ class StudentTrainer:
         return self.nimg >= self.spec.images
 
     @property
+    def nets(self) -> Nets:
+        return self._networks.nets
+
+    @property
+    def ema(self) -> EDMDenoiser:
+        """The average of the generator's weights."""
+        return self._networks.ema
+
+    @property
     def stage(self) -> str:
         """Name of the stage that trained the last image; empty before the first."""
-        return self._stage
+        return self._networks.stage
 
     @property
     def makes_samples(self) -> bool:
         """Whether the present stage makes a one-step generator, rather than a denoiser."""
-        return self._stage != "" and self._objective.needs.makes == "generator"
+        return self.stage != "" and self._objective.needs.makes == "generator"
 
     def advance(self, images: int, hurried: Callable[[], bool] = lambda: False) -> list[Metric]:
         """Trains on at least `images` more images, or to the end, or until `hurried()`; returns what it logged.
@@ -118,10 +116,10 @@ class StudentTrainer:
         while not self.done and self.nimg < begin + images and not self.group.total(hurried(), self.device):
             self._step()
             if self.nimg % self.spec.training.log_every < self._config.batch or self.done:
-                self.metrics += self._averages.take(self._stage, self.nimg, self.group)
+                self.metrics += self._averages.take(self.stage, self.nimg, self.group)
         cpu_seconds = self.group.total(time.process_time() - cpu, self.device)
         for name, seconds in [("wall_seconds", time.perf_counter() - wall), ("cpu_seconds", cpu_seconds)]:
-            self.metrics.append(Metric(self._stage, self.nimg, name, seconds))
+            self.metrics.append(Metric(self.stage, self.nimg, name, seconds))
         return self.metrics[logged:]
 
     def take_metrics(self) -> list[Metric]:
@@ -131,114 +129,46 @@ class StudentTrainer:
 
     def bytes(self) -> int:
         """The memory that it holds on its device: weights, gradients, optimizers, and the data that it draws from."""
-        nets, descents = self.nets, [self._generator_descent, self._fake_descent] if self._stage else []
-        modules = [nets.generator, nets.fake, self.ema, nets.target, nets.encoder, *self._heads.values()]
-        weights = [t for m in modules if m for t in (*m.parameters(), *m.buffers())]
-        optimizers = [t for d in descents if d for t in d.optimizer.tensors().values()]
-        gradients = [t.grad for t in weights if t.grad is not None]
-        return bytes_of([*weights, *gradients, *optimizers, *nets.memory.values(), *self._batches.tensors])
+        return bytes_of([*self._networks.tensors(), *self._batches.tensors])
 
     def rest(self) -> None:
         """Frees what the next update makes or reads anew."""
         self._batches.rest()
-        for module in (self.nets.generator, self.nets.fake, *self._heads.values()):
-            module.zero_grad(set_to_none=True)
+        self._networks.drop_gradients()
 
     def state_dict(self) -> State:
         """The same in each process of a group, but for the wall seconds among the metrics."""
-        parts = {
-            "generator": tensors_of(self.nets.generator),
-            "ema": tensors_of(self.ema),
-            "fake": tensors_of(self.nets.fake),
-        }
-        if self._stage:
-            parts["generator_optimizer"] = self._generator_descent.optimizer.tensors()
-            if self._fake_descent:
-                parts["fake_optimizer"] = self._fake_descent.optimizer.tensors()
-        if self.nets.memory:
-            parts["memory"] = dict(self.nets.memory)
-        if self.nets.target:
-            parts["target"] = tensors_of(self.nets.target)
-        parts |= {f"{HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
         rows = [[m.stage, m.nimg, m.name, m.value] for m in self.metrics]
-        meta = {"nimg": self.nimg, "stage": self._stage, "skipped": self._skipped, "metrics": rows}
-        return State(parts, meta)
+        meta = {"nimg": self.nimg, "stage": self.stage, "skipped": self._skipped, "metrics": rows}
+        return State(self._networks.parts(), meta)
 
     def load_state_dict(self, state: State) -> None:
         self.nimg, self._skipped = state.meta["nimg"], state.meta["skipped"]
         self.metrics = [Metric(*row) for row in state.meta["metrics"]]
-        self._stage, self._heads = "", {}
-        for part, tensors in state.parts.items():
-            if part.startswith(HEAD) and (head := self._head(part.removeprefix(HEAD))):
-                head.load_state_dict(tensors)
-        if state.meta["stage"]:
-            self._enter(state.meta["stage"])
-            self._generator_descent.optimizer.load(state.parts["generator_optimizer"])
-            if self._fake_descent:
-                self._fake_descent.optimizer.load(state.parts["fake_optimizer"])
-            self.nets.memory.update({k: v.clone().to(self.device) for k, v in state.parts.get("memory", {}).items()})
-        nets = self.nets
-        for name, module in [
-            ("generator", nets.generator),
-            ("ema", self.ema),
-            ("fake", nets.fake),
-            ("target", nets.target),
-        ]:
-            if module:
-                module.load_state_dict(state.parts[name])
+        self._networks.load(state.meta["stage"], state.parts)
 
-    def _enter(self, stage: str) -> None:
-        """Begins a stage: its objective, a discriminator and a target if it needs them, fresh optimizers."""
-        self._stage, self._config = stage, self.spec.stages[stage]
-        self._objective = self.spec.objective(stage)
-        needs = self._objective.needs
-        self._optimization = self._config.optimization(needs.optimization)
-        memory = {name: torch.ones(shape, device=self.device) for name, shape in needs.memory.items()}
-        target = None if needs.target_decay is None else copy.deepcopy(self.nets.generator).requires_grad_(False)
-        self.nets = replace(self.nets, head=self._head(self._config.objective), memory=memory, target=target)
-        frozen = re.compile("|".join(needs.frozen) or "(?!)")
-        for name, p in self.nets.generator.named_parameters():
-            p.requires_grad_(not frozen.search(name))
-        generator = [p for p in self.nets.generator.parameters() if p.requires_grad]
-        fake = list(self.nets.fake.parameters()) if needs.fake else []
-        if self.nets.head is not None:
-            fake += self.nets.head.parameters()
-        how, shards = self._optimization, self.spec.shards
-        self._generator_descent = OptimizerStep(generator, self._config.generator_lr, how, 0.0, shards, self.group)
-        self._fake_descent = (
-            OptimizerStep(fake, self._config.fake_lr, how, how.fake_clip_value, shards, self.group) if fake else None
-        )
+    @property
+    def _objective(self) -> Objective:
+        return self._networks.objective
 
-    def _head(self, objective: str) -> nn.Module | None:
-        """The discriminator of an objective; kept through stages that do not use it."""
-        if objective not in self._heads:
-            stage = next(name for name, config in self.spec.stages.items() if config.objective == objective)
-            make = self.spec.objective(stage).needs.head
-            if make is None:
-                return None
-            torch.manual_seed(derived_seed(self.spec.seed, self.spec.index, "head"))
-            self._heads[objective] = make(self.nets).to(self.device)
-        return self._heads[objective]
+    @property
+    def _config(self) -> StageConfig:
+        return self._networks.config
 
     def _step(self) -> None:
         """One generator update and the fake score's updates that go with it."""
         stage, begin = self.spec.stage_at(self.nimg)
-        if stage != self._stage:
-            self._leave()
-            self._enter(stage)
+        if stage != self.stage:
+            self.metrics += self._averages.take(self.stage, self.nimg, self.group)
+            self._networks.leave()
+            self._networks.enter(stage)
         seen = self.nimg - begin
         self._warm = min(1.0, (seen + self._config.batch) / max(self._config.warmup, 1))
-        rests = seen < self._optimization.fake_first
+        rests = seen < self._networks.optimization.fake_first
         self._count(self._train_fake(seen) if rests else self._train_both(seen))
         self.nimg += self._config.batch
         if not rests:
-            self._average()
-
-    def _average(self) -> None:
-        nets, decay = self.nets, self._objective.needs.target_decay
-        update(self.ema, nets.generator, self.spec.training.ema.decay(self.nimg, self._config.batch))
-        if nets.target and decay is not None:
-            update(nets.target, nets.generator, decay)
+            self._networks.average(self.nimg)
 
     def _train_both(self, seen: int) -> bool:
         """The teacher is asked before the fake score trains and read after: G does not change in between."""
@@ -246,8 +176,9 @@ class StudentTrainer:
         finite = self._train_fake(seen)
         if follow_up := self._objective.needs.follow_up:
             begun = [self._ask_again(b, follow_up) for b in begun]
-        with self._fake_descent.frozen() if self._fake_descent else nullcontext():
-            return self._descend(self._generator_descent, map(self._generator_loss, begun)) and finite
+        fake = self._networks.fake_descent
+        with fake.frozen() if fake else nullcontext():
+            return self._descend(self._networks.generator_descent, map(self._generator_loss, begun)) and finite
 
     def _begin(self, shard: int, seen: int) -> _Begun:
         batch, rng = self._draw("generator", shard, seen)
@@ -269,28 +200,22 @@ class StudentTrainer:
 
     def _train_fake(self, seen: int) -> bool:
         """The steps of fake score and discriminator, where there are any; whether all gradients were finite."""
-        if self._fake_descent is None or not self._optimization.fake_steps:
+        finite, descent = True, self._networks.fake_descent
+        if descent is None or not self._networks.optimization.fake_steps:
             return True
-        finite = True
         for fakes in zip(*(self._fakes(shard, seen) for shard in self._shards), strict=True):
             losses = (self._objective.fake_loss(self.nets, *fake) for fake in fakes)
-            finite &= self._descend(self._fake_descent, losses)
+            finite &= self._descend(descent, losses)
         return finite
 
     def _fakes(self, shard: int, seen: int) -> list[_Fake]:
         """One shard of each step's batch. The generator rests meanwhile, so one pass makes the samples of all steps: in
         small batches most of a pass is overhead."""
-        drawn = [self._draw(f"fake {i}", shard, seen) for i in range(self._optimization.fake_steps)]
+        drawn = [self._draw(f"fake {i}", shard, seen) for i in range(self._networks.optimization.fake_steps)]
         z, condition = (torch.cat([getattr(batch, name) for batch, _ in drawn]) for name in ("z", "condition"))
         with torch.no_grad():
             x = one_step(self.nets.generator, z, condition, self._objective.noise.sigma_init)
         return [(made, *pair) for made, pair in zip(x.chunk(len(drawn)), drawn, strict=True)]
-
-    def _leave(self) -> None:
-        """Ends a stage, if there was one; after one that makes a denoiser the fake score starts from that."""
-        self.metrics += self._averages.take(self._stage, self.nimg, self.group)
-        if self._stage and self._objective.needs.makes == "denoiser":
-            self.nets.fake.load_state_dict(self.nets.generator.state_dict())
 
     def _descend(self, descent: OptimizerStep, losses: Iterable[Loss]) -> bool:
         """One step, unless its gradient is not finite; whether it was."""
@@ -305,11 +230,11 @@ class StudentTrainer:
             self._skipped = 0
             return
         self._skipped += 1
-        self.metrics.append(Metric(self._stage, self.nimg, "skipped", 1.0))
+        self.metrics.append(Metric(self.stage, self.nimg, "skipped", 1.0))
         if self._skipped > self.spec.training.max_skipped:
             raise TrainingError(
                 f"student {self.spec.index}: the gradient was not finite {self._skipped} times in a row, "
-                f"at {self.nimg} images in stage {self._stage}; lower the learning rates of this stage"
+                f"at {self.nimg} images in stage {self.stage}; lower the learning rates of this stage"
             )
 
     def _draw(self, purpose: str, shard: int, seen: int) -> tuple[Batch, torch.Generator]:

@@ -147,7 +147,7 @@ def test_a_memory_is_kept_within_its_stage_and_begins_anew_in_the_next() -> None
     first = parts(t)["memory"]["ratio"].clone()
     assert not torch.equal(first, torch.ones(10))
     assert torch.equal(resumed(t).nets.memory["ratio"], first)
-    t._enter("1-f-distill")
+    t._networks.enter("1-f-distill")
     assert torch.equal(t.nets.memory["ratio"], torch.ones(10))
 
 
@@ -345,7 +345,7 @@ def test_gradients_are_clipped() -> None:
 
 
 def settings_of(t: StudentTrainer) -> list[tuple[Any, ...]]:
-    descents = [t._generator_descent, *([t._fake_descent] if t._fake_descent else [])]
+    descents = [t._networks.generator_descent, *([t._networks.fake_descent] if t._networks.fake_descent else [])]
     return [(d.optimizer.kind, d.optimizer.betas, d.optimizer.weight_decay) for d in descents]
 
 
@@ -491,13 +491,13 @@ def test_at_first_only_fake_score_and_discriminator_train(name: str) -> None:
     for part in ("generator", "ema"):
         assert all(torch.equal(before[part][key], value) for key, value in parts(t)[part].items())
     assert not parts(t)["generator_optimizer"]
-    assert t._fake_descent
-    first = t._fake_descent.parameters[0].detach().clone()
+    assert t._networks.fake_descent
+    first = t._networks.fake_descent.parameters[0].detach().clone()
     assert parts(t)["fake_optimizer"]
     t.advance(8)
     assert spy.events == ([] if name == "gdd" else ["asked", "read"])
     assert any(not torch.equal(before["generator"][key], value) for key, value in parts(t)["generator"].items())
-    assert not torch.equal(first, t._fake_descent.parameters[0])
+    assert not torch.equal(first, t._networks.fake_descent.parameters[0])
 
 
 def test_a_cut_while_only_the_fake_score_trains_changes_nothing() -> None:

@@ -1,0 +1,132 @@
+"""The networks of one student and their optimizers, from stage to stage."""
+
+import copy
+import re
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from msd_ray.diffusion import EDMDenoiser
+from msd_ray.objectives import Nets
+from msd_ray.rng import derived_seed
+from msd_ray.training.ema import update
+from msd_ray.training.optimizer import OptimizerStep
+from msd_ray.training.process_group import ProcessGroup
+from msd_ray.training.state import Tensors, tensors_of
+from msd_ray.training.student_spec import Extras, StudentSpec
+
+HEAD = "head."
+"""Parts of the state whose names begin so are discriminators."""
+
+
+class StudentNetworks:
+    """Everything of a student that a checkpoint keeps as tensors.
+
+    nets: what its objective computes with. ema: the average of its generator's weights. stage: the present one, empty
+    before the first. Of that stage: config; objective; optimization, as the recipe or the method has it; and the
+    optimizers, fake_descent being None where neither a fake score nor a discriminator trains.
+    """
+
+    def __init__(
+        self, generator: EDMDenoiser, spec: StudentSpec, extras: Extras, device: torch.device, group: ProcessGroup
+    ) -> None:
+        """generator: with the weights that it starts from; the fake score starts from the same, unless extras say
+        otherwise."""
+        self._spec, self._device, self._group = spec, device, group
+        self.ema = copy.deepcopy(generator).requires_grad_(False)
+        fake = copy.deepcopy(generator)
+        if extras.fake is not None:
+            fake.load_state_dict(extras.fake)
+        self.nets = Nets(generator, fake, encoder=extras.encoder)
+        self._heads: dict[str, nn.Module] = {}
+        self.stage = ""
+
+    def enter(self, stage: str) -> None:
+        """Begins a stage: its objective, a discriminator and a target if it needs them, fresh optimizers."""
+        self.stage, self.config = stage, self._spec.stages[stage]
+        self.objective = self._spec.objective(stage)
+        needs = self.objective.needs
+        self.optimization = self.config.optimization(needs.optimization)
+        memory = {name: torch.ones(shape, device=self._device) for name, shape in needs.memory.items()}
+        target = None if needs.target_decay is None else copy.deepcopy(self.nets.generator).requires_grad_(False)
+        self.nets = replace(self.nets, head=self._head(self.config.objective), memory=memory, target=target)
+        frozen = re.compile("|".join(needs.frozen) or "(?!)")
+        for name, p in self.nets.generator.named_parameters():
+            p.requires_grad_(not frozen.search(name))
+        generator = [p for p in self.nets.generator.parameters() if p.requires_grad]
+        fake = list(self.nets.fake.parameters()) if needs.fake else []
+        if self.nets.head is not None:
+            fake += self.nets.head.parameters()
+        how, shards = self.optimization, self._spec.shards
+        self.generator_descent = OptimizerStep(generator, self.config.generator_lr, how, 0.0, shards, self._group)
+        self.fake_descent = (
+            OptimizerStep(fake, self.config.fake_lr, how, how.fake_clip_value, shards, self._group) if fake else None
+        )
+
+    def leave(self) -> None:
+        """Ends the stage, if there is one; after one that makes a denoiser the fake score starts from that."""
+        if self.stage and self.objective.needs.makes == "denoiser":
+            self.nets.fake.load_state_dict(self.nets.generator.state_dict())
+
+    def average(self, nimg: int) -> None:
+        """Takes the generator, which has seen `nimg` images, into its averages."""
+        nets, decay = self.nets, self.objective.needs.target_decay
+        update(self.ema, nets.generator, self._spec.training.ema.decay(nimg, self.config.batch))
+        if nets.target and decay is not None:
+            update(nets.target, nets.generator, decay)
+
+    def tensors(self) -> list[Tensor]:
+        """All that lies on the device: weights, gradients, optimizers, memory."""
+        nets, descents = self.nets, [self.generator_descent, self.fake_descent] if self.stage else []
+        modules = [nets.generator, nets.fake, self.ema, nets.target, nets.encoder, *self._heads.values()]
+        weights = [t for m in modules if m for t in (*m.parameters(), *m.buffers())]
+        optimizers = [t for d in descents if d for t in d.optimizer.tensors().values()]
+        gradients = [t.grad for t in weights if t.grad is not None]
+        return [*weights, *gradients, *optimizers, *nets.memory.values()]
+
+    def drop_gradients(self) -> None:
+        for module in (self.nets.generator, self.nets.fake, *self._heads.values()):
+            module.zero_grad(set_to_none=True)
+
+    def parts(self) -> dict[str, Tensors]:
+        """What a checkpoint keeps of them, by name."""
+        parts = {name: tensors_of(module) for name, module in self._modules().items()}
+        if self.stage:
+            parts["generator_optimizer"] = self.generator_descent.optimizer.tensors()
+            if self.fake_descent:
+                parts["fake_optimizer"] = self.fake_descent.optimizer.tensors()
+        if self.nets.memory:
+            parts["memory"] = dict(self.nets.memory)
+        return parts | {f"{HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
+
+    def load(self, stage: str, parts: dict[str, Tensors]) -> None:
+        """The inverse of `parts`, in the stage in which they were taken; empty before the first."""
+        self.stage, self._heads = "", {}
+        for part, tensors in parts.items():
+            if part.startswith(HEAD) and (head := self._head(part.removeprefix(HEAD))):
+                head.load_state_dict(tensors)
+        if stage:
+            self.enter(stage)
+            self.generator_descent.optimizer.load(parts["generator_optimizer"])
+            if self.fake_descent:
+                self.fake_descent.optimizer.load(parts["fake_optimizer"])
+            self.nets.memory.update({k: v.clone().to(self._device) for k, v in parts.get("memory", {}).items()})
+        for name, module in self._modules().items():
+            module.load_state_dict(parts[name])
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """By the names of their parts; discriminators have names of their own."""
+        named = {"generator": self.nets.generator, "ema": self.ema, "fake": self.nets.fake, "target": self.nets.target}
+        return {name: module for name, module in named.items() if module}
+
+    def _head(self, objective: str) -> nn.Module | None:
+        """The discriminator of an objective; kept through stages that do not use it."""
+        if objective not in self._heads:
+            stage = next(name for name, config in self._spec.stages.items() if config.objective == objective)
+            make = self._spec.objective(stage).needs.head
+            if make is None:
+                return None
+            torch.manual_seed(derived_seed(self._spec.seed, self._spec.index, "head"))
+            self._heads[objective] = make(self.nets).to(self._device)
+        return self._heads[objective]
