@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from msd_ray.cluster.work import Progress, SingleProcess
+from msd_ray.conditions import ConditionsConfig, make_conditions
 from msd_ray.data import DataConfig, load_data
 from msd_ray.diffusion import Noise
 from msd_ray.networks import DenoiserSpec
@@ -27,13 +28,15 @@ class TeacherTask:
     spec: DenoiserSpec
     noise: Noise
     data: DataConfig
+    conditions: ConditionsConfig
     checkpoints: Store
     gpus: float
 
     def open(self, known: int = 0) -> "TeacherTraining":
         device = prepare_device(self.gpus, self.config.threads)
-        real = load_data(self.data).train
-        trainer = TeacherTrainer(self.config, self.spec, self.noise, real, device)
+        data = load_data(self.data)
+        conditions = make_conditions(self.conditions, data.labels)
+        trainer = TeacherTrainer(self.config, self.spec, self.noise, data.train, conditions, device)
         checkpoints = Checkpoints(self.checkpoints, keep=1)
         if state := checkpoints.latest(known):
             trainer.load_state_dict(state)

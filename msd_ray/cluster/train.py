@@ -175,7 +175,7 @@ def _train_teacher(plan: Plan, store: Store, monitor: Monitor, idle: IdleSlots) 
     """Trains the teacher in a slot, with checkpoints, and keeps it in the run directory."""
     recipe, checkpoints = plan.recipe, store.child("teacher-training")
     config, gpus = recipe.teacher, recipe.cluster.gpus_per_student
-    task = TeacherTask(config, plan.teacher, recipe.noise, recipe.data, checkpoints, gpus)
+    task = TeacherTask(config, plan.teacher, recipe.noise, recipe.data, recipe.conditions, checkpoints, gpus)
     alone = replace(recipe.cluster, workers_per_student=(1, 1))
     work = [ScheduledTask("teacher", config.images, config.images // REPORTS + 1, task)]
     _complete(work, alone, monitor, NoPool(), idle)
@@ -184,7 +184,7 @@ def _train_teacher(plan: Plan, store: Store, monitor: Monitor, idle: IdleSlots) 
         raise TrainingError(
             f"the trained teacher is missing from {checkpoints.uri}; is it storage that all nodes share?"
         )
-    keep_teacher(store.child("teacher"), plan.teacher, state)
+    keep_teacher(store.child("teacher"), plan.teacher, state, plan.conditions_spec)
     store.delete("teacher-training")
 
 

@@ -1,14 +1,16 @@
 """What an ensemble can be asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from msd_ray.errors import UserError, one_line
-from msd_ray.own_code import imported, is_own
+from msd_ray.diffusion import EDMDenoiser
+from msd_ray.errors import CorruptError, UserError, one_line
+from msd_ray.own_code import imported, is_own, refuse_strange
 
 CLASSES = "classes"
 SHOWN = 6
@@ -75,9 +77,9 @@ class Classes:
     def id_of(self, asked: int | str) -> int:
         """Of equal names the first class."""
         if isinstance(asked, str):
-            if asked not in self.names:
+            if asked not in self._ids:
                 raise UserError(f"no class is called {asked[:64]!r}")
-            return self.names.index(asked)
+            return self._ids[asked]
         if not 0 <= asked < self.n:
             raise UserError(f"there is no class {asked}, only 0 to {self.n - 1}")
         return asked
@@ -87,6 +89,10 @@ class Classes:
 
     def embed(self, ids: Tensor) -> Tensor:
         return ids
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {name: i for i, name in reversed(list(enumerate(self.names)))}
 
 
 def make_conditions(config: ConditionsConfig, labels: tuple[str, ...]) -> Conditions:
@@ -101,6 +107,39 @@ def make_conditions(config: ConditionsConfig, labels: tuple[str, ...]) -> Condit
     if made.n != len(labels):
         raise UserError(f"conditions.kind: {config.kind} has {made.n} conditions, the data set {len(labels)}")
     return made
+
+
+@dataclass(frozen=True)
+class ConditionsSpec:
+    """What is needed to make conditions, stored beside the weights that know them. labels: of the data set."""
+
+    config: ConditionsConfig
+    labels: tuple[str, ...]
+
+    def make(self) -> Conditions:
+        """Raises UserError as `make_conditions`."""
+        return make_conditions(self.config, self.labels)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self.config), "labels": list(self.labels)}
+
+    @classmethod
+    def from_json(cls, raw: Any) -> "ConditionsSpec":
+        """The inverse of `to_json`, of what a directory has; without kind and options it is of classes. Raises
+        CorruptError for anything else, UserError for a user's own that this process may not import."""
+        try:
+            kind, options = str(raw.get("kind", CLASSES)), dict(raw.get("options", {}))
+            spec = cls(ConditionsConfig(kind, options), tuple(str(label) for label in raw["labels"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptError(f"not a description of conditions: {error}") from error
+        refuse_strange(kind, "kind of conditions", "the description of an ensemble or teacher")
+        return spec
+
+
+def conditioned(denoiser: EDMDenoiser, conditions: Conditions) -> EDMDenoiser:
+    """The denoiser itself. It and its copies then take ids, and give their networks what these stand for."""
+    denoiser.embed = lambda ids: conditions.embed(ids)  # a function, which copies share; a method they would copy
+    return denoiser
 
 
 @dataclass(frozen=True)

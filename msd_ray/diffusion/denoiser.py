@@ -11,7 +11,7 @@ from msd_ray.diffusion.noise import per_sample
 
 
 class Denoiser(Protocol):
-    """x_t [B, ...], sigma [B], condition [B] (class indices) or [B, D] (embeddings) -> estimate of x0 [B, ...]."""
+    """x_t [B, ...], sigma [B], condition [B] (their ids) -> estimate of x0 [B, ...]."""
 
     def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor: ...
 
@@ -35,15 +35,21 @@ def as_it_is(device_type: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def given(condition: Tensor) -> Tensor:
+    """The conditions as they are."""
+    return condition
+
+
 class EDMDenoiser(nn.Module):
     """D(x_t; sigma, c) = c_skip x_t + c_out F(c_in x_t; log(sigma) / 4, c), for a raw network F.
 
     sigma_min: noise level at which D is the identity, 0 as in EDM; consistency models have it above 0
     (arXiv 2303.01469, appendix C). around: makes the context in which F runs on a type of device; the preconditioning
-    runs outside of it.
+    runs outside of it. embed: what F takes for conditions [B], as D is given them.
     """
 
     around: Callable[[str], AbstractContextManager[Any]]
+    embed: Callable[[Tensor], Tensor]
 
     def __init__(self, network: Network, sigma_data: float = 0.5, sigma_min: float = 0.0) -> None:
         super().__init__()
@@ -51,13 +57,14 @@ class EDMDenoiser(nn.Module):
         self.sigma_data = sigma_data
         self.sigma_min = sigma_min
         self.around = as_it_is
+        self.embed = given
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         s, d = per_sample(sigma, x_t), self.sigma_data
         c_skip = d**2 / ((s - self.sigma_min) ** 2 + d**2)
         c_out = (s - self.sigma_min) * d / (s**2 + d**2).sqrt()
         with self.around(x_t.device.type):
-            f = self.network(self._scaled(x_t, s), sigma.log() / 4, condition)
+            f = self.network(self._scaled(x_t, s), sigma.log() / 4, self.embed(condition))
         x0: Tensor = c_skip * x_t + c_out * f.to(x_t.dtype)
         return x0
 
@@ -68,7 +75,8 @@ class EDMDenoiser(nn.Module):
     def features(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> list[Tensor]:
         """The network's features at every resolution, [B, *network.feature_shapes[i]], the bottleneck last."""
         with self.around(x_t.device.type):
-            maps = self.network.encode(self._scaled(x_t, per_sample(sigma, x_t)), sigma.log() / 4, condition)
+            scaled = self._scaled(x_t, per_sample(sigma, x_t))
+            maps = self.network.encode(scaled, sigma.log() / 4, self.embed(condition))
         return [h.to(x_t.dtype) for h in maps]
 
     def _scaled(self, x_t: Tensor, s: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ neither `sampling` nor a spec's `sigma_min`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from msd_ray.conditions import Partition
+from msd_ray.conditions import Conditions, ConditionsSpec, Partition, conditioned
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError, one_line
@@ -43,13 +43,13 @@ class Member:
         """Its state dict. Raises CorruptError if the file is damaged."""
         return self.weights.read() if isinstance(self.weights, StoredWeights) else self.weights
 
-    def build(self, device: torch.device | str = "cpu") -> EDMDenoiser:
-        """The student ready to generate, in float32. Raises CorruptError if the weights do not fit the spec, or the
-        file is damaged."""
+    def build(self, conditions: Conditions, device: torch.device | str = "cpu") -> EDMDenoiser:
+        """The student of these conditions ready to generate, in float32. Raises CorruptError if the weights do not fit
+        the spec, or the file is damaged."""
         weights = self.read()
         try:
             with shapes_only():
-                network = self.spec.build()
+                network = conditioned(self.spec.build(), conditions)
             network.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             reason = one_line(error)
@@ -71,6 +71,16 @@ class Description:
     partition: Partition
     labels: tuple[str, ...]
     sampling: Sampling
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        """What it can be asked for. Raises UserError where they are a user's own that cannot be imported."""
+        return conditions_of(self.recipe, self.labels)
+
+
+def conditions_of(recipe: dict[str, Any], labels: Sequence[str]) -> Conditions:
+    """Those of an ensemble that this recipe trained on data of these labels. Raises as `ConditionsSpec`."""
+    return ConditionsSpec.from_json({**recipe.get("conditions", {}), "labels": labels}).make()
 
 
 def save_ensemble(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from msd_ray.conditions import Partition
-from msd_ray.ensemble.artifact import Member, contradiction, read_description, read_member
+from msd_ray.ensemble.artifact import Member, conditions_of, contradiction, read_description, read_member
 from msd_ray.ensemble.part import Part
 from msd_ray.ensemble.requests import as_tensor, integers, seeds_of
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
@@ -18,9 +18,9 @@ from msd_ray.storage import Store
 class Ensemble:
     """K students that make samples together.
 
-    partition: which student owns which conditions and noise levels. labels: name of each condition. recipe: of the
-    students' training. members: the students in order. sampling: how they make a sample by default. parameters: of all
-    of them together.
+    partition: which student owns which conditions and noise levels. labels: of the data set. recipe: of the students'
+    training, which says what a condition is. members: the students in order. sampling: how they make a sample by
+    default. parameters: of all of them together.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Ensemble:
         self.recipe, self.partition, self.labels = recipe, partition, labels
         self.members, self.device, self.sampling = tuple(members), torch.device(device), sampling
         self.parameters = sum(member.spec.parameters() for member in self.members)
+        self.conditions = conditions_of(recipe, labels)
         self._parts: dict[int, Part] = {}
 
     @classmethod
@@ -57,7 +58,7 @@ class Ensemble:
         their network."""
         if number not in self._parts:
             members = [self.members[i] for i in self.partition.students_of(number)]
-            self._parts[number] = Part(self.partition, members, self.sampling, self.device)
+            self._parts[number] = Part(self.partition, self.conditions, members, self.sampling, self.device)
         return self._parts[number]
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from msd_ray.conditions import Partition, spread
+from msd_ray.conditions import Conditions, Partition, spread
 from msd_ray.diffusion import one_step
 from msd_ray.ensemble.artifact import Description, Member, read_member
 from msd_ray.ensemble.positions import Evaluation, in_order, in_slots, slots_for
@@ -25,12 +25,18 @@ class Part:
     """
 
     def __init__(
-        self, partition: Partition, members: Sequence[Member], sampling: Sampling, device: torch.device | str = "cpu"
+        self,
+        partition: Partition,
+        conditions: Conditions,
+        members: Sequence[Member],
+        sampling: Sampling,
+        device: torch.device | str = "cpu",
     ) -> None:
         """members: the students of the part, lowest noise levels first. Raises CorruptError if weights do not fit their
         network."""
         self._partition, self._sampling, self._device = partition, sampling, torch.device(device)
-        self._students, self._sigma_init = [member.build(device) for member in members], members[0].sigma_init
+        self._students = [member.build(conditions, device) for member in members]
+        self._sigma_init = members[0].sigma_init
         sizes = [count_parameters(student) for student in self._students]
         self.sample_shape, self.parameters = members[0].spec.sample_shape, sum(sizes)
         self.slots = slots_for(max(sizes), math.prod(self.sample_shape[1:]))
@@ -40,7 +46,7 @@ class Part:
         """Part number `part` of an ensemble, without reading the others' weights. Raises CorruptError if its weights
         are damaged."""
         members = [read_member(known, index) for index in known.partition.students_of(part)]
-        return cls(known.partition, members, known.sampling, device)
+        return cls(known.partition, known.conditions, members, known.sampling, device)
 
     def generate(self, pairs: Sequence[Pair], batch: int = 0, sampling: Sampling | None = None) -> Tensor:
         """One sample for each pair, as `Ensemble.generate` makes them: [N, *sample_shape], float32, on the CPU."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from msd_ray.conditions import conditioned
 from msd_ray.data import in_memory
 from msd_ray.diffusion import Denoiser, EDMDenoiser, one_step
 from msd_ray.errors import MsdRayError
@@ -86,7 +87,7 @@ def count_teacher(plan: Plan, rates: Rates) -> TeacherCount:
     with without_data(tally):
         blank = torch.zeros(config.batch, *plan.teacher.sample_shape)
         data = in_memory(blank, torch.zeros(config.batch, dtype=torch.long))
-        trainer = TeacherTrainer(config, plan.teacher, recipe.noise, data)
+        trainer = TeacherTrainer(config, plan.teacher, recipe.noise, data, plan.conditions)
         trainer.advance(config.images)
         seconds, state = rates.seconds(tally) / config.images, trainer.state_dict().bytes
     return TeacherCount(seconds, tally.peak, state, answer, replica)
@@ -113,7 +114,9 @@ def _teacher(plan: Plan) -> Denoiser:
     spec = plan.source.spec if plan.source else plan.teacher
     if spec is None:
         return lambda x_t, sigma, condition: x_t.clone()
-    return precision.apply(spec.build(), plan.recipe.training).eval().requires_grad_(False)
+    return (
+        precision.apply(conditioned(spec.build(), plan.conditions), plan.recipe.training).eval().requires_grad_(False)
+    )
 
 
 class _Stage:

@@ -9,6 +9,7 @@ from statistics import median
 
 import torch
 
+from msd_ray.conditions import conditioned
 from msd_ray.data import DataSet, in_memory, load_data
 from msd_ray.diffusion import Denoiser, EDMDenoiser, one_step
 from msd_ray.evaluation import FeatureNet, Judge
@@ -118,7 +119,9 @@ class _StepTimer:
             return 0.0
         recipe, config = self._plan.recipe, replace(self._plan.recipe.teacher, images=ENDLESS)
         prepare_device(0, config.threads)
-        trainer = TeacherTrainer(config, self._plan.teacher, recipe.noise, self._data.train, self.device)
+        trainer = TeacherTrainer(
+            config, self._plan.teacher, recipe.noise, self._data.train, self._plan.conditions, self.device
+        )
         clock = Clock(self.device, config.threads)
         return _repeated(lambda: clock.of(lambda: trainer.advance(config.batch))) / config.batch
 
@@ -154,7 +157,12 @@ class _StepTimer:
 def _teacher(plan: Plan, device: torch.device) -> Denoiser:
     if plan.source:
         return load_teacher(plan.source, device, plan.recipe.training)
-    return precision.apply(plan.teacher.build(), plan.recipe.training).eval().requires_grad_(False).to(device)
+    return (
+        precision.apply(conditioned(plan.teacher.build(), plan.conditions), plan.recipe.training)
+        .eval()
+        .requires_grad_(False)
+        .to(device)
+    )
 
 
 def _repeated(measure: Callable[[], float]) -> float:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msd_ray.conditions import Conditions, Partition, PartitionConfig, fit, make_conditions, named
+from msd_ray.conditions import Conditions, ConditionsSpec, Partition, PartitionConfig, fit, make_conditions, named
+from msd_ray.conditions.conditions import CLASSES
 from msd_ray.conditions.fit import KMEANS
 from msd_ray.data import DataSet
 from msd_ray.diffusion import Noise
@@ -87,6 +88,12 @@ class Plan:
     @property
     def teachers_parameters(self) -> int:
         return self.source.parameters if self.source else self.teacher.parameters()
+
+    @property
+    def conditions_spec(self) -> ConditionsSpec | None:
+        """How its conditions are made, if they are not class numbers."""
+        own = self.recipe.conditions.kind != CLASSES
+        return ConditionsSpec(self.recipe.conditions, self.labels) if own else None
 
     @property
     def jobs(self) -> list[StudentPlan]:

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
+from msd_ray.conditions import ConditionsSpec, conditioned
 from msd_ray.data import identity, load_data
 from msd_ray.diffusion import Denoiser, EDMDenoiser
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.networks.weights import StoredWeights, to_chunks
+from msd_ray.own_code import is_own
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
 from msd_ray.storage import Store, copy_bundle, read_manifest, refuse_unwritable, verify, write_bundle
@@ -43,7 +45,8 @@ def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
     """The folder of this teacher; its name is the hash of everything that its weights depend on."""
     said = recipe.to_json()
     training = {key: value for key, value in said["teacher"].items() if key not in _WITHOUT_EFFECT}
-    return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), identity(recipe.data), training])}")
+    own = [said["conditions"]] if is_own(recipe.conditions.kind) else []
+    return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), identity(recipe.data), training, *own])}")
 
 
 def digest(determinants: list[Any]) -> str:
@@ -100,6 +103,8 @@ class KeptTeacher:
         with shapes_only():
             denoiser = self.spec.build()
         denoiser.load_state_dict(self.weights(), assign=True)
+        if known := read_manifest(self.folder).body.get("conditions"):
+            conditioned(denoiser, ConditionsSpec.from_json(known).make())
         return denoiser.eval().requires_grad_(False).to(device)
 
     def weights(self) -> Tensors:
@@ -119,10 +124,14 @@ def load_teacher(
     return precision.apply(denoiser, training or TrainingConfig()) if isinstance(denoiser, EDMDenoiser) else denoiser
 
 
-def keep_teacher(store: Store, spec: DenoiserSpec, state: State) -> None:
-    """Keeps the averaged weights of a trained teacher, given the state of its trainer."""
+def keep_teacher(store: Store, spec: DenoiserSpec, state: State, conditions: ConditionsSpec | None = None) -> None:
+    """Keeps the averaged weights of a trained teacher, given the state of its trainer. conditions: what it is asked
+    for, if not class numbers."""
     facts = {name: state.meta[name] for name in ("nimg", "wall_seconds", "cpu_seconds")}
-    write_bundle(store, {"spec": spec.to_json(), "facts": facts}, [(_FILE, partial(to_chunks, state.parts["ema"]))])
+    body = {"spec": spec.to_json(), "facts": facts}
+    if conditions:
+        body["conditions"] = conditions.to_json()
+    write_bundle(store, body, [(_FILE, partial(to_chunks, state.parts["ema"]))])
 
 
 def copy_teacher(source: Store, target: Store) -> None:
@@ -139,9 +148,11 @@ def train_here(plan: Plan, cache: Store, say: Callable[[str], None]) -> Store:
     if not has_teacher(folder):
         refuse_unwritable(cache, "set MSD_RAY_CACHE to a folder that can be written")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        trainer = TeacherTrainer(recipe.teacher, plan.teacher, recipe.noise, load_data(recipe.data).train, device)
+        trainer = TeacherTrainer(
+            recipe.teacher, plan.teacher, recipe.noise, load_data(recipe.data).train, plan.conditions, device
+        )
         while not trainer.done:
             (loss,) = trainer.advance(recipe.teacher.images // REPORTS + 1)
             say(f"teacher  {trainer.nimg / 1000:.1f}/{recipe.teacher.images / 1000:g} kimg  loss {loss.value:.3f}")
-        keep_teacher(folder, plan.teacher, trainer.state_dict())
+        keep_teacher(folder, plan.teacher, trainer.state_dict(), plan.conditions_spec)
     return folder

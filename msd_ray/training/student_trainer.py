@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from msd_ray.conditions import Owned
+from msd_ray.conditions import Owned, conditioned
 from msd_ray.data import Split
 from msd_ray.diffusion import EDMDenoiser, one_step
 from msd_ray.errors import TrainingError, UserError
@@ -72,7 +72,8 @@ class StudentTrainer:
         self.nimg = 0
         self.metrics: list[Metric] = []
         torch.manual_seed(derived_seed(spec.seed, spec.index, "initial weights"))
-        generator = precision.apply(spec.denoiser.build(), spec.training).to(self.device).eval()
+        generator = precision.apply(conditioned(spec.denoiser.build(), owned.conditions), spec.training)
+        generator = generator.to(self.device).eval()
         if initial is not None:
             generator.load_state_dict(initial)
         self._networks = StudentNetworks(generator, spec, extras, self.device, group)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import torch
 
+from msd_ray.conditions import Conditions, conditioned
 from msd_ray.data import Samples, Split
 from msd_ray.diffusion import Noise, edm_loss
 from msd_ray.errors import TrainingError
@@ -50,12 +51,18 @@ class TeacherTrainer:
     """Trains a teacher; the learning rate decays to zero as a cosine. The result is `ema`."""
 
     def __init__(
-        self, config: TeacherConfig, spec: DenoiserSpec, noise: Noise, data: Split, device: torch.device | str = "cpu"
+        self,
+        config: TeacherConfig,
+        spec: DenoiserSpec,
+        noise: Noise,
+        data: Split,
+        conditions: Conditions,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.config, self.noise, self.device = config, noise, torch.device(device)
         self._data, self._ahead = Reader(data, self.device), Ahead(self._drawn)
         torch.manual_seed(derived_seed(config.seed, "teacher weights"))
-        self.denoiser = spec.build().to(self.device)
+        self.denoiser = conditioned(spec.build(), conditions).to(self.device)
         self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
         self.optimizer = Adam(self.denoiser.parameters(), config.lr)
         self.nimg = 0

@@ -102,7 +102,9 @@ def test_each_condition_is_made_by_its_student_from_its_seed(network: Kind) -> N
     assert samples.shape == (10, *made.sample_shape) and samples.dtype == torch.float32
     for condition, seed in enumerate(seeds):
         z = torch.randn(made.sample_shape, generator=stream("sample", seed))[None]
-        by_student = [one_step(m.build(), z, torch.tensor([condition]), m.sigma_init)[0] for m in made.members]
+        by_student = [
+            one_step(m.build(made.conditions), z, torch.tensor([condition]), m.sigma_init)[0] for m in made.members
+        ]
         errors = [float((samples[condition] - made_by).abs().max()) for made_by in by_student]
         owner = made.partition.router.owners[condition]
         assert errors[owner] < 1e-4

@@ -90,7 +90,9 @@ def test_students_that_are_all_alike_are_one_denoiser(timesteps: int, k: int, ki
     made, seeds = ensemble(timesteps, k, network, same=True), list(range(20))
     condition = torch.arange(20) % len(LABELS)
     samples = made.generate(condition, seeds, sampler=kind, steps=6)
-    alone = SAMPLERS[kind](made.members[0].build(), seeded_noise(seeds, made.sample_shape), condition, NOISE, 6)
+    alone = SAMPLERS[kind](
+        made.members[0].build(made.conditions), seeded_noise(seeds, made.sample_shape), condition, NOISE, 6
+    )
     torch.testing.assert_close(samples, alone, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(made.generate(condition, seeds, 8, kind, 6), samples)
 
@@ -100,7 +102,9 @@ def test_gaussians_handed_from_student_to_student_come_out_as_gaussians(kind: st
     made = ensemble(3, 2)
     replaced(made, Gaussian)
     condition, seeds = torch.arange(8) % 4, list(range(8))
-    expected = SAMPLERS[kind](Gaussian(made.members[0].build()), seeded_noise(seeds, (2,)), condition, NOISE, 18)
+    expected = SAMPLERS[kind](
+        Gaussian(made.members[0].build(made.conditions)), seeded_noise(seeds, (2,)), condition, NOISE, 18
+    )
     torch.testing.assert_close(made.generate(condition, seeds, sampler=kind, steps=18), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -210,7 +214,8 @@ def test_another_preconditioning_is_kept(tmp_path: Path) -> None:
     loaded = Ensemble.load(store)
     assert loaded.members[0].spec.sigma_min == 0.5
     torch.testing.assert_close(
-        loaded.generate([1], [3]), one_step(other.build(), seeded_noise([3], (2,)), torch.tensor([1]), 80.0)
+        loaded.generate([1], [3]),
+        one_step(other.build(loaded.conditions), seeded_noise([3], (2,)), torch.tensor([1]), 80.0),
     )
 
 

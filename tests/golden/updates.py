@@ -138,7 +138,7 @@ def teacher(kind: str) -> TeacherTrainer:
             seed=3, images=4 * BATCH, batch=BATCH, lr=1e-3, warmup=12, ema=EMAConfig(halflife=20, rampup=0.5)
         ),
     )
-    trainer = TeacherTrainer(config, spec, Noise(), real(spec, (0, 1, 2, 3)))
+    trainer = TeacherTrainer(config, spec, Noise(), real(spec, (0, 1, 2, 3)), Classes.numbered(spec.classes))
     trainer.denoiser.load_state_dict(network(spec, "new teacher").state_dict())
     return trainer
 

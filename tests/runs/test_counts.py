@@ -144,7 +144,7 @@ def test_the_teachers_own_training() -> None:
     made = plan(TINY)
     found, config, shape = count_teacher(made, COUNT_ONLY), made.recipe.teacher, made.teacher.sample_shape
     data = in_memory(torch.zeros(config.batch, *shape), torch.zeros(config.batch, dtype=torch.long))
-    trainer = TeacherTrainer(config, made.teacher, made.recipe.noise, data)
+    trainer = TeacherTrainer(config, made.teacher, made.recipe.noise, data, made.conditions)
     trainer.advance(config.batch)
     assert trainer.state_dict().bytes == found.state
     assert trainer.bytes() <= found.memory

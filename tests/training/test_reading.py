@@ -68,7 +68,7 @@ def student() -> StudentTrainer:
 
 
 def teacher() -> TeacherTrainer:
-    return TeacherTrainer(TeacherConfig(images=160, batch=8), SPEC.denoiser, Noise(), REAL)
+    return TeacherTrainer(TeacherConfig(images=160, batch=8), SPEC.denoiser, Noise(), REAL, OWNED.conditions)
 
 
 def resumed(make: Any) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from msd_ray.conditions import Classes
 from msd_ray.data import DataConfig, Samples, in_memory, load_data
 from msd_ray.diffusion import Noise, heun
 from msd_ray.errors import TrainingError
@@ -20,7 +21,7 @@ CONFIG = TeacherConfig(images=640, batch=64, lr=5e-3, warmup=128, ema=EMAConfig(
 
 
 def trainer(config: TeacherConfig = CONFIG, spec: DenoiserSpec = SPEC, data: Samples = DATA) -> TeacherTrainer:
-    return TeacherTrainer(config, spec, Noise(), data)
+    return TeacherTrainer(config, spec, Noise(), data, Classes.numbered(4))
 
 
 def weights(t: TeacherTrainer) -> list[torch.Tensor]:
