@@ -28,7 +28,7 @@ from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_status import RunStatus, read_status
 
 if TYPE_CHECKING:
-    from msd_ray.cluster.work import StudentState
+    from msd_ray.cluster.progress import StudentState
 
 SHORT = ["teacher.images=16_000", "stages.dm.images=2_880", "stages.adm.images=960"]
 QUICK = ["teacher.images=25_600", "stages.dm.images=2_560", "training.checkpoint_every=1_280"]

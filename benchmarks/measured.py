@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.student_evaluation import StudentEvaluation
 from msd_ray.cluster.students import StudentTask, StudentTraining
-from msd_ray.cluster.work import Progress
 from msd_ray.teachers import Answer, Teacher
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.saving import Saver

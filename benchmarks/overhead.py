@@ -43,9 +43,10 @@ from measured import MeasuredProgress, MeasuredTask  # noqa: E402
 from msd_ray.cluster.driver import Driver, Terms  # noqa: E402
 from msd_ray.cluster.pool.client import TeacherPool  # noqa: E402
 from msd_ray.cluster.pool.pool import Pool  # noqa: E402
+from msd_ray.cluster.progress import StudentState  # noqa: E402
 from msd_ray.cluster.ray_slots import RaySlots  # noqa: E402
 from msd_ray.cluster.students import RunInputs, StudentTask  # noqa: E402
-from msd_ray.cluster.work import ScheduledTask, StudentState  # noqa: E402
+from msd_ray.cluster.work import ScheduledTask  # noqa: E402
 from msd_ray.runs.plan import StudentPlan  # noqa: E402
 from msd_ray.runs.run_context import RunContext  # noqa: E402
 from msd_ray.runs.run_directory import folder  # noqa: E402

@@ -29,8 +29,9 @@ from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.monitor import Monitor
 from msd_ray.cluster.planning.pacing import Pace
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, SimulatedSlots
+from msd_ray.cluster.progress import StudentState
 from msd_ray.cluster.slots import NoPool
-from msd_ray.cluster.work import ScheduledTask, StudentState
+from msd_ray.cluster.work import ScheduledTask
 from msd_ray.runs.journal import STUDENTS, read_journal
 from msd_ray.runs.lease import held
 from msd_ray.runs.run_status import read_status

@@ -17,7 +17,7 @@ from msd_ray.stopping import STOP
 if TYPE_CHECKING:
     from msd_ray.cluster.planning.forecast import Forecast
     from msd_ray.cluster.planning.outlook import Outlook
-    from msd_ray.cluster.work import StudentState
+    from msd_ray.cluster.progress import StudentState
     from msd_ray.runs.run_status import RunStatus
 
 out = Console()

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from msd_ray.cluster.places import Places
+from msd_ray.cluster.progress import Phase, Progress, StudentState, Watch
 from msd_ray.cluster.scheduler import Policy, Scheduler
 from msd_ray.cluster.silence import Silence
 from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Leaving, Moving, Slots, TeacherReplicas, Up
-from msd_ray.cluster.work import Phase, Progress, ScheduledTask, Segment, StudentState, Watch
+from msd_ray.cluster.work import ScheduledTask, Segment
 from msd_ray.errors import TrainingError
 
 TICK = 1.0

@@ -13,9 +13,10 @@ from msd_ray.cluster.connect import connected, request_nodes, room_for
 from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.idle_slots import IdleSlots
 from msd_ray.cluster.monitor import Listener
+from msd_ray.cluster.progress import Progress, StudentState
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.slots import NoPool
-from msd_ray.cluster.work import Progress, ScheduledTask, SingleProcess, StudentState
+from msd_ray.cluster.work import ScheduledTask, SingleProcess
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.shards import Complete, EvaluationPiece, OpenPiece

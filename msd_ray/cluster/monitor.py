@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from msd_ray.cluster.pool.pool import Pool
 from msd_ray.cluster.pool.replica_metrics import ReplicaMetrics
+from msd_ray.cluster.progress import StudentState
 from msd_ray.cluster.prometheus import RunMetrics
-from msd_ray.cluster.work import StudentState
 from msd_ray.cluster.writer import Writer
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.formatting import duration

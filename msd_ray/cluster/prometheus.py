@@ -5,7 +5,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
-from msd_ray.cluster.work import Progress
+from msd_ray.cluster.progress import Progress
 
 COUNTED = {
     "started": "starts",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from msd_ray.cluster.work import Progress
+from msd_ray.cluster.progress import Progress
 
 FACTOR = 5
 """A slot is suspected after so many times the longest silence that ended well."""

@@ -6,8 +6,9 @@ from contextlib import suppress
 import ray
 import torch
 
+from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.ray_train.exchange import Exchange, Grant
-from msd_ray.cluster.work import Progress, Segment, Training
+from msd_ray.cluster.work import Segment, Training
 from msd_ray.errors import MsdRayError
 from msd_ray.training.device import free_memory
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from msd_ray.cluster.work import Progress, Segment
+from msd_ray.cluster.progress import Progress
+from msd_ray.cluster.work import Segment
 
 
 class TeacherReplicas(Protocol):

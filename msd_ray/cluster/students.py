@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from msd_ray.cluster.pool.client import TeacherPool
+from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.student_evaluation import StudentEvaluation
-from msd_ray.cluster.work import Progress, SingleProcess
+from msd_ray.cluster.work import SingleProcess
 from msd_ray.conditions import ConditionsConfig, Owned, make_conditions
 from msd_ray.data import DataConfig, DataSet, Split, load_data
 from msd_ray.diffusion import EDMDenoiser

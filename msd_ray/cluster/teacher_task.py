@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from msd_ray.cluster.work import Progress, SingleProcess
+from msd_ray.cluster.progress import Progress
+from msd_ray.cluster.work import SingleProcess
 from msd_ray.conditions import ConditionsConfig, make_conditions
 from msd_ray.data import DataConfig, load_data
 from msd_ray.diffusion import Noise

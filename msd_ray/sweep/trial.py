@@ -10,10 +10,11 @@ from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.monitor import Monitor
 from msd_ray.cluster.places import Places
 from msd_ray.cluster.pool.pair_making import make_pairs
+from msd_ray.cluster.progress import StudentState
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.slots import TeacherReplicas
 from msd_ray.cluster.students import RunInputs, StudentTask
-from msd_ray.cluster.work import ScheduledTask, StudentState
+from msd_ray.cluster.work import ScheduledTask
 from msd_ray.data import Samples
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import Stopped, TrainingError

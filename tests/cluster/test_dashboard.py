@@ -29,8 +29,8 @@ def exported() -> str:
 def test_every_metric_of_the_dashboard_is_exported() -> None:
     from msd_ray.cluster.pool.replica import _Exported
     from msd_ray.cluster.pool.replica_metrics import Forward
+    from msd_ray.cluster.progress import Progress
     from msd_ray.cluster.prometheus import COUNTED, RunMetrics
-    from msd_ray.cluster.work import Progress
 
     meters, teacher = RunMetrics(), _Exported()
     for kind in COUNTED:

@@ -11,8 +11,9 @@ from msd_ray.cluster.driver import GRACE, TICK, Driver, Terms
 from msd_ray.cluster.places import FIRST, Places
 from msd_ray.cluster.planning.pacing import Pace
 from msd_ray.cluster.planning.simulation import Incident, Node, NoTask, SimulatedSlots
+from msd_ray.cluster.progress import Progress, StudentState
 from msd_ray.cluster.slots import Ended, Event, Failed, Gone, Moving, NoPool, Up
-from msd_ray.cluster.work import Progress, ScheduledTask, Segment, StudentState
+from msd_ray.cluster.work import ScheduledTask, Segment
 from msd_ray.errors import TrainingError
 
 PACE = Pace(image=0.01, segment=0.05, open=0.2, start=1.0)

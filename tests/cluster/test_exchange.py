@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
+from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.ray_train.exchange import Exchange, Grant
-from msd_ray.cluster.work import Progress
 from msd_ray.errors import TrainingError
 
 LONG = 30.0  # seconds that no test waits

@@ -11,8 +11,9 @@ from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.monitor import Monitor
 from msd_ray.cluster.planning.pacing import Pace
 from msd_ray.cluster.planning.simulation import Node, NoTask, SimulatedSlots
+from msd_ray.cluster.progress import Progress, StudentState
 from msd_ray.cluster.slots import NoPool
-from msd_ray.cluster.work import Progress, ScheduledTask, StudentState
+from msd_ray.cluster.work import ScheduledTask
 from msd_ray.runs.journal import read_journal, read_student_journal
 from msd_ray.runs.run_status import read_status
 from msd_ray.storage import Store

@@ -1,7 +1,7 @@
 """Which silences are suspected, and which are long enough to be the end."""
 
+from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.silence import BLINK, FACTOR, Silence, Suspect
-from msd_ray.cluster.work import Progress
 
 FLOOR = 100.0
 

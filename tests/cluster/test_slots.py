@@ -9,8 +9,9 @@ import psutil
 import pytest
 import torch
 
+from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.slots import Ended, Event, Moving, Up
-from msd_ray.cluster.work import Progress, ScheduledTask, Segment, SingleProcess
+from msd_ray.cluster.work import ScheduledTask, Segment, SingleProcess
 
 
 class Counting(SingleProcess):

@@ -8,8 +8,9 @@ import ray
 from msd_ray.cluster import slot
 from msd_ray.cluster.pool import replica
 from msd_ray.cluster.pool.batching import Request
+from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.students import StudentTask
-from msd_ray.cluster.work import Progress, Segment
+from msd_ray.cluster.work import Segment
 from msd_ray.evaluation import Judge
 
 

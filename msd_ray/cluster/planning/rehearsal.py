@@ -9,8 +9,9 @@ from msd_ray.cluster.planning.contention import Effort
 from msd_ray.cluster.planning.layout import Layout
 from msd_ray.cluster.planning.pacing import Pacing
 from msd_ray.cluster.planning.simulation import NoTask, SimulatedSlots
+from msd_ray.cluster.progress import StudentState
 from msd_ray.cluster.slots import NoPool
-from msd_ray.cluster.work import ScheduledTask, StudentState
+from msd_ray.cluster.work import ScheduledTask
 from msd_ray.errors import UserError
 from msd_ray.profiling.timing import StageTiming, Timing
 from msd_ray.recipes import ClusterConfig

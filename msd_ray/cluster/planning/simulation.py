@@ -10,8 +10,9 @@ from typing import Literal
 
 from msd_ray.cluster.planning.contention import NO_REPLICAS, Effort, Replicas, Sharing
 from msd_ray.cluster.planning.pacing import Pacing
+from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.slots import Ended, Event, Gone, Leaving, Up
-from msd_ray.cluster.work import Progress, Segment, Training
+from msd_ray.cluster.work import Segment, Training
 
 
 @dataclass(frozen=True)

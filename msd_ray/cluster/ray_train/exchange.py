@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from msd_ray.cluster.work import Progress
+from msd_ray.cluster.progress import Progress
 from msd_ray.errors import TrainingError
 
 

@@ -17,11 +17,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import remove_placement_group
 
 from msd_ray.cluster.connect import workers_for, workers_in
+from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.ray_private import abandoned_groups
 from msd_ray.cluster.ray_train.exchange import Exchange
 from msd_ray.cluster.ray_train.workers import share
 from msd_ray.cluster.students import StudentTask
-from msd_ray.cluster.work import Progress
 from msd_ray.errors import MsdRayError, TrainingError, named, one_line
 from msd_ray.recipes import ClusterConfig
 from msd_ray.training.checkpoints import Checkpoints

@@ -12,9 +12,9 @@ from ray import train
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import get_device
 
+from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.ray_train.exchange import Grant
 from msd_ray.cluster.students import StudentTask
-from msd_ray.cluster.work import Progress
 from msd_ray.errors import MsdRayError, one_line
 from msd_ray.training.process_group import ProcessGroup
 
