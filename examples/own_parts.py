@@ -1,4 +1,5 @@
-"""Parts of your own, which a recipe names as `own_parts:NAME`: data, a kind of network, a teacher.
+"""Parts of your own, which a recipe names as `own_parts:NAME`: data, a kind of network, a teacher,
+a codec.
 
 `examples/own_parts.yaml` is a recipe of them. Put this folder on PYTHONPATH, on all nodes, and run
 `msd-ray train examples/own_parts.yaml`. The data are handwritten digits, stored as [4, 4, 4] instead of [1, 8, 8].
@@ -106,3 +107,15 @@ class Memory:
 
     def weights(self) -> None:
         return None
+
+
+@dataclass(frozen=True)
+class Unfold:
+    """A codec: what the folded digits look like."""
+
+    def picture_shape(self, sample_shape: tuple[int, ...]) -> tuple[int, ...]:
+        channels, height, width = sample_shape
+        return channels // 4, 2 * height, 2 * width
+
+    def to_pixels(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(x, 2)

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 
+from msd_ray.codecs import IDENTITY, Codec, pictures
 from msd_ray.diffusion import one_step
 from msd_ray.errors import named
 from msd_ray.evaluation import EvaluationConfig, Judge
@@ -34,6 +35,7 @@ class StudentEvaluation:
     student: Store
     evaluation: EvaluationConfig
     make_judge: Callable[[], Judge]
+    codec: Codec = IDENTITY
     at: int | None = None
     """Images of the newest checkpoint in the log."""
     after: int | None = None
@@ -110,11 +112,11 @@ class StudentEvaluation:
 
     def _draws(self, trainer: StudentTrainer, begin: int) -> bool:
         every = self.evaluation.preview_every
-        return can_preview(trainer.spec) and begin // every < trainer.nimg // every
+        return can_preview(trainer.spec, self.codec) and begin // every < trainer.nimg // every
 
     def _draw(self, trainer: StudentTrainer) -> None:
         """Writes a picture of the samples that the networks make of the same noise."""
-        self.student.child(PREVIEWS).write(f"{trainer.nimg:012d}.png", sheet(preview(trainer)))
+        self.student.child(PREVIEWS).write(f"{trainer.nimg:012d}.png", sheet(pictures(self.codec, preview(trainer))))
 
     def _fid(self, trainer: StudentTrainer) -> float:
         spec, n = trainer.spec, self.evaluation.curve_samples

@@ -13,6 +13,7 @@ from msd_ray.cluster.pool.client import TeacherPool
 from msd_ray.cluster.progress import Progress
 from msd_ray.cluster.student_evaluation import StudentEvaluation
 from msd_ray.cluster.work import SingleProcess
+from msd_ray.codecs import NO_CODEC, Codec, CodecConfig, load_codec
 from msd_ray.conditions import ConditionsConfig, Owned, make_conditions
 from msd_ray.data import DataConfig, DataSet, Split, load_data
 from msd_ray.diffusion import EDMDenoiser
@@ -37,7 +38,8 @@ from msd_ray.training.student_trainer import StudentTrainer
 class RunInputs:
     """What all students of a run share. conditions: what they can be asked for. pool: how the teacher actors are asked,
     None for a teacher in each student. cache: where the feature network lies. pairs: the folder of the teacher's pairs
-    and how many parts of it to use, where an objective needs them. init: the ensemble to start from, if any."""
+    and how many parts of it to use, where an objective needs them. init: the ensemble to start from, if any. codec:
+    what samples look like."""
 
     data: DataConfig
     conditions: ConditionsConfig
@@ -48,6 +50,7 @@ class RunInputs:
     gpus: float
     pairs: tuple[Store, list[int]] | None = None
     init: str = ""
+    codec: CodecConfig = NO_CODEC
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,12 @@ class StudentTask:
         checkpoints = Checkpoints(self.checkpoints, spec.training.keep)
         state = checkpoints.latest(known)
         data = load_data(inputs.data)
-        conditions = make_conditions(inputs.conditions, data.labels)
+        conditions, codec = make_conditions(inputs.conditions, data.labels), load_codec(inputs.codec)
         owned = kept_partition(self.home).owned_by(spec.index, conditions)
         real = data.train.only(owned.ids)
         trainer, pool = self._trainer(owned, real, device, group, resumed=state is not None)
-        measuring = StudentEvaluation(self.checkpoints, inputs.evaluation, partial(self._judge, data, real))
+        make_judge = partial(self._judge, data, real, codec)
+        measuring = StudentEvaluation(self.checkpoints, inputs.evaluation, make_judge, codec)
         if state:
             trainer.load_state_dict(state)
             measuring.resume(trainer.nimg)
@@ -97,9 +101,9 @@ class StudentTask:
         extras = Extras(fake, original if isinstance(original, EDMDenoiser) else None, pairs)
         return StudentTrainer(spec, owned, teacher, initial, real, device, extras, group), pool
 
-    def _judge(self, data: DataSet, real: Split) -> Judge:
+    def _judge(self, data: DataSet, real: Split, codec: Codec) -> Judge:
         evaluation = self.inputs.evaluation
-        return Judge(load_features(evaluation.features, data, self.inputs.cache), real, evaluation)
+        return Judge(load_features(evaluation.features, data, self.inputs.cache, codec), real, evaluation)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from msd_ray.cluster.slots import NoPool, TeacherReplicas
 from msd_ray.cluster.students import RunInputs, StudentTask
 from msd_ray.cluster.teacher_task import TeacherTask
 from msd_ray.cluster.work import ScheduledTask, Task
+from msd_ray.codecs import load_codec
 from msd_ray.data import fingerprint, load_data
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
@@ -193,7 +194,8 @@ def _train_students(
 ) -> None:
     recipe, cluster = plan.recipe, plan.cluster
     teacher, segment = teacher_in(store, plan), recipe.training.checkpoint_every
-    load_features(recipe.evaluation.features, load_data(recipe.data), cache)  # once, for all students
+    codec = load_codec(recipe.codec)
+    load_features(recipe.evaluation.features, load_data(recipe.data), cache, codec)  # once, for all students
     with running_pool(recipe, teacher, needed=cluster.teacher == "pool") as pool:
         pairs = make_pairs(plan, jobs, pool, teacher, cache, monitor.note)
         inputs = RunInputs(
@@ -206,6 +208,7 @@ def _train_students(
             cluster.gpus_per_student,
             pairs,
             recipe.init,
+            recipe.codec,
         )
         tasks = [StudentTask(job.spec, folder(store, job.home), folder(store, job.directory), inputs) for job in jobs]
         slots = _most_slots(len(jobs), cluster) or len(jobs)

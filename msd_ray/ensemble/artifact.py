@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msd_ray.codecs import NO_CODEC, CodecConfig
 from msd_ray.conditions import Conditions, ConditionsSpec, Partition, conditioned
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
@@ -63,7 +64,7 @@ FORMAT_VERSION = 3
 @dataclass(frozen=True)
 class Description:
     """An ensemble without its weights. labels: name of each condition. recipe: of its training. sampling: how its
-    students make a sample."""
+    students make a sample. codec: what samples look like."""
 
     store: Store
     manifest: Manifest
@@ -71,6 +72,7 @@ class Description:
     partition: Partition
     labels: tuple[str, ...]
     sampling: Sampling
+    codec: CodecConfig = NO_CODEC
 
     @cached_property
     def conditions(self) -> Conditions:
@@ -90,6 +92,7 @@ def save_ensemble(
     labels: tuple[str, ...],
     members: Sequence[Member],
     sampling: Sampling = ONE_STEP,
+    codec: CodecConfig = NO_CODEC,
 ) -> None:
     """Writes an ensemble into the directory `store`, atomically.
 
@@ -107,6 +110,7 @@ def save_ensemble(
         "labels": labels,
         "sampling": sampling.to_json(),
         "students": [_described(member, partition) for member in members],
+        **({"codec": codec.to_json()} if codec.to_json() else {}),
     }
     write_bundle(store, body, ((_file(member.index), _content(member)) for member in members))
 
@@ -133,7 +137,8 @@ def read_description(store: Store) -> Description:
         partition, sampling = Partition.from_json(body["partition"]), ONE_STEP
         if "sampling" in body:
             sampling = Sampling.from_json(body["sampling"])
-        return Description(store, manifest, recipe, partition, labels, sampling)
+        codec = CodecConfig.from_json(body.get("codec", {}))
+        return Description(store, manifest, recipe, partition, labels, sampling, codec)
     except (KeyError, TypeError, ValueError) as error:
         raise _nonsense(store, error) from error
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msd_ray.codecs import IDENTITY, Codec, load_codec
 from msd_ray.conditions import Partition
 from msd_ray.ensemble.artifact import Member, conditions_of, contradiction, read_description, read_member
 from msd_ray.ensemble.part import Part
@@ -20,7 +21,7 @@ class Ensemble:
 
     partition: which student owns which conditions and noise levels. labels: of the data set. recipe: of the students'
     training, which says what a condition is. members: the students in order. sampling: how they make a sample by
-    default. parameters: of all of them together.
+    default. codec: what samples look like. parameters: of all students together.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Ensemble:
         members: Sequence[Member],
         device: torch.device | str = "cpu",
         sampling: Sampling = ONE_STEP,
+        codec: Codec = IDENTITY,
     ) -> None:
         """Raises CorruptError if the arguments contradict each other."""
         problem = contradiction(partition, labels, members, sampling)
@@ -38,6 +40,7 @@ class Ensemble:
             raise CorruptError(f"this is not one ensemble: {problem}")
         self.recipe, self.partition, self.labels = recipe, partition, labels
         self.members, self.device, self.sampling = tuple(members), torch.device(device), sampling
+        self.codec = codec
         self.parameters = sum(member.spec.parameters() for member in self.members)
         self.conditions = conditions_of(recipe, labels)
         self._parts: dict[int, Part] = {}
@@ -51,14 +54,15 @@ class Ensemble:
         """
         known = read_description(where if isinstance(where, Store) else Store(where))
         members = [read_member(known, index) for index in range(known.partition.k)]
-        return cls(known.recipe, known.partition, known.labels, members, device, known.sampling)
+        codec = load_codec(known.codec)
+        return cls(known.recipe, known.partition, known.labels, members, device, known.sampling, codec)
 
     def part(self, number: int) -> Part:
         """The students of a part, loaded; they stay in memory. Raises CorruptError if weights are damaged or do not fit
         their network."""
         if number not in self._parts:
             members = [self.members[i] for i in self.partition.students_of(number)]
-            self._parts[number] = Part(self.partition, self.conditions, members, self.sampling, self.device)
+            self._parts[number] = Part(self.partition, self.conditions, members, self.sampling, self.device, self.codec)
         return self._parts[number]
 
     @property

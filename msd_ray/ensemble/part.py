@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from msd_ray.codecs import IDENTITY, Codec, load_codec
 from msd_ray.conditions import Conditions, Partition, spread
 from msd_ray.diffusion import one_step
 from msd_ray.ensemble.artifact import Description, Member, read_member
@@ -21,7 +22,8 @@ class Part:
     """One student, or those that share the noise levels. A pair is a condition and a seed.
 
     slots: samples per network evaluation if the batch must not change a sample (see `msd_ray.ensemble.positions`).
-    parameters: of its students together. sample_shape: [C, H, W] or [D].
+    parameters: of its students together. sample_shape: [C, H, W] or [D]. codec: what samples look
+    like.
     """
 
     def __init__(
@@ -31,12 +33,13 @@ class Part:
         members: Sequence[Member],
         sampling: Sampling,
         device: torch.device | str = "cpu",
+        codec: Codec = IDENTITY,
     ) -> None:
         """members: the students of the part, lowest noise levels first. Raises CorruptError if weights do not fit their
         network."""
         self._partition, self._sampling, self._device = partition, sampling, torch.device(device)
         self._students = [member.build(conditions, device) for member in members]
-        self._sigma_init = members[0].sigma_init
+        self._sigma_init, self.codec = members[0].sigma_init, codec
         sizes = [count_parameters(student) for student in self._students]
         self.sample_shape, self.parameters = members[0].spec.sample_shape, sum(sizes)
         self.slots = slots_for(max(sizes), math.prod(self.sample_shape[1:]))
@@ -46,7 +49,8 @@ class Part:
         """Part number `part` of an ensemble, without reading the others' weights. Raises CorruptError if its weights
         are damaged."""
         members = [read_member(known, index) for index in known.partition.students_of(part)]
-        return cls(known.partition, known.conditions, members, known.sampling, device)
+        codec = load_codec(known.codec)
+        return cls(known.partition, known.conditions, members, known.sampling, device, codec)
 
     def generate(self, pairs: Sequence[Pair], batch: int = 0, sampling: Sampling | None = None) -> Tensor:
         """One sample for each pair, as `Ensemble.generate` makes them: [N, *sample_shape], float32, on the CPU."""

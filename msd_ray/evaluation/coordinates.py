@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msd_ray.codecs import as_stored
 from msd_ray.data import DataSet
 from msd_ray.evaluation.feature_distances import Features
-from msd_ray.evaluation.features import as_stored
 
 
 class Coordinates:

@@ -10,10 +10,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msd_ray.codecs import as_stored
 from msd_ray.data import DataSet
 from msd_ray.errors import CorruptError
 from msd_ray.evaluation.feature_distances import Features
-from msd_ray.evaluation.features import as_stored
 from msd_ray.rng import derived_seed, stream
 from msd_ray.storage import Store, read_file, read_manifest, refuse_unwritable, write_bundle
 

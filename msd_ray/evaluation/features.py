@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
+from msd_ray.codecs import IDENTITY, Codec
 from msd_ray.data import DataSet
 from msd_ray.errors import UserError
 from msd_ray.evaluation.feature_distances import Features
@@ -28,45 +28,45 @@ class FeatureNet(Protocol):
         ...
 
 
-def load_features(name: str, data: DataSet, cache: Store) -> FeatureNet:
-    """The features called `name`: digits, identity, inception, or auto, which picks by the shape of the data.
+def load_features(name: str, data: DataSet, cache: Store, codec: Codec = IDENTITY) -> FeatureNet:
+    """The features called `name`: digits, identity, inception, or auto, which picks by the shape of the pictures.
 
-    cache: where networks are kept from one run to the next. Raises UserError where the features do not fit the data or
-    cannot be had.
+    cache: where networks are kept from one run to the next. codec: what samples look like. Raises UserError where the
+    features do not fit the data or cannot be had.
     """
+    from msd_ray.evaluation.decoded import OfPictures, decoded  # here, because it builds on this module
+
+    choice, picture = features_name(name, data.shape, codec), codec.picture_shape(data.shape)
+    if codec == IDENTITY:
+        return _load(choice, data, picture, cache)
+    return OfPictures(_load(choice, decoded(data, codec), picture, cache), codec)
+
+
+def _load(choice: str, data: DataSet, picture: tuple[int, ...] | None, cache: Store) -> FeatureNet:
+    """picture: the shape of the samples' pictures, None where they have none."""
     from msd_ray.evaluation import coordinates, digits_net, inception  # here, because they build on this module
 
-    choice = features_name(name, data.shape)
     if choice == "digits":
-        if data.shape != DIGITS_SHAPE:
+        if picture != DIGITS_SHAPE:
             raise UserError(f"evaluation.features: digits needs images of shape 1 x 8 x 8, not {_times(data.shape)}")
         return digits_net.load_or_train(data, cache)
     if choice == "identity":
         return coordinates.Coordinates(data)
     if choice == "inception":
-        if len(data.shape) != 3 or data.shape[0] not in (1, 3):
+        if picture is None:
             raise UserError(f"evaluation.features: inception needs grey or RGB images, not {_times(data.shape)}")
         return inception.load(cache)
-    raise UserError(f"evaluation.features: must be auto, digits, identity or inception, not {name}")
+    raise UserError(f"evaluation.features: must be auto, digits, identity or inception, not {choice}")
 
 
-def features_name(name: str, shape: tuple[int, ...]) -> str:
-    """What `name` means for samples of this shape: auto picks by it."""
+def features_name(name: str, shape: tuple[int, ...], codec: Codec = IDENTITY) -> str:
+    """What `name` means for samples of this shape: auto picks by that of their pictures."""
     if name != "auto":
         return name
-    if shape == DIGITS_SHAPE:
+    picture = codec.picture_shape(shape)
+    if picture == DIGITS_SHAPE:
         return "digits"
-    return "identity" if len(shape) == 1 else "inception"
-
-
-def as_stored(x: Tensor) -> Tensor:
-    """x as it comes back from an 8-bit file: images [N, C, H, W] clamped to [-1, 1] and rounded; points unchanged."""
-    return to_bytes(x).to(x.dtype) / 127.5 - 1 if x.ndim == 4 else x
-
-
-def to_bytes(x: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8 0..255; values outside are clamped, and what is not a number is black."""
-    return ((x.float().nan_to_num(nan=-1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return "inception" if picture else "identity"
 
 
 def _times(shape: tuple[int, ...]) -> str:

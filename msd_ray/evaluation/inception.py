@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msd_ray.codecs import to_rgb
 from msd_ray.errors import UserError
 from msd_ray.evaluation.clean_fid import clean_fid
 from msd_ray.evaluation.feature_distances import Features
-from msd_ray.evaluation.features import to_bytes
 from msd_ray.storage import Store
 
 WEIGHTS = "inception-2015-12-05.pt"
@@ -39,8 +39,7 @@ class Inception:
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Features:
-        rgb = to_bytes(x).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
-        resized = np.stack([self._resize(image) for image in rgb])
+        resized = np.stack([self._resize(image) for image in to_rgb(x)])
         batch = torch.from_numpy(resized).permute(0, 3, 1, 2).to(self._device)
         return cast(Features, self._extractor(batch).cpu().double().numpy())
 

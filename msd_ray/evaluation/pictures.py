@@ -19,17 +19,14 @@ class SampleGrids:
     """Samples of both sides, row i of class i.
 
     teacher, students: [classes, n, C, H, W] images in [-1, 1], or [classes, n, D] points. labels: the name of each
-    class. owners: class -> student.
+    class. owners: class -> student. of_points: whether they are points.
     """
 
     teacher: Tensor
     students: Tensor
     labels: Sequence[str]
     owners: Sequence[int]
-
-    @property
-    def of_points(self) -> bool:
-        return self.teacher.ndim == 3
+    of_points: bool = False
 
 
 def write_samples(store: Store, grids: SampleGrids) -> None:

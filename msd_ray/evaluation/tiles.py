@@ -3,13 +3,11 @@
 import io
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from msd_ray.evaluation.features import to_bytes
-
-Pixels = NDArray[np.uint8]
+from msd_ray.codecs import to_rgb
+from msd_ray.codecs.pixels import Pixels
 
 SMALLEST_TILE = 48
 GAP = 1
@@ -34,6 +32,5 @@ def sheet(images: Tensor) -> bytes:
 
 def side_by_side(images: Tensor) -> Pixels:
     """[n, C, H, W] in [-1, 1] -> [H, n (W + GAP) - GAP, 3]."""
-    rgb: Pixels = to_bytes(images.detach()).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
-    gapped = np.pad(rgb, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=PAPER)
+    gapped = np.pad(to_rgb(images.detach()), ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=PAPER)
     return np.hstack(list(gapped))[:, :-GAP]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from msd_ray.codecs import IDENTITY
 from msd_ray.errors import UserError
 
 Distance = Literal["l2", "huber", "lpips"]
@@ -32,7 +33,7 @@ def distance(kind: Distance, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _lpips(a: Tensor, b: Tensor) -> Tensor:
-    if a.ndim != 4:
+    if not IDENTITY.picture_shape(tuple(a.shape[1:])):
         raise UserError("distance lpips compares images: use l2 or huber for points")
     network = _network(a.device)
     similar: Tensor = network(_seen(a), _seen(b))

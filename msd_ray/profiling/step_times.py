@@ -9,15 +9,18 @@ from statistics import median
 
 import torch
 
+from msd_ray.codecs import load_codec
 from msd_ray.conditions import conditioned
 from msd_ray.data import DataSet, in_memory, load_data
 from msd_ray.diffusion import Denoiser, EDMDenoiser, one_step
-from msd_ray.evaluation import FeatureNet, Judge
+from msd_ray.evaluation import FeatureNet, Judge, features_name
 from msd_ray.evaluation.coordinates import Coordinates
+from msd_ray.evaluation.decoded import OfPictures, decoded
 from msd_ray.evaluation.digits_net import DigitsNet
 from msd_ray.objectives import Pairs
 from msd_ray.profiling.clocks import Clock, ClockedTeacher
 from msd_ray.profiling.timing import StageTiming, Timing
+from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
@@ -146,7 +149,7 @@ class _StepTimer:
         return StudentTrainer(spec, self._owned, teacher, None, real, self.device, extras)
 
     def _judge(self) -> Judge | None:
-        features = _features(self._plan.recipe.evaluation.features, self._data)
+        features = _features(self._plan.recipe, self._data)
         real = self._data.train.only(self._owned.ids)
         return Judge(features, real, self._plan.recipe.evaluation) if features else None
 
@@ -174,8 +177,11 @@ def _repeated(measure: Callable[[], float]) -> float:
     return median(found)
 
 
-def _features(name: str, data: DataSet) -> FeatureNet | None:
+def _features(recipe: Recipe, data: DataSet) -> FeatureNet | None:
     """As large as those that the recipe asks for, but untrained; None where they would have to be downloaded."""
-    if name == "identity" or (name == "auto" and len(data.shape) == 1):
-        return Coordinates(data)
-    return None if name == "inception" else DigitsNet(data.classes).eval()
+    codec = load_codec(recipe.codec)
+    name = features_name(recipe.evaluation.features, data.shape, codec)
+    if name == "inception":
+        return None
+    net = Coordinates(decoded(data, codec)) if name == "identity" else DigitsNet(data.classes).eval()
+    return OfPictures(net, codec)

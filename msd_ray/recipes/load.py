@@ -13,7 +13,14 @@ from msd_ray.recipes.yaml_files import check_plain, read_mapping, read_value, re
 from msd_ray.training.config import StageConfig
 from msd_ray.validation import made_of
 
-CODE = (("network", "kind"), ("data", "name"), ("teacher", "source"), ("conditions", "kind"), ("partition", "kind"))
+CODE = (
+    ("network", "kind"),
+    ("data", "name"),
+    ("teacher", "source"),
+    ("codec", "kind"),
+    ("conditions", "kind"),
+    ("partition", "kind"),
+)
 """The keys that may name a user's own code, which commands on directories run as well."""
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 
+from msd_ray.codecs import CodecConfig
 from msd_ray.conditions import ConditionsConfig, PartitionConfig
 from msd_ray.data import DataConfig
 from msd_ray.diffusion import Noise
@@ -127,6 +128,7 @@ class Recipe:
     noise: Noise = field(default_factory=Noise)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     conditions: ConditionsConfig = field(default_factory=ConditionsConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     student: StudentSize = field(default_factory=StudentSize)
     students: dict[int, StudentSize] = field(default_factory=dict)

@@ -13,6 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from msd_ray.codecs import pictures
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.evaluation.tiles import sheet
@@ -51,17 +52,17 @@ def generate_file(
     ensemble = Ensemble.load(ensemble_folder(uri), device_here())
     wanted = list(range(len(ensemble.labels))) if given is None else given
     refuse_many(len(wanted) * len(chosen), ensemble.sample_shape)
-    of_points = len(ensemble.sample_shape) == 1
-    output = output or Path("samples.npy" if of_points else "samples.png")
-    if of_points and output.suffix == ".png":
-        raise UserError("these samples are points, not images: write them as .npy")
+    has_pictures = ensemble.codec.picture_shape(ensemble.sample_shape) is not None
+    output = output or Path("samples.png" if has_pictures else "samples.npy")
+    if not has_pictures and output.suffix == ".png":
+        raise UserError("these samples have no pictures: write them as .npy")
     place = Store(str(output.parent))
     refuse_unwritable(place, "give another place with -o")
     start = time.perf_counter()
     x = _made(ensemble, [(c, seed) for c in wanted for seed in chosen], sampler, steps, note)
     seconds = time.perf_counter() - start
     x = x.reshape(len(wanted), len(chosen), *ensemble.sample_shape)
-    place.write(output.name, sheet(x) if output.suffix == ".png" else _npy(x))
+    place.write(output.name, sheet(pictures(ensemble.codec, x)) if output.suffix == ".png" else _npy(x))
     n, nfe = len(wanted) * len(chosen), ensemble.sampling.changed(sampler, steps).nfe
     return {
         "output": str(output),

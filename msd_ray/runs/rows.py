@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msd_ray.codecs import load_codec
 from msd_ray.conditions import make_conditions
 from msd_ray.data import identity, load_data
 from msd_ray.errors import CorruptError
@@ -111,10 +112,12 @@ class Table:
 
     def __init__(self, recipe: Recipe, cache: Store) -> None:
         config, self._data = recipe.evaluation, load_data(recipe.data)
-        self._basis = EvaluationInputs(recipe.data, config, cache, _where(recipe), recipe.training.threads)
+        threads = recipe.training.threads
+        self._basis = EvaluationInputs(recipe.data, config, cache, _where(recipe), threads, recipe.codec)
         self._conditions = make_conditions(recipe.conditions, self._data.labels)
-        features = features_name(config.features, self._data.shape)
-        self._common = [VERSION, identity(recipe.data), features, config.batch]
+        features = features_name(config.features, self._data.shape, load_codec(recipe.codec))
+        seen = [said] if (said := recipe.codec.to_json()) else []
+        self._common = [VERSION, identity(recipe.data), features, config.batch, *seen]
 
     def held_out(self) -> RequestedRow:
         """Real samples that nobody trained on: what a perfect sampler would score at this n."""

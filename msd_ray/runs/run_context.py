@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from msd_ray.codecs import Codec, load_codec
 from msd_ray.conditions import Conditions, make_conditions
 from msd_ray.data import DataSet, load_data
 from msd_ray.evaluation import FeatureNet, load_features
@@ -49,9 +50,13 @@ class RunContext:
         return make_conditions(self.recipe.conditions, self.data.labels)
 
     @cached_property
+    def codec(self) -> Codec:
+        return load_codec(self.recipe.codec)
+
+    @cached_property
     def features(self) -> FeatureNet:
         """The feature network; trained now if it needs training and the cache does not have it."""
-        return load_features(self.recipe.evaluation.features, self.data, self.cache)
+        return load_features(self.recipe.evaluation.features, self.data, self.cache, self.codec)
 
     @cached_property
     def plan(self) -> Plan:

@@ -199,7 +199,7 @@ def assemble(store: Store, plan: Plan, group: EnsemblePlan, images: int | None =
         )
     where, recipe = folder(store, group.directory), plan.recipe.to_json()
     try:
-        save_ensemble(where, recipe, group.partition, plan.labels, members, plan.sampling)
+        save_ensemble(where, recipe, group.partition, plan.labels, members, plan.sampling, plan.recipe.codec)
     except CorruptError:
         for job in group.jobs:
             checkpoints_of(store, job).discard_damaged()

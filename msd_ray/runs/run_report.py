@@ -6,6 +6,7 @@ from itertools import pairwise
 import pandas as pd
 from torch import Tensor
 
+from msd_ray.codecs import pictures
 from msd_ray.conditions import Partition
 from msd_ray.evaluation import Row, features_name
 from msd_ray.evaluation.run_page import ReportContent, SampleGrids, write_report, write_samples
@@ -40,13 +41,13 @@ def _content(
     context: RunContext, rows: list[Row], logged: pd.DataFrame, drawn: tuple[Tensor, Tensor] | None
 ) -> ReportContent:
     group = context.plan.groups[0]
-    features = features_name(context.recipe.evaluation.features, context.data.shape)
+    features = features_name(context.recipe.evaluation.features, context.data.shape, context.codec)
     return ReportContent(
         title=f"{context.recipe.name}: {group.partition.k} students",
         recipe=context.recipe.to_json(),
         rows=rows,
         curves=logged,
-        grids=SampleGrids(*drawn, context.data.labels, group.partition.router.owners) if drawn else None,
+        grids=_grids(context, *drawn) if drawn else None,
         notes=[
             f"FID and its kin use the features of: {features}. Reference: the training split.",
             *_relay_notes(context, group.partition),
@@ -54,6 +55,13 @@ def _content(
         previews={job.name: pictures for job in group.jobs if (pictures := _previews(context.store, job))},
         preview_rows=ROWS,
     )
+
+
+def _grids(context: RunContext, teacher: Tensor, students: Tensor) -> SampleGrids:
+    """The samples as they look."""
+    codec, owners = context.codec, context.plan.groups[0].partition.router.owners
+    of_points = codec.picture_shape(context.data.shape) is None
+    return SampleGrids(pictures(codec, teacher), pictures(codec, students), context.data.labels, owners, of_points)
 
 
 def _previews(store: Store, job: StudentPlan) -> list[tuple[int, bytes]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 from torch import Tensor
 
+from msd_ray.codecs import load_codec
 from msd_ray.data import load_data
 from msd_ray.ensemble import ONE_STEP, Description, Sampling, read_description
 from msd_ray.errors import CorruptError, UserError
@@ -72,7 +73,8 @@ def _measured(
     note: Note,
 ) -> list[Row]:
     if any(row.missing for row in asked):
-        features = features_name(recipe.evaluation.features, load_data(recipe.data).shape)
+        shape, codec = load_data(recipe.data).shape, load_codec(recipe.codec)
+        features = features_name(recipe.evaluation.features, shape, codec)
         check_cache(cache)
         note(f"evaluating on {recipe.evaluation.samples} samples each ({features} features)")
     measure(asked, drawings, complete)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from msd_ray.codecs import NO_CODEC, CodecConfig, load_codec
 from msd_ray.data import DataConfig, load_data
 from msd_ray.errors import CorruptError, TrainingError
 from msd_ray.evaluation import (
@@ -37,13 +38,14 @@ SAVED = 5.0
 @dataclass(frozen=True)
 class EvaluationInputs:
     """What all pieces of an evaluation share. cache: where feature networks and figures lie. cluster: where they are
-    measured, a "student" being a process that measures. threads: of each."""
+    measured, a "student" being a process that measures. threads: of each. codec: what samples look like."""
 
     data: DataConfig
     config: EvaluationConfig
     cache: Store
     cluster: ClusterConfig
     threads: int
+    codec: CodecConfig = NO_CODEC
 
     def prepare_device(self) -> torch.device:
         return prepare_device(self.cluster.gpus_per_student, self.threads)
@@ -128,7 +130,7 @@ class Shard:
     def open(self, known: int = 0) -> "OpenShard":
         basis = self.basis
         device = basis.prepare_device()
-        net = _net(basis.config.features, basis.data, basis.cache.uri)
+        net = _net(basis.config.features, basis.data, basis.cache.uri, basis.codec)
         checkpoints = Checkpoints(self.folder, keep=1)
         state = checkpoints.latest(known)
         return OpenShard(
@@ -187,8 +189,8 @@ def opened(source: Source, data: DataConfig, device: str) -> Make:
 
 
 @lru_cache(maxsize=1)
-def _net(features: str, data: DataConfig, cache: str) -> FeatureNet:
-    return load_features(features, load_data(data), Store(cache))
+def _net(features: str, data: DataConfig, cache: str, codec: CodecConfig) -> FeatureNet:
+    return load_features(features, load_data(data), Store(cache), load_codec(codec))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from msd_ray.codecs import load_codec
 from msd_ray.data import DataSet, load_data
 from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, load_features
@@ -30,7 +31,7 @@ from msd_ray.sweep.search_space import (
 )
 from msd_ray.validation import shortened
 
-COMMON = ("data", "network", "teacher", "evaluation", "cluster")
+COMMON = ("data", "network", "teacher", "codec", "evaluation", "cluster")
 """Parts of a recipe that are the same in all trials."""
 BASE = "recipe"
 """The path that, in the space, stands for the base recipe itself."""
@@ -117,7 +118,8 @@ class RecipeSpace:
     @cached_property
     def features(self) -> FeatureNet:
         """Trains the feature network now, if it needs training and the cache does not have it."""
-        return load_features(self.first.evaluation.features, self.data, default_cache())
+        first = self.first
+        return load_features(first.evaluation.features, self.data, default_cache(), load_codec(first.codec))
 
 
 def said(choice: Choice) -> str:

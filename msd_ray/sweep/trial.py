@@ -15,6 +15,7 @@ from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.slots import TeacherReplicas
 from msd_ray.cluster.students import RunInputs, StudentTask
 from msd_ray.cluster.work import ScheduledTask
+from msd_ray.codecs import load_codec
 from msd_ray.data import Samples
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import Stopped, TrainingError
@@ -145,6 +146,7 @@ class Trial:
             cluster.gpus_per_student,
             make_pairs(self._plan, jobs, self._means.pool, teacher, inputs.cache, Silent().note),
             recipe.init,
+            recipe.codec,
         )
 
     def _measure(self, ensemble: Ensemble, images: int) -> Report:
@@ -159,7 +161,7 @@ class Trial:
         return report
 
     def _picture(self, samples: Samples) -> bytes:
-        return picture(samples, len(self._plan.labels))
+        return picture(samples, len(self._plan.labels), load_codec(self._recipe.codec))
 
     def _refuse_unmeasured(self, report: Report) -> None:
         definition = self._means.inputs.recipe_space.definition

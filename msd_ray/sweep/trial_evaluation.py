@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from msd_ray.codecs import Codec, pictures
 from msd_ray.conditions import in_turn
 from msd_ray.data import Samples
 from msd_ray.ensemble import Ensemble
@@ -131,13 +132,13 @@ SHOWN = 8
 """Samples of each class, and classes."""
 
 
-def picture(samples: Samples, classes: int) -> bytes:
+def picture(samples: Samples, classes: int, codec: Codec) -> bytes:
     """PNG of the first samples, a row per class; of points, a scatter plot of all, coloured by class."""
-    if samples.x.ndim == 2:
+    if codec.picture_shape(tuple(samples.x.shape[1:])) is None:
         return to_png(_scatter(samples))
     shown = [samples.x[samples.condition == c][:SHOWN] for c in range(min(classes, SHOWN))]
     most = min(len(row) for row in shown)
-    return sheet(torch.stack([row[:most] for row in shown]))
+    return sheet(pictures(codec, torch.stack([row[:most] for row in shown])))
 
 
 def _scatter(samples: Samples) -> Figure:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from msd_ray.codecs import Codec
 from msd_ray.diffusion import add_noise, one_step
 from msd_ray.rng import stream
 from msd_ray.training.student_spec import StudentSpec
@@ -14,15 +15,16 @@ ROWS = ("student", *(f"{who} at sigma {sigma:g}" for sigma in SIGMAS for who in 
 """The rows of a preview. If a stage trains a denoiser, "fake score" is the student itself."""
 
 
-def can_preview(spec: StudentSpec) -> bool:
+def can_preview(spec: StudentSpec, codec: Codec) -> bool:
     """Whether there is a picture to make: of images, by a student that knows all noise levels shown."""
     n = spec.noise
-    return len(spec.denoiser.sample_shape) == 3 and n.sigma_min <= min(SIGMAS) and max(SIGMAS) <= n.sigma_max
+    has_pictures = codec.picture_shape(spec.denoiser.sample_shape) is not None
+    return has_pictures and n.sigma_min <= min(SIGMAS) and max(SIGMAS) <= n.sigma_max
 
 
 @torch.no_grad()
 def preview(trainer: StudentTrainer) -> Tensor:
-    """[rows, SAMPLES, C, H, W] as `ROWS` says: samples, and how teacher and fake score denoise them when noised.
+    """[rows, SAMPLES, ...] as `ROWS` says: samples, and how teacher and fake score denoise them when noised.
 
     The same noise and conditions every time.
     """

@@ -112,7 +112,7 @@ def test_a_measurement_that_raises_costs_a_warning(
     task = task_in(tmp_path)
     if what == "preview":
         task = replace(task, inputs=replace(task.inputs, evaluation=replace(task.inputs.evaluation, preview_every=16)))
-        monkeypatch.setattr(student_evaluation, "can_preview", lambda _: True)
+        monkeypatch.setattr(student_evaluation, "can_preview", lambda *_: True)
         monkeypatch.setattr(student_evaluation, "preview", boom)
     elif what == "FID":
         monkeypatch.setattr(student_evaluation.Judge, "fid", boom)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from msd_ray.codecs import as_stored
 from msd_ray.data import DataSet
 from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, digits_net, inception, load_features
-from msd_ray.evaluation.features import as_stored
 from msd_ray.evaluation.inception import Inception
 from msd_ray.storage import Store
 

@@ -54,7 +54,7 @@ def curves() -> pd.DataFrame:
 def grids(*shape: int) -> SampleGrids:
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, *shape, generator=rng)
-    return SampleGrids(x, x / 2, [EVIL, "one"], [1, 0])
+    return SampleGrids(x, x / 2, [EVIL, "one"], [1, 0], of_points=len(shape) == 1)
 
 
 def page(tmp_path: Path, samples: SampleGrids | None) -> Page:

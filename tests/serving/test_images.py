@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from msd_ray.evaluation.features import to_bytes
+from msd_ray.codecs import to_bytes
 from msd_ray.serving.protocol.formats import FLOAT32, PNG, WEBP, to_array, to_picture
 from msd_ray.serving.service.student_worker import encoded
 

@@ -50,7 +50,7 @@ def test_labels_are_classes_too(version: Version) -> None:
 def test_points_travel_as_numbers(tmp_path: Any) -> None:
     points = describe(saved(tmp_path, spec=POINTS))
     assert part_requests(ImageRequest((0,), (0,)), only(points))[0].format == "float32"
-    with pytest.raises(Refusal, match="points, not pictures"):
+    with pytest.raises(Refusal, match="have no pictures"):
         part_requests(ImageRequest((0,), (0,), "png"), only(points))
 
 

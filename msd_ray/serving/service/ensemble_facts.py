@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from msd_ray.codecs import load_codec
 from msd_ray.ensemble import Description, read_description
 from msd_ray.networks import DenoiserSpec
 from msd_ray.serving.service.versions import StudentFacts, Version, content_hash
@@ -16,6 +17,7 @@ def describe(uri: str, name: str = "") -> Version:
     """
     known = read_description(Store(uri))
     check_sizes(known.store, known.manifest)
+    shape = DenoiserSpec.from_json(_student(known, 0)["spec"]).sample_shape
     partition, parts = known.partition, tuple(part_hash(known, part) for part in range(known.partition.parts))
     return Version(
         name=name or content_hash([parts, partition.to_json(), known.labels]),
@@ -25,17 +27,18 @@ def describe(uri: str, name: str = "") -> Version:
         owners=partition.router.owners,
         intervals=partition.intervals,
         parts=parts,
-        sample_shape=DenoiserSpec.from_json(_student(known, 0)["spec"]).sample_shape,
+        sample_shape=shape,
         evaluations=known.sampling.nfe,
         recipe=str(known.recipe.get("name", "")),
         students=tuple(_facts(known, index) for index in range(partition.k)),
+        has_pictures=load_codec(known.codec).picture_shape(shape) is not None,
     )
 
 
 def part_hash(known: Description, part: int) -> str:
-    """A hash that changes if and only if the part's weights or its sampling change."""
+    """A hash that changes if and only if the part's weights, its sampling or its codec change."""
     students = [_student(known, index) for index in known.partition.students_of(part)]
-    asked = [known.sampling.to_json(), known.partition.borders]
+    asked = [known.sampling.to_json(), known.partition.borders, *([said] if (said := known.codec.to_json()) else [])]
     return content_hash([asked, [[s["spec"], s["sigma_init"], _sha256(known, s)] for s in students]])
 
 

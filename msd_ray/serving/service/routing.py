@@ -81,7 +81,6 @@ def _class_of(condition: int | str, version: Version, field: str) -> int:
 
 
 def _format(format: str, version: Version) -> str:
-    of_points = len(version.sample_shape) == 1
-    if of_points and format not in ("", FLOAT32):
-        raise wrong("format", f"these samples are points, not pictures: ask for {FLOAT32}")
-    return format or (FLOAT32 if of_points else PNG)
+    if not version.has_pictures and format not in ("", FLOAT32):
+        raise wrong("format", f"these samples have no pictures: ask for {FLOAT32}")
+    return format or (PNG if version.has_pictures else FLOAT32)

@@ -10,9 +10,9 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
+from msd_ray.codecs import IDENTITY, Codec, to_image
 from msd_ray.ensemble import Pair, Part, read_description
 from msd_ray.errors import CorruptError
-from msd_ray.evaluation.features import to_bytes
 from msd_ray.serving.protocol.formats import FLOAT32, PNG
 from msd_ray.serving.service.batcher import Batcher, Sample
 from msd_ray.serving.service.config import StudentConfig
@@ -21,12 +21,11 @@ from msd_ray.serving.service.service import StudentImage
 from msd_ray.storage import Store
 
 
-def encoded(x: Tensor, format: str) -> bytes:
-    """x: [C, H, W] with 1 or 3 channels in [-1, 1] as PNG or lossless WebP, of any shape as little-endian float32."""
+def encoded(x: Tensor, format: str, codec: Codec = IDENTITY) -> bytes:
+    """A sample's picture as PNG or lossless WebP, or the sample itself as little-endian float32."""
     if format == FLOAT32:
         return bytes(x.numpy().astype("<f4").tobytes())
-    pixels = to_bytes(x).permute(1, 2, 0).numpy()
-    picture, file = Pillow.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), io.BytesIO()
+    picture, file = Pillow.fromarray(to_image(codec.to_pixels(x[None])[0])), io.BytesIO()
     if format == PNG:
         picture.save(file, "PNG")
     else:
@@ -71,7 +70,7 @@ class StudentAtWork:
 
     def __init__(self, part: Part, positions_show: bool, config: StudentConfig, thread: ThreadPoolExecutor) -> None:
         """thread: a single one, which all evaluations run in."""
-        free = not positions_show
+        free, self._codec = not positions_show, part.codec
         self._batcher = Batcher(part, thread, config.queue, config.batch, config.wait_ms / 1000, free)
 
     @property
@@ -82,8 +81,8 @@ class StudentAtWork:
     async def make(self, pairs: Sequence[Pair], format: str, seconds: float) -> list[StudentImage]:
         """The image of each class and seed. Raises Refusal as `Batcher.make`."""
         samples = await self._batcher.make(pairs, seconds)
-        return await asyncio.to_thread(lambda: [_made(sample, format) for sample in samples])
+        return await asyncio.to_thread(lambda: [_made(sample, format, self._codec) for sample in samples])
 
 
-def _made(sample: Sample, format: str) -> StudentImage:
-    return StudentImage(encoded(sample.x, format), sample.queue_ms, sample.compute_ms, sample.batch)
+def _made(sample: Sample, format: str, codec: Codec) -> StudentImage:
+    return StudentImage(encoded(sample.x, format, codec), sample.queue_ms, sample.compute_ms, sample.batch)

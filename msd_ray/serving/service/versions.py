@@ -33,7 +33,8 @@ class StudentFacts:
 @dataclass(frozen=True)
 class Version:
     """One ensemble. owners: the part that each class belongs to. parts: the content hash of each part, which is the
-    version of its students. intervals: students of a part. evaluations: of networks, per image. recipe: its name."""
+    version of its students. intervals: students of a part. evaluations: of networks, per image. recipe: its name.
+    has_pictures: whether its samples can be sent as pictures."""
 
     name: str
     uri: str
@@ -46,6 +47,7 @@ class Version:
     evaluations: int
     recipe: str
     students: tuple[StudentFacts, ...]
+    has_pictures: bool = True
 
     @cached_property
     def class_of(self) -> dict[str, int]:
