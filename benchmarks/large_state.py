@@ -53,7 +53,7 @@ def training(plan: Plan, store: Store, images: int) -> Any:
     """The student, with its newest checkpoint if there is one, to be trained on so many images."""
     from msd_ray.cluster.students import RunInputs, StudentTask
 
-    recipe, job = plan.recipe, plan.jobs[0]
+    recipe, student = plan.recipe, plan.students[0]
     around = RunInputs(
         recipe.data,
         recipe.conditions,
@@ -63,8 +63,8 @@ def training(plan: Plan, store: Store, images: int) -> Any:
         None,
         0.0,
     )
-    keep_partition(store, plan.groups[0])
-    return StudentTask(job.spec, store, checkpoints_of(store, job).store, around, images).open()
+    keep_partition(store, plan.ensembles[0])
+    return StudentTask(student.spec, store, checkpoints_of(store, student).store, around, images).open()
 
 
 def train(plan: Plan, store: Store) -> dict[str, float]:
@@ -113,8 +113,8 @@ def resume(plan: Plan, store: Store) -> dict[str, float]:
 
 def make_ensemble(plan: Plan, store: Store) -> dict[str, float]:
     facts: dict[str, float] = {}
-    timed(facts, "learn_nimg_s", lambda: checkpoints_of(store, plan.jobs[0]).newest())
-    timed(facts, "assemble_s", lambda: assemble(store, plan, plan.groups[0], 2 * BATCH))
+    timed(facts, "learn_nimg_s", lambda: checkpoints_of(store, plan.students[0]).newest())
+    timed(facts, "assemble_s", lambda: assemble(store, plan, plan.ensembles[0], 2 * BATCH))
     return facts
 
 
@@ -170,7 +170,7 @@ def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         found[phase] = in_a_process(phase, args, folder)
     first = found["train"]
     first["stands_still_share"] = first["stands_still_s"] / (first["stands_still_s"] + first["write_s"])
-    parameters = plan.jobs[0].spec.denoiser.parameters()
+    parameters = plan.students[0].spec.denoiser.parameters()
     return {"method": args.method, "parameters": parameters, "cut_short": len(cut_short), **found}
 
 

@@ -147,25 +147,27 @@ def teacher_processes() -> list[psutil.Process]:
     return [p for p in children if "ray::TeacherActor" in " ".join(p.cmdline())]
 
 
-def ray_round(context: RunContext, jobs: list[StudentPlan], store: Store, begin: Callable[[], object]) -> Figures:
-    """One run of all jobs through Ray, as msd_ray.cluster.train does it, but with clocks. begin: called when all are
-    past their first segment."""
+def ray_round(context: RunContext, students: list[StudentPlan], store: Store, begin: Callable[[], object]) -> Figures:
+    """One run of all students through Ray, as msd_ray.cluster.train does it, but with clocks. begin: called when all
+    are past their first segment."""
     recipe, cluster = context.recipe, context.recipe.cluster
     teacher = KeptTeacher(store.child("teacher"))
     pool = Pool(cluster.pool, partial(load_teacher, teacher, training=recipe.training))
     around = RunInputs(recipe.data, recipe.conditions, recipe.evaluation, context.cache, teacher, cluster.pool, 0.0)
 
-    def work(job: StudentPlan) -> ScheduledTask:
-        task = MeasuredTask(StudentTask(job.spec, folder(store, job.home), folder(store, job.directory), around))
-        return ScheduledTask(job.name, job.spec.images, job.spec.training.checkpoint_every, task)
+    def work(student: StudentPlan) -> ScheduledTask:
+        task = MeasuredTask(
+            StudentTask(student.spec, folder(store, student.home), folder(store, student.directory), around)
+        )
+        return ScheduledTask(student.name, student.spec.images, student.spec.training.checkpoint_every, task)
 
     client = TeacherPool(cluster.pool)
     client.use(pool.replicas)
     warm_up(client, context, dm_stage(recipe).batch)
     processes, observer = teacher_processes(), Observer(begin=begin)
     before = sum(cpu_of(p) for p in processes)
-    slots = RaySlots(cluster.cpus_per_student, 0.0, lambda: len(jobs))
-    statuses = Driver([work(job) for job in jobs], slots, Terms(max_failures=0), observer, pool).run()
+    slots = RaySlots(cluster.cpus_per_student, 0.0, lambda: len(students))
+    statuses = Driver([work(student) for student in students], slots, Terms(max_failures=0), observer, pool).run()
     slots.close()
     pool_seconds = sum(cpu_of(p) for p in processes) - before
     pool.stop()
@@ -211,14 +213,14 @@ def costs(observer: Observer, pool_seconds: float) -> Figures:
     }
 
 
-def jobs_of(context: RunContext, args: argparse.Namespace, seed: int) -> list[StudentPlan]:
+def students_of(context: RunContext, args: argparse.Namespace, seed: int) -> list[StudentPlan]:
     """The recipe's students, but DM alone, `args.images` long."""
     stages = {"dm": replace(dm_stage(context.recipe), images=args.images)}
-    jobs = context.plan.groups[0].jobs
+    students = context.plan.ensembles[0].students
     training = replace(
         context.recipe.training, checkpoint_every=args.segment or context.recipe.training.checkpoint_every
     )
-    return [replace(job, spec=replace(job.spec, stages=stages, seed=seed, training=training)) for job in jobs]
+    return [replace(s, spec=replace(s.spec, stages=stages, seed=seed, training=training)) for s in students]
 
 
 def one_round(context: RunContext, args: argparse.Namespace, store: Store, seed: int) -> Figures:
@@ -237,7 +239,7 @@ def one_round(context: RunContext, args: argparse.Namespace, store: Store, seed:
         def begin() -> None:
             beside.append(PlainLoop(args, args.plain_images // 2, seed, NICENESS))
 
-        figures.update(ray_round(context, jobs_of(context, args, seed), store, begin))
+        figures.update(ray_round(context, students_of(context, args, seed), store, begin))
         if not beside:
             raise SystemExit("a student was done before all had begun: give it more --images")
         figures["plain"] = beside[0].cost()
@@ -295,7 +297,7 @@ def main() -> None:
         {
             "device": "cpu",
             "recipe": args.recipe,
-            "students": len(context.plan.groups[0].jobs),
+            "students": len(context.plan.ensembles[0].students),
             "batch": dm_stage(context.recipe).batch,
             "images_per_student": args.images,
             "images_plain": args.plain_images,

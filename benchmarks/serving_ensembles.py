@@ -31,7 +31,7 @@ class Served:
 def untrained(recipe: str, overrides: list[str], where: str) -> Served:
     """Random weights of the sizes that a recipe asks for, saved below `where`."""
     plan = RunContext.of(recipe, overrides, None).plan
-    partition = plan.groups[0].partition
+    partition = plan.ensembles[0].partition
     members = [
         Member(i, plan.student, plan.recipe.noise.sigma_init, 0, weights(plan.student, i)) for i in range(partition.k)
     ]

@@ -73,20 +73,22 @@ def train(
     refuse_if_held(store)
     check_init(plan)
     missing = _unfinished(plan, store, listener.note)
-    jobs = [job for group in missing for job in group.jobs if not _trained(store, job)]
+    students = [student for ensemble in missing for student in ensemble.students if not _trained(store, student)]
     refuse_other_source(store, plan)
     teacher = _found_teacher(plan, store, cache)
     check_run_dir(store)
-    if jobs or not teacher:
+    if students or not teacher:
         check_cache(cache)
         refuse_full(plan, store)
         with connected(address, dashboard=plan.cluster.shares) as where, IdleSlots() as idle:
-            check_room(max(1, len(jobs)), plan.cluster)
+            check_room(max(1, len(students)), plan.cluster)
             with held(store) as lease:
-                slots = min(room_for(len(jobs), plan.cluster), len(jobs))
-                listener.note(f"{where}: {slots} of {len(jobs)} students at a time; on disk {room_line(plan, store)}")
+                slots = min(room_for(len(students), plan.cluster), len(students))
+                listener.note(
+                    f"{where}: {slots} of {len(students)} students at a time; on disk {room_line(plan, store)}"
+                )
                 monitor = Monitor(store, plan.cluster.price, listener, [lease.refuse_if_lost])
-                _train(plan, jobs, store, cache, monitor, teacher, idle)
+                _train(plan, students, store, cache, monitor, teacher, idle)
                 _finish(plan, missing, store, lease)
                 monitor.write(finished=True)
             with marked_where_stopped(store):
@@ -102,22 +104,22 @@ def train(
 
 
 def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[EnsemblePlan]:
-    """The groups that have no whole ensemble; what was whole once is told."""
+    """The ensembles that are not there, or not whole; what was whole once is told."""
     found = []
-    for group in plan.groups:
+    for ensemble in plan.ensembles:
         try:
-            if flaw := flaw_of(store, group):
+            if flaw := flaw_of(store, ensemble):
                 note(flaw)
         except FileNotFoundError:
             flaw = "there is none"
         if flaw:
-            found.append(group)
+            found.append(ensemble)
     return found
 
 
 def _train(
     plan: Plan,
-    jobs: list[StudentPlan],
+    students: list[StudentPlan],
     store: Store,
     cache: Store,
     monitor: Monitor,
@@ -126,11 +128,11 @@ def _train(
 ) -> None:
     keep_data(store, fingerprint(plan.recipe.data))
     keep_recipe(store, plan.recipe)  # not before it is certain that something will run
-    for group in plan.groups:
-        keep_partition(store, group)
+    for ensemble in plan.ensembles:
+        keep_partition(store, ensemble)
     _bring_teacher(plan, store, cache, monitor, teacher, idle)
-    if jobs:
-        _train_students(plan, jobs, store, cache, monitor, idle)
+    if students:
+        _train_students(plan, students, store, cache, monitor, idle)
 
 
 def bring_teacher(plan: Plan, store: Store, cache: Store, monitor: Monitor) -> None:
@@ -166,10 +168,10 @@ def _take_teacher(found: TeacherSource, store: Store, plan: Plan) -> None:
         copy_teacher(found.folder, own)
 
 
-def _finish(plan: Plan, groups: list[EnsemblePlan], store: Store, lease: Lease) -> None:
+def _finish(plan: Plan, ensembles: list[EnsemblePlan], store: Store, lease: Lease) -> None:
     lease.check()
-    for group in groups:
-        assemble(store, plan, group)
+    for ensemble in ensembles:
+        assemble(store, plan, ensemble)
 
 
 def _train_teacher(plan: Plan, store: Store, monitor: Monitor, idle: IdleSlots) -> None:
@@ -190,14 +192,14 @@ def _train_teacher(plan: Plan, store: Store, monitor: Monitor, idle: IdleSlots) 
 
 
 def _train_students(
-    plan: Plan, jobs: list[StudentPlan], store: Store, cache: Store, monitor: Monitor, idle: IdleSlots
+    plan: Plan, students: list[StudentPlan], store: Store, cache: Store, monitor: Monitor, idle: IdleSlots
 ) -> None:
     recipe, cluster = plan.recipe, plan.cluster
     teacher, segment = teacher_in(store, plan), recipe.training.checkpoint_every
     codec = load_codec(recipe.codec)
     load_features(recipe.evaluation.features, load_data(recipe.data), cache, codec)  # once, for all students
     with running_pool(recipe, teacher, needed=cluster.teacher == "pool") as pool:
-        pairs = make_pairs(plan, jobs, pool, teacher, cache, monitor.note)
+        pairs = make_pairs(plan, students, pool, teacher, cache, monitor.note)
         inputs = RunInputs(
             recipe.data,
             recipe.conditions,
@@ -210,11 +212,16 @@ def _train_students(
             recipe.init,
             recipe.codec,
         )
-        tasks = [StudentTask(job.spec, folder(store, job.home), folder(store, job.directory), inputs) for job in jobs]
-        slots = _most_slots(len(jobs), cluster) or len(jobs)
+        tasks = [
+            StudentTask(student.spec, folder(store, student.home), folder(store, student.directory), inputs)
+            for student in students
+        ]
+        slots = _most_slots(len(students), cluster) or len(students)
         work = [
-            ScheduledTask(job.name, job.spec.images, segment, _shared(task, cluster, slots) if cluster.shares else task)
-            for job, task in zip(jobs, tasks, strict=True)
+            ScheduledTask(
+                student.name, student.spec.images, segment, _shared(task, cluster, slots) if cluster.shares else task
+            )
+            for student, task in zip(students, tasks, strict=True)
         ]
         if pool:
             monitor.show(pool)
@@ -227,8 +234,8 @@ def _shared(task: StudentTask, cluster: ClusterConfig, students: int) -> Task:
     return SharedTask(task, cluster, students)
 
 
-def _trained(store: Store, job: StudentPlan) -> bool:
-    return images_of(store, job) >= job.spec.images
+def _trained(store: Store, student: StudentPlan) -> bool:
+    return images_of(store, student) >= student.spec.images
 
 
 def _complete(

@@ -95,9 +95,9 @@ def count_teacher(plan: Plan, rates: Rates) -> TeacherCount:
 
 def _answer(plan: Plan, rates: Rates) -> tuple[float, int]:
     """Seconds per image, and the most bytes, of answers as students want them."""
-    stages, tally = plan.jobs[0].spec.stages, Tally()
-    n = max(stage.batch for stage in stages.values()) // plan.jobs[0].spec.shards
-    gradient = any(plan.jobs[0].spec.objective(name).needs.teacher == "gradient" for name in stages)
+    stages, tally = plan.students[0].spec.stages, Tally()
+    n = max(stage.batch for stage in stages.values()) // plan.students[0].spec.shards
+    gradient = any(plan.students[0].spec.objective(name).needs.teacher == "gradient" for name in stages)
     with without_data(tally):
         teacher = _teacher(plan)
         x, sigma = torch.zeros(n, *plan.teacher.sample_shape), torch.ones(n)
@@ -124,7 +124,7 @@ class _Stage:
 
     def __init__(self, plan: Plan, spec: StudentSpec, name: str, rates: Rates, tally: Tally) -> None:
         self._plan, self._spec, self._name, self._rates, self._tally = plan, spec, name, rates, tally
-        self._owned = plan.groups[0].partition.owned_by(spec.index, plan.conditions)
+        self._owned = plan.ensembles[0].partition.owned_by(spec.index, plan.conditions)
         self._local = plan.cluster.teacher == "local"
         self._elsewhere = ClockedTeacher(self._teacher(), self._seconds, tally.aside)
         self._trainer = self._new()

@@ -80,8 +80,8 @@ def _gpus_here(plan: Plan) -> float:
 def _at_once(plan: Plan, cpus: int) -> int:
     """How many students of the plan train at once on so many CPUs, or as many of them as are tried."""
     cluster = plan.cluster
-    room = int(cpus / cluster.cpus_per_student) if cluster.cpus_per_student else len(plan.jobs)
-    return max(1, min(CROWD * cpus, len(plan.jobs), room, cluster.max_slots or room))
+    room = int(cpus / cluster.cpus_per_student) if cluster.cpus_per_student else len(plan.students)
+    return max(1, min(CROWD * cpus, len(plan.students), room, cluster.max_slots or room))
 
 
 def median_of(found: list[Timing]) -> Timing:

@@ -64,7 +64,7 @@ class _StepTimer:
 
     def __init__(self, plan: Plan, student: StudentSpec, device: torch.device, folder: Store) -> None:
         self._plan, self.device, self._spec = plan, device, student
-        self._owned = plan.groups[0].partition.owned_by(student.index, plan.conditions)
+        self._owned = plan.ensembles[0].partition.owned_by(student.index, plan.conditions)
         self._clock = Clock(device, plan.recipe.training.threads)
         self._teacher = _teacher(plan, device)
         self._checkpoints = Checkpoints(folder, keep=1)

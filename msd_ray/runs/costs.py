@@ -26,25 +26,25 @@ def teacher_costs(context: RunContext, sampling: Sampling) -> Costs:
     )
 
 
-def ensemble_costs(group: EnsemblePlan, sampling: Sampling, logged: pd.DataFrame) -> Costs:
+def ensemble_costs(ensemble: EnsemblePlan, sampling: Sampling, logged: pd.DataFrame) -> Costs:
     """The costs of an ensemble: images and CPU of all students together, and the wall time of the slowest."""
-    each = [student_costs(job, sampling, logged) for job in group.jobs]
+    each = [student_costs(student, sampling, logged) for student in ensemble.students]
     return Costs(
         parameters=sum(c.parameters or 0 for c in each),
         nfe=sampling.nfe,
-        images=group.images,
+        images=ensemble.images,
         wall_seconds=max(c.wall_seconds or 0.0 for c in each),
         cpu_seconds=sum(c.cpu_seconds or 0.0 for c in each),
     )
 
 
-def student_costs(job: StudentPlan, sampling: Sampling, logged: pd.DataFrame) -> Costs:
+def student_costs(student: StudentPlan, sampling: Sampling, logged: pd.DataFrame) -> Costs:
     """CPU seconds include what the student's requests cost the teacher pool."""
-    seconds = logged[logged["student"] == job.name].groupby("name")["value"].sum()
+    seconds = logged[logged["student"] == student.name].groupby("name")["value"].sum()
     return Costs(
-        parameters=job.spec.denoiser.parameters(),
+        parameters=student.spec.denoiser.parameters(),
         nfe=sampling.nfe,
-        images=job.spec.images,
+        images=student.spec.images,
         wall_seconds=float(seconds.get("wall_seconds", 0.0)),
         cpu_seconds=float(seconds.get("cpu_seconds", 0.0) + seconds.get("teacher_cpu_seconds", 0.0)),
     )

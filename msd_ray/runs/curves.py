@@ -11,13 +11,15 @@ from msd_ray.training.records import Records
 
 def curves(store: Store, plan: Plan) -> pd.DataFrame:
     """What all students logged so far, in long format: student, stage, nimg, name, value."""
-    rows = [(job.name, m.stage, m.nimg, m.name, m.value) for job in plan.jobs for m in logged(store, job)]
+    rows = [
+        (student.name, m.stage, m.nimg, m.name, m.value) for student in plan.students for m in logged(store, student)
+    ]
     return pd.DataFrame(rows, columns=["student", "stage", "nimg", "name", "value"])
 
 
-def logged(store: Store, job: StudentPlan) -> list[Metric]:
-    """What the job's student logged up to its newest checkpoint."""
-    checkpoints = checkpoints_of(store, job)
+def logged(store: Store, student: StudentPlan) -> list[Metric]:
+    """What the student logged up to its newest checkpoint."""
+    checkpoints = checkpoints_of(store, student)
     newest = checkpoints.newest()
     if newest is None:
         return []

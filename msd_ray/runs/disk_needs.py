@@ -45,8 +45,10 @@ def disk_needed(plan: Plan) -> int:
     training or the students' checkpoints and their ensembles."""
     keep = plan.recipe.training.keep + 1  # one is written before another goes
     teacher = 0 if plan.source else plan.teacher.parameters()
-    of_checkpoint = {job.spec.denoiser: checkpoint_weights(job.spec) for job in plan.jobs}
-    students = sum(keep * of_checkpoint[job.spec.denoiser] + job.spec.denoiser.parameters() for job in plan.jobs)
+    of_checkpoint = {student.spec.denoiser: checkpoint_weights(student.spec) for student in plan.students}
+    students = sum(
+        keep * of_checkpoint[student.spec.denoiser] + student.spec.denoiser.parameters() for student in plan.students
+    )
     return FLOAT * (teacher + max(2 * 4 * teacher, students))
 
 

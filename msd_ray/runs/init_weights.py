@@ -37,11 +37,11 @@ def check_init(plan: Plan) -> None:
         raise UserError(f"init: the ensemble at {known.store.uri} is of other conditions")
     if known.partition.borders:
         raise UserError(f"init: the students at {known.store.uri} share the noise levels; none of them is a start")
-    for group in plan.groups:
-        for job in group.jobs:
-            owned = group.partition.owned_by(job.spec.index, plan.conditions)
-            if read_member(known, _nearest(known, owned)).spec.network != job.spec.denoiser.network:
-                raise UserError(f"init: the students at {known.store.uri} have another shape than {job.name}")
+    for ensemble in plan.ensembles:
+        for student in ensemble.students:
+            owned = ensemble.partition.owned_by(student.spec.index, plan.conditions)
+            if read_member(known, _nearest(known, owned)).spec.network != student.spec.denoiser.network:
+                raise UserError(f"init: the students at {known.store.uri} have another shape than {student.name}")
 
 
 def _nearest(known: Description, owned: Owned) -> int:

@@ -56,7 +56,7 @@ class EnsemblePlan:
     name: str
     home: str
     partition: Partition
-    jobs: tuple[StudentPlan, ...]
+    students: tuple[StudentPlan, ...]
 
     @property
     def directory(self) -> str:
@@ -66,13 +66,13 @@ class EnsemblePlan:
     @property
     def images(self) -> int:
         """Generator images that all its students train on together."""
-        return sum(job.spec.images for job in self.jobs)
+        return sum(student.spec.images for student in self.students)
 
 
 @dataclass(frozen=True)
 class Plan:
     """recipe: every value spelled out. student: the size of all students except those that the recipe gives by number.
-    groups: the ensemble first, then the baselines that it is compared with. sampling: how all of them make samples.
+    ensembles: the ensemble first, then the baselines that it is compared with. sampling: how all of them make samples.
     teacher: the shape of the teacher that is trained here, or that students are cut from. source: of a teacher that is
     not trained here, None otherwise."""
 
@@ -81,7 +81,7 @@ class Plan:
     student: DenoiserSpec
     labels: tuple[str, ...]
     conditions: Conditions
-    groups: tuple[EnsemblePlan, ...]
+    ensembles: tuple[EnsemblePlan, ...]
     sampling: Sampling = ONE_STEP
     source: TeacherSource | None = None
 
@@ -96,18 +96,20 @@ class Plan:
         return ConditionsSpec(self.recipe.conditions, self.labels) if own else None
 
     @property
-    def jobs(self) -> list[StudentPlan]:
-        return [job for group in self.groups for job in group.jobs]
+    def students(self) -> list[StudentPlan]:
+        return [student for ensemble in self.ensembles for student in ensemble.students]
 
     @property
     def largest(self) -> StudentSpec:
         """The student of the ensemble with the most parameters, the first of several."""
-        return max((job.spec for job in self.groups[0].jobs), key=lambda spec: spec.denoiser.parameters())
+        return max(
+            (student.spec for student in self.ensembles[0].students), key=lambda spec: spec.denoiser.parameters()
+        )
 
     @property
     def cluster(self) -> ClusterConfig:
         """The recipe's cluster, without a pool if no stage needs the teacher."""
-        spec = self.jobs[0].spec
+        spec = self.students[0].spec
         asks = any(spec.objective(stage).needs.teacher != "none" for stage in spec.stages)
         return self.recipe.cluster if asks else replace(self.recipe.cluster, teacher="local")
 
@@ -129,10 +131,10 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
         raise UserError(f"students.{strangers[0]}: the students are those from 0 to {partition.k - 1}")
     each = _for_each_student(recipe, partition.k)
     refuse_short_stages(each, needs)
-    groups = [_group(each, [single.get(i, student) for i in range(partition.k)], "ensemble", "", partition)]
+    ensembles = [_ensemble_plan(each, [single.get(i, student) for i in range(partition.k)], "ensemble", "", partition)]
     if recipe.evaluation.baselines:
-        groups += _baselines(each, student, conditions, partition.k)
-    return Plan(recipe, teacher, student, data.labels, conditions, tuple(groups), sampling, source)
+        ensembles += _baselines(each, student, conditions, partition.k)
+    return Plan(recipe, teacher, student, data.labels, conditions, tuple(ensembles), sampling, source)
 
 
 def _for_each_student(recipe: Recipe, students: int) -> Recipe:
@@ -164,31 +166,33 @@ def _baselines(recipe: Recipe, student: DenoiserSpec, conditions: Conditions, st
     alone = fit(PartitionConfig(k=1), conditions)
     longer = {name: replace(stage, images=stage.images * students) for name, stage in recipe.stages.items()}
     return [
-        _group(recipe, [student], "one student, same images each", "baselines/same-each", alone),
-        _group(
+        _ensemble_plan(recipe, [student], "one student, same images each", "baselines/same-each", alone),
+        _ensemble_plan(
             replace(recipe, stages=longer), [student], "one student, same total images", "baselines/same-total", alone
         ),
     ]
 
 
-def _group(recipe: Recipe, students: list[DenoiserSpec], name: str, home: str, partition: Partition) -> EnsemblePlan:
-    jobs = tuple(
+def _ensemble_plan(
+    recipe: Recipe, denoisers: list[DenoiserSpec], name: str, home: str, partition: Partition
+) -> EnsemblePlan:
+    students = tuple(
         StudentPlan(
             name=name if home else f"student {i}",
             home=home,
             spec=StudentSpec(
                 index=i,
                 seed=recipe.seed,
-                denoiser=student,
+                denoiser=denoiser,
                 stages=recipe.stages,
                 training=recipe.training,
                 noise=_narrowed(recipe.noise, partition.interval_of(i)),
                 shards=recipe.training.shards,
             ),
         )
-        for i, student in enumerate(students)
+        for i, denoiser in enumerate(denoisers)
     )
-    return EnsemblePlan(name, home, partition, jobs)
+    return EnsemblePlan(name, home, partition, students)
 
 
 def _narrowed(noise: Noise, interval: tuple[float, float]) -> Noise:
@@ -198,18 +202,18 @@ def _narrowed(noise: Noise, interval: tuple[float, float]) -> Noise:
 
 def describe(plan: Plan) -> dict[str, Any]:
     """The plan as facts for JSON."""
-    recipe, cluster, stages = plan.recipe, plan.cluster, plan.jobs[0].spec.stages
+    recipe, cluster, stages = plan.recipe, plan.cluster, plan.students[0].spec.stages
     return {
         "recipe": recipe.name,
         "teacher": _teacher(plan),
         "student": _parameters(plan),
         "partition": f"{recipe.partition.kind}, k = {recipe.partition.k}, timesteps = {recipe.partition.timesteps}",
         "stages": "; ".join(f"{name} ({s.objective}, {s.images:,} images)" for name, s in stages.items()),
-        "student_actors": f"{len(plan.jobs)} x ({cluster.cpus_per_student:g} CPU, {cluster.gpus_per_student:g} GPU)",
+        "student_actors": f"{len(plan.students)} x {_each(cluster.cpus_per_student, cluster.gpus_per_student)}",
         "teacher_actors": _replicas(cluster.pool)
         if cluster.teacher == "pool"
         else "none: the teacher runs in each student",
-        "students": [_student(plan, group, job) for group in plan.groups for job in group.jobs],
+        "students": [_student(plan, ensemble, student) for ensemble in plan.ensembles for student in ensemble.students],
     }
 
 
@@ -220,21 +224,25 @@ def _teacher(plan: Plan) -> str:
 
 
 def _parameters(plan: Plan) -> str:
-    least, *more = sorted({job.spec.denoiser.parameters() for job in plan.jobs})
+    least, *more = sorted({student.spec.denoiser.parameters() for student in plan.students})
     return f"{least:,} to {more[-1]:,} parameters" if more else f"{least:,} parameters"
 
 
 def _replicas(pool: PoolConfig) -> str:
     most = f" to {pool.max_replicas}" if pool.max_replicas > pool.min_replicas else ""
-    return f"{pool.min_replicas}{most} x ({pool.cpus:g} CPU, {pool.gpus:g} GPU)"
+    return f"{pool.min_replicas}{most} x {_each(pool.cpus, pool.gpus)}"
 
 
-def _student(plan: Plan, group: EnsemblePlan, job: StudentPlan) -> dict[str, Any]:
-    levels = f", sigma {job.spec.noise.sigma_min:.3g} to {job.spec.noise.sigma_max:.3g}"
-    ids = group.partition.owned_by(job.spec.index, plan.conditions).ids.tolist()
+def _each(cpus: float, gpus: float) -> str:
+    return f"({cpus:g} CPU, {gpus:g} GPU)"
+
+
+def _student(plan: Plan, ensemble: EnsemblePlan, student: StudentPlan) -> dict[str, Any]:
+    levels = f", sigma {student.spec.noise.sigma_min:.3g} to {student.spec.noise.sigma_max:.3g}"
+    ids = ensemble.partition.owned_by(student.spec.index, plan.conditions).ids.tolist()
     return {
-        "student": job.name,
+        "student": student.name,
         "owns": named(plan.conditions.labels(ids), SHOWN) + (levels if plan.recipe.partition.timesteps > 1 else ""),
-        "parameters": f"{job.spec.denoiser.parameters():,}",
-        "images": f"{job.spec.images:,}",
+        "parameters": f"{student.spec.denoiser.parameters():,}",
+        "images": f"{student.spec.images:,}",
     }

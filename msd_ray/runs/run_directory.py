@@ -99,9 +99,9 @@ def _as_kept(fingerprint: str) -> bytes:
     return json.dumps({"fingerprint": fingerprint}).encode()
 
 
-def keep_partition(store: Store, group: EnsemblePlan) -> None:
-    """Writes down which conditions each part of the group owns: its students look it up there."""
-    folder(store, group.home).write("partition.json", json.dumps(group.partition.to_json()).encode())
+def keep_partition(store: Store, ensemble: EnsemblePlan) -> None:
+    """Writes down which conditions each part of the ensemble owns: its students look it up there."""
+    folder(store, ensemble.home).write("partition.json", json.dumps(ensemble.partition.to_json()).encode())
 
 
 def kept_partition(home: Store) -> Partition:
@@ -136,73 +136,73 @@ def _stage_of_today(stage: dict[str, Any]) -> dict[str, Any]:
     return {**stage, "optimizer": "adamw", "fake_clip_value": 0.0, "options": options}
 
 
-def has_ensemble(store: Store, group: EnsemblePlan) -> bool:
-    """Whether the group's ensemble is complete, and made of students trained as far as the plan asks."""
+def has_ensemble(store: Store, ensemble: EnsemblePlan) -> bool:
+    """Whether the ensemble is complete, and made of students trained as far as the plan asks."""
     try:
-        return not flaw_of(store, group)
+        return not flaw_of(store, ensemble)
     except FileNotFoundError:
         return False
 
 
-def flaw_of(store: Store, group: EnsemblePlan) -> str:
-    """What is wrong with the group's ensemble, empty where nothing is. Raises FileNotFoundError where there is none."""
-    where = folder(store, group.directory)
+def flaw_of(store: Store, ensemble: EnsemblePlan) -> str:
+    """What is wrong with the ensemble, empty where nothing is. Raises FileNotFoundError where there is none."""
+    where = folder(store, ensemble.directory)
     try:
         manifest = read_manifest(where)
         check_sizes(where, manifest, MAKES_AGAIN)
         trained = [s["nimg"] for s in manifest.body["students"]]
     except (CorruptError, KeyError) as error:
         return str(error)
-    if trained != [job.spec.images for job in group.jobs]:
+    if trained != [student.spec.images for student in ensemble.students]:
         return f"the students of {where.uri} were trained on other numbers of images; {MAKES_AGAIN}"
     return ""
 
 
-def refuse_unfinished(store: Store, groups: Iterable[EnsemblePlan]) -> None:
-    """Raises UserError where a group has no whole ensemble, and says why."""
-    for group in groups:
+def refuse_unfinished(store: Store, ensembles: Iterable[EnsemblePlan]) -> None:
+    """Raises UserError where an ensemble is not there or not whole, and says why."""
+    for ensemble in ensembles:
         try:
-            flaw = flaw_of(store, group)
+            flaw = flaw_of(store, ensemble)
         except FileNotFoundError:
-            raise UserError(f"{store.uri} has no finished {group.name}: {how_far(store)}") from None
+            raise UserError(f"{store.uri} has no finished {ensemble.name}: {how_far(store)}") from None
         if flaw:
             raise UserError(flaw)
 
 
-def checkpoints_of(store: Store, job: StudentPlan) -> Checkpoints:
-    return Checkpoints(folder(store, job.directory), job.spec.training.keep)
+def checkpoints_of(store: Store, student: StudentPlan) -> Checkpoints:
+    return Checkpoints(folder(store, student.directory), student.spec.training.keep)
 
 
-def images_of(store: Store, job: StudentPlan) -> int:
-    """Images that the job's student has been trained on, as far as checkpoints tell. Reads no tensors."""
-    newest = checkpoints_of(store, job).newest()
+def images_of(store: Store, student: StudentPlan) -> int:
+    """Images that the student has been trained on, as far as checkpoints tell. Reads no tensors."""
+    newest = checkpoints_of(store, student).newest()
     return newest.nimg if newest else 0
 
 
-def assemble(store: Store, plan: Plan, group: EnsemblePlan, images: int | None = None) -> None:
-    """Makes the group's ensemble of its students' averaged weights, whose files it copies. images: that each must have
-    been trained on, if not on all of the plan's. Raises UserError where one has not, or has no whole checkpoint of
+def assemble(store: Store, plan: Plan, ensemble: EnsemblePlan, images: int | None = None) -> None:
+    """Makes the ensemble of its students' averaged weights, whose files it copies. images: that each must have been
+    trained on, if not on all of the plan's. Raises UserError where one has not, or has no whole checkpoint of
     that any more."""
     members = []
-    for job in group.jobs:
-        newest = checkpoints_of(store, job).newest()
-        if newest is None or newest.nimg < (images or job.spec.images):
-            raise UserError(f"{job.name} has not finished training; run the same command again")
+    for student in ensemble.students:
+        newest = checkpoints_of(store, student).newest()
+        if newest is None or newest.nimg < (images or student.spec.images):
+            raise UserError(f"{student.name} has not finished training; run the same command again")
         members.append(
             Member(
-                index=job.spec.index,
-                spec=job.spec.denoiser,
-                sigma_init=job.spec.noise.sigma_init,
+                index=student.spec.index,
+                spec=student.spec.denoiser,
+                sigma_init=student.spec.noise.sigma_init,
                 nimg=newest.nimg,
                 weights=newest.part("ema"),
             )
         )
-    where, recipe = folder(store, group.directory), plan.recipe.to_json()
+    where, recipe = folder(store, ensemble.directory), plan.recipe.to_json()
     try:
-        save_ensemble(where, recipe, group.partition, plan.labels, members, plan.sampling, plan.recipe.codec)
+        save_ensemble(where, recipe, ensemble.partition, plan.labels, members, plan.sampling, plan.recipe.codec)
     except CorruptError:
-        for job in group.jobs:
-            checkpoints_of(store, job).discard_damaged()
+        for student in ensemble.students:
+            checkpoints_of(store, student).discard_damaged()
         raise UserError("a student's checkpoint was damaged and is dropped; run the same command again") from None
 
 

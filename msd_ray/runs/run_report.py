@@ -40,33 +40,35 @@ def write_all(context: RunContext, rows: list[Row], drawn: tuple[Tensor, Tensor]
 def _content(
     context: RunContext, rows: list[Row], logged: pd.DataFrame, drawn: tuple[Tensor, Tensor] | None
 ) -> ReportContent:
-    group = context.plan.groups[0]
+    ensemble = context.plan.ensembles[0]
     features = features_name(context.recipe.evaluation.features, context.data.shape, context.codec)
     return ReportContent(
-        title=f"{context.recipe.name}: {group.partition.k} students",
+        title=f"{context.recipe.name}: {ensemble.partition.k} students",
         recipe=context.recipe.to_json(),
         rows=rows,
         curves=logged,
         grids=_grids(context, *drawn) if drawn else None,
         notes=[
             f"FID and its kin use the features of: {features}. Reference: the training split.",
-            *_relay_notes(context, group.partition),
+            *_relay_notes(context, ensemble.partition),
         ],
-        previews={job.name: pictures for job in group.jobs if (pictures := _previews(context.store, job))},
+        previews={
+            student.name: pictures for student in ensemble.students if (pictures := _previews(context.store, student))
+        },
         preview_rows=ROWS,
     )
 
 
 def _grids(context: RunContext, teacher: Tensor, students: Tensor) -> SampleGrids:
     """The samples as they look."""
-    codec, owners = context.codec, context.plan.groups[0].partition.router.owners
+    codec, owners = context.codec, context.plan.ensembles[0].partition.router.owners
     of_points = codec.picture_shape(context.data.shape) is None
     return SampleGrids(pictures(codec, teacher), pictures(codec, students), context.data.labels, owners, of_points)
 
 
-def _previews(store: Store, job: StudentPlan) -> list[tuple[int, bytes]]:
+def _previews(store: Store, student: StudentPlan) -> list[tuple[int, bytes]]:
     """The first picture of a student and the newest few: images seen, PNG."""
-    kept = folder(store, f"{job.directory}/{PREVIEWS}")
+    kept = folder(store, f"{student.directory}/{PREVIEWS}")
     names = sorted(name for name in kept.names() if name.endswith(".png"))
     shown = [*names[:1], *names[1:][-PREVIEWS_SHOWN:]]
     return [(int(name.removesuffix(".png")), kept.read(name)) for name in shown]

@@ -59,8 +59,8 @@ def measured_rows(context: RunContext, complete: Complete, note: Note, drawings:
     """
     table, logged = Table(context.recipe, context.cache), curves(context.store, context.plan)
     asked = [table.held_out(), *_teacher_rows(context, table)]
-    for group in context.plan.groups:
-        asked += _group_rows(context, table, group, logged)
+    for ensemble in context.plan.ensembles:
+        asked += _ensemble_rows(context, table, ensemble, logged)
     return _measured(context.recipe, context.cache, asked, drawings, complete, note)
 
 
@@ -84,8 +84,8 @@ def _measured(
 def _teacher_rows(context: RunContext, table: Table) -> list[RequestedRow]:
     """The teacher as the recipe has it, and as an ensemble of several steps is asked where that is something else."""
     ways = {"teacher": teachers_sampling(context.recipe)}
-    for group in context.plan.groups:
-        way = read_description(folder(context.store, group.directory)).sampling
+    for ensemble in context.plan.ensembles:
+        way = read_description(folder(context.store, ensemble.directory)).sampling
         if way not in (ONE_STEP, *ways.values()):
             ways[f"teacher, {way.steps} steps of {way.kind}"] = way
     return [table.teacher(name, _teacher(context, way), teacher_costs(context, way)) for name, way in ways.items()]
@@ -101,15 +101,17 @@ def _teacher(context: RunContext, sampling: Sampling) -> FromTeacher:
         raise UserError(f"{context.store.uri} holds no teacher: `msd-ray train` it again") from None
 
 
-def _group_rows(context: RunContext, table: Table, group: EnsemblePlan, logged: pd.DataFrame) -> list[RequestedRow]:
+def _ensemble_rows(
+    context: RunContext, table: Table, ensemble: EnsemblePlan, logged: pd.DataFrame
+) -> list[RequestedRow]:
     """The ensemble's row; its students' too, where it is the conditions alone that tell them apart."""
-    known = read_description(folder(context.store, group.directory))
+    known = read_description(folder(context.store, ensemble.directory))
     parts = parts_of(known)
-    row = table.ensemble(group.name, parts, ensemble_costs(group, known.sampling, logged))
-    if group.partition.k == 1 or group.partition.borders:
+    row = table.ensemble(ensemble.name, parts, ensemble_costs(ensemble, known.sampling, logged))
+    if ensemble.partition.k == 1 or ensemble.partition.borders:
         return [row]
-    each = [student_costs(job, known.sampling, logged) for job in group.jobs]
-    return [row, *(table.student(group.name, part, each[part.part]) for part in parts)]
+    each = [student_costs(student, known.sampling, logged) for student in ensemble.students]
+    return [row, *(table.student(ensemble.name, part, each[part.part]) for part in parts)]
 
 
 def parts_of(known: Description) -> list[FromPart]:
@@ -123,8 +125,8 @@ def parts_of(known: Description) -> list[FromPart]:
 def _drawings(context: RunContext) -> tuple[Drawing, Drawing]:
     """The teacher's samples and the ensemble's that a report shows."""
     table, teacher = Table(context.recipe, context.cache), _teacher(context, teachers_sampling(context.recipe))
-    group = context.plan.groups[0]
-    parts = parts_of(read_description(folder(context.store, group.directory)))
+    ensemble = context.plan.ensembles[0]
+    parts = parts_of(read_description(folder(context.store, ensemble.directory)))
     return table.drawing([teacher]), table.drawing(parts)
 
 
@@ -141,7 +143,7 @@ def evaluate_uri(uri: str, overrides: list[str], complete: Complete, note: Note)
             raise UserError(f"{override}: only keys under evaluation. can be changed here; others take a new run")
     if store.exists("recipe.json"):
         context = RunContext.of_run(store, overrides)
-        refuse_unfinished(store, context.plan.groups)
+        refuse_unfinished(store, context.plan.ensembles)
         return measured_rows(context, complete, note)
     known = read_description(store)
     check_sizes(store, known.manifest)
@@ -164,7 +166,7 @@ def report_uri(uri: str, complete: Complete, note: Note) -> list[str]:
     """Writes the report of a run directory again. Raises UserError where it is none."""
     context = RunContext.of_run(Store(uri), [])
     check_run_dir(context.store)
-    finished = all(has_ensemble(context.store, group) for group in context.plan.groups)
+    finished = all(has_ensemble(context.store, ensemble) for ensemble in context.plan.ensembles)
     if not finished:
         note("the run is not finished: the report shows its curves so far")
         return write_all(context, [], None)
@@ -175,7 +177,7 @@ def report_uri(uri: str, complete: Complete, note: Note) -> list[str]:
 
 def _key(context: RunContext) -> str:
     """Changes with whatever the results depend on: the evaluation's settings and the ensembles' weights."""
-    manifests = [read_manifest(folder(context.store, group.directory)) for group in context.plan.groups]
+    manifests = [read_manifest(folder(context.store, ensemble.directory)) for ensemble in context.plan.ensembles]
     files = [{name: entry.sha256 for name, entry in m.files.items()} for m in manifests]
     said = {key: value for key, value in context.recipe.to_json()["evaluation"].items() if key not in ("cpus", "gpus")}
     return json.dumps([VERSION, said, files], sort_keys=True)

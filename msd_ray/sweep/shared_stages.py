@@ -19,40 +19,40 @@ def shared_folder(store: Store, plan: Plan, images: int) -> Store:
             stages[name] = stage
         left -= stage["images"]
     determinants = {**determinants, "name": "", "stages": list(stages.items())}
-    return store.child(digest([determinants, plan.groups[0].partition.to_json(), images]))
+    return store.child(digest([determinants, plan.ensembles[0].partition.to_json(), images]))
 
 
 def publish(run: Store, plan: Plan, images: int, shared: Store) -> None:
     """Copies the checkpoints that the run's students have at `images` into the shared folder, unless another trial
     did."""
-    for job in plan.groups[0].jobs:
-        target = _kept(shared, job, images)
+    for student in plan.ensembles[0].students:
+        target = _kept(shared, student, images)
         if not _whole(target):
-            _copy_curve(folder(run, job.directory), _kept_student(shared, job), images)
-            copy_bundle(_checkpoint(run, job, images), target)
+            _copy_curve(folder(run, student.directory), _kept_student(shared, student), images)
+            copy_bundle(_checkpoint(run, student, images), target)
 
 
 def adopt(run: Store, plan: Plan, images: int, shared: Store) -> bool:
     """Gives the run's students the shared checkpoints at `images`; returns whether there is a whole one for each."""
     try:
-        for job in plan.groups[0].jobs:
-            _copy_curve(_kept_student(shared, job), folder(run, job.directory), images)
-            copy_bundle(_kept(shared, job, images), _checkpoint(run, job, images))
+        for student in plan.ensembles[0].students:
+            _copy_curve(_kept_student(shared, student), folder(run, student.directory), images)
+            copy_bundle(_kept(shared, student, images), _checkpoint(run, student, images))
     except (FileNotFoundError, CorruptError):
         return False
     return True
 
 
-def _checkpoint(run: Store, job: StudentPlan, images: int) -> Store:
-    return folder(run, f"{job.directory}/{_name(images)}")
+def _checkpoint(run: Store, student: StudentPlan, images: int) -> Store:
+    return folder(run, f"{student.directory}/{_name(images)}")
 
 
-def _kept(shared: Store, job: StudentPlan, images: int) -> Store:
-    return _kept_student(shared, job).child(_name(images))
+def _kept(shared: Store, student: StudentPlan, images: int) -> Store:
+    return _kept_student(shared, student).child(_name(images))
 
 
-def _kept_student(shared: Store, job: StudentPlan) -> Store:
-    return shared.child(f"{job.spec.index:04d}")
+def _kept_student(shared: Store, student: StudentPlan) -> Store:
+    return shared.child(f"{student.spec.index:04d}")
 
 
 def _copy_curve(source: Store, target: Store, images: int) -> None:

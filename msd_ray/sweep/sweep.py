@@ -81,7 +81,7 @@ def _check_cache(plan: Plan, store: Store) -> None:
 def slots_of(trials: Trials, plans: list[Plan]) -> int:
     """How many slots each trial may have on the connected cluster. Raises UserError if there is no room for one, or for
     all students that must train at once because they may not take turns."""
-    most = max(len(plan.groups[0].jobs) for plan in plans)
+    most = max(len(plan.ensembles[0].students) for plan in plans)
     cluster = _with_pool(plans)
     check_room(most * trials.concurrent, cluster)
     room = most * trials.concurrent if cluster.autoscale else room_for(most * trials.concurrent, cluster)
@@ -120,7 +120,7 @@ def _run(
     needed, teacher = cluster.teacher == "pool", teacher_in(store, plans[0])
     with request_nodes(several, cluster), running_pool(recipe, teacher, needed) as pool:
         for plan in plans:
-            make_pairs(plan, plan.jobs, pool, teacher, cache, listener.note)
+            make_pairs(plan, plan.students, pool, teacher, cache, listener.note)
         replicas = pool.actors if pool else []
         stop_actor = make_stop_actor()
         inputs = TrialInputs(recipe_space, store, cache, replicas, features, slots, stop_actor)

@@ -82,8 +82,8 @@ class Trial:
         self._plan: Plan = means.inputs.recipe_space.plan(recipe)
         self._store = folder(means.inputs.store, f"trials/{number:04d}")
         keep_recipe(self._store, self._plan.recipe)
-        for group in self._plan.groups:
-            keep_partition(self._store, group)
+        for ensemble in self._plan.ensembles:
+            keep_partition(self._store, ensemble)
         self._monitor = Monitor(self._store, recipe.cluster.price, Silent(), [], means.stopping)
         scheduler = means.inputs.recipe_space.definition.scheduler
         self._milestones = milestones(scheduler, self._plan)
@@ -98,9 +98,9 @@ class Trial:
             if reported < end < until:
                 self._share(end)
         self._train(until)
-        group = self._plan.groups[0]
-        assemble(self._store, self._plan, group, until)
-        return self._measure(Ensemble.load(folder(self._store, group.directory), self._means.device), until)
+        ensemble = self._plan.ensembles[0]
+        assemble(self._store, self._plan, ensemble, until)
+        return self._measure(Ensemble.load(folder(self._store, ensemble.directory), self._means.device), until)
 
     def _share(self, end: int) -> None:
         """Trains the students to the end of a stage, or takes the checkpoints of another trial that did."""
@@ -111,14 +111,14 @@ class Trial:
 
     def _behind(self, images: int) -> list[StudentPlan]:
         """The students that have not reached so many images."""
-        return [job for job in self._plan.groups[0].jobs if images_of(self._store, job) < images]
+        return [student for student in self._plan.ensembles[0].students if images_of(self._store, student) < images]
 
     def _train(self, until: int) -> None:
-        jobs = self._behind(until)
-        if not jobs:
+        students = self._behind(until)
+        if not students:
             return
-        inputs, segment = self._run_inputs(jobs), self._recipe.training.checkpoint_every
-        work = [ScheduledTask(job.name, until, segment, self._task(job, inputs, until)) for job in jobs]
+        inputs, segment = self._run_inputs(students), self._recipe.training.checkpoint_every
+        work = [ScheduledTask(student.name, until, segment, self._task(student, inputs, until)) for student in students]
         config = self._plan.cluster
         terms = Terms(config.policy, self._means.inputs.slots, config.max_failures, config.silence_seconds)
         self._monitor.begin()
@@ -130,10 +130,12 @@ class Trial:
         if failed := [s for s in statuses if s.state == "failed"]:
             raise TrainingError("; ".join(f"{s.name}: {s.error}" for s in failed))
 
-    def _task(self, job: StudentPlan, inputs: RunInputs, until: int) -> StudentTask:
-        return StudentTask(job.spec, folder(self._store, job.home), folder(self._store, job.directory), inputs, until)
+    def _task(self, student: StudentPlan, inputs: RunInputs, until: int) -> StudentTask:
+        return StudentTask(
+            student.spec, folder(self._store, student.home), folder(self._store, student.directory), inputs, until
+        )
 
-    def _run_inputs(self, jobs: list[StudentPlan]) -> RunInputs:
+    def _run_inputs(self, students: list[StudentPlan]) -> RunInputs:
         recipe, inputs, cluster = self._recipe, self._means.inputs, self._plan.cluster
         teacher = teacher_in(inputs.store, self._plan)
         return RunInputs(
@@ -144,7 +146,7 @@ class Trial:
             teacher,
             cluster.pool if cluster.teacher == "pool" else None,
             cluster.gpus_per_student,
-            make_pairs(self._plan, jobs, self._means.pool, teacher, inputs.cache, Silent().note),
+            make_pairs(self._plan, students, self._means.pool, teacher, inputs.cache, Silent().note),
             recipe.init,
             recipe.codec,
         )

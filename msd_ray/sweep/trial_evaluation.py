@@ -63,7 +63,7 @@ def training_flops(plan: Plan) -> list[dict[str, float]] | None:
     objective's operations cannot be counted."""
     recipe = replace(plan.recipe, cluster=replace(plan.recipe.cluster, teacher="local"))
     plan = replace(plan, recipe=recipe)
-    specs = [job.spec for job in plan.groups[0].jobs]
+    specs = [student.spec for student in plan.ensembles[0].students]
     one_of_each = {spec.denoiser: spec for spec in specs}
     try:
         known = {denoiser: count_student(plan, spec, COUNT_ONLY) for denoiser, spec in one_of_each.items()}
@@ -78,14 +78,14 @@ def judged(
 ) -> tuple[Report, Samples]:  # fmt: skip
     """The report of an ensemble whose students have seen `images` each, and the samples that were judged. logged: the
     students' curves. flops: of each student, per image of each stage."""
-    group = plan.groups[0]
-    costs = ensemble_costs(group, ensemble.sampling, logged)
+    planned = plan.ensembles[0]
+    costs = ensemble_costs(planned, ensemble.sampling, logged)
     row, samples = sampler_row("ensemble", judge, ensemble_sampler(ensemble), torch.arange(plan.conditions.n), costs)
-    scores, k = row.scores, group.partition.k
+    scores, k = row.scores, planned.partition.k
     held = float(logged.loc[logged["name"] == "wall_seconds", "value"].sum())
     report = Report(
         images=images,
-        final=images >= plan.jobs[0].spec.images,
+        final=images >= plan.students[0].spec.images,
         students=k,
         samples=scores.n,
         fid=known(scores.fid),
@@ -109,7 +109,7 @@ def judged(
 def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
     """FLOPs of one student that has seen so many images."""
     total = 0.0
-    for name, stage in plan.jobs[0].spec.stages.items():
+    for name, stage in plan.students[0].spec.stages.items():
         total += flops[name] * min(images, stage.images)
         images = max(0, images - stage.images)
     return total

@@ -44,7 +44,7 @@ def task_in(folder: Path) -> Any:
     from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
 
     made = plan()
-    recipe, spec = made.recipe, made.jobs[0].spec
+    recipe, spec = made.recipe, made.students[0].spec
     teacher = Store(str(folder / "teacher"))
     if not teacher.exists("manifest.json"):
         torch.manual_seed(0)
@@ -60,7 +60,7 @@ def task_in(folder: Path) -> Any:
         0.0,
     )
     home = Store(str(folder))
-    keep_partition(home, made.groups[0])
+    keep_partition(home, made.ensembles[0])
     return StudentTask(spec, home, home.child("student"), inputs)
 
 

@@ -162,9 +162,9 @@ def test_a_run_of_another_codec_is_another_run(tmp_path: Path) -> None:
 
 def test_previews_are_of_what_has_pictures() -> None:
     plan = RunContext.of("digits", [], None).plan
-    assert can_preview(plan.jobs[0].spec, IDENTITY)
+    assert can_preview(plan.students[0].spec, IDENTITY)
     points = RunContext.of("toy2d", [], None).plan
-    assert not can_preview(points.jobs[0].spec, IDENTITY)
+    assert not can_preview(points.students[0].spec, IDENTITY)
 
 
 def test_points_stay_what_they_are() -> None:

@@ -62,7 +62,7 @@ class Undisturbed:
 def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     train_tiny(folder)
-    return Undisturbed(weights_in(folder), RunContext.of(TINY, [], str(folder)).plan.groups[0].images)
+    return Undisturbed(weights_in(folder), RunContext.of(TINY, [], str(folder)).plan.ensembles[0].images)
 
 
 def weights_in(run_dir: Path | str) -> dict[str, str]:

@@ -70,12 +70,12 @@ def train_here(context: RunContext) -> list[Tensors]:
     teacher, weights, pairs = load_teacher(KeptTeacher(store)), [], None
     if "dmd" in {stage.objective for stage in context.recipe.stages.values()}:
         pairs = load_pairs(pairs_folder(context.cache, plan), parts_of(plan), plan.teacher.sample_shape)
-    for job in plan.jobs:
-        owned = plan.groups[0].partition.owned_by(job.spec.index, plan.conditions)
-        initial, fake = starting_weights(job.spec, owned, KeptTeacher(store), "")
+    for student in plan.students:
+        owned = plan.ensembles[0].partition.owned_by(student.spec.index, plan.conditions)
+        initial, fake = starting_weights(student.spec, owned, KeptTeacher(store), "")
         real, extras = context.data.train.only(owned.ids), Extras(fake, teacher, pairs)
-        trainer = StudentTrainer(job.spec, owned, LocalTeacher(teacher), initial, real, "cpu", extras)
-        trainer.advance(job.spec.images)
+        trainer = StudentTrainer(student.spec, owned, LocalTeacher(teacher), initial, real, "cpu", extras)
+        trainer.advance(student.spec.images)
         weights.append(trainer.state_dict().parts["ema"])
     return weights
 

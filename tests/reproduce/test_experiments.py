@@ -27,10 +27,10 @@ def test_every_arm_is_a_valid_recipe_with_a_run_of_its_own(name: str) -> None:
 
 def test_arms_of_an_ablation_differ_in_what_they_say() -> None:
     plans = {a.name: RunContext.of(a.recipe, list(a.overrides), None).plan for a in EXPERIMENTS["ablation-k"].arms}
-    assert [plans[f"same images each, K = {k}"].groups[0].images for k in (1, 2, 5, 10)] == [
+    assert [plans[f"same images each, K = {k}"].ensembles[0].images for k in (1, 2, 5, 10)] == [
         5_760 * k for k in (1, 2, 5, 10)
     ]
-    totals = [plans[f"same total images, K = {k}"].groups[0].images for k in (1, 2, 10)]
+    totals = [plans[f"same total images, K = {k}"].ensembles[0].images for k in (1, 2, 10)]
     assert totals == pytest.approx([28_800] * 3, rel=0.01)
 
 
@@ -51,7 +51,7 @@ def test_the_table_of_methods_has_every_method_for_conditions() -> None:
     assert used == set(OBJECTIVES) - {"tsm", "o2mkd"}
     for arm in arms:
         images = 17_280 if arm.name.endswith("3 x images") else 5_760
-        assert RunContext.of(arm.recipe, list(arm.overrides), None).plan.groups[0].jobs[0].spec.images == images
+        assert RunContext.of(arm.recipe, list(arm.overrides), None).plan.ensembles[0].students[0].spec.images == images
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,13 @@ def finished(run_dir: Path, overrides: list[str], recipe: str = TINY) -> RunCont
     keep_recipe(store, plan.recipe)
     facts = {"nimg": 6400, "wall_seconds": 1.0, "cpu_seconds": 1.0}
     keep_teacher(store.child("teacher"), plan.teacher, State({"ema": weights(plan.teacher, 99)}, facts))
-    for seed, job in enumerate(plan.jobs):
-        logged = [["kd", job.spec.images, name, 2.0] for name in ("wall_seconds", "cpu_seconds", "output_kd")]
-        meta = {"nimg": job.spec.images, "metrics": logged}
-        Checkpoints(folder(store, job.directory), 1).save(State({"ema": weights(job.spec.denoiser, seed)}, meta))
-    for group in plan.groups:
-        assemble(store, plan, group)
-        assert has_ensemble(store, group)
+    for seed, student in enumerate(plan.students):
+        logged = [["kd", student.spec.images, name, 2.0] for name in ("wall_seconds", "cpu_seconds", "output_kd")]
+        meta = {"nimg": student.spec.images, "metrics": logged}
+        Checkpoints(folder(store, student.directory), 1).save(
+            State({"ema": weights(student.spec.denoiser, seed)}, meta)
+        )
+    for ensemble in plan.ensembles:
+        assemble(store, plan, ensemble)
+        assert has_ensemble(store, ensemble)
     return context

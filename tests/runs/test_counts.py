@@ -98,7 +98,7 @@ def test_a_checkpoint_has_the_bytes_that_were_counted(recipe: str, overrides: li
 def real_trainer(made: Plan) -> StudentTrainer:
     spec, teacher = made.largest, made.teacher.build().eval().requires_grad_(False)
     blank = torch.zeros(1, *spec.denoiser.sample_shape)
-    owned = made.groups[0].partition.owned_by(spec.index, made.conditions)
+    owned = made.ensembles[0].partition.owned_by(spec.index, made.conditions)
     condition = owned.in_turn(1)
     extras = Extras(encoder=teacher, pairs=Pairs(blank, blank, condition))
     return StudentTrainer(spec, owned, LocalTeacher(teacher), None, in_memory(blank, condition), "cpu", extras)

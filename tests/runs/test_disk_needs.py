@@ -26,8 +26,8 @@ RECIPES = {
 def test_a_checkpoint_has_the_size_that_was_foreseen(name: str, tmp_path: Path) -> None:
     context = RunContext.of(name, RECIPES[name], str(tmp_path / "run"))
     plan = context.plan
-    spec, teacher = plan.jobs[0].spec, plan.teacher.build().eval().requires_grad_(False)
-    owned = plan.groups[0].partition.owned_by(0, plan.conditions)
+    spec, teacher = plan.students[0].spec, plan.teacher.build().eval().requires_grad_(False)
+    owned = plan.ensembles[0].partition.owned_by(0, plan.conditions)
     real = context.data.train.only(owned.ids)
     pairs = Pairs(real.all().x, real.all().x, real.classes)
     trainer = StudentTrainer(
@@ -39,7 +39,7 @@ def test_a_checkpoint_has_the_size_that_was_foreseen(name: str, tmp_path: Path) 
     counts = sum(t.numel() for part in trainer.state_dict().parts.values() for t in part.values())
     assert counts == pytest.approx(checkpoint_weights(spec), rel=0.02)
     assert FLOAT * checkpoint_weights(spec) < there * 1.02
-    assert disk_needed(plan) > len(plan.jobs) * (plan.recipe.training.keep + 1) * FLOAT * counts * 0.98
+    assert disk_needed(plan) > len(plan.students) * (plan.recipe.training.keep + 1) * FLOAT * counts * 0.98
 
 
 def test_a_place_is_left_as_it_was(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ def equal(a: Tensors | None, b: Tensors | None) -> bool:
 
 
 def start(plan: Plan, teacher: KeptTeacher, student: int = 0, init: str = "") -> tuple[Tensors | None, Tensors | None]:
-    owned = plan.groups[0].partition.owned_by(student, plan.conditions)
-    return starting_weights(plan.jobs[student].spec, owned, teacher, init)
+    owned = plan.ensembles[0].partition.owned_by(student, plan.conditions)
+    return starting_weights(plan.students[student].spec, owned, teacher, init)
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def ensemble(tmp_path: Path) -> tuple[str, list[Tensors]]:
     """Of two students with random weights, which own conditions 0, 1 and 2, 3."""
     plan = RunContext.of(TINY, ["partition.kind=sequential"], None).plan
     members = [
-        Member(i, job.spec.denoiser, Noise().sigma_init, 0, tensors_of(job.spec.denoiser.build()))
-        for i, job in enumerate(plan.jobs)
+        Member(i, student.spec.denoiser, Noise().sigma_init, 0, tensors_of(student.spec.denoiser.build()))
+        for i, student in enumerate(plan.students)
     ]
-    save_ensemble(Store(str(tmp_path / "e")), plan.recipe.to_json(), plan.groups[0].partition, plan.labels, members)
+    save_ensemble(Store(str(tmp_path / "e")), plan.recipe.to_json(), plan.ensembles[0].partition, plan.labels, members)
     return str(tmp_path / "e"), [dict(m.weights) for m in members]
 
 
@@ -77,7 +77,7 @@ def test_init_gives_each_student_the_one_that_owns_most_of_its_conditions(
     four = RunContext.of(TINY, ["partition.k=4", f"init={uri}"], None).plan
     check_init(one)
     check_init(four)
-    starts = [start(plan, teacher[0], i, uri) for plan in (one, four) for i in range(plan.groups[0].partition.k)]
+    starts = [start(plan, teacher[0], i, uri) for plan in (one, four) for i in range(plan.ensembles[0].partition.k)]
     for (generator, fake), owner in zip(starts, [0, 0, 0, 1, 1], strict=True):
         assert equal(generator, members[owner])
         assert equal(fake, teacher[1])

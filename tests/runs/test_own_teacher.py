@@ -128,8 +128,8 @@ def test_there_is_nothing_to_train(tmp_path: Path) -> None:
 
 
 def start(plan: Plan, teacher: TeacherSource) -> tuple[Tensors | None, Tensors | None]:
-    owned = plan.groups[0].partition.owned_by(0, plan.conditions)
-    return starting_weights(plan.jobs[0].spec, owned, teacher, "")
+    owned = plan.ensembles[0].partition.owned_by(0, plan.conditions)
+    return starting_weights(plan.students[0].spec, owned, teacher, "")
 
 
 def test_students_start_from_its_weights_where_they_fit_and_it_gives_them(tmp_path: Path) -> None:
@@ -147,9 +147,9 @@ def test_a_student_learns_from_it_in_its_own_process(tmp_path: Path) -> None:
     """Of a teacher without a spec, whose answers alone count."""
     made = context(tmp_path, "unknown")
     recipe, store = made.recipe, Store(str(tmp_path))
-    keep_partition(store, made.plan.groups[0])
+    keep_partition(store, made.plan.ensembles[0])
     task = StudentTask(
-        made.plan.jobs[0].spec,
+        made.plan.students[0].spec,
         store,
         store.child("student"),
         RunInputs(

@@ -34,48 +34,48 @@ def sequential(*overrides: str) -> Plan:
 
 
 def owned(made: Plan) -> list[list[int]]:
-    partition = made.groups[0].partition
-    return [partition.owned_by(job.spec.index, made.conditions).ids.tolist() for job in made.jobs]
+    partition = made.ensembles[0].partition
+    return [partition.owned_by(student.spec.index, made.conditions).ids.tolist() for student in made.students]
 
 
 def test_one_step_students_know_all_noise_levels() -> None:
     made = sequential()
     assert made.sampling == ONE_STEP
     assert owned(made) == [[0, 1], [2, 3]]
-    assert {job.spec.noise for job in made.jobs} == {Noise()}
+    assert {student.spec.noise for student in made.students} == {Noise()}
 
 
 def test_students_of_a_grid_own_conditions_and_levels() -> None:
     made = plan(*DENOISER, "partition.timesteps=3", "noise.sigma_max=50.0", "teacher.steps=7")
-    noise, borders = made.recipe.noise, made.groups[0].partition.borders
+    noise, borders = made.recipe.noise, made.ensembles[0].partition.borders
     assert made.sampling == Sampling("heun", 7, noise)
     assert list(borders) == noise.grid(4)[1:-1].tolist()
-    assert [job.spec.index for job in made.jobs] == list(range(6))
+    assert [student.spec.index for student in made.students] == list(range(6))
     assert owned(made) == [[0, 1]] * 3 + [[2, 3]] * 3
     ends = [noise.sigma_min, *borders, noise.sigma_max]
-    for job in made.jobs:
-        own, interval = job.spec.noise, job.spec.index % 3
+    for student in made.students:
+        own, interval = student.spec.noise, student.spec.index % 3
         assert (own.sigma_min, own.sigma_max) == (ends[interval], ends[interval + 1])
         assert (own.rho, own.sigma_data, own.levels) == (noise.rho, noise.sigma_data, noise.levels)
 
 
 def test_a_student_draws_only_levels_of_its_own() -> None:
     made = plan(*DENOISER, "partition.k=1", "partition.timesteps=4")
-    partition, rng = made.groups[0].partition, torch.Generator().manual_seed(0)
+    partition, rng = made.ensembles[0].partition, torch.Generator().manual_seed(0)
     assert partition.k == 4
-    for job in made.jobs:
-        noise = job.spec.objective("kd").noise
+    for student in made.students:
+        noise = student.spec.objective("kd").noise
         drawn = noise.draw(2000, 0, noise.levels - 1, rng)
         # the lowest grid point is the border itself, which belongs to the student below
-        others = drawn[partition.interval_at(drawn) != job.spec.index]
+        others = drawn[partition.interval_at(drawn) != student.spec.index]
         assert all(math.isclose(sigma, noise.sigma_min, rel_tol=1e-6) for sigma in others.tolist())
         assert len(others) < 20
 
 
 def test_single_students_can_have_sizes_of_their_own() -> None:
     made = sequential("students.1.channel_factor=0.5", "students.1.blocks=4", "evaluation.baselines=true")
-    usual, other = (job.spec.denoiser for job in made.groups[0].jobs)
-    assert usual == made.student == made.groups[1].jobs[0].spec.denoiser
+    usual, other = (student.spec.denoiser for student in made.ensembles[0].students)
+    assert usual == made.student == made.ensembles[1].students[0].spec.denoiser
     assert (other.network.width, other.network.blocks) == (usual.network.width // 2, 4)
     assert made.largest.denoiser == (usual if usual.parameters() > other.parameters() else other)
 
@@ -90,9 +90,9 @@ def test_sizes_are_of_students_that_there_are() -> None:
 def test_students_can_share_the_images_of_all() -> None:
     lengths = "stages={a: {objective: dm, images: 1_600, batch: 16}, b: {objective: adm, images: 96, batch: 32}}"
     made = sequential(lengths, "partition.k=4", "training.share_images=true", "evaluation.baselines=true")
-    assert {name: stage.images for name, stage in made.jobs[0].spec.stages.items()} == {"a": 400, "b": 32}
-    assert [group.images for group in made.groups] == [4 * 432, 432, 4 * 432]
-    assert [job.spec.images for job in sequential(lengths, "partition.k=4").jobs] == [1_696] * 4
+    assert {name: stage.images for name, stage in made.students[0].spec.stages.items()} == {"a": 400, "b": 32}
+    assert [ensemble.images for ensemble in made.ensembles] == [4 * 432, 432, 4 * 432]
+    assert [student.spec.images for student in sequential(lengths, "partition.k=4").students] == [1_696] * 4
 
 
 def test_a_share_is_at_least_a_batch() -> None:
@@ -102,10 +102,10 @@ def test_a_share_is_at_least_a_batch() -> None:
 
 def test_baselines_are_one_student_for_everything() -> None:
     made = plan(*DENOISER, "partition.timesteps=2", "evaluation.baselines=true")
-    for group, images in zip(made.groups[1:], (160, 640), strict=True):
-        assert (group.partition.k, group.partition.borders, group.images) == (1, (), images)
-        assert group.jobs[0].spec.noise == made.recipe.noise
-    assert made.groups[0].images == 4 * 160
+    for ensemble, images in zip(made.ensembles[1:], (160, 640), strict=True):
+        assert (ensemble.partition.k, ensemble.partition.borders, ensemble.images) == (1, (), images)
+        assert ensemble.students[0].spec.noise == made.recipe.noise
+    assert made.ensembles[0].images == 4 * 160
 
 
 @pytest.mark.parametrize("timesteps", [1, 2])
@@ -149,7 +149,7 @@ def test_only_students_are_the_identity_at_the_lowest_level(objective: str) -> N
     made = sequential(stages(first="dm", second=objective), "noise.sigma_min=0.01", "evaluation.baselines=true")
     assert made.teacher.sigma_min == 0.0
     assert made.student.sigma_min == 0.01
-    assert {job.spec.denoiser.sigma_min for job in made.jobs} == {0.01}
+    assert {student.spec.denoiser.sigma_min for student in made.students} == {0.01}
     assert sequential().student == sequential().teacher
 
 

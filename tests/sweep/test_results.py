@@ -126,12 +126,12 @@ def test_students_are_shared_by_trials_that_are_alike_until_then_and_by_no_other
     assert said == [(0, 16)] and alike[0].recipe.stages["dm"].generator_lr == 2e-3
     one, two, shared = (store.child(name) for name in ("one", "two", "shared"))
     assert not adopt(two, alike[0], 160, shared)
-    for job in first.jobs:
+    for student in first.students:
         state = State({"ema": {}}, {"nimg": 160, "stage": "tsm"})
-        student = folder(one, job.directory)
-        Checkpoints(student, 2).save(state)
-        Records(student).write(80, LoggedSegment([Metric("tsm", 80, "tsm", 2.0)]))
-        Records(student).write(160, LoggedSegment([Metric("tsm", 160, "tsm", 1.0)], after=80))
+        home = folder(one, student.directory)
+        Checkpoints(home, 2).save(state)
+        Records(home).write(80, LoggedSegment([Metric("tsm", 80, "tsm", 2.0)]))
+        Records(home).write(160, LoggedSegment([Metric("tsm", 160, "tsm", 1.0)], after=80))
     publish(one, first, 160, shared)
     (damaged,) = (tmp_path / "shared" / "0001").glob("ckpt-*/ema.safetensors")
     whole = damaged.read_bytes()
@@ -139,6 +139,6 @@ def test_students_are_shared_by_trials_that_are_alike_until_then_and_by_no_other
     assert not adopt(two, alike[0], 160, shared)
     damaged.write_bytes(whole)
     assert adopt(two, alike[0], 160, shared)
-    for job in alike[0].jobs:
-        assert images_of(two, job) == 160
-        assert [(m.nimg, m.value) for m in logged(two, job)] == [(80, 2.0), (160, 1.0)]
+    for student in alike[0].students:
+        assert images_of(two, student) == 160
+        assert [(m.nimg, m.value) for m in logged(two, student)] == [(80, 2.0), (160, 1.0)]

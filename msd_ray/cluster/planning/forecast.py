@@ -70,14 +70,14 @@ class Forecast:
 def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Ahead = Ahead()) -> Forecast:
     """Of a run from its beginning. Raises UserError where it would never end on these nodes."""
     config, workers = plan.cluster, plan.cluster.workers_per_student[0]
-    pacing = StudentPacing([job.spec for job in plan.jobs], timing, workers)
+    pacing = StudentPacing([student.spec for student in plan.students], timing, workers)
     taught = _teach(plan, timing, nodes) if ahead.teacher else Outcome()
-    layout = lay_out(len(plan.jobs), config, nodes, (ahead.ray + taught.seconds) / HOUR)
+    layout = lay_out(len(plan.students), config, nodes, (ahead.ray + taught.seconds) / HOUR)
     pool = layout.replicas
     paired = _pair(plan, timing, ahead.pairs, pool)
     before = ahead.ray + taught.seconds + paired + (pacing.start if pool.on else 0.0)
     every = plan.recipe.training.checkpoint_every
-    trained = rehearse([SimulatedSegment(j.name, j.spec.images, every) for j in plan.jobs], pacing, layout, config)
+    trained = rehearse([SimulatedSegment(j.name, j.spec.images, every) for j in plan.students], pacing, layout, config)
     seconds, slot_hours = before + trained.seconds, (taught.slot_seconds + trained.slot_seconds) / HOUR
     replicas = sum(pool.on.values())
     pool_hours = replicas * (seconds - ahead.ray - taught.seconds) / HOUR
@@ -93,7 +93,7 @@ def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Ahead
         cost=_cost(config, nodes, seconds / HOUR, slot_hours),
         students=[
             StudentForecast(j.name, j.spec.images, held, before + ended)
-            for j, held, ended in zip(plan.jobs, trained.held, trained.ended, strict=True)
+            for j, held, ended in zip(plan.students, trained.held, trained.ended, strict=True)
         ],
     )
 

@@ -62,7 +62,7 @@ def outlook(context: RunContext, nodes: str | None, tflops: float | None = None)
     Raises UserError where the file is wrong, its nodes have no room for the run, or their GPUs too little memory.
     """
     plan, cluster = context.plan, (read_cluster(nodes) if nodes else this_machine()).each()
-    check_fits(len(plan.jobs), plan.cluster, cluster)
+    check_fits(len(plan.students), plan.cluster, cluster)
     tflops, cluster = _given(cluster, tflops)
     rates, steps = _rates(plan, tflops)
     student, teacher = _student(plan, rates, needed=bool(steps)), count_teacher(plan, rates)
@@ -70,7 +70,7 @@ def outlook(context: RunContext, nodes: str | None, tflops: float | None = None)
     timing = priced(plan, student, teacher, rates) if steps and student else time_plan(plan)
     assert timing, "what is too large to try is counted"
     found = forecast(plan, timing, cluster, ahead_of(context, local=nodes is None))
-    ensemble = FLOAT * sum(job.spec.denoiser.parameters() for job in plan.groups[0].jobs)
+    ensemble = FLOAT * sum(student.spec.denoiser.parameters() for student in plan.ensembles[0].students)
     known = rates.flops / 1e12 if steps else None
     return Outlook(found, student, teacher, ensemble, steps or "tried on this machine", known)
 
@@ -135,7 +135,9 @@ def ahead_of(context: RunContext, local: bool) -> Ahead:
     plan, cache = context.plan, context.cache
     places = context.store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher)
     taught = plan.source is not None or any(map(has_teacher, places))
-    wanted = any(job.spec.objective(stage).needs.pairs for job in plan.jobs for stage in job.spec.stages)
+    wanted = any(
+        student.spec.objective(stage).needs.pairs for student in plan.students for stage in student.spec.stages
+    )
     folder = pairs_folder(cache, plan)
     missing = [part for part in parts_of(plan) if wanted and not has_part(folder, part)]
     return Ahead(teacher=not taught, pairs=PART * len(missing), ray=RAY if local else 0.0)

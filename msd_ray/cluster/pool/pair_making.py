@@ -27,7 +27,7 @@ TICK = 1.0
 
 def make_pairs(
     plan: Plan,
-    jobs: list[StudentPlan],
+    students: list[StudentPlan],
     pool: TeacherReplicas | None,
     teacher: TeacherSource,
     cache: Store,
@@ -35,7 +35,7 @@ def make_pairs(
 ) -> tuple[Store, list[int]] | None:
     """Makes the missing ones of the teacher's pairs, if an objective needs any, and returns their place. pool: makes
     them; if there is none, one is started. Raises TrainingError if they cannot be made."""
-    if not any(job.spec.objective(stage).needs.pairs for job in jobs for stage in job.spec.stages):
+    if not any(student.spec.objective(stage).needs.pairs for student in students for stage in student.spec.stages):
         return None
     store, parts = pairs_folder(cache, plan), parts_of(plan)
     missing = [part for part in parts if not has_part(store, part)]
