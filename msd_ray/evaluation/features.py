@@ -1,16 +1,10 @@
-"""The features that samples are compared in."""
+"""What a network of features is, in which samples are compared."""
 
 from typing import Protocol
 
 from torch import Tensor
 
-from msd_ray.codecs import IDENTITY, Codec
-from msd_ray.data import DataSet
-from msd_ray.errors import UserError
 from msd_ray.evaluation.feature_distances import Features
-from msd_ray.storage import Store
-
-DIGITS_SHAPE = (1, 8, 8)
 
 
 class FeatureNet(Protocol):
@@ -26,48 +20,3 @@ class FeatureNet(Protocol):
     def classify(self, x: Tensor) -> Tensor | None:
         """The class that each sample looks like, [N] int64; None where the network knows no classes."""
         ...
-
-
-def load_features(name: str, data: DataSet, cache: Store, codec: Codec = IDENTITY) -> FeatureNet:
-    """The features called `name`: digits, identity, inception, or auto, which picks by the shape of the pictures.
-
-    cache: where networks are kept from one run to the next. codec: what samples look like. Raises UserError where the
-    features do not fit the data or cannot be had.
-    """
-    from msd_ray.evaluation.decoded import OfPictures, decoded  # here, because it builds on this module
-
-    choice, picture = features_name(name, data.shape, codec), codec.picture_shape(data.shape)
-    if codec == IDENTITY:
-        return _load(choice, data, picture, cache)
-    return OfPictures(_load(choice, decoded(data, codec), picture, cache), codec)
-
-
-def _load(choice: str, data: DataSet, picture: tuple[int, ...] | None, cache: Store) -> FeatureNet:
-    """picture: the shape of the samples' pictures, None where they have none."""
-    from msd_ray.evaluation import coordinates, digits_net, inception  # here, because they build on this module
-
-    if choice == "digits":
-        if picture != DIGITS_SHAPE:
-            raise UserError(f"evaluation.features: digits needs images of shape 1 x 8 x 8, not {_times(data.shape)}")
-        return digits_net.load_or_train(data, cache)
-    if choice == "identity":
-        return coordinates.Coordinates(data)
-    if choice == "inception":
-        if picture is None:
-            raise UserError(f"evaluation.features: inception needs grey or RGB images, not {_times(data.shape)}")
-        return inception.load(cache)
-    raise UserError(f"evaluation.features: must be auto, digits, identity or inception, not {choice}")
-
-
-def features_name(name: str, shape: tuple[int, ...], codec: Codec = IDENTITY) -> str:
-    """What `name` means for samples of this shape: auto picks by that of their pictures."""
-    if name != "auto":
-        return name
-    picture = codec.picture_shape(shape)
-    if picture == DIGITS_SHAPE:
-        return "digits"
-    return "inception" if picture else "identity"
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -1,0 +1,52 @@
+"""Which networks of features there are."""
+
+from msd_ray.codecs import IDENTITY, Codec
+from msd_ray.data import DataSet
+from msd_ray.errors import UserError
+from msd_ray.evaluation import coordinates, digits_net, inception
+from msd_ray.evaluation.decoded import OfPictures, decoded
+from msd_ray.evaluation.features import FeatureNet
+from msd_ray.storage import Store
+
+DIGITS_SHAPE = (1, 8, 8)
+
+
+def load_features(name: str, data: DataSet, cache: Store, codec: Codec = IDENTITY) -> FeatureNet:
+    """The features called `name`: digits, identity, inception, or auto, which picks by the shape of the pictures.
+
+    cache: where networks are kept from one run to the next. codec: what samples look like. Raises UserError where the
+    features do not fit the data or cannot be had.
+    """
+    choice, picture = features_name(name, data.shape, codec), codec.picture_shape(data.shape)
+    if codec == IDENTITY:
+        return _load(choice, data, picture, cache)
+    return OfPictures(_load(choice, decoded(data, codec), picture, cache), codec)
+
+
+def _load(choice: str, data: DataSet, picture: tuple[int, ...] | None, cache: Store) -> FeatureNet:
+    """picture: the shape of the samples' pictures, None where they have none."""
+    if choice == "digits":
+        if picture != DIGITS_SHAPE:
+            raise UserError(f"evaluation.features: digits needs images of shape 1 x 8 x 8, not {_times(data.shape)}")
+        return digits_net.load_or_train(data, cache)
+    if choice == "identity":
+        return coordinates.Coordinates(data)
+    if choice == "inception":
+        if picture is None:
+            raise UserError(f"evaluation.features: inception needs grey or RGB images, not {_times(data.shape)}")
+        return inception.load(cache)
+    raise UserError(f"evaluation.features: must be auto, digits, identity or inception, not {choice}")
+
+
+def features_name(name: str, shape: tuple[int, ...], codec: Codec = IDENTITY) -> str:
+    """What `name` means for samples of this shape: auto picks by that of their pictures."""
+    if name != "auto":
+        return name
+    picture = codec.picture_shape(shape)
+    if picture == DIGITS_SHAPE:
+        return "digits"
+    return "inception" if picture else "identity"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
