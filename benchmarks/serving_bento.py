@@ -45,8 +45,8 @@ class Generator:
 
 def _made(part: Part, pairs: list[Pair]) -> list[str]:
     images: list[str] = []
-    for begin in range(0, len(pairs), part.slots):
-        some = pairs[begin : begin + part.slots]
-        x = part.evaluate(some, range(len(some)), part.slots)
+    for begin in range(0, len(pairs), part.batch_size):
+        some = pairs[begin : begin + part.batch_size]
+        x = part.evaluate(some, range(len(some)), part.batch_size)
         images += [base64.b64encode(encoded(each, "png")).decode() for each in x]
     return images

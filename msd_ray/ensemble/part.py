@@ -10,7 +10,7 @@ from msd_ray.codecs import IDENTITY, Codec, load_codec
 from msd_ray.conditions import Conditions, Partition, spread
 from msd_ray.diffusion import one_step
 from msd_ray.ensemble.artifact import Description, Member, read_member
-from msd_ray.ensemble.positions import Evaluation, in_order, in_slots, slots_for
+from msd_ray.ensemble.positions import Evaluation, batch_size_for, in_order, in_positions
 from msd_ray.ensemble.requests import seeded_noise
 from msd_ray.ensemble.sampling import ONE_STEP, Relay, Sampling
 from msd_ray.networks import count_parameters
@@ -21,7 +21,7 @@ Pair = tuple[int, int]
 class Part:
     """One student, or those that share the noise levels. A pair is a condition and a seed.
 
-    slots: samples per network evaluation if the batch must not change a sample (see `msd_ray.ensemble.positions`).
+    batch_size: samples per network evaluation if the batch must not change a sample (see `msd_ray.ensemble.positions`).
     parameters: of its students together. sample_shape: [C, H, W] or [D]. codec: what samples look
     like.
     """
@@ -42,7 +42,7 @@ class Part:
         self._sigma_init, self.codec = members[0].sigma_init, codec
         sizes = [count_parameters(student) for student in self._students]
         self.sample_shape, self.parameters = members[0].spec.sample_shape, sum(sizes)
-        self.slots = slots_for(max(sizes), math.prod(self.sample_shape[1:]))
+        self.batch_size = batch_size_for(max(sizes), math.prod(self.sample_shape[1:]))
 
     @classmethod
     def load(cls, known: Description, part: int, device: torch.device | str = "cpu") -> "Part":
@@ -60,10 +60,10 @@ class Part:
             out[evaluation.samples] = self.evaluate(chosen, evaluation.positions, evaluation.size, sampling)
         return out
 
-    def slot_of(self, pair: Pair) -> int:
-        """The position in a batch of `slots` at which a sample is always made."""
+    def position_of(self, pair: Pair) -> int:
+        """The position in a batch of `batch_size` at which a sample is always made."""
         condition, seed = pair
-        return spread(condition, seed, self.slots)
+        return spread(condition, seed, self.batch_size)
 
     @torch.no_grad()
     def evaluate(
@@ -79,7 +79,7 @@ class Part:
     def _evaluations(self, pairs: Sequence[Pair], batch: int) -> Iterator[Evaluation]:
         if batch > 0:
             return in_order(len(pairs), batch)
-        return in_slots([self.slot_of(pair) for pair in pairs], self.slots)
+        return in_positions([self.position_of(pair) for pair in pairs], self.batch_size)
 
     def _sampled(self, z: Tensor, condition: Tensor, sampling: Sampling) -> Tensor:
         """The students' samples from the noise z [B, ...]."""

@@ -4,8 +4,8 @@ The last bits of a network's output depend on the batch that a sample is compute
 batch's size, and some kernels treat its last rows differently. Measured with torch 2.13 on an AVX-512 CPU: every
 change of size changes nearly every sample by up to 3e-6, and an MLP's output also depends on the position in batches
 of 7, 8 and 12. Other rows' content never matters. So padding to a fixed size is not enough: a sample must always have
-the same position in a batch of the same size. Here the position, called its slot, follows from seed and condition;
-slots without a sample are padding.
+the same position in a batch of the same size. Here the position follows from seed and condition; positions
+without a sample are padding.
 """
 
 from collections import defaultdict
@@ -17,14 +17,14 @@ MOST = 64
 WORK = 1_000_000_000
 
 
-def slots_for(parameters: int, positions: int) -> int:
+def batch_size_for(parameters: int, pixels: int) -> int:
     """Samples per network evaluation: a power of 2, and a function of the network alone.
 
-    parameters: weights of the network. positions: pixels that it applies them to, 1 for vectors. A small network's
-    evaluation costs much the same for 1 sample as for many, so it gets many slots; a large one gains little from
-    batches on a CPU and would pay for padding, so it gets one.
+    parameters: weights of the network. pixels: that it applies them to, 1 for vectors. A small network's
+    evaluation costs much the same for 1 sample as for many, so it gets many positions; a large one gains little
+    from batches on a CPU and would pay for padding, so it gets one.
     """
-    fitting = max(1, WORK // (parameters * positions))
+    fitting = max(1, WORK // (parameters * pixels))
     return int(min(MOST, 1 << (fitting.bit_length() - 1)))
 
 
@@ -37,14 +37,14 @@ class Evaluation:
     size: int
 
 
-def in_slots(slots: Sequence[int], size: int) -> Iterator[Evaluation]:
-    """Evaluations of `size` slots that make every sample in its slot; slots: [N], one for each sample."""
+def in_positions(positions: Sequence[int], size: int) -> Iterator[Evaluation]:
+    """Evaluations of `size` samples that make every sample at its position; positions: [N], one for each sample."""
     queues: dict[int, list[int]] = defaultdict(list)
-    for sample, slot in enumerate(slots):
-        queues[slot].append(sample)
+    for sample, position in enumerate(positions):
+        queues[position].append(sample)
     for group in zip_longest(*queues.values()):
         samples = [sample for sample in group if sample is not None]
-        yield Evaluation(samples, [slots[sample] for sample in samples], size)
+        yield Evaluation(samples, [positions[sample] for sample in samples], size)
 
 
 def in_order(n: int, batch: int) -> Iterator[Evaluation]:

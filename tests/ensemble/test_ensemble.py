@@ -10,7 +10,7 @@ from torch import nn
 from msd_ray.conditions import Classes, PartitionConfig, fit, spread
 from msd_ray.diffusion import one_step
 from msd_ray.ensemble import Ensemble, Member, read_description, read_member, save_ensemble
-from msd_ray.ensemble.positions import in_order, in_slots, slots_for
+from msd_ray.ensemble.positions import batch_size_for, in_order, in_positions
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec, Kind, MLPConfig, UNetConfig
 from msd_ray.rng import stream
@@ -170,14 +170,19 @@ def test_bad_requests_are_told(conditions: Any, seeds: Any, why: str) -> None:
         ensemble().generate(conditions, seeds)
 
 
-def test_slots_follow_from_the_network_and_are_never_shared() -> None:
-    assert [slots_for(p, n) for p, n in [(1, 1), (200_000, 64), (2_000_000, 64), (55_000_000, 1024)]] == [64, 64, 4, 1]
+def test_batches_follow_from_the_network_and_positions_are_never_shared() -> None:
+    assert [batch_size_for(p, n) for p, n in [(1, 1), (200_000, 64), (2_000_000, 64), (55_000_000, 1024)]] == [
+        64,
+        64,
+        4,
+        1,
+    ]
     rng = random.Random(0)
-    slots = [spread(rng.randrange(10), rng.getrandbits(64) - 2**63, 8) for _ in range(50)]
+    positions = [spread(rng.randrange(10), rng.getrandbits(64) - 2**63, 8) for _ in range(50)]
     seen: list[int] = []
-    for evaluation in in_slots(slots, 8):
+    for evaluation in in_positions(positions, 8):
         assert evaluation.size == 8 and len(set(evaluation.positions)) == len(evaluation.positions)
-        assert evaluation.positions == [slots[sample] for sample in evaluation.samples]
+        assert evaluation.positions == [positions[sample] for sample in evaluation.samples]
         seen += evaluation.samples
     assert sorted(seen) == list(range(50))
     assert [e.samples for e in in_order(5, 2)] == [[0, 1], [2, 3], [4]]

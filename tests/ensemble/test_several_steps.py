@@ -148,19 +148,19 @@ def test_a_sample_does_not_show_what_it_was_generated_with(timesteps: int, k: in
         assert torch.equal(together, alone[chosen])
 
 
-def test_the_largest_student_of_a_part_decides_on_its_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_student_of_a_part_decides_on_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     partition = fit(PartitionConfig(2, timesteps=2), Classes.numbered(len(LABELS)), noise=NOISE)
     widths = [8, 64, 16, 16]
     members = [member(i, MLPConfig(width=w, blocks=2)) for i, w in enumerate(widths)]
     seen: list[int] = []
 
-    def slots_for(parameters: int, positions: int) -> int:
+    def batch_size_for(parameters: int, pixels: int) -> int:
         seen.append(parameters)
         return 4
 
-    monkeypatch.setattr("msd_ray.ensemble.part.slots_for", slots_for)
+    monkeypatch.setattr("msd_ray.ensemble.part.batch_size_for", batch_size_for)
     made = Ensemble({}, partition, LABELS, members, sampling=HEUN)
-    assert [part.slots for part in parts_of(made)] == [4, 4]
+    assert [part.batch_size for part in parts_of(made)] == [4, 4]
     assert seen == [members[1].spec.parameters(), members[2].spec.parameters()]
 
 

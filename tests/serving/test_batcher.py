@@ -18,15 +18,15 @@ COMMON: dict[str, Any] = {"queue": 8, "batch": 0, "wait": 0.0, "free": False}
 
 
 class Gate:
-    """A maker of four slots whose evaluations wait until they are let through. A sample is [condition, seed]."""
+    """A maker of batches of four whose evaluations wait until they are let through. A sample is [condition, seed]."""
 
-    slots = 4
+    batch_size = 4
 
     def __init__(self) -> None:
         self.open, self.begun = threading.Semaphore(0), asyncio.Semaphore(0)
         self.loop, self.evaluations = asyncio.get_running_loop(), list[list[tuple[tuple[int, int], int]]]()
 
-    def slot_of(self, pair: tuple[int, int]) -> int:
+    def position_of(self, pair: tuple[int, int]) -> int:
         return pair[1] % 4
 
     def evaluate(self, pairs: Sequence[tuple[int, int]], positions: Sequence[int], size: int) -> Tensor:
@@ -65,7 +65,7 @@ async def held(batcher: Batcher, gate: Gate) -> asyncio.Task[Any]:
     return task
 
 
-def test_images_come_back_in_order_each_made_in_its_slot(thread: ThreadPoolExecutor) -> None:
+def test_images_come_back_in_order_each_made_at_its_position(thread: ThreadPoolExecutor) -> None:
     async def test(batcher: Batcher, gate: Gate) -> None:
         gate.open.release(10)
         pairs = [(0, 5), (1, 2), (2, 1), (3, 3)]

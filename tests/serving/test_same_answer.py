@@ -58,7 +58,7 @@ def test_images_say_who_made_them(service: Running, tiny: str, tmp_path: Path) -
 class Shifty:
     """A part whose samples depend on where they are made, at one position alone."""
 
-    slots = 16
+    batch_size = 16
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -78,9 +78,9 @@ def test_the_trial_finds_a_position_that_shows(at: int) -> None:
 def test_a_part_of_real_students_makes_the_same_in_any_position_or_is_found_out(tiny: str) -> None:
     part = Part.load(read_description(Store(tiny)), 0)
     free = not positions_show(part, 0)
-    pairs = [(0, seed) for seed in range(1000, 1000 + part.slots)]
-    own = torch.cat([part.evaluate([pair], [part.slot_of(pair)], part.slots) for pair in pairs[:8]])
-    together = part.evaluate(pairs, list(range(part.slots)), part.slots)[:8]
+    pairs = [(0, seed) for seed in range(1000, 1000 + part.batch_size)]
+    own = torch.cat([part.evaluate([pair], [part.position_of(pair)], part.batch_size) for pair in pairs[:8]])
+    together = part.evaluate(pairs, list(range(part.batch_size)), part.batch_size)[:8]
     assert torch.equal(own, together) or not free
 
 

@@ -20,9 +20,9 @@ LOG = logging.getLogger(__name__)
 class Maker(Protocol):
     """As `msd_ray.ensemble.Part`."""
 
-    slots: int
+    batch_size: int
 
-    def slot_of(self, pair: Pair) -> int: ...
+    def position_of(self, pair: Pair) -> int: ...
 
     def evaluate(self, pairs: Sequence[Pair], positions: Sequence[int], size: int) -> Tensor: ...
 
@@ -41,7 +41,7 @@ class Sample:
 @dataclass(eq=False)
 class _Waiting:
     pair: Pair
-    slot: int
+    position: int
     arrived: float
     deadline: float
     sample: asyncio.Future[Sample]
@@ -54,10 +54,10 @@ class Batcher:
     """
 
     def __init__(self, maker: Maker, thread: ThreadPoolExecutor, queue: int, batch: int, wait: float, free: bool):
-        """queue: images that may wait. batch: most samples of an evaluation; 0: as many as it has slots. wait: seconds
-        that the oldest waits for others. free: whether a sample may be made in any slot, not only in its own."""
+        """queue: images that may wait. batch: most samples of an evaluation; 0: as many as it has positions. wait:
+        seconds that the oldest waits for others. free: whether a sample may have any position, not only its own."""
         self._maker, self._thread, self._queue, self._wait, self._free = maker, thread, queue, wait, free
-        self._most = min(batch or maker.slots, maker.slots)
+        self._most = min(batch or maker.batch_size, maker.batch_size)
         self._waiting: list[_Waiting] = []
         self._arrival, self._seconds = asyncio.Event(), 0.1
         self._loop, self._working = asyncio.get_running_loop(), False
@@ -82,7 +82,7 @@ class Batcher:
         return len(self._alive(time.monotonic()))
 
     def _put(self, pair: Pair, now: float, deadline: float) -> _Waiting:
-        waiting = _Waiting(pair, self._maker.slot_of(pair), now, deadline, self._loop.create_future())
+        waiting = _Waiting(pair, self._maker.position_of(pair), now, deadline, self._loop.create_future())
         self._waiting.append(waiting)
         self._arrival.set()
         return waiting
@@ -121,7 +121,7 @@ class Batcher:
         """The samples of the next evaluation by their positions."""
         taken: dict[int, _Waiting] = {}
         for waiting in self._alive(time.monotonic()):
-            position = len(taken) if self._free else waiting.slot
+            position = len(taken) if self._free else waiting.position
             if len(taken) < self._most and position not in taken:
                 taken[position] = waiting
         chosen = set(map(id, taken.values()))
@@ -130,7 +130,9 @@ class Batcher:
 
     async def _evaluate(self, taken: dict[int, _Waiting]) -> None:
         begin, pairs = time.monotonic(), [w.pair for w in taken.values()]
-        work = self._loop.run_in_executor(self._thread, self._maker.evaluate, pairs, list(taken), self._maker.slots)
+        work = self._loop.run_in_executor(
+            self._thread, self._maker.evaluate, pairs, list(taken), self._maker.batch_size
+        )
         try:
             made: Sequence[Tensor] = list(await work)
         except Exception:

@@ -23,7 +23,7 @@ class StudentConfig:
 
     cpus, gpus: Ray resources of a replica, fractions allowed. threads: that its networks compute with; other numbers
     may change last bits. min_replicas, max_replicas: of each deployment; with 0 Serve stops it after idle_seconds
-    without requests. batch: most images of an evaluation, 0 for as many as it has slots. wait_ms: how long an image
+    without requests. batch: most images of an evaluation, 0 for as many as it has positions. wait_ms: how long an image
     waits for others. queue: images that may wait at a replica. ongoing: requests per replica that autoscaling aims at.
     """
 

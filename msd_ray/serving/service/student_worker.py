@@ -39,15 +39,15 @@ ROUNDS = 4
 def positions_show(part: Part, condition: int) -> bool:
     """Whether any sample of a test depends on its position in the batch. condition: one that the part owns.
 
-    The test makes as many samples as there are slots, in five different orders: each sample is at five positions and
-    each position has five samples. It takes five evaluations.
+    The test makes as many samples as there are positions, in five different orders: each sample is at five positions
+    and each position has five samples. It takes five evaluations.
     """
-    order, rng = list(range(part.slots)), random.Random(0)
+    order, rng = list(range(part.batch_size)), random.Random(0)
     pairs = [(condition, seed) for seed in order]
-    reference = part.evaluate(pairs, order, part.slots)
+    reference = part.evaluate(pairs, order, part.batch_size)
     for _ in range(ROUNDS):
         rng.shuffle(order)
-        if not torch.equal(part.evaluate(pairs, order, part.slots), reference):
+        if not torch.equal(part.evaluate(pairs, order, part.batch_size), reference):
             return True
     return False
 
