@@ -1,8 +1,7 @@
-"""Parts of your own, which a recipe names as `own_parts:NAME`: data, a kind of network, a teacher,
-a codec.
+"""Parts of your own, which a recipe names as `own_parts:NAME`: data, a kind of network, a teacher, a codec.
 
-`examples/own_parts.yaml` is a recipe of them. Put this folder on PYTHONPATH, on all nodes, and run
-`msd-ray train examples/own_parts.yaml`. The data are handwritten digits, stored as [4, 4, 4] instead of [1, 8, 8].
+`examples/own_parts.yaml` is a recipe of them: `PYTHONPATH=examples msd-ray train examples/own_parts.yaml` (on a cluster
+this folder must be importable on all nodes). The data are handwritten digits, stored as [4, 4, 4] instead of [1, 8, 8].
 docs/own_parts.md says what each part must have.
 """
 
