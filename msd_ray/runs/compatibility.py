@@ -3,9 +3,10 @@
 from collections.abc import Collection
 from dataclasses import replace
 
+from msd_ray.codecs import IDENTITY, load_codec
 from msd_ray.data import DataSet
 from msd_ray.ensemble import ONE_STEP, Sampling
-from msd_ray.errors import UserError
+from msd_ray.errors import UserError, one_line
 from msd_ray.networks import DenoiserSpec, StudentSize
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Needs, Nets, objective_class
@@ -111,6 +112,17 @@ def source_of(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> Teacher
             f"stages.{blind[0]}: {recipe.stages[blind[0]].objective} looks into the teacher, and {name} has no `spec`"
         )
     return source
+
+
+def check_codec(recipe: Recipe, data: DataSet) -> None:
+    """Raises UserError where the recipe's codec cannot be had, or makes no pictures of the data's samples."""
+    kind, codec = recipe.codec.kind, load_codec(recipe.codec)
+    try:
+        shape = codec.picture_shape(data.shape)
+    except Exception as error:  # whatever the user's module does
+        raise UserError(f"codec.kind: {kind} does not fit the data: {one_line(error)}") from None
+    if shape is not None and not IDENTITY.picture_shape(tuple(shape)):
+        raise UserError(f"codec.kind: {kind} makes pictures of shape {list(shape)}, neither [1, H, W] nor [3, H, W]")
 
 
 def student_of(

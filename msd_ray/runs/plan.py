@@ -18,6 +18,7 @@ from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
 from msd_ray.recipes import ClusterConfig, PoolConfig, Recipe
 from msd_ray.runs.compatibility import (
+    check_codec,
     needs_of,
     refuse_short_stages,
     sampling_of,
@@ -121,6 +122,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     """
     needs = {name: needs_of(recipe, name) for name in recipe.stages}
     recipe, sampling = spelled_out(recipe, needs), sampling_of(recipe, needs)
+    check_codec(recipe, data)
     teacher, source = teacher_of(recipe, data), source_of(recipe, data, needs)
     looked_into = source.spec if source else teacher
     student = student_of(recipe, teacher, looked_into, recipe.student, needs.values())

@@ -71,4 +71,6 @@ def load_source(name: str, options: dict[str, Any]) -> TeacherSource | None:
         raise UserError(f"teacher.source: {name} gives no teacher: {one_line(error)}") from None
     if missing:
         raise UserError(f"teacher.source: what {name} gives has no {missing[0]}")
+    if not (isinstance(source.fingerprint, str) and source.fingerprint):
+        raise UserError(f"teacher.source: the fingerprint of {name} must be a text, not {source.fingerprint!r}")
     return source

@@ -86,6 +86,27 @@ def test_what_is_no_codec_is_refused(config: CodecConfig, message: str) -> None:
         load_codec(config)
 
 
+class InFourChannels:
+    def picture_shape(self, sample_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (4, 8, 8)
+
+    def to_pixels(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "message"),
+    [
+        ("toy2d", KIND, "codec.kind: own_parts:Unfold does not fit the data: not enough values to unpack"),
+        ("digits", f"{__name__}:InFourChannels", r"makes pictures of shape \[4, 8, 8\], neither \[1, H, W\] nor"),
+        ("digits", "own_parts:Missing", "codec.kind: 'own_parts:Missing' cannot be imported"),
+    ],
+)
+def test_a_codec_that_does_not_fit_is_refused_before_anything_trains(recipe: str, kind: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        _ = RunContext.of(recipe, [f"codec.kind='{kind}'"], None).plan
+
+
 def test_a_manifest_says_nothing_of_a_codec_that_does_nothing(tmp_path: Path) -> None:
     assert "codec" not in read_description(Store(saved(tmp_path / "plain"))).manifest.body
     assert Ensemble.load(str(tmp_path / "plain")).codec == IDENTITY

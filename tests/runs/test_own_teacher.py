@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,6 +65,10 @@ class Given:
         return {name: 0.1 * torch.randn_like(value) for name, value in SPEC.build().state_dict().items()}
 
 
+def unnamed() -> Any:
+    return SimpleNamespace(**{**vars(Given()), "fingerprint": None, "parameters": 0, "open": print, "weights": print})
+
+
 def unknown(**options: Any) -> Given:
     """Of which nobody knows how it is built."""
     return Given(spec=None, **options)
@@ -102,6 +107,7 @@ def test_a_plan_counts_all_but_a_teacher_that_nobody_knows(tmp_path: Path) -> No
         ("Given", "dm", {"sede": 3}, "gives no teacher: .*unexpected keyword argument 'sede'"),
         ("unknown", "gdd", {}, "stages.only: gdd looks into the teacher, and .*unknown has no `spec`"),
         ("Path", "dm", {}, "what .*Path gives has no fingerprint"),
+        ("unnamed", "dm", {}, "the fingerprint of .*unnamed must be a text, not None"),
         ("Missing", "dm", {}, "teacher.source: .* cannot be imported"),
     ],
 )

@@ -4,6 +4,7 @@ import importlib
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from msd_ray.serving.generated import ensemble_pb2
@@ -43,3 +44,18 @@ def test_the_description_names_every_call_of_the_contract() -> None:
     about = (FOLDER / "README.md").read_text()
     assert service.full_name in about
     assert [method.name for method in service.methods if f"`{method.name}`" not in about] == []
+
+
+@pytest.mark.parametrize("placement", ["dedicated", "multiplexed"])
+def test_replicas_may_import_what_this_process_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placement: str
+) -> None:
+    from msd_ray.serving.serve_apps import apps
+
+    version, config = describe(saved(tmp_path, k=1)), load_config(None)
+    given = apps.student_args(version, config, placement == "multiplexed")
+    assert all("environment" not in args for _, args in given.values())
+    monkeypatch.setenv("MSD_RAY_OWN_CODE", "mine, other")
+    for build, args in apps.student_args(version, config, placement == "multiplexed").values():
+        deployment = getattr(apps, build)(args)._bound_deployment
+        assert deployment.ray_actor_options["runtime_env"]["env_vars"]["MSD_RAY_OWN_CODE"] == "mine, other"
