@@ -19,7 +19,7 @@ from msd_ray.cluster.slots import NoPool
 from msd_ray.cluster.work import ScheduledTask, SingleProcess
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.recipes import ClusterConfig
-from msd_ray.runs.shards import Complete, EvaluationPiece, OpenPiece
+from msd_ray.runs.evaluation_pieces import Complete, EvaluationPiece, OpenPiece
 from msd_ray.stopping import STOP
 
 

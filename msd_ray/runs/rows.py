@@ -17,8 +17,10 @@ from msd_ray.errors import CorruptError
 from msd_ray.evaluation import Costs, Row, Scores, features_name, student_name
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import ClusterConfig, Recipe
+from msd_ray.runs.chunks import Chunk, opened
+from msd_ray.runs.evaluation_pieces import Complete, EvaluationInputs, EvaluationPiece
 from msd_ray.runs.sample_sources import FromPart, FromTeacher, Real, Source
-from msd_ray.runs.shards import Complete, EvaluationInputs, EvaluationPiece, Scoring, Shard, opened
+from msd_ray.runs.scoring import Scoring
 from msd_ray.runs.teacher_cache import digest
 from msd_ray.storage import Store, read_manifest, write_bundle
 
@@ -95,9 +97,9 @@ class RequestedRow:
         return self.scoring is not None and self.scoring.kept() is None
 
     @property
-    def generated(self) -> list[Shard]:
+    def generated(self) -> list[Chunk]:
         """What it is gathered from, real samples apart."""
-        return [shard for shard in self.scoring.shards if not shard.neighbours] if self.scoring else []
+        return [chunk for chunk in self.scoring.chunks if not chunk.neighbours] if self.scoring else []
 
     def row(self) -> Row:
         kept = self.scoring.kept() if self.scoring else None
@@ -121,20 +123,20 @@ class Table:
 
     def held_out(self) -> RequestedRow:
         """Real samples that nobody trained on: what a perfect sampler would score at this n."""
-        shard = self._real("held_out")
-        return self._asked("real, held out", [shard] if shard else [], None, Costs(), False)
+        chunk = self._real("held_out")
+        return self._asked("real, held out", [chunk] if chunk else [], None, Costs(), False)
 
     def teacher(self, name: str, teacher: FromTeacher, costs: Costs) -> RequestedRow:
-        return self._asked(name, self._shards(name, teacher), None, costs, True)
+        return self._asked(name, self._chunks(name, teacher), None, costs, True)
 
     def ensemble(self, name: str, parts: Sequence[FromPart], costs: Costs) -> RequestedRow:
-        shards = [shard for part in parts for shard in self._shards(name, part)]
-        return self._asked(name, shards, None, costs, True)
+        chunks = [chunk for part in parts for chunk in self._chunks(name, part)]
+        return self._asked(name, chunks, None, costs, True)
 
     def student(self, ensemble: str, part: FromPart, costs: Costs) -> RequestedRow:
         """A student's samples among those of its ensemble, judged against real samples of its own conditions only."""
         name = student_name(part.part, self._conditions.labels(part.ids.tolist()))
-        return self._asked(name, self._shards(ensemble, part), part, costs, False)
+        return self._asked(name, self._chunks(ensemble, part), part, costs, False)
 
     def drawing(self, sources: Sequence[Source]) -> Drawing:
         """The samples that a report shows."""
@@ -143,32 +145,32 @@ class Table:
         return Drawing(self._basis, "samples to show", tuple(sources), self._conditions.n, SHOWN_PER_CLASS, folder)
 
     def _asked(
-        self, name: str, shards: list[Shard], of_part: FromPart | None, costs: Costs, timed: bool
+        self, name: str, chunks: list[Chunk], of_part: FromPart | None, costs: Costs, timed: bool
     ) -> RequestedRow:
         """of_part: whose conditions the real samples are of, if not of all."""
         basis, config = self._basis, self._basis.config
-        if not shards:
+        if not chunks:
             return RequestedRow(name, costs, None, config.samples)
         of = Real("train", of_part).to_json()
-        key = digest([[shard.place for shard in shards], of, config.neighbours, config.kid_subsets, timed])
+        key = digest([[chunk.place for chunk in chunks], of, config.neighbours, config.kid_subsets, timed])
         real, held_out = self._real("train", of_part), self._real("held_out", of_part)
         assert real, "each condition has a sample to train on"
-        scoring = Scoring(basis, name, tuple(shards), real, held_out, basis.cache.child(f"row-{key}"), timed)
+        scoring = Scoring(basis, name, tuple(chunks), real, held_out, basis.cache.child(f"row-{key}"), timed)
         return RequestedRow(name, costs, scoring, config.samples)
 
-    def _real(self, split: Any, of_part: FromPart | None = None) -> Shard | None:
+    def _real(self, split: Any, of_part: FromPart | None = None) -> Chunk | None:
         """None where there are no such samples."""
         source, k = Real(split, of_part), self._basis.config.neighbours
         total, key = len(source.of(self._data)), digest([*self._common, source.to_json(), k])
-        return Shard(self._basis, "real samples", source, total, 0, total, f"real-{key}", k) if total else None
+        return Chunk(self._basis, "real samples", source, total, 0, total, f"real-{key}", k) if total else None
 
-    def _shards(self, row: str, source: Source) -> list[Shard]:
-        """Whole batches each, and as many shards whoever measures them: the figures depend on that."""
+    def _chunks(self, row: str, source: Source) -> list[Chunk]:
+        """Whole batches each, and as many chunks whoever measures them: the figures depend on that."""
         total, batch = self._basis.config.samples, self._basis.config.batch
         n = len(source.numbers(total))
         place = f"samples-{digest([*self._common, source.to_json(), total])}"
         step = batch * -(-n // (batch * MOST_SHARDS))
-        return [Shard(self._basis, row, source, total, i, min(i + step, n), place) for i in range(0, n, step or 1)]
+        return [Chunk(self._basis, row, source, total, i, min(i + step, n), place) for i in range(0, n, step or 1)]
 
 
 def _where(recipe: Recipe) -> ClusterConfig:
@@ -188,22 +190,22 @@ def measure(asked: Sequence[RequestedRow], drawings: Sequence[Drawing], complete
     """Sees that every row and drawing is kept: measures what is missing of them, and no more."""
     missing = [row for row in asked if row.missing]
     scorings = [row.scoring for row in missing if row.scoring]
-    real = _undone(shard for scoring in scorings for shard in (scoring.real, scoring.held_out) if shard)
-    generated = _undone(shard for row in missing for shard in row.generated)
+    real = _undone(chunk for scoring in scorings for chunk in (scoring.real, scoring.held_out) if chunk)
+    generated = _undone(chunk for row in missing for chunk in row.generated)
     first = list(real.values())[:1]  # alone, since it may have to make the feature network
-    shards = [*list(real.values())[1:], *generated.values()]
+    chunks = [*list(real.values())[1:], *generated.values()]
     steps: list[list[EvaluationPiece]] = [
         [*first],
-        [*shards, *(drawing for drawing in drawings if drawing.kept() is None)],
+        [*chunks, *(drawing for drawing in drawings if drawing.kept() is None)],
         [*scorings],
     ]
     for pieces in steps:
         if pieces:
             complete(pieces)
-    for place, cache in {shard.place: shard.basis.cache for row in asked for shard in row.generated}.items():
+    for place, cache in {chunk.place: chunk.basis.cache for row in asked for chunk in row.generated}.items():
         cache.delete(place)  # a row is small, what it was gathered from is not
 
 
-def _undone(shards: Iterable[Shard]) -> dict[str, Shard]:
+def _undone(chunks: Iterable[Chunk]) -> dict[str, Chunk]:
     """Those that are not measured yet, each once, by where they are kept."""
-    return {f"{shard.place}/{shard.begin}": shard for shard in shards if not shard.measured()}
+    return {f"{chunk.place}/{chunk.begin}": chunk for chunk in chunks if not chunk.measured()}

@@ -17,13 +17,13 @@ from msd_ray.runs.compatibility import teachers_sampling
 from msd_ray.runs.costs import ensemble_costs, student_costs, teacher_costs
 from msd_ray.runs.curves import curves
 from msd_ray.runs.disk_needs import check_cache, check_run_dir
+from msd_ray.runs.evaluation_pieces import Complete
 from msd_ray.runs.plan import EnsemblePlan
 from msd_ray.runs.rows import VERSION, Drawing, RequestedRow, Table, measure
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder, has_ensemble, refuse_other_source, refuse_unfinished
 from msd_ray.runs.run_report import write_all
 from msd_ray.runs.sample_sources import FromPart, FromTeacher
-from msd_ray.runs.shards import Complete
 from msd_ray.runs.teacher_cache import default_cache, digest, teacher_in
 from msd_ray.storage import Store, check_sizes, read_manifest
 

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from msd_ray.runs import run_results as results
-from msd_ray.runs.shards import OpenShard, here
+from msd_ray.runs.chunks import OpenChunk
+from msd_ray.runs.evaluation_pieces import here
 
 from ..faults.conftest import Ear
 from ..runs.finished import finished
@@ -41,7 +42,7 @@ def test_nothing_is_measured_in_this_process(cluster: None, tmp_path: Path, monk
     monkeypatch.setenv("MSD_RAY_CACHE", str(tmp_path / "here"))
     expected = results.evaluate_uri(context.store.uri, [], here, ear.note)
     monkeypatch.setenv("MSD_RAY_CACHE", str(tmp_path / "there"))
-    monkeypatch.setattr(OpenShard, "advance", pytest.fail)
+    monkeypatch.setattr(OpenChunk, "advance", pytest.fail)
     with measuring(None, ear) as complete:
         rows = results.evaluate_uri(context.store.uri, [], complete, ear.note)
     assert [(row.name, row.scores) for row in rows] == [(row.name, row.scores) for row in expected]
@@ -70,19 +71,19 @@ def test_ten_thousand_samples_on_two_slots_survive_any_kill(tmp_path: Path) -> N
     undisturbed = evaluated(context.store.uri, tmp_path / "undisturbed")
 
     command = start(context.store.uri, tmp_path / "killed")
-    shards = tmp_path / "killed"
-    wait_until(lambda: len(list(shards.glob("samples-*/*/*/manifest.json"))) > 3, command)
+    chunks = tmp_path / "killed"
+    wait_until(lambda: len(list(chunks.glob("samples-*/*/*/manifest.json"))) > 3, command)
     slot = next(p for p in psutil.Process(command.pid).children(recursive=True) if "ray::Slot" in " ".join(p.cmdline()))
     slot.kill()
-    wait_until(lambda: len(list(shards.glob("samples-*/*/*/manifest.json"))) > 8, command)
+    wait_until(lambda: len(list(chunks.glob("samples-*/*/*/manifest.json"))) > 8, command)
     offspring = psutil.Process(command.pid).children(recursive=True)
     os.kill(command.pid, signal.SIGKILL)
     command.wait()
     psutil.wait_procs(offspring, timeout=60)
-    measured = {path: path.stat().st_mtime_ns for path in shards.glob("samples-*/*/*/manifest.json")}
+    measured = {path: path.stat().st_mtime_ns for path in chunks.glob("samples-*/*/*/manifest.json")}
     assert len(measured) > 8
 
-    assert evaluated(context.store.uri, shards) == undisturbed
+    assert evaluated(context.store.uri, chunks) == undisturbed
     assert undisturbed["teacher"]["n"] == 10_000
 
 

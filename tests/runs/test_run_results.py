@@ -12,9 +12,9 @@ import torch
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.runs import run_results as results
+from msd_ray.runs.evaluation_pieces import here
 from msd_ray.runs.generate import generate_file, numbers
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.shards import here
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")

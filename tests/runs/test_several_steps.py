@@ -13,11 +13,11 @@ from msd_ray.diffusion import heun
 from msd_ray.ensemble import Ensemble, Sampling, save_ensemble, seeded_noise
 from msd_ray.errors import UserError
 from msd_ray.runs import run_results as results
+from msd_ray.runs.evaluation_pieces import here
 from msd_ray.runs.generate import generate_file
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder
 from msd_ray.runs.sample_sources import teacher_sampler
-from msd_ray.runs.shards import here
 from msd_ray.runs.teacher_cache import KeptTeacher, load_teacher
 from msd_ray.storage import read_manifest
 

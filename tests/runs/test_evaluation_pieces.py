@@ -9,9 +9,10 @@ import pytest
 
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import Row, remarks
-from msd_ray.runs import run_results, shards
+from msd_ray.runs import chunks, run_results
+from msd_ray.runs.chunks import Chunk
+from msd_ray.runs.evaluation_pieces import Complete, EvaluationPiece, here
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.shards import Complete, EvaluationPiece, Shard, here
 from msd_ray.training.checkpoints import Checkpoints
 
 from .finished import finished
@@ -43,7 +44,7 @@ def scores(rows: list[Row]) -> dict[str, Any]:
 
 @pytest.fixture
 def one_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SAVED", 0.0)
+    monkeypatch.setattr(chunks, "SAVED", 0.0)
 
 
 class Mortal:
@@ -107,8 +108,8 @@ def test_a_command_that_is_killed_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return batch(measuring)
 
-    batch = shards.OpenShard._next_batch
-    monkeypatch.setattr(shards.OpenShard, "_next_batch", counted)
+    batch = chunks.OpenChunk._next_batch
+    monkeypatch.setattr(chunks.OpenChunk, "_next_batch", counted)
     with pytest.raises(KeyboardInterrupt):
         table(context, here)
     assert [path for path in cache.iterdir() if path.name.startswith("samples-")]
@@ -158,7 +159,7 @@ def test_a_damaged_shard_is_measured_again(tmp_path: Path, fresh: Fresh) -> None
 
     def losing(pieces: list[EvaluationPiece]) -> None:
         """A node whose cache is its own."""
-        here([piece for piece in pieces if not isinstance(piece, Shard)])
+        here([piece for piece in pieces if not isinstance(piece, Chunk)])
 
     with pytest.raises(TrainingError, match="that all nodes share"):
         table(context, losing)
@@ -170,7 +171,7 @@ def test_a_hurried_piece_measures_nothing_and_keeps_what_it_had(tmp_path: Path, 
 
     def hurried(pieces: list[EvaluationPiece]) -> None:
         for piece in pieces:
-            if isinstance(piece, Shard):
+            if isinstance(piece, Chunk):
                 opened = piece.open()
                 opened.advance(lambda: True)
                 seen.append(opened.nimg)

@@ -1,0 +1,74 @@
+"""The piece of an evaluation that makes a row of measured samples."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from msd_ray.errors import CorruptError, TrainingError
+from msd_ray.evaluation import (
+    Row,
+    SampleStatistics,
+    from_records,
+    gathered,
+    scored,
+    to_records,
+    with_ratio,
+)
+from msd_ray.runs.chunks import Chunk
+from msd_ray.runs.evaluation_pieces import EvaluationInputs
+from msd_ray.storage import Store, read_manifest, write_bundle
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A row of the table, of chunks that are measured to their ends. real, held_out: the real samples of the same
+    classes. folder: where the row is kept. timed: whether it says how long a sample takes."""
+
+    basis: EvaluationInputs
+    name: str
+    chunks: tuple[Chunk, ...]
+    real: Chunk
+    held_out: Chunk | None
+    folder: Store
+    timed: bool = False
+    row: str = "scores"
+    images: int = 1
+
+    def kept(self) -> Row | None:
+        """The row without its costs; None if it was not measured yet, or is damaged."""
+        try:
+            (row,) = from_records([read_manifest(self.folder).body["row"]])
+        except (FileNotFoundError, CorruptError, KeyError, TypeError):
+            return None
+        return replace(row, name=self.name)
+
+    def open(self, known: int = 0) -> "OpenScoring":
+        self.basis.prepare_device()
+        return OpenScoring(self, int(self.kept() is not None))
+
+    def measure(self) -> Row:
+        """The statistics of a finished chunk. Raises TrainingError if they are missing."""
+        fake, real = gathered([_whole(chunk) for chunk in self.chunks]), _whole(self.real)
+        held_out = _whole(self.held_out) if self.held_out else None
+        scores = with_ratio(scored(fake, real, self.basis.config), fake, held_out, real)
+        return Row(self.name, scores, ms_per_image=1000 * fake.seconds / fake.n if self.timed else None)
+
+
+def _whole(chunk: Chunk) -> SampleStatistics:
+    if found := chunk.measured():
+        return found
+    raise TrainingError(
+        f"what was measured is missing from {chunk.folder.uri}; is MSD_RAY_CACHE storage that all nodes share?"
+    )
+
+
+@dataclass
+class OpenScoring:
+    """nimg: 1 once it is done."""
+
+    scoring: Scoring
+    nimg: int
+    bytes: int = 0
+
+    def advance(self, hurried: Callable[[], bool]) -> None:
+        write_bundle(self.scoring.folder, {"row": to_records([self.scoring.measure()])[0]}, [])
+        self.nimg = 1
