@@ -114,7 +114,7 @@ class Driver:
     def _suspect(self) -> None:
         """Ends slots that have been silent for too long, and drops requests for slots that should have started by
         now."""
-        for suspect in self._silence.look(self._slots.now(), excused=not self._support.ready):
+        for suspect in self._silence.suspects(self._slots.now(), excused=not self._support.ready):
             name = self._status[self._running[suspect.slot]].name
             self._watch.event("suspected", slot=suspect.slot, student=name, reason=suspect.reason)
             if suspect.lost:

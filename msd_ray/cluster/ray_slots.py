@@ -129,7 +129,7 @@ class RaySlots:
             if self._questions.get(slot) in answered:
                 events += _progress(slot, self._questions.pop(slot))
             if slot not in self._questions:
-                self._questions[slot] = self._actors[slot].look.remote()
+                self._questions[slot] = self._actors[slot].progress.remote()
         return events
 
     def _node_is_lost(self, slot: int) -> bool:

@@ -40,7 +40,7 @@ class Silence:
 
     def __init__(self, floor: float, now: float) -> None:
         """floor: seconds of silence that are never suspected."""
-        self._floor, self._longest, self._looked = floor, 0.0, now
+        self._floor, self._longest, self._checked = floor, 0.0, now
         self._signs: dict[int, _Sign] = {}
 
     @property
@@ -75,10 +75,10 @@ class Silence:
         for sign in self._signs.values():
             sign.at, sign.heard = sign.at + seconds, sign.heard + seconds
 
-    def look(self, now: float, excused: bool = False) -> Iterator[Suspect]:
+    def suspects(self, now: float, excused: bool = False) -> Iterator[Suspect]:
         """Yields each slot when it is first suspected, and when it is lost. excused: something that all slots need is
         missing, so the time since the last check does not count."""
-        passed, self._looked = now - self._looked, now
+        passed, self._checked = now - self._checked, now
         if excused or passed > BLINK:
             self.pardon(passed)
         for slot, sign in list(self._signs.items()):

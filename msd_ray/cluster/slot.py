@@ -66,7 +66,7 @@ class Slot:
         self._hurried.set()
 
     @ray.method(concurrency_group="control")
-    def look(self) -> Progress | None:
+    def progress(self) -> Progress | None:
         """The progress of the running segment's student; None while it is being read, or if no segment runs."""
         advancing = self._advancing
         return advancing.current_progress() if advancing else None

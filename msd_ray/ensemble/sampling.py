@@ -1,7 +1,7 @@
 """How the students of an ensemble make a sample: in one step, or at one noise level after the other."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from msd_ray.conditions import Partition
 from msd_ray.diffusion import Denoiser, Noise, ddim, heun, nfe_of_heun
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.validation import in_range
+from msd_ray.validation import made_of
 
 SAMPLERS: dict[str, Callable[[Denoiser, Tensor, Tensor, Noise, int], Tensor]] = {"heun": heun, "ddim": ddim}
 FEWEST, MOST = 5, 35
@@ -61,24 +61,15 @@ class Sampling:
     @classmethod
     def from_json(cls, raw: Any) -> "Sampling":
         """The inverse of `to_json`; raises CorruptError for anything else."""
+        if raw == {"kind": "one_step"}:
+            return ONE_STEP
         try:
-            if raw == {"kind": "one_step"}:
-                return ONE_STEP
-            made = cls(**{**raw, "noise": in_range(Noise(**raw["noise"]))})
-        except (KeyError, TypeError, ValueError) as error:
+            return made_of(cls, raw)
+        except ValueError as error:
             raise CorruptError(f"not a way of sampling: {error}") from error
-        if not (_like(made, ONE_STEP) and _like(made.noise, ONE_STEP.noise)):
-            raise CorruptError("not a way of sampling: a value is of the wrong type")
-        return made
 
 
 ONE_STEP = Sampling()
-
-
-def _like(value: Sampling | Noise, example: Sampling | Noise) -> bool:
-    """Whether all fields have the types of the example's; an integer counts as a number."""
-    types = [(type(getattr(value, f.name)), type(getattr(example, f.name))) for f in fields(example)]
-    return all(given is wanted or (given is int and wanted is float) for given, wanted in types)
 
 
 class Relay:

@@ -20,7 +20,7 @@ from msd_ray.runs.process import end_with_parent
 
 TOO_SLOW_TO_TRY = 20_000_000  # parameters, on a CPU
 CROWD = 2
-"""Processes per CPU beyond which a trial would take longer and say no more."""
+"""Processes per CPU beyond which trying out would take longer and say no more."""
 
 
 def time_plan(plan: Plan) -> Timing | None:

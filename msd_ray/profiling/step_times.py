@@ -40,20 +40,20 @@ ENDLESS = 10**9
 def try_out(plan: Plan, gpus: float) -> Timing:
     """To be called first thing in a process. gpus: whether to use one."""
     start = time.process_time()
-    with _trial(plan, plan.largest, gpus) as trial:
+    with _timer(plan, plan.largest, gpus) as timer:
         return Timing(
-            device=trial.device.type,
-            stages={name: trial.stage(name) for name in plan.recipe.stages},
-            segment=trial.checkpoint() + trial.probe(),
-            open=trial.opening(),
-            teacher=trial.teaching(),
-            answer=trial.answer(),
+            device=timer.device.type,
+            stages={name: timer.stage(name) for name in plan.recipe.stages},
+            segment=timer.checkpoint() + timer.probe(),
+            open=timer.opening(),
+            teacher=timer.teaching(),
+            answer=timer.answer(),
             start=start,
         )
 
 
 @contextmanager
-def _trial(plan: Plan, student: StudentSpec, gpus: float) -> Iterator["_StepTimer"]:
+def _timer(plan: Plan, student: StudentSpec, gpus: float) -> Iterator["_StepTimer"]:
     with tempfile.TemporaryDirectory() as folder:
         yield _StepTimer(plan, student, prepare_device(gpus, plan.recipe.training.threads), Store(folder))
 

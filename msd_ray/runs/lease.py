@@ -63,10 +63,10 @@ def refuse_if_held(store: Store) -> None:
 def is_held(store: Store, clock: Callable[[], float] = time.time) -> bool | None:
     """Whether a living process holds the lease of `store`; None if there is no lease, or it cannot be read."""
     try:
-        claim = LeaseRecord.model_validate_json(store.read(NAME))
+        record = LeaseRecord.model_validate_json(store.read(NAME))
     except (FileNotFoundError, ValidationError):
         return None
-    return claim.expires + SKEW > clock() and not claim.owner.is_gone()
+    return record.expires + SKEW > clock() and not record.owner.is_gone()
 
 
 class Lease:
@@ -139,8 +139,8 @@ class Lease:
         return None if found and found.id == self._id else old
 
     def _claim(self) -> bytes:
-        claim = LeaseRecord(id=self._id, owner=self._owner, expires=self._clock() + DURATION)
-        return claim.model_dump_json(indent=1).encode()
+        record = LeaseRecord(id=self._id, owner=self._owner, expires=self._clock() + DURATION)
+        return record.model_dump_json(indent=1).encode()
 
     def _read(self, data: bytes | None) -> LeaseRecord | None:
         """The lease in the storage; None if there is none or it cannot be read, so that its process is unknown."""
@@ -150,8 +150,8 @@ class Lease:
             LOG.warning("%s/%s is damaged; it counts as expired", self._store.uri, NAME)
             return None
 
-    def _seconds_left(self, claim: LeaseRecord) -> int:
-        return math.ceil(claim.expires + SKEW - self._clock())
+    def _seconds_left(self, record: LeaseRecord) -> int:
+        return math.ceil(record.expires + SKEW - self._clock())
 
     def _refusal(self, other: LeaseRecord) -> UserError:
         return UserError(

@@ -125,7 +125,7 @@ class _Recorder:
     """Adds up who held which slot for how long."""
 
     def __init__(self, slots: SimulatedSlots, pieces: int) -> None:
-        self._slots, self._looked = slots, slots.now()
+        self._slots, self._counted = slots, slots.now()
         self._up: set[int] = set()
         self._holding: list[int] = []
         self.most, self.slot_seconds = 0, 0.0
@@ -136,7 +136,7 @@ class _Recorder:
         self._holding = [i for i, s in enumerate(statuses) if s.slot is not None]
         for i, status in enumerate(statuses):
             if status.state == "done":
-                self.ended.setdefault(i, self._looked)
+                self.ended.setdefault(i, self._counted)
         unfinished = len(statuses) - len(self.ended)
         if unfinished and self._slots.over:
             raise UserError(
@@ -153,9 +153,9 @@ class _Recorder:
             self._up.discard(facts["slot"])
 
     def _count(self) -> None:
-        """Adds the time since the last look."""
+        """Adds the time since the last event."""
         now = self._slots.now()
-        passed, self._looked = now - self._looked, now
+        passed, self._counted = now - self._counted, now
         self.slot_seconds += passed * len(self._up)
         for piece in self._holding:
             self.held[piece] += passed

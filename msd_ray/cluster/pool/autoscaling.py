@@ -22,35 +22,35 @@ class QueueReading:
     busy: float
 
 
-def replicas_wanted(looks: Sequence[QueueReading], config: PoolConfig) -> int:
-    """The number of replicas: one more than at the last reading, one fewer, or as many. looks: at least one reading,
-    the oldest first.
+def replicas_wanted(readings: Sequence[QueueReading], config: PoolConfig) -> int:
+    """The number of replicas: one more than at the last reading, one fewer, or as many. readings: the oldest first,
+    at least one.
 
     The number changes only if it has been the same for `scale_seconds` and all readings in this time agree: either
     requests wait although no replica is still starting, loading or unknown to the students; or hardly any request
     waits, and one replica fewer would be enough.
     """
-    now, recent = looks[-1], _recent(looks, config.scale_seconds)
+    now, recent = readings[-1], _recent(readings, config.scale_seconds)
     if not recent:
         return now.replicas
-    if now.replicas < config.max_replicas and all(_slow(look, config) for look in recent):
+    if now.replicas < config.max_replicas and all(_slow(reading, config) for reading in recent):
         return now.replicas + 1
-    if now.replicas > config.min_replicas and all(_idle(look, config) for look in recent):
+    if now.replicas > config.min_replicas and all(_idle(reading, config) for reading in recent):
         return now.replicas - 1
     return now.replicas
 
 
-def _recent(looks: Sequence[QueueReading], seconds: float) -> list[QueueReading]:
+def _recent(readings: Sequence[QueueReading], seconds: float) -> list[QueueReading]:
     """The readings of the last `seconds`; none if the number of replicas changed since."""
-    now = looks[-1]
-    same = list(takewhile(lambda look: look.replicas == now.replicas, reversed(looks)))
+    now = readings[-1]
+    same = list(takewhile(lambda reading: reading.replicas == now.replicas, reversed(readings)))
     begin = now.seconds - seconds
-    return [look for look in same if look.seconds >= begin] if same[-1].seconds <= begin else []
+    return [reading for reading in same if reading.seconds >= begin] if same[-1].seconds <= begin else []
 
 
-def _slow(look: QueueReading, config: PoolConfig) -> bool:
-    return look.used == look.replicas and look.delay_ms > config.scale_up_ms
+def _slow(reading: QueueReading, config: PoolConfig) -> bool:
+    return reading.used == reading.replicas and reading.delay_ms > config.scale_up_ms
 
 
-def _idle(look: QueueReading, config: PoolConfig) -> bool:
-    return look.delay_ms <= config.scale_down_ms and look.busy <= _SPARE * (look.replicas - 1)
+def _idle(reading: QueueReading, config: PoolConfig) -> bool:
+    return reading.delay_ms <= config.scale_down_ms and reading.busy <= _SPARE * (reading.replicas - 1)

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 
-from msd_ray.cluster.pool.arrays import Array
+from msd_ray.cluster.pool.wire import Array
 from msd_ray.recipes import PoolConfig
 
 

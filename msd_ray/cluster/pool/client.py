@@ -11,8 +11,8 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
-from msd_ray.cluster.pool.arrays import Array, pack, pack_half, unpack
 from msd_ray.cluster.pool.batching import QueueFullError, ReplicaError, Reply
+from msd_ray.cluster.pool.wire import Array, pack, pack_half, unpack
 from msd_ray.errors import TrainingError
 from msd_ray.recipes import PoolConfig
 from msd_ray.teachers import Answer

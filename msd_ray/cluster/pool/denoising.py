@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msd_ray.cluster.pool.arrays import is_half, pack, pack_half, unpack
 from msd_ray.cluster.pool.batching import Reply, Request
+from msd_ray.cluster.pool.wire import is_half, pack, pack_half, unpack
 from msd_ray.diffusion import Denoiser
 from msd_ray.training.device import prepare_device
 

@@ -85,7 +85,7 @@ class _Making:
 
     def _look_after(self) -> None:
         self._pool.tick()
-        for suspect in self._silence.look(time.monotonic(), excused=not self._pool.ready):
+        for suspect in self._silence.suspects(time.monotonic(), excused=not self._pool.ready):
             LOG.warning("the teacher's pairs: %s", suspect.reason)
             if suspect.lost:
                 self._start_anew(suspect.reason)

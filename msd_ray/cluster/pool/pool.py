@@ -65,7 +65,7 @@ class Pool:
         self._arguments = load, config
         self._replicas: list[_Replica] = []
         self._retired: list[tuple[float, Any]] = []  # when, and which actor
-        self._looks: deque[QueueReading] = deque()
+        self._readings: deque[QueueReading] = deque()
         self._resize(config.min_replicas)
 
     @property
@@ -92,10 +92,10 @@ class Pool:
         now = time.monotonic()
         for replica in self._replicas:
             _hear(replica, now, self._config.silence_seconds)
-        self._looks.append(self._look(now))
-        while len(self._looks) > 1 and self._looks[1].seconds <= now - self._config.scale_seconds:
-            self._looks.popleft()
-        self._resize(replicas_wanted(self._looks, self._config))
+        self._readings.append(self._reading(now))
+        while len(self._readings) > 1 and self._readings[1].seconds <= now - self._config.scale_seconds:
+            self._readings.popleft()
+        self._resize(replicas_wanted(self._readings, self._config))
         self._bury(now)
 
     def stop(self) -> None:
@@ -104,7 +104,7 @@ class Pool:
             ray.kill(actor)
         self._replicas, self._retired = [], []
 
-    def _look(self, now: float) -> QueueReading:
+    def _reading(self, now: float) -> QueueReading:
         ready = self.metrics()
         return QueueReading(
             now,

@@ -12,10 +12,10 @@ import ray
 import torch
 from ray.util.metrics import Gauge, Histogram
 
-from msd_ray.cluster.pool.arrays import Array
 from msd_ray.cluster.pool.batching import QueueFullError, ReplicaError, Reply, Request, RequestQueue
 from msd_ray.cluster.pool.denoising import BatchDenoiser, Outcome
 from msd_ray.cluster.pool.replica_metrics import Forward, ReplicaMeter, ReplicaMetrics
+from msd_ray.cluster.pool.wire import Array
 from msd_ray.diffusion import Denoiser
 from msd_ray.errors import MsdRayError, named
 from msd_ray.recipes import PoolConfig

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from msd_ray.cluster.pool.arrays import is_half, pack, pack_half, unpack
+from msd_ray.cluster.pool.wire import is_half, pack, pack_half, unpack
 
 
 def test_tensors_come_back_as_they_were() -> None:
