@@ -7,6 +7,7 @@ import argparse
 
 from common import finish, say
 
+from msd_ray.conditions import ConditionsConfig, ConditionsSpec
 from msd_ray.serving.serve_apps.manifest import as_yaml
 from msd_ray.serving.service.config import ServeConfig, StudentConfig
 from msd_ray.serving.service.versions import StudentFacts, Version, content_hash
@@ -19,13 +20,12 @@ CLASSES = 1000
 def version(students: int) -> Version:
     """An ensemble of so many students with 1,000 classes between them."""
     owners = tuple(min(label * students // CLASSES, students - 1) for label in range(CLASSES))
-    of = [tuple(label for label in range(CLASSES) if owners[label] == k) for k in range(students)]
-    facts = [StudentFacts(k, of[k], 0.0, float("inf"), 300_000_000, 10**9, f"{k:064x}") for k in range(students)]
+    facts = [StudentFacts(k, 0.0, float("inf"), 300_000_000, 10**9, f"{k:064x}") for k in range(students)]
     return Version(
         name="large",
         uri="s3://bucket/ensembles/large",
         kind="kmeans",
-        labels=tuple(f"class {label}" for label in range(CLASSES)),
+        conditions_spec=ConditionsSpec(ConditionsConfig(), tuple(f"class {label}" for label in range(CLASSES))),
         owners=owners,
         intervals=1,
         parts=tuple(content_hash(k) for k in range(students)),

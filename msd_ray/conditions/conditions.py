@@ -117,7 +117,8 @@ class ConditionsSpec:
     labels: tuple[str, ...]
 
     def make(self) -> Conditions:
-        """Raises UserError as `make_conditions`."""
+        """Raises UserError as `make_conditions`, and for a user's own that this process may not import."""
+        refuse_strange(self.config.kind, "kind of conditions", "the description of an ensemble or teacher")
         return make_conditions(self.config, self.labels)
 
     def to_json(self) -> dict[str, Any]:
@@ -126,14 +127,12 @@ class ConditionsSpec:
     @classmethod
     def from_json(cls, raw: Any) -> "ConditionsSpec":
         """The inverse of `to_json`, of what a directory has; without kind and options it is of classes. Raises
-        CorruptError for anything else, UserError for a user's own that this process may not import."""
+        CorruptError for anything else."""
         try:
             kind, options = str(raw.get("kind", CLASSES)), dict(raw.get("options", {}))
-            spec = cls(ConditionsConfig(kind, options), tuple(str(label) for label in raw["labels"]))
+            return cls(ConditionsConfig(kind, options), tuple(str(label) for label in raw["labels"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptError(f"not a description of conditions: {error}") from error
-        refuse_strange(kind, "kind of conditions", "the description of an ensemble or teacher")
-        return spec
 
 
 def conditioned(denoiser: EDMDenoiser, conditions: Conditions) -> EDMDenoiser:

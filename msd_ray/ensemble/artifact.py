@@ -74,15 +74,19 @@ class Description:
     sampling: Sampling
     codec: CodecConfig = NO_CODEC
 
+    @property
+    def conditions_spec(self) -> ConditionsSpec:
+        return conditions_spec(self.recipe, self.labels)
+
     @cached_property
     def conditions(self) -> Conditions:
-        """What it can be asked for. Raises UserError where they are a user's own that cannot be imported."""
-        return conditions_of(self.recipe, self.labels)
+        """What it can be asked for. Raises UserError where they are a user's own that cannot be imported here."""
+        return self.conditions_spec.make()
 
 
-def conditions_of(recipe: dict[str, Any], labels: Sequence[str]) -> Conditions:
-    """Those of an ensemble that this recipe trained on data of these labels. Raises as `ConditionsSpec`."""
-    return ConditionsSpec.from_json({**recipe.get("conditions", {}), "labels": labels}).make()
+def conditions_spec(recipe: dict[str, Any], labels: Sequence[str]) -> ConditionsSpec:
+    """Of an ensemble that this recipe trained on data of these labels. Raises CorruptError as `ConditionsSpec`."""
+    return ConditionsSpec.from_json({**recipe.get("conditions", {}), "labels": labels})
 
 
 def save_ensemble(

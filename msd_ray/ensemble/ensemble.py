@@ -8,7 +8,7 @@ from torch import Tensor
 
 from msd_ray.codecs import IDENTITY, Codec, load_codec
 from msd_ray.conditions import Partition
-from msd_ray.ensemble.artifact import Member, conditions_of, contradiction, read_description, read_member
+from msd_ray.ensemble.artifact import Member, conditions_spec, contradiction, read_description, read_member
 from msd_ray.ensemble.part import Part
 from msd_ray.ensemble.requests import as_tensor, integers, seeds_of
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
@@ -42,7 +42,7 @@ class Ensemble:
         self.members, self.device, self.sampling = tuple(members), torch.device(device), sampling
         self.codec = codec
         self.parameters = sum(member.spec.parameters() for member in self.members)
-        self.conditions = conditions_of(recipe, labels)
+        self.conditions = conditions_spec(recipe, labels).make()
         self._parts: dict[int, Part] = {}
 
     @classmethod

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from msd_ray.codecs import pictures
+from msd_ray.conditions import Conditions
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.evaluation.tiles import sheet
@@ -48,9 +49,10 @@ def generate_file(
         raise UserError(f"-o {output}: samples are written to a file on this machine; copy it where it shall be")
     if output and output.suffix not in (".png", ".npy"):
         raise UserError(f"{output}: samples are written as .png or .npy")
-    chosen, given = numbers(seeds, "seeds"), numbers(conditions, "conditions") if conditions else None
+    chosen = numbers(seeds, "seeds")
+    listed = numbers(conditions, "conditions") if re.fullmatch(r"[-\d,\s]+", conditions) else None
     ensemble = Ensemble.load(ensemble_folder(uri), device_here())
-    wanted = list(range(len(ensemble.labels))) if given is None else given
+    wanted = _by_label(conditions, ensemble.conditions) if listed is None else listed
     refuse_many(len(wanted) * len(chosen), ensemble.sample_shape)
     has_pictures = ensemble.codec.picture_shape(ensemble.sample_shape) is not None
     output = output or Path("samples.png" if has_pictures else "samples.npy")
@@ -107,6 +109,13 @@ def _npy(x: Tensor) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, x.numpy())
     return buffer.getvalue()
+
+
+def _by_label(text: str, conditions: Conditions) -> list[int]:
+    """ "cat, dog" -> their ids; all for an empty text. Raises UserError for a label that there is not."""
+    if not text:
+        return list(range(conditions.n))
+    return [conditions.id_of(label.strip()) for label in text.split(",")]
 
 
 def numbers(text: str, what: str) -> list[int]:

@@ -62,8 +62,9 @@ def _content(
 def _grids(context: RunContext, teacher: Tensor, students: Tensor) -> SampleGrids:
     """The samples as they look."""
     codec, owners = context.codec, context.plan.ensembles[0].partition.router.owners
+    labels = context.conditions.labels(range(context.conditions.n))
     of_points = codec.picture_shape(context.data.shape) is None
-    return SampleGrids(pictures(codec, teacher), pictures(codec, students), context.data.labels, owners, of_points)
+    return SampleGrids(pictures(codec, teacher), pictures(codec, students), labels, owners, of_points)
 
 
 def _previews(store: Store, student: StudentPlan) -> list[tuple[int, bytes]]:

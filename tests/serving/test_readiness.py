@@ -84,7 +84,7 @@ def test_health_says_what_is_true_and_which_student_is_not_ready(tiny: str, vers
 def test_who_asks_for_a_student_that_is_not_ready_is_told_which_and_why(tiny: str, version: Version) -> None:
     students = Sick()
     students.why[1] = "no replica answers"
-    classes = ", ".join(map(str, version.students[1].classes))
+    classes = ", ".join(map(str, version.ids_of(1)))
     message = f"UNAVAILABLE: student 1 of classes {classes} is not ready: no replica answers; try again"
     with running([tiny], Limits(), students, grace=0.2) as it, Client(it.address, retry=NEVER) as client:
         for _ in range(2):  # the first waits for a moment, the second need not

@@ -58,10 +58,11 @@ def _condition(condition: pb.Condition, i: int) -> int | str:
 
 
 def _student(student: StudentFacts, version: Version, readiness: Readiness) -> pb.Student:
-    part = version.parts[student.index // version.intervals]
+    number = student.index // version.intervals
+    part = version.parts[number]
     return pb.Student(
         index=student.index,
-        classes=student.classes,
+        classes=version.ids_of(number),
         sigma_low=student.sigma_low,
         sigma_high=student.sigma_high,
         parameters=student.parameters,

@@ -32,8 +32,7 @@ HEALTH = {"health_check_period_s": 1, "health_check_timeout_s": 4}
 
 def student_args(version: Version, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
     """The applications that a version's students need: for each name the function that builds it, and its arguments."""
-    allowed = own_code.environment()
-    common = {"students": asdict(config.students), **({"environment": allowed} if allowed else {})}
+    common = {"students": asdict(config.students), **_environment()}
     if multiplexed:
         return {ANY_PART: ("any_part", common)}
     each = {"uri": version.uri, **common}
@@ -43,13 +42,20 @@ def student_args(version: Version, config: ServeConfig, multiplexed: bool) -> di
 def service_args(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
     """The same of the registry of versions and the gateways."""
     said = {"config": config.to_json(), "multiplexed": multiplexed}
-    return {REGISTRY: ("versions", {**said, "traffic": traffic.to_json()}), GATEWAY: ("gateway", said)}
+    registry, gateway = {**said, "traffic": traffic.to_json()}, {**said, **_environment()}
+    return {REGISTRY: ("versions", registry), GATEWAY: ("gateway", gateway)}
+
+
+def _environment() -> Args:
+    """Of the processes that import a user's own code, where there is any."""
+    allowed = own_code.environment()
+    return {"environment": allowed} if allowed else {}
 
 
 def part(args: Args) -> Application:
     """The students of one part of the conditions. args: uri, part, version, students (a StudentConfig), environment (of
     the replicas' processes)."""
-    options = _student_options(StudentConfig(**args["students"]), args.get("environment", {}))
+    options = _student_options(StudentConfig(**args["students"]), args)
     return serve.deployment(**options)(DedicatedReplica).bind(
         args["uri"], args["part"], args["version"], args["students"]
     )
@@ -58,7 +64,7 @@ def part(args: Args) -> Application:
 def any_part(args: Args) -> Application:
     """Replicas that hold several parts. args: students (a StudentConfig), environment (of their processes)."""
     config = StudentConfig(**args["students"])
-    options = _student_options(config, args.get("environment", {}))
+    options = _student_options(config, args)
     return serve.deployment(**options)(multiplexed_replica(config.resident)).bind(args["students"])
 
 
@@ -75,9 +81,9 @@ def versions(args: Args) -> Application:
 
 
 def gateway(args: Args) -> Application:
-    """The gateways. args: config, multiplexed."""
+    """The gateways. args: config, multiplexed, environment (of their processes)."""
     config = parse_config(args["config"])
-    actor: dict[str, Any] = {"num_cpus": config.gateway.cpus, "runtime_env": {"env_vars": ENVIRONMENT}}
+    actor: dict[str, Any] = {"num_cpus": config.gateway.cpus, "runtime_env": _runtime_env(args)}
     if config.gateway.resource:
         actor["resources"] = {config.gateway.resource: 1}
     options: dict[str, Any] = {
@@ -94,9 +100,12 @@ def gateway(args: Args) -> Application:
     return serve.deployment(**options)(Gateway).bind(*said)
 
 
-def _student_options(config: StudentConfig, environment: dict[str, str]) -> dict[str, Any]:
-    runtime_env = {"env_vars": {**ENVIRONMENT, **environment}}
-    actor = {"num_cpus": config.cpus, "num_gpus": config.gpus, "runtime_env": runtime_env}
+def _runtime_env(args: Args) -> dict[str, Any]:
+    return {"env_vars": {**ENVIRONMENT, **args.get("environment", {})}}
+
+
+def _student_options(config: StudentConfig, args: Args) -> dict[str, Any]:
+    actor = {"num_cpus": config.cpus, "num_gpus": config.gpus, "runtime_env": _runtime_env(args)}
     options: dict[str, Any] = {
         "ray_actor_options": actor,
         "max_ongoing_requests": config.queue,

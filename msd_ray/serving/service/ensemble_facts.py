@@ -23,7 +23,7 @@ def describe(uri: str, name: str = "") -> Version:
         name=name or content_hash([parts, partition.to_json(), known.labels]),
         uri=uri,
         kind=partition.kind,
-        labels=known.labels,
+        conditions_spec=known.conditions_spec,
         owners=partition.router.owners,
         intervals=partition.intervals,
         parts=parts,
@@ -46,7 +46,6 @@ def _facts(known: Description, index: int) -> StudentFacts:
     student, (low, high) = _student(known, index), known.partition.interval_of(index)
     return StudentFacts(
         index=index,
-        classes=tuple(known.partition.router.ids_of(known.partition.part_of_student(index)).tolist()),
         sigma_low=low,
         sigma_high=high,
         parameters=int(student["parameters"]),

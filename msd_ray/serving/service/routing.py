@@ -3,12 +3,13 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
+from msd_ray.errors import UserError
 from msd_ray.serving.protocol.formats import FLOAT32, PNG
 from msd_ray.serving.protocol.refusal import Refusal, wrong
 from msd_ray.serving.service.request import ImageRequest
 from msd_ray.serving.service.versions import Traffic, Version
 
-_NO_PROMPTS = "this ensemble takes no free text, only its labels, which GetEnsemble lists"
+_LABELS = "GetEnsemble lists the labels"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ def part_requests(image_request: ImageRequest, traffic: Traffic) -> list[PartReq
     versions: dict[str, Version] = {}
     for index, (condition, seed) in enumerate(zip(image_request.conditions, image_request.seeds, strict=True)):
         version = _version(image_request, traffic, seed)
-        class_id = _class_of(condition, version, f"conditions[{index}]")
+        class_id = _id_of(condition, version, f"conditions[{index}]")
         versions[version.name] = version
-        groups[version.name, version.owners[class_id]].append(Item(index, class_id, seed))
+        groups[version.name, version.part_of(class_id)].append(Item(index, class_id, seed))
     return [
         PartRequest(versions[name], part, tuple(items), _format(image_request.format, versions[name]))
         for (name, part), items in groups.items()
@@ -70,14 +71,11 @@ def _version(image_request: ImageRequest, traffic: Traffic, seed: int) -> Versio
     return named(traffic, image_request.version) if image_request.version else traffic.chosen(seed)
 
 
-def _class_of(condition: int | str, version: Version, field: str) -> int:
-    if isinstance(condition, str):
-        if condition not in version.class_of:
-            raise wrong(field, f"no class is called {condition[:64]!r}: {_NO_PROMPTS}")
-        return version.class_of[condition]
-    if not 0 <= condition < len(version.owners):
-        raise wrong(field, f"there is no class {condition}, only 0 to {len(version.owners) - 1}")
-    return condition
+def _id_of(condition: int | str, version: Version, field: str) -> int:
+    try:
+        return version.conditions.id_of(condition)
+    except UserError as error:
+        raise wrong(field, f"{error}; {_LABELS}" if isinstance(condition, str) else str(error)) from None
 
 
 def _format(format: str, version: Version) -> str:

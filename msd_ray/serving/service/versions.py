@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from msd_ray.conditions import Conditions, ConditionsSpec, Table
+
 
 @dataclass(frozen=True)
 class StudentFacts:
-    """index, classes, sigma_low, sigma_high: what it owns. nimg: images it was trained on. sha256: of its weights."""
+    """index, sigma_low, sigma_high: what it owns, beside the conditions of its part. nimg: images it was trained on.
+    sha256: of its weights."""
 
     index: int
-    classes: tuple[int, ...]
     sigma_low: float
     sigma_high: float
     parameters: int
@@ -27,19 +29,19 @@ class StudentFacts:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "StudentFacts":
         high = math.inf if raw["sigma_high"] is None else raw["sigma_high"]
-        return cls(**{**raw, "sigma_high": high, "classes": tuple(raw["classes"])})
+        return cls(**{**raw, "sigma_high": high})
 
 
 @dataclass(frozen=True)
 class Version:
-    """One ensemble. owners: the part that each class belongs to. parts: the content hash of each part, which is the
-    version of its students. intervals: students of a part. evaluations: of networks, per image. recipe: its name.
-    has_pictures: whether its samples can be sent as pictures."""
+    """One ensemble. conditions_spec: what is needed to make its conditions. owners: the part of each. parts: the
+    content hash of each part, which is the version of its students. intervals: students of a part. evaluations: of
+    networks, per image. recipe: its name. has_pictures: whether its samples can be sent as pictures."""
 
     name: str
     uri: str
     kind: str
-    labels: tuple[str, ...]
+    conditions_spec: ConditionsSpec
     owners: tuple[int, ...]
     intervals: int
     parts: tuple[str, ...]
@@ -50,22 +52,43 @@ class Version:
     has_pictures: bool = True
 
     @cached_property
-    def class_of(self) -> dict[str, int]:
-        """The class of each label; of equal ones the first."""
-        return {label: i for i, label in reversed(list(enumerate(self.labels)))}
+    def conditions(self) -> Conditions:
+        """Raises UserError where they are a user's own that cannot be imported."""
+        return self.conditions_spec.make()
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Of each condition."""
+        return self.conditions.labels(range(len(self.owners)))
+
+    def part_of(self, condition: int) -> int:
+        """The part that owns a condition."""
+        return self.owners[condition]
+
+    def ids_of(self, part: int) -> list[int]:
+        """The conditions that a part owns, rising."""
+        return Table(self.owners).ids_of(part).tolist()
 
     def students_of(self, part: int) -> tuple[int, ...]:
         """The students of a part, lowest noise levels first."""
         return tuple(range(part * self.intervals, (part + 1) * self.intervals))
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "students": [student.to_json() for student in self.students]}
+        students = [student.to_json() for student in self.students]
+        return {**asdict(self), "conditions_spec": self.conditions_spec.to_json(), "students": students}
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "Version":
         students = tuple(map(StudentFacts.from_json, raw["students"]))
-        tuples = {key: tuple(raw[key]) for key in ("labels", "owners", "parts", "sample_shape")}
-        return cls(**{**raw, **tuples, "students": students})
+        tuples = {key: tuple(raw[key]) for key in ("owners", "parts", "sample_shape")}
+        return cls(
+            **{
+                **raw,
+                **tuples,
+                "conditions_spec": ConditionsSpec.from_json(raw["conditions_spec"]),
+                "students": students,
+            }
+        )
 
 
 @dataclass(frozen=True)
