@@ -1,6 +1,7 @@
 """A whole run on a cluster: teacher, students, ensembles."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import ray
@@ -60,11 +61,12 @@ def train(
     address: str | None,
     listener: Listener,
     then: Callable[[IdleSlots], None] = lambda idle: None,
+    idle: IdleSlots | None = None,
 ) -> None:
     """Trains whatever of the plan is not trained yet, and makes its ensembles in the run directory `store`.
 
     then: what is done at the end, while a cluster that was connected to for the training is still there, with the
-    processes that trained.
+    processes that trained. idle: processes of earlier runs on the same connection, which are kept for later ones.
 
     Raises UserError where the directory holds another run, another process trains it, or the cluster is too small,
     TrainingError where a student failed (the others finish first), Stopped where this process was told to end.
@@ -80,7 +82,7 @@ def train(
     if students or not teacher:
         check_cache(cache)
         refuse_full(plan, store)
-        with connected(address, dashboard=plan.cluster.shares) as where, IdleSlots() as idle:
+        with connected(address, dashboard=plan.cluster.shares) as where, _kept(idle) as idle:
             check_room(max(1, len(students)), plan.cluster)
             with held(store) as lease:
                 slots = min(room_for(len(students), plan.cluster), len(students))
@@ -99,8 +101,13 @@ def train(
             keep_recipe(store, plan.recipe)
             _take_teacher(teacher, store, plan)
             _finish(plan, missing, store, lease)
-        with marked_where_stopped(store), IdleSlots() as idle:
+        with marked_where_stopped(store), _kept(idle) as idle:
             then(idle)
+
+
+def _kept(idle: IdleSlots | None) -> AbstractContextManager[IdleSlots]:
+    """The caller's, who ends them, or some for this run alone."""
+    return nullcontext(idle) if idle else IdleSlots()
 
 
 def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[EnsemblePlan]:

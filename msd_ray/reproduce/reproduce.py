@@ -9,6 +9,7 @@ import torch
 
 from msd_ray.cluster.connect import connected
 from msd_ray.cluster.evaluation import measuring
+from msd_ray.cluster.idle_slots import IdleSlots
 from msd_ray.cluster.monitor import Listener
 from msd_ray.cluster.train import train
 from msd_ray.conditions import in_turn
@@ -46,11 +47,11 @@ def reproduce(
     """
     found: dict[str, list[Values]] = {TEACHER: [], **{arm.name: [] for arm in experiment.arms}}
     total = len(experiment.arms) * len(seeds)
-    with connected(address) as where:
+    with connected(address) as where, IdleSlots() as idle:
         listener.note(where)
         for i, (seed, arm) in enumerate((seed, arm) for seed in seeds for arm in experiment.arms):
             listener.note(f"{experiment.name}: {arm.name}, seed {seed} ({i + 1} of {total})")
-            teacher, ensemble = _result(arm, seed, folder, address, listener)
+            teacher, ensemble = _result(arm, seed, folder, address, listener, idle)
             found[arm.name].append(ensemble)
             found[TEACHER].append(teacher)
     columns = [*experiment.columns, "n"]
@@ -58,7 +59,9 @@ def reproduce(
     return summaries, [Finding(c.text, *c.holds(summaries)) for c in experiment.claims]
 
 
-def _result(arm: Arm, seed: int, folder: str, address: str | None, listener: Listener) -> tuple[Values, Values]:
+def _result(
+    arm: Arm, seed: int, folder: str, address: str | None, listener: Listener, idle: IdleSlots
+) -> tuple[Values, Values]:
     """Figures of teacher and ensemble of one run; trained and measured unless that was done already."""
     overrides = [*arm.overrides, f"seed={seed}"]
     context = RunContext.of(arm.recipe, overrides, f"{folder}/{slug(arm.name)}-seed{seed}")
@@ -67,8 +70,8 @@ def _result(arm: Arm, seed: int, folder: str, address: str | None, listener: Lis
         known = json.loads(context.store.read("result.json"))
         if known["key"] == key:
             return known[TEACHER], known["ensemble"]
-    train(context.plan, context.store, context.cache, address, listener)
-    with measuring(address, listener) as complete:
+    train(context.plan, context.store, context.cache, address, listener, idle=idle)
+    with measuring(address, listener, idle) as complete:
         rows = {str(r["name"]): r for r in to_records(measured_rows(context, complete, listener.note))}
     teacher, ensemble = dict(rows[TEACHER]), {**rows["ensemble"], "l1": distance_to_teacher(context)}
     content = {"key": key, TEACHER: teacher, "ensemble": ensemble}

@@ -257,11 +257,8 @@ def trapped(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trace
 
 
-BARE = pytest.param(["evaluate", "run/ensemble"], marks=pytest.mark.ray)
-
-
 @pytest.mark.parametrize(
-    "command", [BARE, ["evaluate", "run"], ["generate", "run"], ["report", "run"],
+    "command", [["evaluate", "run"], ["generate", "run"], ["report", "run"],
                 ["status", "run"], ["serve", "config", "run"], ["generate", "run/ensemble", "--seeds", "0"]]
 )  # fmt: skip
 def test_commands_that_do_not_train_import_nothing_that_a_file_names(
@@ -271,6 +268,15 @@ def test_commands_that_do_not_train_import_nothing_that_a_file_names(
     code, _, err = run(capsys, monkeypatch, *command)
     assert (code, err) == (0, err) or "holds no teacher" in err, err
     assert not trapped.exists()
+
+
+@pytest.mark.ray
+def test_nor_does_the_evaluation_of_a_bare_ensemble(
+    cluster: None, trapped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_commands_that_do_not_train_import_nothing_that_a_file_names(
+        ["evaluate", "run/ensemble"], trapped, capsys, monkeypatch
+    )
 
 
 def test_train_imports_what_the_user_names(

@@ -58,7 +58,7 @@ def test_too_small_a_cluster_is_told_in_one_line(cluster: None, tmp_path: Path) 
     context = finished(tmp_path / "run", [*SMALL, "evaluation.gpus=1", "evaluation.samples=100"])
     with (
         measuring(None, Ear()) as complete,
-        pytest.raises(UserError, match=r"needs 1 CPUs and 1 GPUs.*evaluation\.gpus"),
+        pytest.raises(UserError, match=r"needs 0.2 CPUs and 1 GPUs.*evaluation\.gpus"),
     ):
         results.evaluate_uri(context.store.uri, [], complete, lambda _: None)
 

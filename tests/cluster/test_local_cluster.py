@@ -20,7 +20,7 @@ from msd_ray.stopping import STOP
 STOP.listen()
 from msd_ray.cluster.connect import connected, listen_on_loopback
 listen_on_loopback(None)
-with connected(dashboard=True):
+with connected(dashboard="wait" in sys.argv):
     import ray
     ray.get(ray.remote(lambda: None).remote())
     print(ray._private.worker._global_node.get_temp_dir_path(), flush=True)
@@ -29,11 +29,14 @@ with connected(dashboard=True):
 """
 
 
-def started(*arguments: str, tmpdir: str = "") -> tuple[subprocess.Popen[str], Path]:
+def start(*arguments: str, tmpdir: str = "") -> "subprocess.Popen[str]":
     env = os.environ | ({"TMPDIR": tmpdir, "RAY_TMPDIR": tmpdir} if tmpdir else {})
-    process = subprocess.Popen([sys.executable, "-c", START, *arguments], stdout=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen([sys.executable, "-c", START, *arguments], stdout=subprocess.PIPE, text=True, env=env)
+
+
+def folder_of(process: "subprocess.Popen[str]") -> Path:
     assert process.stdout
-    return process, Path(process.stdout.readline().strip()).parent
+    return Path(process.stdout.readline().strip()).parent
 
 
 def blocks(pid: int, number: int) -> bool:
@@ -43,8 +46,19 @@ def blocks(pid: int, number: int) -> bool:
 
 @pytest.mark.ray
 @pytest.mark.timeout(120)
-def test_nothing_is_left_of_a_command_that_is_killed() -> None:
-    process, folder = started("wait")
+def test_nothing_is_left_of_a_command_whether_it_is_killed_or_ends_well(tmp_path: Path) -> None:
+    """The two run side by side; the one that ends well was told to put its folder where Ray's sockets cannot be."""
+    killed, well = start("wait"), start(tmpdir=str(tmp_path / ("long" * 25)))
+    kill(killed)
+    folder = folder_of(well)
+    assert well.wait(60) == 0
+    assert folder.parent == Path("/tmp")
+    assert not folder.exists()
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """Kills -9 the command; all that it started must end."""
+    folder = folder_of(process)
     left = psutil.Process(process.pid).children(recursive=True)
     titles = " ".join(" ".join(p.cmdline()) for p in left)
     for name in ("raylet", "gcs_server", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE", "dashboard.py"):
@@ -55,15 +69,6 @@ def test_nothing_is_left_of_a_command_that_is_killed() -> None:
     process.kill()
     process.wait()
     assert not psutil.wait_procs(left, timeout=60)[1]
-    assert not folder.exists()
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(120)
-def test_a_command_that_ends_well_leaves_no_folder_wherever_it_was_told_to_put_it(tmp_path: Path) -> None:
-    process, folder = started(tmpdir=str(tmp_path / ("long" * 25)))
-    assert process.wait(60) == 0
-    assert folder.parent == Path("/tmp")
     assert not folder.exists()
 
 

@@ -15,7 +15,7 @@ from .conftest import SPEC, PoolOf, Start, client_of, metrics_of, question, shak
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
 
-def test_output_and_gradient_equal_the_local_teachers(pool_of: PoolOf) -> None:
+def test_output_and_gradient_are_a_local_teachers_and_no_objective_can_tell(pool_of: PoolOf) -> None:
     teacher = shaken(SPEC)
     pool = pool_of(teacher, SPEC, size=2)
     x_t, sigma, condition = question()
@@ -32,6 +32,8 @@ def test_output_and_gradient_equal_the_local_teachers(pool_of: PoolOf) -> None:
         torch.testing.assert_close(remote_x0, x0, rtol=0, atol=1e-6)
         torch.testing.assert_close(remote_gradient, gradient, rtol=0, atol=1e-6)
     assert pool.cpu_seconds > 0
+    assert not pool(*question()).requires_grad
+    assert_no_objective_can_tell(pool, teacher)
 
 
 def test_gradient_flows_through_a_chain_of_which_the_teacher_is_one_link(pool_of: PoolOf) -> None:
@@ -48,14 +50,7 @@ def test_gradient_flows_through_a_chain_of_which_the_teacher_is_one_link(pool_of
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=1e-6)
 
 
-def test_no_gradient_is_asked_for_where_none_is_needed(pool_of: PoolOf) -> None:
-    pool = pool_of(shaken(SPEC), SPEC)
-    assert not pool(*question()).requires_grad
-
-
-def test_no_objective_can_tell_the_pool_from_a_local_teacher(pool_of: PoolOf) -> None:
-    teacher = shaken(SPEC)
-    pool = pool_of(teacher, SPEC)
+def assert_no_objective_can_tell(pool: Any, teacher: Any) -> None:
     for objective in [DM(), ADM(), SiD(), SiDA(), FDistill(), TSM(), Consistency(), O2MKD()]:
         near, far = (generator_gradient(objective, teacher, ask) for ask in (LocalTeacher(teacher), pool))
         assert near.abs().max() > 0, objective

@@ -50,6 +50,13 @@ def train_tiny(run_dir: Path, *overrides: str, ear: Ear | None = None) -> Ear:
     return ear
 
 
+def on_the_cluster() -> list[str]:
+    """Options with which a command uses the tests' cluster, rather than start one."""
+    import ray
+
+    return ["--address", ray.get_runtime_context().gcs_address]
+
+
 @dataclass(frozen=True)
 class Undisturbed:
     """What a run that nobody touched came to. weights: their hashes. images: of all students together."""
@@ -89,7 +96,7 @@ class Killer(threading.Thread):
         time.sleep(self.delay)
         deadline = time.monotonic() + 60
         while not (victims := processes(self.title)) and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(0.1)  # looking through all processes takes the CPU time that they need to start
         if victims:
             self.victim = random.Random(self.delay).choice(victims).pid
             os.kill(self.victim, signal.SIGKILL)

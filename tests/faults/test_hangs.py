@@ -33,7 +33,7 @@ class Stopper(threading.Thread):
         while not list(self.run_dir.glob("students/*/ckpt-*/manifest.json")):
             time.sleep(0.02)
         while not (found := processes(self.title)):
-            time.sleep(0.01)
+            time.sleep(0.1)
         self.victim = found[0].pid
         os.kill(self.victim, signal.SIGSTOP)
 

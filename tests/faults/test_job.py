@@ -1,4 +1,4 @@
-"""The digits recipe, cut short, as a Ray job on a cluster of processes on loopback: killed, and submitted again."""
+"""The tiny recipe as a Ray job on a cluster of processes on loopback: killed, and submitted again."""
 
 import json
 import os
@@ -15,17 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from .conftest import TINY
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 PROJECT = Path(__file__).parents[2]
-SHORT = [
-    "teacher.images=640",
-    "stages.dm.images=192",
-    "stages.adm.images=64",
-    "training.checkpoint_every=64",
-    "partition.k=2",
-    "evaluation.samples=100",
-    "evaluation.curve_samples=40",
-]
 
 
 def free_port() -> int:
@@ -95,7 +88,7 @@ def test_a_job_that_is_killed_and_submitted_again_completes_and_leaves_no_actor(
 ) -> None:
     address, env, raylet = head
     run_dir = tmp_path / "run"
-    command = ["python", "-m", "msd_ray", "train", "digits", *SHORT, "--run-dir", str(run_dir)]
+    command = ["python", "-m", "msd_ray", "train", TINY, "--run-dir", str(run_dir)]
     submitted(address, command, env, "--no-wait")
     kill_once_a_student_trains(run_dir)
     assert not (run_dir / "ensemble").exists()

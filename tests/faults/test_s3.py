@@ -1,5 +1,5 @@
-"""A run whose directory and cache are on S3, where each request takes 50 ms more and every twentieth fails: trained,
-killed, resumed, evaluated and served as on a disk."""
+"""A run whose directory and cache are on S3, where each request takes longer and some fail: trained, killed, resumed,
+evaluated and served as on a disk."""
 
 import asyncio
 import json
@@ -36,9 +36,10 @@ SEGMENTS = "training.checkpoint_every=640"  # half as many checkpoints: the weig
 FAR = r"student .* training .* [12]\.\d/2\.88 kimg"  # a checkpoint or more
 
 
-@pytest.fixture
-def run(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
-    s3.behave(delay=0.05, every=20)
+@pytest.fixture(params=[(0.01, 40), pytest.param((0.05, 20), marks=pytest.mark.nightly)], ids=str)
+def run(request: pytest.FixtureRequest, s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    delay, every = request.param
+    s3.behave(delay=delay, every=every)
     monkeypatch.setenv("MSD_RAY_CACHE", s3.uri("bucket/the cache"))
     return s3.uri("bucket/runs/on S3, ä")
 

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from .conftest import TINY, Undisturbed, train_tiny, weights_in
+from .conftest import TINY, Undisturbed, on_the_cluster, train_tiny, weights_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SAID = "stopped; the same command goes on from the last checkpoint"
@@ -64,7 +64,7 @@ def test_students_save_in_the_middle_of_a_segment_and_go_on(cluster: None, tmp_p
     assert (found["stopped"], found["finished"], found["stale"]) == (True, False, False)
     assert found["students"][0]["nimg"] == nimg
     assert not (run_dir / "lease.json").exists()
-    again = subprocess.run(train(run_dir, *slow), capture_output=True, text=True, check=False)
+    again = subprocess.run([*train(run_dir, *slow), *on_the_cluster()], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert weights_in(run_dir) == weights_in(tmp_path / "undisturbed")
     assert (status(run_dir)["stopped"], status(run_dir)["finished"]) == (False, True)

@@ -18,7 +18,7 @@ from msd_ray.runs.run_context import RunContext
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
-SHORT = ["stages.dm.images=160", "stages.adm.images=160", "evaluation.baselines=true"]
+SHORT = ["partition.kind=kmeans", "stages.dm.images=160", "stages.adm.images=160", "evaluation.baselines=true"]
 
 
 class Silent:

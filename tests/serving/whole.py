@@ -24,6 +24,8 @@ from .certificates import certificates
 from .ensembles import PICTURES, saved
 
 TOKEN = "secret"
+PAUSE = 0.02
+"""Seconds between two requests of a thread that makes load."""
 BODY = {"conditions": [3], "seeds": [7]}
 
 
@@ -93,7 +95,8 @@ def free_ports() -> tuple[int, int]:
 
 @dataclass
 class Load:
-    """Threads that ask without a pause, each until it is told to stop or, where `brittle`, until an error."""
+    """Threads that ask again and again, each until it is told to stop or, where `brittle`, until an error. Between two
+    requests they leave the processor to whoever starts meanwhile."""
 
     where: Connection
     retry: Retry = field(default_factory=Retry)
@@ -126,6 +129,7 @@ class Load:
                     self.made += client.generate(classes, seeds, "float32")
                 except Exception as error:
                     self.errors.append(error)
+                time.sleep(PAUSE)
 
     def more(self, images: int) -> list[GeneratedImage]:
         """The next so many images to come back, and what comes with them."""

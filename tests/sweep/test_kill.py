@@ -29,7 +29,10 @@ MEASURED: dict[str, Any] = dict.fromkeys(("latency_ms", "batch_latency_ms", "cpu
 
 
 @pytest.mark.timeout(900)
-def test_trials_and_decisions_are_those_of_a_sweep_that_nobody_disturbed(cluster: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.nightly)])
+def test_trials_and_decisions_are_those_of_a_sweep_that_nobody_disturbed(
+    kills: int, cluster: None, tmp_path: Path
+) -> None:
     import ray
 
     from msd_ray.sweep.sweep import sweep
@@ -42,7 +45,7 @@ def test_trials_and_decisions_are_those_of_a_sweep_that_nobody_disturbed(cluster
     command = [sys.executable, "-m", "msd_ray", "sweep", str(tmp_path / "tiny.yaml"), "--run-dir", str(killed)]
     command += ["--address", ray.get_runtime_context().gcs_address]
     rng = random.Random(0)
-    for _ in range(3):
+    for _ in range(kills):
         signal_after_a_report(command, signal.SIGKILL, rng.uniform(0, 1.5))
         assert outcome(killed) != outcome(calm)  # so there was something left to do
     code, err = signal_after_a_report(command, signal.SIGTERM, 0.0)
