@@ -15,6 +15,8 @@ from msd_ray.errors import TrainingError
 
 TICK = 1.0
 """Seconds after which the driver checks its slots even if no event came."""
+SOON = 0.2
+"""The same while no teacher replica answers, since all students wait for one."""
 SPARE = 2
 """Slots that the driver asks for beyond those that fit: if one starts, a node has joined."""
 PATIENCE = 20.0
@@ -69,7 +71,8 @@ class Driver:
         """The final states, each done or failed. If `stopping()` becomes true, the students that train write a
         checkpoint and the run ends. Raises TrainingError if no slot can be started."""
         while self._unfinished and not stopping():
-            if self._slots.now() - self._ticked >= TICK:
+            pace = TICK if self._support.ready else SOON
+            if self._slots.now() - self._ticked >= pace:
                 self._ticked = self._slots.now()
                 self._support.tick()
             self._suspect()
@@ -77,7 +80,7 @@ class Driver:
             self._resize()
             self._assign()
             self._watch.watch(list(self._status))
-            for event in self._slots.wait(TICK):
+            for event in self._slots.wait(pace):
                 self._take(event)
         self._let_them_save()
         for slot in [*self._asked, *self._up]:

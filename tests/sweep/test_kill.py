@@ -22,6 +22,7 @@ from .cases import SAID, Notes, recipe_space
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ASHA = {
     "scheduler": {"kind": "asha", "first": 80, "factor": 2},
+    "trials": {"slots": 2},
     "overrides": {**SAID["overrides"], "training.checkpoint_every": 80},
 }
 MEASURED: dict[str, Any] = dict.fromkeys(("latency_ms", "batch_latency_ms", "cpu_seconds", "gpu_seconds"), 0.0)
