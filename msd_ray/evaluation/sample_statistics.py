@@ -66,7 +66,7 @@ class SampleStatistics:
 
     @staticmethod
     def from_state(state: State) -> "SampleStatistics":
-        kept = {name: tensor.numpy() for name, tensor in state.parts["measured"].items()}
+        kept = {name: tensor.numpy() for name, tensor in state.tensors["measured"].items()}
         moments, meta = Moments(state.meta["nimg"], kept.pop("mean"), kept.pop("scatter")), state.meta
         return SampleStatistics(moments, **kept, right=meta["right"], seconds=meta["seconds"])
 

@@ -68,11 +68,11 @@ def count_student(plan: Plan, spec: StudentSpec, rates: Rates) -> StudentCount:
         tally = Tally()
         with without_data(tally):
             stage = _Stage(plan, spec, name, rates, tally)
-            stages[name], held, parts = stage.count()
+            stages[name], held, files = stage.count()
             probe = stage.probe()
-        kept = sum(n for head, n in heads.items() if head not in parts)  # discriminators of stages before
-        memory, state = max(memory, held + kept), max(state, sum(parts.values()) + kept)
-        heads |= {part: n for part, n in parts.items() if part.startswith(HEAD)}
+        kept = sum(n for head, n in heads.items() if head not in files)  # discriminators of stages before
+        memory, state = max(memory, held + kept), max(state, sum(files.values()) + kept)
+        heads |= {file: n for file, n in files.items() if file.startswith(HEAD)}
     return StudentCount(stages, memory, state, probe)
 
 
@@ -130,15 +130,15 @@ class _Stage:
         self._trainer = self._new()
 
     def count(self) -> tuple[StageCount, int, dict[str, int]]:
-        """Of an update; the most bytes that updates hold; the bytes of each part of a checkpoint."""
+        """Of an update; the most bytes that updates hold; the bytes of each file of a checkpoint."""
         flops, seconds = self._tally.flops, self._seconds()
         with SteadyPeak(self._tally) as peak:
             self._update()
         flops, seconds = self._tally.flops - flops, self._seconds() - seconds
         asked, waits, batch = self._elsewhere.seconds, self._elsewhere.waits, self._spec.stages[self._name].batch
         timing = StageTiming((seconds - asked) / batch, asked / batch, waits / batch)
-        parts = self._trainer.state_dict().parts
-        return StageCount(flops / batch, timing), peak.bytes(), {part: nbytes_in(parts[part]) for part in parts}
+        state = self._trainer.state_dict().tensors
+        return StageCount(flops / batch, timing), peak.bytes(), {name: nbytes_in(state[name]) for name in state}
 
     def probe(self) -> float:
         n, spec, before = self._plan.recipe.evaluation.curve_samples, self._spec, self._seconds()

@@ -194,7 +194,7 @@ def assemble(store: Store, plan: Plan, ensemble: EnsemblePlan, images: int | Non
                 spec=student.spec.denoiser,
                 sigma_init=student.spec.noise.sigma_init,
                 nimg=newest.nimg,
-                weights=newest.part("ema"),
+                weights=newest.tensors("ema"),
             )
         )
     where, recipe = folder(store, ensemble.directory), plan.recipe.to_json()

@@ -131,7 +131,7 @@ def keep_teacher(store: Store, spec: DenoiserSpec, state: State, conditions: Con
     body = {"spec": spec.to_json(), "facts": facts}
     if conditions:
         body["conditions"] = conditions.to_json()
-    write_bundle(store, body, [(_FILE, partial(to_chunks, state.parts["ema"]))])
+    write_bundle(store, body, [(_FILE, partial(to_chunks, state.tensors["ema"]))])
 
 
 def copy_teacher(source: Store, target: Store) -> None:

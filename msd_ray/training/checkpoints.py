@@ -45,12 +45,12 @@ class Checkpoint:
         meta: dict[str, Any] = json.loads(read_file(self.stored, self.manifest, META))
         return meta
 
-    def part(self, name: str) -> StoredWeights:
+    def tensors(self, name: str) -> StoredWeights:
         return StoredWeights(self.stored, self.manifest, f"{name}{SUFFIX}")
 
     def read(self) -> State:
         """The whole state. Raises CorruptError if any of it is damaged."""
-        return State({part: self.part(part).read() for part in self.manifest.body["parts"]}, self.meta())
+        return State({name: self.tensors(name).read() for name in self.manifest.body["parts"]}, self.meta())
 
 
 class Checkpoints:
@@ -73,7 +73,7 @@ class Checkpoints:
         written to.
         """
         nimg = int(state.meta["nimg"])
-        body = {"parts": list(state.parts), "nimg": nimg, "stage": state.meta.get("stage", "")}
+        body = {"parts": list(state.tensors), "nimg": nimg, "stage": state.meta.get("stage", "")}
         write_bundle(self.store.child(_name(nimg)), body, self._files(state))
         older = [known for known in self._newest_first() if _nimg(known) < nimg]
         complete = [known for known in older if self._complete(known)]
@@ -142,8 +142,8 @@ class Checkpoints:
         LOG.warning("skipping checkpoint %s in %s: %s; %s", _name(nimg), self.store.uri, why, then)
 
     def _files(self, state: State) -> Iterator[tuple[str, bytes | Chunks]]:
-        for part, tensors in state.parts.items():
-            yield f"{part}{SUFFIX}", partial(self._pieces, tensors)
+        for name, tensors in state.tensors.items():
+            yield f"{name}{SUFFIX}", partial(self._pieces, tensors)
         yield META, json.dumps(state.meta).encode()
 
     def _pieces(self, tensors: Tensors) -> Iterator[bytes | memoryview]:

@@ -39,7 +39,7 @@ class Saver:
         if free_memory(_HOST) < SPARE * state.bytes:
             self.checkpoints.save(state)
             return
-        copy = State({part: _copied(tensors) for part, tensors in state.parts.items()}, state.meta)
+        copy = State({name: _copied(tensors) for name, tensors in state.tensors.items()}, state.meta)
         self._thread = threading.Thread(target=self._write, args=(copy,), name="checkpoint", daemon=True)
         self._thread.start()
 

@@ -11,15 +11,16 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class State:
-    """parts: named groups of tensors (one file each in a checkpoint). meta: JSON-able facts."""
+    """tensors: by the name of what they belong to, which has a file of its own in a checkpoint, and by their own. meta:
+    JSON-able facts."""
 
-    parts: dict[str, Tensors]
+    tensors: dict[str, Tensors]
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
         """Of all tensors."""
-        return sum(t.nbytes for tensors in self.parts.values() for t in tensors.values())
+        return sum(t.nbytes for of_one in self.tensors.values() for t in of_one.values())
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

@@ -17,7 +17,7 @@ from msd_ray.training.state import Tensors, tensors_of
 from msd_ray.training.student_spec import Extras, StudentSpec
 
 HEAD = "head."
-"""Parts of the state whose names begin so are discriminators."""
+"""What begins so in the names of the state is a discriminator."""
 
 
 class StudentNetworks:
@@ -76,7 +76,7 @@ class StudentNetworks:
         if nets.target and decay is not None:
             update(nets.target, nets.generator, decay)
 
-    def tensors(self) -> list[Tensor]:
+    def held(self) -> list[Tensor]:
         """All that lies on the device: weights, gradients, optimizers, memory."""
         nets, descents = self.nets, [self.generator_descent, self.fake_descent] if self.stage else []
         modules = [nets.generator, nets.fake, self.ema, nets.target, nets.encoder, *self._heads.values()]
@@ -89,34 +89,34 @@ class StudentNetworks:
         for module in (self.nets.generator, self.nets.fake, *self._heads.values()):
             module.zero_grad(set_to_none=True)
 
-    def parts(self) -> dict[str, Tensors]:
-        """What a checkpoint keeps of them, by name."""
-        parts = {name: tensors_of(module) for name, module in self._modules().items()}
+    def state(self) -> dict[str, Tensors]:
+        """What a checkpoint keeps of them, as `State.tensors`."""
+        state = {name: tensors_of(module) for name, module in self._modules().items()}
         if self.stage:
-            parts["generator_optimizer"] = self.generator_descent.optimizer.tensors()
+            state["generator_optimizer"] = self.generator_descent.optimizer.tensors()
             if self.fake_descent:
-                parts["fake_optimizer"] = self.fake_descent.optimizer.tensors()
+                state["fake_optimizer"] = self.fake_descent.optimizer.tensors()
         if self.nets.memory:
-            parts["memory"] = dict(self.nets.memory)
-        return parts | {f"{HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
+            state["memory"] = dict(self.nets.memory)
+        return state | {f"{HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
 
-    def load(self, stage: str, parts: dict[str, Tensors]) -> None:
-        """The inverse of `parts`, in the stage in which they were taken; empty before the first."""
+    def load(self, stage: str, state: dict[str, Tensors]) -> None:
+        """The inverse of `state`, taken in that stage; empty before the first."""
         self.stage, self._heads = "", {}
-        for part, tensors in parts.items():
-            if part.startswith(HEAD) and (head := self._head(part.removeprefix(HEAD))):
+        for name, tensors in state.items():
+            if name.startswith(HEAD) and (head := self._head(name.removeprefix(HEAD))):
                 head.load_state_dict(tensors)
         if stage:
             self.enter(stage)
-            self.generator_descent.optimizer.load(parts["generator_optimizer"])
+            self.generator_descent.optimizer.load(state["generator_optimizer"])
             if self.fake_descent:
-                self.fake_descent.optimizer.load(parts["fake_optimizer"])
-            self.nets.memory.update({k: v.clone().to(self._device) for k, v in parts.get("memory", {}).items()})
+                self.fake_descent.optimizer.load(state["fake_optimizer"])
+            self.nets.memory.update({k: v.clone().to(self._device) for k, v in state.get("memory", {}).items()})
         for name, module in self._modules().items():
-            module.load_state_dict(parts[name])
+            module.load_state_dict(state[name])
 
     def _modules(self) -> dict[str, nn.Module]:
-        """By the names of their parts; discriminators have names of their own."""
+        """By their names in the state; discriminators have names of their own."""
         named = {"generator": self.nets.generator, "ema": self.ema, "fake": self.nets.fake, "target": self.nets.target}
         return {name: module for name, module in named.items() if module}
 

@@ -130,7 +130,7 @@ class StudentTrainer:
 
     def bytes(self) -> int:
         """The memory that it holds on its device: weights, gradients, optimizers, and the data that it draws from."""
-        return bytes_of([*self._networks.tensors(), *self._batches.tensors])
+        return bytes_of([*self._networks.held(), *self._batches.tensors])
 
     def rest(self) -> None:
         """Frees what the next update makes or reads anew."""
@@ -141,12 +141,12 @@ class StudentTrainer:
         """The same in each process of a group, but for the wall seconds among the metrics."""
         rows = [[m.stage, m.nimg, m.name, m.value] for m in self.metrics]
         meta = {"nimg": self.nimg, "stage": self.stage, "skipped": self._skipped, "metrics": rows}
-        return State(self._networks.parts(), meta)
+        return State(self._networks.state(), meta)
 
     def load_state_dict(self, state: State) -> None:
         self.nimg, self._skipped = state.meta["nimg"], state.meta["skipped"]
         self.metrics = [Metric(*row) for row in state.meta["metrics"]]
-        self._networks.load(state.meta["stage"], state.parts)
+        self._networks.load(state.meta["stage"], state.tensors)
 
     @property
     def _objective(self) -> Objective:

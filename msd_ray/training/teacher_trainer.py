@@ -97,19 +97,19 @@ class TeacherTrainer:
         self._ahead.rest()
 
     def state_dict(self) -> State:
-        parts = {
+        tensors = {
             "denoiser": tensors_of(self.denoiser),
             "ema": tensors_of(self.ema),
             "optimizer": self.optimizer.tensors(),
         }
-        return State(parts, {"nimg": self.nimg, "wall_seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds})
+        return State(tensors, {"nimg": self.nimg, "wall_seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds})
 
     def load_state_dict(self, state: State) -> None:
         self.nimg = state.meta["nimg"]
         self.wall_seconds, self.cpu_seconds = state.meta["wall_seconds"], state.meta["cpu_seconds"]
-        self.denoiser.load_state_dict(state.parts["denoiser"])
-        self.ema.load_state_dict(state.parts["ema"])
-        self.optimizer.load(state.parts["optimizer"])
+        self.denoiser.load_state_dict(state.tensors["denoiser"])
+        self.ema.load_state_dict(state.tensors["ema"])
+        self.optimizer.load(state.tensors["optimizer"])
 
     def _step(self) -> torch.Tensor:
         c = self.config

@@ -76,7 +76,7 @@ def train_here(context: RunContext) -> list[Tensors]:
         real, extras = context.data.train.only(owned.ids), Extras(fake, teacher, pairs)
         trainer = StudentTrainer(student.spec, owned, LocalTeacher(teacher), initial, real, "cpu", extras)
         trainer.advance(student.spec.images)
-        weights.append(trainer.state_dict().parts["ema"])
+        weights.append(trainer.state_dict().tensors["ema"])
     return weights
 
 

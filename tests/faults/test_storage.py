@@ -56,8 +56,8 @@ def train(checkpoints: Checkpoints) -> State:
 
 
 def same(a: State, b: State) -> bool:
-    return a.parts.keys() == b.parts.keys() and all(
-        torch.equal(value, b.parts[part][name]) for part in a.parts for name, value in a.parts[part].items()
+    return a.tensors.keys() == b.tensors.keys() and all(
+        torch.equal(value, b.tensors[part][name]) for part in a.tensors for name, value in a.tensors[part].items()
     )
 
 

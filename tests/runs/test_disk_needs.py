@@ -36,7 +36,7 @@ def test_a_checkpoint_has_the_size_that_was_foreseen(name: str, tmp_path: Path) 
     trainer.advance(min(spec.images, 64))
     Checkpoints(Store(str(tmp_path / "checkpoints")), keep=1).save(trainer.state_dict())
     there = used_bytes(Store(str(tmp_path / "checkpoints")))
-    counts = sum(t.numel() for part in trainer.state_dict().parts.values() for t in part.values())
+    counts = sum(t.numel() for part in trainer.state_dict().tensors.values() for t in part.values())
     assert counts == pytest.approx(checkpoint_weights(spec), rel=0.02)
     assert FLOAT * checkpoint_weights(spec) < there * 1.02
     assert disk_needed(plan) > len(plan.students) * (plan.recipe.training.keep + 1) * FLOAT * counts * 0.98

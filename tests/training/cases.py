@@ -96,7 +96,7 @@ def trained(spec: StudentSpec = SPEC) -> StudentTrainer:
 
 
 def parts(t: StudentTrainer) -> dict[str, Tensors]:
-    return t.state_dict().parts
+    return t.state_dict().tensors
 
 
 def assert_same(a: StudentTrainer, b: StudentTrainer) -> None:

@@ -28,10 +28,10 @@ def same(a: State | None, b: State) -> bool:
 
 
 def equal_tensors(a: State, b: State) -> bool:
-    return a.parts.keys() == b.parts.keys() and all(
-        tensors.keys() == b.parts[part].keys()
-        and all(torch.equal(t, b.parts[part][n]) and t.dtype == b.parts[part][n].dtype for n, t in tensors.items())
-        for part, tensors in a.parts.items()
+    return a.tensors.keys() == b.tensors.keys() and all(
+        tensors.keys() == b.tensors[part].keys()
+        and all(torch.equal(t, b.tensors[part][n]) and t.dtype == b.tensors[part][n].dtype for n, t in tensors.items())
+        for part, tensors in a.tensors.items()
     )
 
 

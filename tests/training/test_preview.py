@@ -68,5 +68,5 @@ def test_a_denoiser_in_training_is_shown_in_place_of_its_fake_score() -> None:
 def test_looking_changes_nothing() -> None:
     looked, left = trainer("dm", Constant()), trainer("dm", Constant())
     preview(looked)
-    for part, tensors in left.state_dict().parts.items():
-        assert all(torch.equal(value, looked.state_dict().parts[part][name]) for name, value in tensors.items())
+    for part, tensors in left.state_dict().tensors.items():
+        assert all(torch.equal(value, looked.state_dict().tensors[part][name]) for name, value in tensors.items())

@@ -61,9 +61,9 @@ def kept(folder: Path, name: str, what: str) -> State:
 
 def distance(a: State, b: State) -> float:
     """The largest difference of any two numbers."""
-    assert a.parts.keys() == b.parts.keys()
-    assert all(a.parts[part].keys() == b.parts[part].keys() for part in a.parts)
-    pairs = [(value, b.parts[part][name]) for part in a.parts for name, value in a.parts[part].items()]
+    assert a.tensors.keys() == b.tensors.keys()
+    assert all(a.tensors[part].keys() == b.tensors[part].keys() for part in a.tensors)
+    pairs = [(value, b.tensors[part][name]) for part in a.tensors for name, value in a.tensors[part].items()]
     assert all(torch.isfinite(x).all() for pair in pairs for x in pair)
     return max(float((x - y).abs().max()) for x, y in pairs)
 

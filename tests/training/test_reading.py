@@ -58,7 +58,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, held: int, make: Any, then: Any = N
         trainer = then(trainer)
     trainer.advance(10**6)
     trainer.rest()
-    state = trainer.state_dict().parts
+    state = trainer.state_dict().tensors
     return {f"{part}.{name}": t for part in ("ema", "denoiser", "generator") for name, t in state.get(part, {}).items()}
 
 

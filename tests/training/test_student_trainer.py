@@ -78,10 +78,10 @@ def test_the_cut_at_the_border_of_two_stages_is_the_old_stages_state() -> None:
     t.advance(40)
     state = t.state_dict()
     assert (state.meta["nimg"], state.meta["stage"], t.stage) == (40, "dm", "dm")
-    assert "head.adm" not in state.parts
+    assert "head.adm" not in state.tensors
     t.advance(1)
     assert t.stage == "adm"
-    assert "head.adm" in t.state_dict().parts
+    assert "head.adm" in t.state_dict().tensors
 
 
 def test_a_state_from_before_the_first_image_can_be_resumed() -> None:
