@@ -49,8 +49,11 @@ def conclude(store: Store, recipe_space: RecipeSpace, journal: SweepJournal, ove
 
 def _complete(store: Store, record: TrialRecord) -> None:
     run = trial_store(store, record)
-    kept = record.result and record.kept and store.exists("teacher")  # there is none where the recipe brings it
-    if kept and not has_teacher(run.child("teacher")):
+    if not (record.result and record.kept):
+        return
+    if store.exists("teacher.json"):  # the recipe brings the teacher
+        run.write("teacher.json", store.read("teacher.json"))
+    elif not has_teacher(run.child("teacher")):
         copy_teacher(store.child("teacher"), run.child("teacher"))
 
 

@@ -4,6 +4,8 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ from msd_ray.sweep.best import find_best
 from msd_ray.sweep.sweep_directory import keep_definition
 from msd_ray.sweep.sweep_journal import SweepJournal
 from msd_ray.sweep.sweep_page import Page, render
-from msd_ray.sweep.sweep_results import table
+from msd_ray.sweep.sweep_results import conclude, table
 from msd_ray.sweep.trial_evaluation import known
 from msd_ray.training.state import State
 
@@ -142,3 +144,14 @@ def test_students_are_shared_by_trials_that_are_alike_until_then_and_by_no_other
     for student in alike[0].students:
         assert images_of(two, student) == 160
         assert [(m.nimg, m.value) for m in logged(two, student)] == [(80, 2.0), (160, 1.0)]
+
+
+def test_a_kept_trial_says_which_teacher_of_the_recipes_it_had(tmp_path: Path) -> None:
+    store, space = Store(str(tmp_path)), recipe_space()
+    store.write("teacher.json", b'{"fingerprint": "mine"}')
+    journal: Any = SimpleNamespace(records=[record(0), record(1, "failed")], prune=lambda number: None)
+    journal.records[1].reports = []
+    conclude(store, space, journal, over=True)
+    trials = store.child("trials")
+    assert trials.child("0000").read("teacher.json") == b'{"fingerprint": "mine"}'
+    assert not trials.child("0001").exists("teacher.json")
