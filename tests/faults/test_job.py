@@ -47,7 +47,7 @@ def head(cache: Path) -> Iterator[tuple[str, dict[str, str], psutil.Process]]:
     ports = {"": free_port(), "dashboard-": dashboard, "dashboard-agent-listen-": free_port()}
     ports["ray-client-server-"] = free_port()
     given = [f"--{name}port={port}" for name, port in ports.items()]
-    ray("start", "--head", "--num-cpus=4", "--node-ip-address=127.0.0.1", *given, env=env)
+    ray("start", "--head", "--num-cpus=2", "--node-ip-address=127.0.0.1", *given, env=env)
     new = [p for p in psutil.process_iter(["name"]) if _token(p) == env["RAY_AUTH_TOKEN"]]
     yield f"http://127.0.0.1:{dashboard}", env, next(p for p in new if p.info["name"] == "raylet")
     for process in new:

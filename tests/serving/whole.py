@@ -24,7 +24,7 @@ from .certificates import certificates
 from .ensembles import PICTURES, saved
 
 TOKEN = "secret"
-PAUSE = 0.02
+PAUSE = 0.05
 """Seconds between two requests of a thread that makes load."""
 BODY = {"conditions": [3], "seeds": [7]}
 
