@@ -7,12 +7,14 @@ it starts: they read what it writes.
 """
 
 import os
+import re
 from importlib import import_module
 from typing import Any
 
 from msd_ray.errors import UserError, one_line
 
 VARIABLE = "MSD_RAY_OWN_CODE"
+_PLAIN = re.compile(r"[\w.]+:\w+")
 
 
 def is_own(name: str) -> bool:
@@ -40,6 +42,8 @@ def refuse_strange(name: str, key: str, where: str) -> None:
     """Raises UserError where `name`, which only a directory has as its `key`, is code of a module that is not listed.
     where: what that directory is, for the message."""
     module = name.partition(":")[0]
+    if is_own(name) and not _PLAIN.fullmatch(name):
+        raise UserError(f"{where} names {name!r} as its {key}, which is not of the form module:Class")
     if is_own(name) and not _is_allowed(module):
         raise UserError(
             f"{where} names {name} as its {key}, which is code that may be somebody else's: if you trust it, set "

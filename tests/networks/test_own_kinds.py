@@ -12,7 +12,7 @@ from msd_ray.conditions import Classes, PartitionConfig, fit
 from msd_ray.ensemble import Ensemble, Member, save_ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec, StudentSize
-from msd_ray.own_code import VARIABLE
+from msd_ray.own_code import VARIABLE, refuse_strange
 from msd_ray.recipes import Recipe, load_recipe, parse_recipe
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import keep_recipe, recipe_of
@@ -91,12 +91,17 @@ def test_an_ensemble_of_it_generates_where_its_module_is_allowed(
 
 
 def test_a_package_allows_its_modules_and_no_other_of_that_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
-    from msd_ray.own_code import refuse_strange
-
     monkeypatch.setenv(VARIABLE, "mine")
     refuse_strange("mine.parts:Network", "kind", "it")
     with pytest.raises(UserError, match=f"set {VARIABLE}=mine,mines$"):
         refuse_strange("mines:Network", "kind", "it")
+
+
+@pytest.mark.parametrize("name", ["mine,other:X", "mine:X\nall is well", "mine\x1b[2J:X", "mine:X.y", ":X"])
+def test_a_name_that_is_no_name_is_not_repeated_as_advice(name: str) -> None:
+    with pytest.raises(UserError, match="is not of the form module:Class") as refused:
+        refuse_strange(name, "kind", "it")
+    assert str(refused.value).isprintable() and VARIABLE not in str(refused.value)
 
 
 def test_a_command_may_read_what_its_own_recipe_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
