@@ -57,7 +57,7 @@ def _complete(pieces: list[EvaluationPiece], cluster: ClusterConfig, slots: RayS
     STOP.resumable = True
     terms = Terms("sequential", cluster.max_slots, cluster.max_failures, cluster.silence_seconds)
     with request_nodes(len(work), cluster), STOP.in_order():
-        statuses = Driver(work, slots, terms, Rows(listener), NoPool()).run(lambda: STOP.asked)
+        statuses = Driver(work, slots, terms, RowWatch(listener), NoPool()).run(lambda: STOP.asked)
         STOP.check()
     if failed := {s.name: s.error for s in statuses if s.state == "failed"}:
         reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
@@ -114,7 +114,7 @@ class Underway(SingleProcess):
         return Progress(self.nimg, "evaluation", rate, self.nimg >= self.images, begin=self.begin)
 
 
-class Rows:
+class RowWatch:
     """Reports the progress of rows to the listener: a row may have many pieces."""
 
     def __init__(self, listener: Listener) -> None:

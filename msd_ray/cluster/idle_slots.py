@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-Kind = tuple[Any, ...]
+SlotKind = tuple[Any, ...]
 """What a process was given: CPUs, GPUs and environment."""
 KEPT = 30.0
 """Seconds after which processes that nobody took are ended: a teacher replica may need their room."""
@@ -17,7 +17,7 @@ class IdleSlots:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept = list[tuple[Kind, Any, str]]()  # kind, actor and node
+        self._kept = list[tuple[SlotKind, Any, str]]()  # kind, actor and node
         self._timer = threading.Timer(KEPT, self.close)
 
     def __enter__(self) -> "IdleSlots":
@@ -26,7 +26,7 @@ class IdleSlots:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def keep(self, kind: Kind, actor: Any, node: str) -> None:
+    def keep(self, kind: SlotKind, actor: Any, node: str) -> None:
         with self._lock:
             self._kept.append((kind, actor, node))
             self._timer.cancel()
@@ -34,7 +34,7 @@ class IdleSlots:
             self._timer.daemon = True
             self._timer.start()
 
-    def take(self, kind: Kind, nodes: set[str]) -> Any:
+    def take(self, kind: SlotKind, nodes: set[str]) -> Any:
         """A kept process of this kind on one of these nodes, or None. All that it passes over are ended: they hold room
         that the caller needs."""
         with self._lock:

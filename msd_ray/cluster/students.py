@@ -38,7 +38,7 @@ from msd_ray.training.student_trainer import StudentTrainer
 class RunInputs:
     """What all students of a run share. conditions: what they can be asked for. pool: how the teacher actors are asked,
     None for a teacher in each student. cache: where the feature network lies. pairs: the folder of the teacher's pairs
-    and how many parts of it to use, where an objective needs them. init: the ensemble to start from, if any. codec:
+    and which chunks of it to use, where an objective needs them. init: the ensemble to start from, if any. codec:
     what samples look like."""
 
     data: DataConfig

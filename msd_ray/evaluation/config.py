@@ -7,7 +7,7 @@ from pydantic import Field
 
 from msd_ray.ranges import Amount, Count, Images
 
-Samples = Annotated[int, Field(ge=2, le=10**8)]
+SampleCount = Annotated[int, Field(ge=2, le=10**8)]
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class EvaluationConfig:
     network. cpus, gpus: Ray resources of each process that measures; None for a student's GPUs.
     """
 
-    samples: Samples = 1797
+    samples: SampleCount = 1797
     features: Literal["auto", "digits", "identity", "inception"] = "auto"
     baselines: bool = False
-    curve_samples: Samples = 500
+    curve_samples: SampleCount = 500
     preview_every: Images = 100_000
     neighbours: Count = 3
     kid_subsets: Count = 50

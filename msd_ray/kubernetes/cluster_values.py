@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from msd_ray.kubernetes.value_types import Count, Name, Placement, Positive, Quantity, Resources, Values
+from msd_ray.kubernetes.value_types import Count, CountOrNone, Name, Placement, Quantity, Resources, Values
 
 
 class Head(Resources):
@@ -17,12 +17,12 @@ class Head(Resources):
 class WorkerGroup(Resources, Placement):
     """Workers of one kind."""
 
-    min: Count = Field(default=0, description="Fewest pods, with autoscaling.")
-    max: Positive = Field(default=8, description="Most pods.")
-    replicas: Count = Field(default=1, description="Pods to begin with.")
+    min: CountOrNone = Field(default=0, description="Fewest pods, with autoscaling.")
+    max: Count = Field(default=8, description="Most pods.")
+    replicas: CountOrNone = Field(default=1, description="Pods to begin with.")
     cpu: Quantity = Field(default="4", description="CPUs.")
     memory: Quantity = Field(default="16Gi", description="Memory.")
-    gpus: Count = Field(default=0, description="GPUs of a pod.")
+    gpus: CountOrNone = Field(default=0, description="GPUs of a pod.")
     gpu_resource: str = Field(default="nvidia.com/gpu", description="What the cluster calls them.")
     spot: bool = Field(
         default=False,
@@ -34,7 +34,7 @@ class Autoscaling(Values):
     """Ray's autoscaler, version 2: pods come and go with what is asked for (set cluster.autoscale in the recipe)."""
 
     enabled: bool = Field(default=False, description="Whether to run it.")
-    idle_seconds: Positive = Field(default=300, description="A worker without work goes after so long.")
+    idle_seconds: Count = Field(default=300, description="A worker without work goes after so long.")
 
 
 class ClusterValues(Values):
@@ -50,7 +50,7 @@ class ClusterValues(Values):
     spot_tolerations: list[dict[str, Any]] = Field(
         default=[], description="What nodes of spot groups are tainted with."
     )
-    grace_seconds: Positive = Field(
+    grace_seconds: Count = Field(
         default=120,
         description="Between a pod's notice and its end: a checkpoint must fit. Spot notices are often shorter.",
     )
@@ -63,10 +63,10 @@ class JobValues(Values):
     """A RayJob with a cluster of its own, which goes when the job ends."""
 
     enabled: bool = Field(default=False, description="Whether to run it.")
-    backoff_limit: Count = Field(
+    backoff_limit: CountOrNone = Field(
         default=3, description="New clusters after a failure. Safe: the same command goes on where it stopped."
     )
-    keep_seconds: Count = Field(default=3600, description="How long the RayJob stays to be looked at.")
+    keep_seconds: CountOrNone = Field(default=3600, description="How long the RayJob stays to be looked at.")
     cluster_selector: str = Field(
         default="", description="An existing RayCluster to run on, instead of one of its own."
     )

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from msd_ray.kubernetes.value_types import Placement, Port, Positive, Quantity, Resources, Values
+from msd_ray.kubernetes.value_types import Count, Placement, Port, Quantity, Resources, Values
 
 
 class GatewayValues(Resources, Placement):
     """Pods that answer callers: one gateway of the service each, and nothing else."""
 
-    replicas: Positive = Field(default=2, description="Pods, and so gateways.")
+    replicas: Count = Field(default=2, description="Pods, and so gateways.")
     memory: Quantity = Field(default="2Gi", description="Memory.")
 
 
@@ -71,7 +71,7 @@ class Serve(Values):
         default="NewCluster",
         description="Another image or pod: a second cluster takes over. KubeRay's third way routes no gRPC.",
     )
-    drain_seconds: Positive = Field(default=60, description="How long the old cluster answers beside the new one.")
+    drain_seconds: Count = Field(default=60, description="How long the old cluster answers beside the new one.")
     fault_tolerance: bool = Field(
         default=False, description="GCS keeps its state on a volume (RocksDB), so a head may die."
     )

@@ -1,6 +1,6 @@
 """Pairs of noise and what the teacher's ODE makes of it, for objectives that regress onto them.
 
-They lie in the cache as numbered parts, each a bundle with one Parquet file, so that making them can go on where it
+They lie in the cache as numbered chunks, each a bundle with one Parquet file, so that making them can go on where it
 was cut short. Seeds count up and decide the conditions, so that a longer set begins with the shorter one.
 """
 
@@ -19,7 +19,7 @@ from msd_ray.runs.plan import Plan
 from msd_ray.runs.teacher_cache import cached_in, digest
 from msd_ray.storage import Store, read_file, read_manifest, write_bundle
 
-PART = 256
+CHUNK = 256
 _FILE = "pairs.parquet"
 
 
@@ -29,37 +29,37 @@ def pairs_folder(cache: Store, plan: Plan) -> Store:
     teacher = plan.source.fingerprint if plan.source else kept.uri.rsplit("/", 1)[-1]
     noise = plan.recipe.to_json()["noise"]
     grid = [noise[key] for key in ("sigma_min", "sigma_max", "rho")]
-    return cache.child(f"pairs-{digest([teacher, plan.recipe.teacher.steps, grid, PART])}")
+    return cache.child(f"pairs-{digest([teacher, plan.recipe.teacher.steps, grid, CHUNK])}")
 
 
-def parts_of(plan: Plan) -> list[int]:
-    """The parts that hold at least as many pairs as the recipe asks for."""
-    return list(range(-(-plan.recipe.pairs // PART)))
+def chunks_of(plan: Plan) -> list[int]:
+    """The chunks that hold at least as many pairs as the recipe asks for."""
+    return list(range(-(-plan.recipe.pairs // CHUNK)))
 
 
-def has_part(store: Store, part: int) -> bool:
+def has_chunk(store: Store, chunk: int) -> bool:
     try:
-        read_manifest(_folder(store, part))
+        read_manifest(_folder(store, chunk))
     except (FileNotFoundError, CorruptError):
         return False
     return True
 
 
-def make_part(store: Store, part: int, denoiser: Denoiser, device: torch.device, plan: Plan) -> None:
-    """Samples one part with the teacher's own sampler and writes it."""
-    seeds = list(range(part * PART, (part + 1) * PART))
+def make_chunk(store: Store, chunk: int, denoiser: Denoiser, device: torch.device, plan: Plan) -> None:
+    """Samples one chunk with the teacher's own sampler and writes it."""
+    seeds = list(range(chunk * CHUNK, (chunk + 1) * CHUNK))
     condition = in_turn(torch.arange(plan.conditions.n), torch.tensor(seeds))
     z = seeded_noise(seeds, plan.teacher.sample_shape).to(device)
     x = heun(denoiser, z, condition.to(device), plan.recipe.noise, plan.recipe.teacher.steps).cpu()
     table = pa.table({"seed": seeds, "condition": condition.numpy(), "x": list(x.flatten(1).numpy())})
     file = io.BytesIO()
     pq.write_table(table, file)
-    write_bundle(_folder(store, part), {"pairs": PART}, [(_FILE, file.getvalue())])
+    write_bundle(_folder(store, chunk), {"pairs": CHUNK}, [(_FILE, file.getvalue())])
 
 
-def load_pairs(store: Store, parts: list[int], sample_shape: tuple[int, ...]) -> Pairs:
-    """All pairs of these parts, their noise drawn again from the seeds. Raises CorruptError if one is damaged."""
-    table = pa.concat_tables([_table(_folder(store, part)) for part in parts])
+def load_pairs(store: Store, chunks: list[int], sample_shape: tuple[int, ...]) -> Pairs:
+    """All pairs of these chunks, their noise drawn again from the seeds. Raises CorruptError if one is damaged."""
+    table = pa.concat_tables([_table(_folder(store, chunk)) for chunk in chunks])
     z = seeded_noise(table["seed"].to_pylist(), sample_shape)
     values = table["x"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     x = torch.tensor(values, dtype=torch.float32).reshape(z.shape)
@@ -70,5 +70,5 @@ def _table(store: Store) -> pa.Table:
     return pq.read_table(io.BytesIO(read_file(store, read_manifest(store), _FILE)))
 
 
-def _folder(store: Store, part: int) -> Store:
-    return store.child(f"part-{part:06d}")
+def _folder(store: Store, chunk: int) -> Store:
+    return store.child(f"part-{chunk:06d}")

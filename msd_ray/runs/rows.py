@@ -109,7 +109,7 @@ class RequestedRow:
         return Row(self.name, kept.scores if kept else none, **asdict(self.costs), ms_per_image=time)
 
 
-class Table:
+class ScoreTable:
     """Says what each row of an evaluation takes."""
 
     def __init__(self, recipe: Recipe, cache: Store) -> None:

@@ -19,7 +19,7 @@ from msd_ray.runs.curves import curves
 from msd_ray.runs.disk_needs import check_cache, check_run_dir
 from msd_ray.runs.evaluation_pieces import Complete
 from msd_ray.runs.plan import EnsemblePlan
-from msd_ray.runs.rows import VERSION, Drawing, RequestedRow, Table, measure
+from msd_ray.runs.rows import VERSION, Drawing, RequestedRow, ScoreTable, measure
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder, has_ensemble, refuse_other_source, refuse_unfinished
 from msd_ray.runs.run_report import write_all
@@ -57,7 +57,7 @@ def measured_rows(context: RunContext, complete: Complete, note: Note, drawings:
 
     drawings: samples to be made on the way.
     """
-    table, logged = Table(context.recipe, context.cache), curves(context.store, context.plan)
+    table, logged = ScoreTable(context.recipe, context.cache), curves(context.store, context.plan)
     asked = [table.held_out(), *_teacher_rows(context, table)]
     for ensemble in context.plan.ensembles:
         asked += _ensemble_rows(context, table, ensemble, logged)
@@ -81,7 +81,7 @@ def _measured(
     return [row.row() for row in asked]
 
 
-def _teacher_rows(context: RunContext, table: Table) -> list[RequestedRow]:
+def _teacher_rows(context: RunContext, table: ScoreTable) -> list[RequestedRow]:
     """The teacher as the recipe has it, and as an ensemble of several steps is asked where that is something else."""
     ways = {"teacher": teachers_sampling(context.recipe)}
     for ensemble in context.plan.ensembles:
@@ -102,7 +102,7 @@ def _teacher(context: RunContext, sampling: Sampling) -> FromTeacher:
 
 
 def _ensemble_rows(
-    context: RunContext, table: Table, ensemble: EnsemblePlan, logged: pd.DataFrame
+    context: RunContext, table: ScoreTable, ensemble: EnsemblePlan, logged: pd.DataFrame
 ) -> list[RequestedRow]:
     """The ensemble's row; its students' too, where it is the conditions alone that tell them apart."""
     known = read_description(folder(context.store, ensemble.directory))
@@ -124,7 +124,7 @@ def parts_of(known: Description) -> list[FromPart]:
 
 def _drawings(context: RunContext) -> tuple[Drawing, Drawing]:
     """The teacher's samples and the ensemble's that a report shows."""
-    table, teacher = Table(context.recipe, context.cache), _teacher(context, teachers_sampling(context.recipe))
+    table, teacher = ScoreTable(context.recipe, context.cache), _teacher(context, teachers_sampling(context.recipe))
     ensemble = context.plan.ensembles[0]
     parts = parts_of(read_description(folder(context.store, ensemble.directory)))
     return table.drawing([teacher]), table.drawing(parts)
@@ -149,7 +149,7 @@ def evaluate_uri(uri: str, overrides: list[str], complete: Complete, note: Note)
     check_sizes(store, known.manifest)
     recipe = parse_recipe(with_overrides(dict(known.recipe), overrides), imports=False)
     cache = default_cache()
-    table = Table(recipe, cache)
+    table = ScoreTable(recipe, cache)
     asked = [table.held_out(), table.ensemble("ensemble", parts_of(known), _bare_costs(known))]
     return _measured(recipe, cache, asked, (), complete, note)
 

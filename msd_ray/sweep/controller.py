@@ -8,7 +8,7 @@ from msd_ray.sweep.definition import Budget
 from msd_ray.sweep.early_stopping import EarlyStopping
 from msd_ray.sweep.recipe_space import RecipeSpace, said
 from msd_ray.sweep.searchers import searching
-from msd_ray.sweep.sweep_journal import State, SweepJournal, TrialRecord, report_of
+from msd_ray.sweep.sweep_journal import SweepJournal, TrialRecord, TrialState, report_of
 from msd_ray.sweep.trial_metrics import Report
 
 
@@ -79,7 +79,7 @@ class SweepController:
         if report.images <= self._journal.records[number].images:
             return True  # a process that has died since reported it before
         stops = self._early_stopping.stops(number, report)
-        state: State = "done" if report.final else "stopped" if stops else "running"
+        state: TrialState = "done" if report.final else "stopped" if stops else "running"
         self._journal.report(number, report, state)
         self._say(number, report, state)
         if state != "running":
@@ -108,7 +108,7 @@ class SweepController:
             case "failed":
                 self._searching.ended(event["trial"], None)
 
-    def _say(self, number: int, report: Report, state: State) -> None:
+    def _say(self, number: int, report: Report, state: TrialState) -> None:
         quality = "-" if report.fid is None else f"{report.fid:.3g}"
         self._note(
             f"trial {number}: {report.images / 1000:g} kimg, fid@{report.samples} {quality}, "

@@ -13,7 +13,7 @@ from msd_ray.sweep.search_space import Choice
 from msd_ray.sweep.trial_metrics import Report
 
 NAME = "journal.jsonl"
-State = Literal["running", "done", "stopped", "failed"]
+TrialState = Literal["running", "done", "stopped", "failed"]
 
 
 @dataclass
@@ -23,7 +23,7 @@ class TrialRecord:
     number: int
     choice: Choice
     reports: list[Report] = field(default_factory=list)
-    state: State = "running"
+    state: TrialState = "running"
     reason: str = ""
     kept: bool = True
 
@@ -84,7 +84,7 @@ class SweepJournal:
         self._add("trial", trial=len(self.records), choice=choice)
         return self.records[-1]
 
-    def report(self, number: int, report: Report, state: State) -> None:
+    def report(self, number: int, report: Report, state: TrialState) -> None:
         """state: of the trial after it."""
         self._add("report", trial=number, state=state, report=asdict(report))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from msd_ray.cluster.planning.contention import Effort, Replicas, Sharing
-from msd_ray.cluster.planning.forecast import Ahead, Forecast, forecast
+from msd_ray.cluster.planning.forecast import Forecast, Upcoming, forecast
 from msd_ray.cluster.planning.layout import check_fits, lay_out
 from msd_ray.cluster.planning.rehearsal import RAY_START
 from msd_ray.errors import UserError
@@ -34,8 +34,8 @@ def timing(teacher: float = 0.0, waits: float = 0.0, **changes: Any) -> Timing:
     return Timing("cpu", {"dm": stage, "adm": stage}, **{**known, **changes})
 
 
-def predicted(made: Plan, *nodes: NodeKind, ahead: Ahead | None = None, **changes: Any) -> Forecast:
-    return forecast(made, timing(**changes), nodes, ahead or Ahead())
+def predicted(made: Plan, *nodes: NodeKind, ahead: Upcoming | None = None, **changes: Any) -> Forecast:
+    return forecast(made, timing(**changes), nodes, ahead or Upcoming())
 
 
 def hours(seconds: float) -> float:
@@ -150,18 +150,18 @@ def test_a_run_that_no_node_stays_for_is_refused() -> None:
 
 def test_what_comes_before_the_students_is_told_apart() -> None:
     made, node = plan("cluster.cpus_per_student=1.0", "cluster.pool.cpus=1.0"), NodeKind("a", cpus=5)
-    found = predicted(made, node, ahead=Ahead(teacher=True, pairs=100, ray=7.0), answer=0.002)
+    found = predicted(made, node, ahead=Upcoming(teacher=True, pairs=100, ray=7.0), answer=0.002)
     assert found.pairs_seconds == pytest.approx(100 * 35 * 0.002)
     assert found.teacher_seconds == pytest.approx(START)
     assert found.seconds == pytest.approx(7 + START + found.pairs_seconds + 2 * START + ALONE)
-    longer = predicted(made, node, ahead=Ahead(teacher=True), teacher=0.0)
+    longer = predicted(made, node, ahead=Upcoming(teacher=True), teacher=0.0)
     assert longer.teacher_seconds == pytest.approx(START)
 
 
 def test_the_teachers_own_training() -> None:
     stages = {name: StageTiming(IMAGE) for name in ("dm", "adm")}
     paces = Timing("cpu", stages, open=0.0, segment=0.0, teacher=0.005, answer=0.0, start=0.0)
-    found = forecast(plan(*LOCAL), paces, [NodeKind("a", cpus=4, speed=2.0)], Ahead(teacher=True))
+    found = forecast(plan(*LOCAL), paces, [NodeKind("a", cpus=4, speed=2.0)], Upcoming(teacher=True))
     assert found.teacher_seconds == pytest.approx((RAY_START + 6_400 * 0.005) / 2)
     assert found.seconds == pytest.approx(found.teacher_seconds + (RAY_START + ALONE) / 2)
     assert found.slot_hours == pytest.approx(hours(6_400 * 0.005 + 4 * ALONE) / 2)

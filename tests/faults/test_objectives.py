@@ -9,7 +9,7 @@ import torch
 from msd_ray.ensemble import read_description, read_member
 from msd_ray.objectives import OBJECTIVES
 from msd_ray.runs.init_weights import starting_weights
-from msd_ray.runs.pairs import load_pairs, pairs_folder, parts_of
+from msd_ray.runs.pairs import chunks_of, load_pairs, pairs_folder
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.teacher_cache import KeptTeacher, load_teacher
 from msd_ray.storage import Store
@@ -69,7 +69,7 @@ def train_here(context: RunContext) -> list[Tensors]:
     plan, store = context.plan, context.store.child("teacher")
     teacher, weights, pairs = load_teacher(KeptTeacher(store)), [], None
     if "dmd" in {stage.objective for stage in context.recipe.stages.values()}:
-        pairs = load_pairs(pairs_folder(context.cache, plan), parts_of(plan), plan.teacher.sample_shape)
+        pairs = load_pairs(pairs_folder(context.cache, plan), chunks_of(plan), plan.teacher.sample_shape)
     for student in plan.students:
         owned = plan.ensembles[0].partition.owned_by(student.spec.index, plan.conditions)
         initial, fake = starting_weights(student.spec, owned, KeptTeacher(store), "")

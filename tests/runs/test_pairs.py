@@ -1,4 +1,4 @@
-"""The teacher's pairs: made in parts, the same ones however they are asked for."""
+"""The teacher's pairs: made in chunks, the same ones however they are asked for."""
 
 from pathlib import Path
 
@@ -25,24 +25,24 @@ def test_pairs_are_what_the_teachers_sampler_makes(plan, tmp_path: Path) -> None
     torch.manual_seed(0)
     denoiser = plan.teacher.build().eval().requires_grad_(False)
     store = Store(str(tmp_path))
-    parts = pairs.parts_of(plan)
-    assert parts == [0, 1]
-    for part in parts:
-        assert not pairs.has_part(store, part)
-        pairs.make_part(store, part, denoiser, CPU, plan)
-        assert pairs.has_part(store, part)
-    made = pairs.load_pairs(store, parts, plan.teacher.sample_shape)
-    assert len(made) == 2 * pairs.PART
+    chunks = pairs.chunks_of(plan)
+    assert chunks == [0, 1]
+    for chunk in chunks:
+        assert not pairs.has_chunk(store, chunk)
+        pairs.make_chunk(store, chunk, denoiser, CPU, plan)
+        assert pairs.has_chunk(store, chunk)
+    made = pairs.load_pairs(store, chunks, plan.teacher.sample_shape)
+    assert len(made) == 2 * pairs.CHUNK
     assert torch.equal(made.condition, torch.arange(512) % 4)
     assert torch.equal(made.z, seeded_noise(list(range(512)), (2,)))
-    first = slice(0, pairs.PART)
+    first = slice(0, pairs.CHUNK)
     expected = heun(denoiser, made.z[first], made.condition[first], plan.recipe.noise, 3)
     assert torch.equal(made.x[first], expected)
 
 
 def test_damage_is_found(plan, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     store = Store(str(tmp_path))
-    pairs.make_part(store, 0, plan.teacher.build().eval().requires_grad_(False), CPU, plan)
+    pairs.make_chunk(store, 0, plan.teacher.build().eval().requires_grad_(False), CPU, plan)
     file = tmp_path / "part-000000" / "pairs.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CorruptError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from msd_ray.cluster.planning.contention import Replicas
 from msd_ray.cluster.planning.layout import HOUR, lay_out
-from msd_ray.cluster.planning.rehearsal import Outcome, SimulatedSegment, StudentPacing, TeacherPacing, rehearse
+from msd_ray.cluster.planning.rehearsal import RehearsalResult, SimulatedSegment, StudentPacing, TeacherPacing, rehearse
 from msd_ray.profiling.timing import Timing
 from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.compatibility import teachers_sampling
@@ -20,7 +20,7 @@ BUSY = 0.8
 
 
 @dataclass(frozen=True)
-class Ahead:
+class Upcoming:
     """What comes before the students. teacher: whether it has to be trained. pairs: of the teacher that have to be
     made. ray: seconds in which Ray itself starts and ends, where no cluster is there already."""
 
@@ -67,11 +67,11 @@ class Forecast:
         return {**asdict(self), "students": students}
 
 
-def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Ahead = Ahead()) -> Forecast:
+def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Upcoming = Upcoming()) -> Forecast:
     """Of a run from its beginning. Raises UserError where it would never end on these nodes."""
     config, workers = plan.cluster, plan.cluster.workers_per_student[0]
     pacing = StudentPacing([student.spec for student in plan.students], timing, workers)
-    taught = _teach(plan, timing, nodes) if ahead.teacher else Outcome()
+    taught = _teach(plan, timing, nodes) if ahead.teacher else RehearsalResult()
     layout = lay_out(len(plan.students), config, nodes, (ahead.ray + taught.seconds) / HOUR)
     pool = layout.replicas
     paired = _pair(plan, timing, ahead.pairs, pool)
@@ -98,7 +98,7 @@ def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Ahead
     )
 
 
-def _teach(plan: Plan, timing: Timing, nodes: Sequence[NodeKind]) -> Outcome:
+def _teach(plan: Plan, timing: Timing, nodes: Sequence[NodeKind]) -> RehearsalResult:
     """The teacher's own training, which has the nodes to itself."""
     config = plan.recipe.teacher
     piece = SimulatedSegment("teacher", config.images, config.images // REPORTS + 1)

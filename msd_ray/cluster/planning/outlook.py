@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from msd_ray.cluster.planning.forecast import Ahead, Forecast, forecast
+from msd_ray.cluster.planning.forecast import Forecast, Upcoming, forecast
 from msd_ray.cluster.planning.layout import check_fits
 from msd_ray.errors import UserError
 from msd_ray.formatting import size
@@ -13,7 +13,7 @@ from msd_ray.profiling.plan_times import priced, rates_here, time_plan, too_slow
 from msd_ray.profiling.rates import COUNT_ONLY, Rates, given_rates
 from msd_ray.runs.disk_needs import FLOAT
 from msd_ray.runs.nodes import NodeKind, read_cluster, this_machine
-from msd_ray.runs.pairs import PART, has_part, pairs_folder, parts_of
+from msd_ray.runs.pairs import CHUNK, chunks_of, has_chunk, pairs_folder
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.teacher_cache import cached_in, has_teacher
@@ -130,7 +130,7 @@ def refuse_small_gpus(plan: Plan, student: int, replica: int, nodes: Sequence[No
                 )
 
 
-def ahead_of(context: RunContext, local: bool) -> Ahead:
+def ahead_of(context: RunContext, local: bool) -> Upcoming:
     """local: whether Ray has to be started for the run."""
     plan, cache = context.plan, context.cache
     places = context.store.child("teacher"), cached_in(cache, plan.recipe, plan.teacher)
@@ -139,5 +139,5 @@ def ahead_of(context: RunContext, local: bool) -> Ahead:
         student.spec.objective(stage).needs.pairs for student in plan.students for stage in student.spec.stages
     )
     folder = pairs_folder(cache, plan)
-    missing = [part for part in parts_of(plan) if wanted and not has_part(folder, part)]
-    return Ahead(teacher=not taught, pairs=PART * len(missing), ray=RAY if local else 0.0)
+    missing = [chunk for chunk in chunks_of(plan) if wanted and not has_chunk(folder, chunk)]
+    return Upcoming(teacher=not taught, pairs=CHUNK * len(missing), ray=RAY if local else 0.0)

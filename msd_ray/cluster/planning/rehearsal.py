@@ -92,7 +92,7 @@ class SimulatedSegment:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RehearsalResult:
     """seconds: from the first slot that was asked for to the last piece's end. slots: most at a time. slot_seconds: of
     all that were up. asked: the most teacher replicas, at speed 1, that students could have kept busy at a time.
     held, ended: by piece, the seconds it was in a slot, and the second it ended."""
@@ -105,13 +105,15 @@ class Outcome:
     ended: list[float] = field(default_factory=list)
 
 
-def rehearse(pieces: Sequence[SimulatedSegment], pacing: Pacing, layout: Layout, config: ClusterConfig) -> Outcome:
+def rehearse(
+    pieces: Sequence[SimulatedSegment], pacing: Pacing, layout: Layout, config: ClusterConfig
+) -> RehearsalResult:
     """Raises UserError where they would never end, since the last node leaves before."""
     slots = SimulatedSlots(layout.nodes, pacing, layout.incidents, layout.replicas, TICK)
     clerk = _Recorder(slots, len(pieces))
     work = [ScheduledTask(p.name, p.images, p.segment, NoTask()) for p in pieces]
     Driver(work, slots, Terms(config.policy, config.max_slots, config.max_failures), clerk, NoPool()).run()
-    return Outcome(
+    return RehearsalResult(
         slots.now(),
         clerk.most,
         clerk.slot_seconds,

@@ -19,7 +19,7 @@ from msd_ray.cluster.pool.wire import Array
 from msd_ray.diffusion import Denoiser
 from msd_ray.errors import MsdRayError, named
 from msd_ray.recipes import PoolConfig
-from msd_ray.runs.pairs import make_part
+from msd_ray.runs.pairs import make_chunk
 from msd_ray.runs.plan import Plan
 from msd_ray.storage import Store
 
@@ -60,11 +60,11 @@ class TeacherActor:
         return read
 
     @ray.method(max_task_retries=-1)  # nobody else asks again for these
-    async def make_pairs(self, folder: Store, part: int, plan: Plan) -> None:
-        """Samples and writes one part of the pairs that `plan` asks for. Raises ReplicaError."""
+    async def make_pairs(self, folder: Store, chunk: int, plan: Plan) -> None:
+        """Samples and writes one chunk of the pairs that `plan` asks for. Raises ReplicaError."""
 
         def make() -> None:
-            make_part(folder, part, self._answering.denoiser, self._answering.device, plan)
+            make_chunk(folder, chunk, self._answering.denoiser, self._answering.device, plan)
 
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, make)

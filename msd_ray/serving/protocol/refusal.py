@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Kind = Literal[
+RefusalKind = Literal[
     "INVALID_ARGUMENT",
     "NOT_FOUND",
     "FAILED_PRECONDITION",
@@ -18,7 +18,7 @@ class Refusal(Exception):  # noqa: N818 - an answer rather than an error of ours
     """kind: the name of a gRPC status code. message: one line that the caller can act on. field: of the request, where
     one is wrong, such as conditions[3]. retry_seconds: when another try may help; None: it cannot."""
 
-    def __init__(self, kind: Kind, message: str, field: str = "", retry_seconds: float | None = None) -> None:
+    def __init__(self, kind: RefusalKind, message: str, field: str = "", retry_seconds: float | None = None) -> None:
         super().__init__(kind, message, field, retry_seconds)  # which is what pickle restores it from
         self.kind, self.message, self.field, self.retry_seconds = kind, message, field, retry_seconds
 

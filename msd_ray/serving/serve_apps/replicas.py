@@ -19,7 +19,7 @@ from msd_ray.serving.service.student_worker import StudentAtWork, load_part
 
 LOG = logging.getLogger("ray.serve")  # whose lines Serve shows and keeps
 TRY_AGAIN = 10.0  # seconds until students that could not be loaded are tried again
-Answer = list[StudentImage] | Refusal
+PartAnswer = list[StudentImage] | Refusal
 
 
 class LoadedStudents:
@@ -42,7 +42,7 @@ class Replica:
     def __init__(self, student: StudentAtWork, meters: ReplicaRequestMetrics) -> None:
         self._student, self._meters = student, meters
 
-    async def answer(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
+    async def answer(self, pairs: list[Pair], format: str, seconds: float) -> PartAnswer:
         """The images. A refusal is returned, not raised: it is no error of the replica."""
         try:
             made = await self._student.make(pairs, format, seconds)
@@ -67,7 +67,7 @@ class DedicatedReplica:
         """Why it cannot be asked; empty where it can."""
         return self._why
 
-    async def make(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
+    async def make(self, pairs: list[Pair], format: str, seconds: float) -> PartAnswer:
         return await self._replica.answer(pairs, format, seconds) if self._replica else away(self._why)
 
     async def _load(self) -> str:
@@ -106,7 +106,7 @@ def multiplexed_replica(resident: int) -> type:
                 return str(error)
             return ""
 
-        async def make(self, pairs: list[Pair], format: str, seconds: float) -> Answer:
+        async def make(self, pairs: list[Pair], format: str, seconds: float) -> PartAnswer:
             if why := await self.ready():
                 return away(why)
             replica: Replica = await self.part(serve.get_multiplexed_model_id())
