@@ -2,7 +2,7 @@
 
 from msd_ray.ensemble.artifact import FORMAT_VERSION, Description, Member, read_description, read_member, save_ensemble
 from msd_ray.ensemble.ensemble import Ensemble
-from msd_ray.ensemble.part import Pair, Part
+from msd_ray.ensemble.part import Part, SampleId
 from msd_ray.ensemble.requests import seeded_noise
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 
@@ -12,8 +12,8 @@ __all__ = [
     "Description",
     "Ensemble",
     "Member",
-    "Pair",
     "Part",
+    "SampleId",
     "Sampling",
     "read_description",
     "read_member",

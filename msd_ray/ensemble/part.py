@@ -15,11 +15,12 @@ from msd_ray.ensemble.requests import seeded_noise
 from msd_ray.ensemble.sampling import ONE_STEP, Relay, Sampling
 from msd_ray.networks import count_parameters
 
-Pair = tuple[int, int]
+SampleId = tuple[int, int]
+"""The condition and the seed that a sample follows from."""
 
 
 class Part:
-    """One student, or those that share the noise levels. A pair is a condition and a seed.
+    """One student, or those that share the noise levels.
 
     batch_size: samples per network evaluation if the batch must not change a sample (see `msd_ray.ensemble.positions`).
     parameters: of its students together. sample_shape: [C, H, W] or [D]. codec: what samples look
@@ -52,34 +53,34 @@ class Part:
         codec = load_codec(known.codec)
         return cls(known.partition, known.conditions, members, known.sampling, device, codec)
 
-    def generate(self, pairs: Sequence[Pair], batch: int = 0, sampling: Sampling | None = None) -> Tensor:
-        """One sample for each pair, as `Ensemble.generate` makes them: [N, *sample_shape], float32, on the CPU."""
-        out = torch.empty(len(pairs), *self.sample_shape)
-        for evaluation in self._evaluations(pairs, batch):
-            chosen = [pairs[sample] for sample in evaluation.samples]
+    def generate(self, sample_ids: Sequence[SampleId], batch: int = 0, sampling: Sampling | None = None) -> Tensor:
+        """The samples of these ids, as `Ensemble.generate` makes them: [N, *sample_shape], float32, on the CPU."""
+        out = torch.empty(len(sample_ids), *self.sample_shape)
+        for evaluation in self._evaluations(sample_ids, batch):
+            chosen = [sample_ids[sample] for sample in evaluation.samples]
             out[evaluation.samples] = self.evaluate(chosen, evaluation.positions, evaluation.size, sampling)
         return out
 
-    def position_of(self, pair: Pair) -> int:
+    def position_of(self, sample_id: SampleId) -> int:
         """The position in a batch of `batch_size` at which a sample is always made."""
-        condition, seed = pair
+        condition, seed = sample_id
         return spread(condition, seed, self.batch_size)
 
     @torch.no_grad()
     def evaluate(
-        self, pairs: Sequence[Pair], positions: Sequence[int], size: int, sampling: Sampling | None = None
+        self, sample_ids: Sequence[SampleId], positions: Sequence[int], size: int, sampling: Sampling | None = None
     ) -> Tensor:
-        """The samples of the pairs, made together in a batch of `size`, each at its position: [N, *sample_shape]."""
+        """The samples of these ids, made together in a batch of `size`, each at its position: [N, *sample_shape]."""
         at, z = list(positions), torch.zeros(size, *self.sample_shape)
-        z[at] = seeded_noise([seed for _, seed in pairs], self.sample_shape)
+        z[at] = seeded_noise([seed for _, seed in sample_ids], self.sample_shape)
         condition = torch.zeros(size, dtype=torch.long)
-        condition[at] = torch.tensor([condition for condition, _ in pairs])
+        condition[at] = torch.tensor([condition for condition, _ in sample_ids])
         return self._sampled(z.to(self._device), condition.to(self._device), sampling or self._sampling).cpu()[at]
 
-    def _evaluations(self, pairs: Sequence[Pair], batch: int) -> Iterator[Evaluation]:
+    def _evaluations(self, sample_ids: Sequence[SampleId], batch: int) -> Iterator[Evaluation]:
         if batch > 0:
-            return in_order(len(pairs), batch)
-        return in_positions([self.position_of(pair) for pair in pairs], self.batch_size)
+            return in_order(len(sample_ids), batch)
+        return in_positions([self.position_of(sample_id) for sample_id in sample_ids], self.batch_size)
 
     def _sampled(self, z: Tensor, condition: Tensor, sampling: Sampling) -> Tensor:
         """The students' samples from the noise z [B, ...]."""

@@ -13,7 +13,7 @@ from msd_ray.sweep.pareto import MetricLimits, best
 from msd_ray.sweep.recipe_space import said
 from msd_ray.sweep.sweep_directory import FILE, read_definition, trial_store
 from msd_ray.sweep.sweep_journal import SweepJournal, TrialRecord
-from msd_ray.sweep.trial_metrics import METRICS, Mode, named
+from msd_ray.sweep.trial_metrics import METRICS, Mode, metric_named
 
 SWEEPS = "runs/sweeps"
 SHOWN = ("fid", "latency_ms", "batch_latency_ms", "parameters", "active_parameters", "total_images", "cpu_seconds")
@@ -80,7 +80,7 @@ def _figures(record: TrialRecord) -> list[str]:
 def _metrics(objective: str) -> dict[str, Mode]:
     chosen = {}
     for name in objective.split(","):
-        metric = named(name.strip())
+        metric = metric_named(name.strip())
         if metric is None:
             raise UserError(f"no trial reports {name.strip()!r}, only {', '.join(METRICS)}")
         chosen[metric] = METRICS[metric]

@@ -59,7 +59,7 @@ COLUMNS = {"trial", "state", "reason", "kept", "front", "said", *(f.name for f i
 """The columns of trial tables beside the trials' choices."""
 
 
-def named(name: str) -> str | None:
+def metric_named(name: str) -> str | None:
     """The metric of that name, with or without its unit; None if there is none."""
     known = [m for m in METRICS if name in (m, m.removesuffix("_ms"), m.removesuffix("_seconds"))]
     return known[0] if known else None

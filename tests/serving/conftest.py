@@ -38,7 +38,7 @@ class LocalStudents:
         if version not in self._parts:
             loaded = load_part(part_request.version.uri, part_request.part, version, "cpu")
             self._parts[version] = StudentAtWork(*loaded, self._config, self._thread)
-        return await self._parts[version].make(part_request.pairs, part_request.format, seconds)
+        return await self._parts[version].make(part_request.sample_ids, part_request.format, seconds)
 
     async def probe(self, version: Version, part: int, failed: bool) -> str:
         return ""

@@ -44,7 +44,7 @@ def test_every_image_is_asked_for_once_and_from_its_owner(version: Version, tiny
 
 def test_labels_are_classes_too(version: Version) -> None:
     (part_request,) = part_requests(ImageRequest(("digit 7",), (0,)), only(version))
-    assert part_request.pairs == [(7, 0)]
+    assert part_request.sample_ids == [(7, 0)]
 
 
 def test_points_travel_as_numbers(tmp_path: Any) -> None:

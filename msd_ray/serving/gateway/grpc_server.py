@@ -15,7 +15,7 @@ from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
 from msd_ray.serving.service.config import GatewayConfig
 from msd_ray.serving.service.request import Limits
-from msd_ray.serving.service.routing import named
+from msd_ray.serving.service.routing import version_named
 from msd_ray.serving.service.service import Service
 from msd_ray.serving.service.tokens import Tokens
 
@@ -44,7 +44,7 @@ class EnsembleRpc(pb_grpc.EnsembleServiceServicer):
                 yield image_of(picture)
 
     async def ListStudents(self, request: pb.ListStudentsRequest, context: Context) -> pb.ListStudentsResponse:  # noqa: N802
-        return students_of(named(self._service.known_traffic(), request.version), self._service.readiness)
+        return students_of(version_named(self._service.known_traffic(), request.version), self._service.readiness)
 
     async def GetEnsemble(self, request: pb.GetEnsembleRequest, context: Context) -> pb.GetEnsembleResponse:  # noqa: N802
         return ensemble_of(self._service)

@@ -23,7 +23,7 @@ from msd_ray.serving.gateway.http_bodies import (
 from msd_ray.serving.gateway.playground import add_playground
 from msd_ray.serving.gateway.proto_messages import ensemble_of, students_of
 from msd_ray.serving.service.request import ImageRequest, checked
-from msd_ray.serving.service.routing import named
+from msd_ray.serving.service.routing import version_named
 from msd_ray.serving.service.service import Service
 from msd_ray.serving.service.tokens import Tokens
 
@@ -78,7 +78,7 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
         """The students of a version; of the main one if none is named."""
 
         async def work(call: Call) -> Any:
-            return as_json(students_of(named(service.known_traffic(), version), service.readiness))
+            return as_json(students_of(version_named(service.known_traffic(), version), service.readiness))
 
         return await answered(request, tokens, work)
 

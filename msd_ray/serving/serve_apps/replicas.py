@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from ray import serve
 
-from msd_ray.ensemble import Pair
+from msd_ray.ensemble import SampleId
 from msd_ray.errors import MsdRayError
 from msd_ray.serving.protocol.refusal import Refusal, away
 from msd_ray.serving.serve_apps.request_metrics import ReplicaRequestMetrics
@@ -42,10 +42,10 @@ class Replica:
     def __init__(self, student: StudentAtWork, meters: ReplicaRequestMetrics) -> None:
         self._student, self._meters = student, meters
 
-    async def answer(self, pairs: list[Pair], format: str, seconds: float) -> PartAnswer:
+    async def answer(self, sample_ids: list[SampleId], format: str, seconds: float) -> PartAnswer:
         """The images. A refusal is returned, not raised: it is no error of the replica."""
         try:
-            made = await self._student.make(pairs, format, seconds)
+            made = await self._student.make(sample_ids, format, seconds)
         except Refusal as refusal:
             self._meters.refused(refusal.kind)
             return refusal
@@ -67,8 +67,8 @@ class DedicatedReplica:
         """Why it cannot be asked; empty where it can."""
         return self._why
 
-    async def make(self, pairs: list[Pair], format: str, seconds: float) -> PartAnswer:
-        return await self._replica.answer(pairs, format, seconds) if self._replica else away(self._why)
+    async def make(self, sample_ids: list[SampleId], format: str, seconds: float) -> PartAnswer:
+        return await self._replica.answer(sample_ids, format, seconds) if self._replica else away(self._why)
 
     async def _load(self) -> str:
         try:
@@ -106,10 +106,10 @@ def multiplexed_replica(resident: int) -> type:
                 return str(error)
             return ""
 
-        async def make(self, pairs: list[Pair], format: str, seconds: float) -> PartAnswer:
+        async def make(self, sample_ids: list[SampleId], format: str, seconds: float) -> PartAnswer:
             if why := await self.ready():
                 return away(why)
             replica: Replica = await self.part(serve.get_multiplexed_model_id())
-            return await replica.answer(pairs, format, seconds)
+            return await replica.answer(sample_ids, format, seconds)
 
     return Multiplexed

@@ -98,7 +98,7 @@ class StudentHandles:
 
     async def _once(self, part_request: PartRequest, seconds: float) -> list[StudentImage]:
         response = self._handle(part_request.version, part_request.part).make.remote(
-            part_request.pairs, part_request.format, seconds
+            part_request.sample_ids, part_request.format, seconds
         )
         try:
             answer = await response

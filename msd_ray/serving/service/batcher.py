@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from msd_ray.ensemble import Pair
+from msd_ray.ensemble import SampleId
 from msd_ray.serving.protocol.refusal import Refusal, busy
 from msd_ray.serving.service.hedge import give_up
 
@@ -22,9 +22,9 @@ class Maker(Protocol):
 
     batch_size: int
 
-    def position_of(self, pair: Pair) -> int: ...
+    def position_of(self, sample_id: SampleId) -> int: ...
 
-    def evaluate(self, pairs: Sequence[Pair], positions: Sequence[int], size: int) -> Tensor: ...
+    def evaluate(self, sample_ids: Sequence[SampleId], positions: Sequence[int], size: int) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Sample:
 
 @dataclass(eq=False)
 class _Waiting:
-    pair: Pair
+    sample_id: SampleId
     position: int
     arrived: float
     deadline: float
@@ -62,13 +62,13 @@ class Batcher:
         self._arrival, self._seconds = asyncio.Event(), 0.1
         self._loop, self._working = asyncio.get_running_loop(), False
 
-    async def make(self, pairs: Sequence[Pair], seconds: float) -> list[Sample]:
-        """The samples of the pairs, in order. Raises Refusal if the queue has no room, time runs out or the student
+    async def make(self, sample_ids: Sequence[SampleId], seconds: float) -> list[Sample]:
+        """The samples of these ids, in order. Raises Refusal if the queue has no room, time runs out or the student
         fails. If the call is cancelled, samples that are not begun are dropped."""
         now = time.monotonic()
-        if len(self._alive(now)) + len(pairs) > self._queue:
+        if len(self._alive(now)) + len(sample_ids) > self._queue:
             raise busy(f"{len(self._waiting)} images wait already", self._outlook())
-        mine = [self._put(pair, now, now + seconds) for pair in pairs]
+        mine = [self._put(sample_id, now, now + seconds) for sample_id in sample_ids]
         if not self._working:
             self._task, self._working = self._loop.create_task(self._work()), True
         try:
@@ -81,8 +81,8 @@ class Batcher:
         """Images that wait now."""
         return len(self._alive(time.monotonic()))
 
-    def _put(self, pair: Pair, now: float, deadline: float) -> _Waiting:
-        waiting = _Waiting(pair, self._maker.position_of(pair), now, deadline, self._loop.create_future())
+    def _put(self, sample_id: SampleId, now: float, deadline: float) -> _Waiting:
+        waiting = _Waiting(sample_id, self._maker.position_of(sample_id), now, deadline, self._loop.create_future())
         self._waiting.append(waiting)
         self._arrival.set()
         return waiting
@@ -129,9 +129,9 @@ class Batcher:
         return taken
 
     async def _evaluate(self, taken: dict[int, _Waiting]) -> None:
-        begin, pairs = time.monotonic(), [w.pair for w in taken.values()]
+        begin, sample_ids = time.monotonic(), [w.sample_id for w in taken.values()]
         work = self._loop.run_in_executor(
-            self._thread, self._maker.evaluate, pairs, list(taken), self._maker.batch_size
+            self._thread, self._maker.evaluate, sample_ids, list(taken), self._maker.batch_size
         )
         try:
             made: Sequence[Tensor] = list(await work)

@@ -31,7 +31,7 @@ class PartRequest:
     format: str
 
     @property
-    def pairs(self) -> list[tuple[int, int]]:
+    def sample_ids(self) -> list[tuple[int, int]]:
         """Class and seed of each item."""
         return [(item.class_id, item.seed) for item in self.items]
 
@@ -58,7 +58,7 @@ def part_requests(image_request: ImageRequest, traffic: Traffic) -> list[PartReq
     ]
 
 
-def named(traffic: Traffic, name: str) -> Version:
+def version_named(traffic: Traffic, name: str) -> Version:
     """The version of that name; without a name the main one. Raises Refusal if there is none."""
     version = traffic.version(name)
     if version is None:
@@ -68,7 +68,7 @@ def named(traffic: Traffic, name: str) -> Version:
 
 
 def _version(image_request: ImageRequest, traffic: Traffic, seed: int) -> Version:
-    return named(traffic, image_request.version) if image_request.version else traffic.chosen(seed)
+    return version_named(traffic, image_request.version) if image_request.version else traffic.chosen(seed)
 
 
 def _id_of(condition: int | str, version: Version, field: str) -> int:

@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from msd_ray.codecs import IDENTITY, Codec, to_image
-from msd_ray.ensemble import Pair, Part, read_description
+from msd_ray.ensemble import Part, SampleId, read_description
 from msd_ray.errors import CorruptError
 from msd_ray.serving.protocol.formats import FLOAT32, PNG
 from msd_ray.serving.service.batcher import Batcher, Sample
@@ -43,11 +43,11 @@ def positions_show(part: Part, condition: int) -> bool:
     and each position has five samples. It takes five evaluations.
     """
     order, rng = list(range(part.batch_size)), random.Random(0)
-    pairs = [(condition, seed) for seed in order]
-    reference = part.evaluate(pairs, order, part.batch_size)
+    sample_ids = [(condition, seed) for seed in order]
+    reference = part.evaluate(sample_ids, order, part.batch_size)
     for _ in range(ROUNDS):
         rng.shuffle(order)
-        if not torch.equal(part.evaluate(pairs, order, part.batch_size), reference):
+        if not torch.equal(part.evaluate(sample_ids, order, part.batch_size), reference):
             return True
     return False
 
@@ -78,9 +78,9 @@ class StudentAtWork:
         """Images that wait now."""
         return self._batcher.waiting
 
-    async def make(self, pairs: Sequence[Pair], format: str, seconds: float) -> list[StudentImage]:
+    async def make(self, sample_ids: Sequence[SampleId], format: str, seconds: float) -> list[StudentImage]:
         """The image of each class and seed. Raises Refusal as `Batcher.make`."""
-        samples = await self._batcher.make(pairs, seconds)
+        samples = await self._batcher.make(sample_ids, seconds)
         return await asyncio.to_thread(lambda: [_made(sample, format, self._codec) for sample in samples])
 
 
