@@ -1,4 +1,5 @@
-"""The only file that decides in which numbers networks compute while students train."""
+"""The only file that decides in which numbers, and how, networks compute while students train. Compiling, the layout of
+memory and recomputation belong here as well."""
 
 from typing import Any
 
