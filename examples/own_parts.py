@@ -1,20 +1,26 @@
-"""Parts of your own, which a recipe names as `own_parts:NAME`: data, a kind of network, a teacher, a codec.
+"""Parts of your own, which a recipe names as `own_parts:NAME`: data, conditions, a partition, a kind of network, a
+teacher, a codec.
 
 `examples/own_parts.yaml` is a recipe of them: `PYTHONPATH=examples msd-ray train examples/own_parts.yaml` (on a cluster
 this folder must be importable on all nodes). The data are handwritten digits, stored as [4, 4, 4] instead of [1, 8, 8].
 docs/own_parts.md says what each part must have.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msd_ray.conditions import Conditions, PartitionConfig
 from msd_ray.data import DataConfig, DataSet, in_memory, load_data
 from msd_ray.diffusion import Denoiser, Network
+from msd_ray.errors import UserError
 from msd_ray.networks import StudentSize
 from msd_ray.networks.embedding import ConditionEmbedding
+
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
 def folded_digits(classes: int = 10) -> DataSet:
@@ -27,6 +33,40 @@ def folded_digits(classes: int = 10) -> DataSet:
         digits.labels[:classes],
         fingerprint=f"digits, folded, {classes} classes",
     )
+
+
+@dataclass(frozen=True)
+class Words:
+    """Conditions: a digit is asked for by its English word. data_labels: "0", "1", ... A network sees a vector, in
+    which a digit shares a little with the two beside it."""
+
+    data_labels: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.data_labels)
+
+    def labels(self, ids: Sequence[int]) -> list[str]:
+        return [WORDS[i] for i in ids]
+
+    def id_of(self, asked: int | str) -> int:
+        known = WORDS[: self.n]
+        if asked not in known and asked not in range(self.n):
+            raise UserError(f"there is no digit {asked!r}, only {', '.join(known)}")
+        return known.index(asked) if isinstance(asked, str) else asked
+
+    def draw(self, among: Tensor, n: int, rng: torch.Generator) -> Tensor:
+        return among[torch.randint(len(among), (n,), generator=rng, device=among.device)]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """[B] -> [B, n]."""
+        own = F.one_hot(ids, self.n).float()
+        return own + 0.1 * (own.roll(1, dims=1) + own.roll(-1, dims=1))
+
+
+def first_and_rest(conditions: Conditions, config: PartitionConfig) -> list[int]:
+    """A partition: the first k - 1 conditions have a student each, and the last student has all others."""
+    return [min(i, config.k - 1) for i in range(conditions.n)]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch.nn import functional as F
 
@@ -64,6 +65,7 @@ def test_they_train_through_ray_and_are_judged_by_their_pictures(run: Any) -> No
     context, rows = run
     assert list(rows)[:3] == ["real, held out", "teacher", "ensemble"]
     assert rows["ensemble"].scores.n == rows["teacher"].scores.n == 40
+    assert {"student 1 (class one)", "student 2 (classes two, three)"} < set(rows)  # parts of different sizes
     assert rows["teacher"].scores.fid < rows["ensemble"].scores.fid  # it knows the training samples by heart
     assert context.features.name == "digits"
     assert context.store.exists("data.json") and context.store.exists("teacher.json")
@@ -79,6 +81,20 @@ def test_they_generate_where_their_module_is_allowed(run: Any, tmp_path: Path, m
     monkeypatch.setenv("MSD_RAY_OWN_CODE", "own_parts")
     assert generate_file(uri, "", "0-1", tmp_path / "made.png")["shape"] == [4, 2, 4, 4, 4]
     assert (tmp_path / "made.png").exists()
+    for name, condition in ("word", "three"), ("number", "3"):
+        generate_file(uri, condition, "0-1", tmp_path / f"{name}.npy")
+    assert (tmp_path / "word.npy").read_bytes() == (tmp_path / "number.npy").read_bytes()
+    with pytest.raises(UserError, match="there is no digit 'nine', only zero, one, two, three"):
+        generate_file(uri, "nine", "0", tmp_path / "none.npy")
+
+
+@pytest.mark.usefixtures("trusted")
+def test_students_see_what_their_conditions_stand_for(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in training and generating alone: the samples differ where the vectors do."""
+    ensemble = Ensemble.load(run[0].store.child("ensemble").uri)
+    before = ensemble.generate([3], [7])
+    monkeypatch.setattr(type(ensemble.conditions), "embed", lambda self, ids: F.one_hot(ids, self.n).float())
+    assert not torch.equal(ensemble.generate([3], [7]), before)
 
 
 @pytest.mark.usefixtures("trusted")
@@ -104,7 +120,10 @@ def test_they_are_served_as_pictures(run: Any) -> None:
     config = load_config(None, [f"gateway.port={port}", f"gateway.http_port={http_port}", "gateway.access_log=false"])
     address, where = ray.get_runtime_context().gcs_address, Connection(f"127.0.0.1:{port}")
     with serving(uri, config, address, lambda _: None), Client(where) as client:
-        as_picture, as_sample = (client.generate([3], [7], format)[0] for format in ("png", "float32"))
+        as_picture, as_sample = (client.generate(["three"], [7], format)[0] for format in ("png", "float32"))
+        (version,) = client.ensemble().versions
+        owned = [list(student.classes) for student in client.students().students]
+    assert (list(version.labels), owned) == (["zero", "one", "two", "three"], [[0], [1], [2, 3]])
     made = Ensemble.load(uri).generate([3], [7])
     assert as_sample.data == made.numpy().tobytes()
     seen = np.asarray(Image.open(io.BytesIO(as_picture.data)))
