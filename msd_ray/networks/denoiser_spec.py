@@ -1,6 +1,7 @@
 """What is needed to build an empty denoiser; stored beside weights, so that they can be loaded without the recipe."""
 
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -33,8 +34,7 @@ class DenoiserSpec:
 
     def parameters(self) -> int:
         """Number of parameters, counted without allocating them."""
-        with shapes_only():
-            return count_parameters(self.build())
+        return _parameters(self)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,6 +52,12 @@ class DenoiserSpec:
             return cls(network=kind_of(network), **_checked(values))
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"not a description of a network: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _parameters(spec: DenoiserSpec) -> int:
+    with shapes_only():
+        return count_parameters(spec.build())
 
 
 _EXAMPLE = DenoiserSpec(MLPConfig(), (1,), 0)
