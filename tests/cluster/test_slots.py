@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -131,4 +132,9 @@ def pids_after_asking(slots: Any, slot: int) -> set[int]:
 
 def pids() -> set[int]:
     """Of the processes of slots."""
-    return {p.pid for p in psutil.Process().children(recursive=True) if "ray::Slot" in " ".join(p.cmdline())}
+    found = set[int]()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "ray::Slot" in " ".join(process.cmdline()):
+                found.add(process.pid)
+    return found
