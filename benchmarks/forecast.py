@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from common import finish, say, spread
 
 from msd_ray.cluster.connect import listen_on_loopback
-from msd_ray.cluster.planning.forecast import Ahead, Forecast, forecast
+from msd_ray.cluster.planning.forecast import Forecast, Upcoming, forecast
 from msd_ray.cluster.planning.outlook import RAY
 from msd_ray.profiling.plan_times import time_plan
 from msd_ray.runs.nodes import this_machine
@@ -96,7 +96,7 @@ def main() -> None:
         timing = time_plan(context.plan)
         if timing is None:
             raise SystemExit("the recipe's networks are too large to be tried on this machine")
-        predicted = forecast(context.plan, timing, this_machine().each(), Ahead(teacher=True, ray=RAY))
+        predicted = forecast(context.plan, timing, this_machine().each(), Upcoming(teacher=True, ray=RAY))
         say(f"forecast: {predicted.seconds:.0f} s")
         listen_on_loopback(None)
         wall, teacher, status = trained(context)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import bentoml
 import torch
 
-from msd_ray.ensemble import Pair, Part, read_description
+from msd_ray.ensemble import Part, SampleId, read_description
 from msd_ray.serving.service.student_worker import encoded
 from msd_ray.storage import Store
 
@@ -43,7 +43,7 @@ class Generator:
         return images
 
 
-def _made(part: Part, pairs: list[Pair]) -> list[str]:
+def _made(part: Part, pairs: list[SampleId]) -> list[str]:
     images: list[str] = []
     for begin in range(0, len(pairs), part.batch_size):
         some = pairs[begin : begin + part.batch_size]

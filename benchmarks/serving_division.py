@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from msd_ray.ensemble import Pair
+from msd_ray.ensemble import SampleId
 from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.service.service import StudentImage
 
 
 async def divided(
-    request: Any, owners: Sequence[int], make: Callable[[int, list[Pair]], Awaitable[Sequence[StudentImage]]]
+    request: Any, owners: Sequence[int], make: Callable[[int, list[SampleId]], Awaitable[Sequence[StudentImage]]]
 ) -> Any:
     """request: a GenerateRequest of class numbers and seeds. owners: the part of each class. make: what the students of
     a part make of pairs. Gives a GenerateResponse."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
@@ -14,7 +14,7 @@ _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 def made_of(kind: type[_Kind], raw: Mapping[str, Any], at: str = "") -> _Kind:
-    """A dataclass of what JSON can say, with the dataclasses in it. at: the path of `raw`, for messages. Raises
+    """A dataclass or pydantic model of what JSON can say, with those in it. at: the path of `raw`, for messages. Raises
     ValueError, in one line, where a key is unknown, which names the nearest that is known, or a value is wrong."""
     from pydantic import ValidationError
 
@@ -36,17 +36,6 @@ def in_range(made: _Kind) -> _Kind:
     return made
 
 
-def first_problem(error: "ValidationError", skip: int = 0, at: str = "") -> str:
-    """What is wrong with which value, unknown keys first. skip: parts of the value's place that are left out."""
-    first = _first(error)
-    path = _dotted(at, first["loc"][skip:])
-    message = first["msg"].removeprefix("Value error, ")
-    given = first["input"]
-    tells = given is None or isinstance(given, str | int | float) or first["type"].endswith("_type")
-    shown = f", not {shortened(given)}" if tells else ""
-    return f"{path}: {message[:1].lower()}{message[1:]}{shown}" if path else message
-
-
 def shortened(value: Any) -> str:
     """As it stands in a message."""
     text = repr(value)
@@ -61,25 +50,36 @@ def _adapter(kind: Any) -> "TypeAdapter[Any]":
 
 
 def _problem(kind: type[Any], error: "ValidationError", at: str = "") -> str:
-    first = _first(error)
-    if first["type"] not in _UNKNOWN:
-        return first_problem(error, skip=1, at=at)
-    *parents, key = first["loc"][1:]
-    path, known = _dotted(at, [*parents, key]), [_dotted(at, [*parents, name]) for name in _fields_at(kind, parents)]
-    near = get_close_matches(path, known, n=1, cutoff=0.5)
-    return f"unknown key {path}" + (f"; did you mean {near[0]}?" if near else "")
+    """What is wrong with which value; a misspelt key first, since the right one is then missing as well."""
+    first = min(error.errors(include_url=False), key=lambda found: found["type"] not in _UNKNOWN)
+    place, given = first["loc"][1:], first["input"]
+    path = _dotted(at, place)
+    if first["type"] in _UNKNOWN:
+        known = [_dotted(at, [*place[:-1], name]) for name in _types_at(kind, place[:-1])]
+        near = get_close_matches(path, known, n=1, cutoff=0.5)
+        return f"unknown key {path}" + (f"; did you mean {near[0]}?" if near else "")
+    message = first["msg"].removeprefix("Value error, ")
+    tells = given is None or isinstance(given, str | int | float) or first["type"].endswith("_type")
+    shown = f", not {shortened(given)}" if tells else ""
+    return f"{path}: {message[:1].lower()}{message[1:]}{shown}" if path else message
 
 
-def _first(error: "ValidationError") -> Any:
-    """What a misspelt key says elsewhere, such as that the right one is missing, comes after it."""
-    return sorted(error.errors(include_url=False), key=lambda found: found["type"] not in _UNKNOWN)[0]
-
-
-def _fields_at(kind: Any, place: Sequence[str | int]) -> list[str]:
-    """The fields of the dataclass at this place in a value of type `kind`; those in lists and mappings are alike."""
+def _types_at(kind: Any, place: Sequence[str | int]) -> dict[str, Any]:
+    """The keys, with their types, at this place in a value of type `kind`. Places in lists and mappings are alike."""
     for part in place:
-        kind = get_type_hints(kind)[str(part)] if is_dataclass(kind) else next(filter(is_dataclass, get_args(kind)))
-    return [field.name for field in fields(kind)]
+        kind = _with_keys(_types(kind).get(str(part))) or kind
+    return _types(kind)
+
+
+def _with_keys(kind: Any) -> Any:
+    """The dataclass or pydantic model that a type is or holds, None where there is none."""
+    return next((each for each in (kind, *get_args(kind)) if is_dataclass(each) or hasattr(each, "model_fields")), None)
+
+
+def _types(kind: Any) -> dict[str, Any]:
+    if is_dataclass(kind):
+        return get_type_hints(kind)
+    return {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
 
 
 def _dotted(at: str, parts: Sequence[str | int]) -> str:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from msd_ray.errors import UserError
 from msd_ray.kubernetes.api import Object
 from msd_ray.kubernetes.values import ChartValues
 from msd_ray.recipes.load import with_overrides
 from msd_ray.recipes.yaml_files import read_yaml
-from msd_ray.validation import first_problem
+from msd_ray.validation import made_of
 
 CONTENT = "msd-ray/content"
 """The annotation with the hash of the values of an object."""
@@ -35,9 +34,9 @@ def render(release: str, namespace: str, values: dict[str, Any]) -> list[Object]
     Raises UserError if a value is wrong, or helm is not installed.
     """
     try:
-        ChartValues.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"chart values: {first_problem(error)}") from None
+        made_of(ChartValues, values)
+    except ValueError as error:
+        raise UserError(f"chart values: {error}") from None
     made = [found for found in yaml.safe_load_all(_helm(release, namespace, values)) if found]
     kept = [found for found in made if "helm.sh/hook" not in found["metadata"].get("annotations", {})]
     content = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ from serving_division import divided
 from serving_ensembles import untrained
 from serving_load import Cell, measure
 
-from msd_ray.ensemble import Pair
+from msd_ray.ensemble import SampleId
 from msd_ray.serving.client.messages import request_of
 from msd_ray.serving.service.ensemble_facts import describe
 from msd_ray.serving.service.service import StudentImage
@@ -42,7 +42,7 @@ def test_each_caller_asks_once_at_least_and_all_stop_at_the_number_of_requests()
 
 
 def test_a_request_is_divided_by_owner_and_put_together_in_order() -> None:
-    async def make(part: int, pairs: list[Pair]) -> list[StudentImage]:
+    async def make(part: int, pairs: list[SampleId]) -> list[StudentImage]:
         return [StudentImage(f"{part} {class_id} {seed}".encode(), 0, 0) for class_id, seed in pairs]
 
     answer = asyncio.run(divided(request_of([2, 0, 1, 2], [5, 6, 7, 8], "png", ""), [0, 1, 0], make))

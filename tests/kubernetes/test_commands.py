@@ -395,7 +395,11 @@ def test_no_cluster_at_all(run: Callable[..., Said], monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--set", "training.enabled=true"], "chart values: training"),
+        (["--set", "training.enabled=true"], "chart values: unknown key training; did you mean train?"),
+        (
+            ["--set", "train.backofLimit=1"],
+            "chart values: unknown key train.backofLimit; did you mean train.backoffLimit?",
+        ),
         (["--set", "storage.runs=/home/me"], "chart values: storage.runs"),
         (["--set", "storage.runs=/shared/runs"], "chart values: storage.runs or storage.cache is a path, but no pod"),
         (["--context", "nowhere"], "no context nowhere in the kubeconfig; there is here"),
