@@ -79,8 +79,8 @@ def weights(task: Any) -> State:
 
 
 def same(a: State, b: State) -> bool:
-    return a.parts.keys() == b.parts.keys() and all(
-        torch.equal(value, b.parts[part][name]) for part in a.parts for name, value in a.parts[part].items()
+    return a.tensors.keys() == b.tensors.keys() and all(
+        torch.equal(value, b.tensors[part][name]) for part in a.tensors for name, value in a.tensors[part].items()
     )
 
 
@@ -359,7 +359,7 @@ def test_a_student_counts_all_the_memory_that_it_holds(tmp_path: Path) -> None:
     training.advance(SEGMENT, [], lambda: False)
     training.rest()
     trainer = training.trainer
-    parts = trainer.state_dict().parts
+    parts = trainer.state_dict().tensors
     held = sum(t.nbytes for tensors in parts.values() for t in tensors.values())
     teacher = sum(p.nbytes for p in trainer.teacher.denoiser.parameters())
     data = sum(t.nbytes for t in trainer._batches.tensors)

@@ -31,7 +31,7 @@ def test_a_checkpoint_that_replaces_an_older_one(s3: S3) -> None:
 
     s3.requests()
     newest = Checkpoints(checkpoints.store, keep=2).latest()
-    assert newest and newest.meta == {"nimg": 4} and torch.equal(newest.parts["ema"]["weight"], torch.full((3,), 4.0))
+    assert newest and newest.meta == {"nimg": 4} and torch.equal(newest.tensors["ema"]["weight"], torch.full((3,), 4.0))
     assert s3.counted() == Counter(Get=FILES, List=1)
 
 
