@@ -16,12 +16,12 @@ from msd_ray.runs import run_results as results
 from msd_ray.runs.chunks import OpenChunk
 from msd_ray.runs.evaluation_pieces import here
 
-from ..faults.conftest import Ear
+from ..faults.conftest import FEW, Ear
 from ..runs.finished import finished
 
 pytestmark = pytest.mark.ray
 ONE_STEP = ["stages={dm: {objective: dm, images: 160, batch: 16}}", "partition.kind=sequential"]
-SMALL = [*ONE_STEP, "evaluation.samples=512", "evaluation.batch=64", "teacher.steps=9"]
+SMALL = [*ONE_STEP, FEW, "evaluation.samples=512", "evaluation.batch=64", "teacher.steps=9"]
 MANY = "evaluation.samples=10000"
 
 

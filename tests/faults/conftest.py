@@ -17,6 +17,7 @@ from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store, read_manifest
 
 TINY = str(Path(__file__).with_name("tiny.yaml"))
+FEW = "cluster.max_slots=2"  # or more processes would start to measure than there is work for
 
 
 @dataclass

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .conftest import TINY
+from .conftest import FEW, TINY
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 PROJECT = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def test_a_job_that_is_killed_and_submitted_again_completes_and_leaves_no_actor(
 ) -> None:
     address, env, raylet = head
     run_dir = tmp_path / "run"
-    command = ["python", "-m", "msd_ray", "train", TINY, "--run-dir", str(run_dir)]
+    command = ["python", "-m", "msd_ray", "train", TINY, FEW, "--run-dir", str(run_dir)]
     submitted(address, command, env, "--no-wait")
     kill_once_a_student_trains(run_dir)
     assert not (run_dir / "ensemble").exists()

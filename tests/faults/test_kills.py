@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from .conftest import TINY, Ear, Killer, Run, Undisturbed, processes, weights_in
+from .conftest import FEW, TINY, Ear, Killer, Run, Undisturbed, processes, weights_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -65,7 +65,7 @@ def test_two_runs_are_equal_and_other_seeds_are_not(train: Run, undisturbed: Und
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_same_command_resumes_as_often_as_it_takes(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "msd_ray", "train", TINY, "--run-dir", str(tmp_path), "--json"]
+    command = [sys.executable, "-m", "msd_ray", "train", TINY, FEW, "--run-dir", str(tmp_path), "--json"]
     rng, orphans = random.Random(0), list[psutil.Process]()
     for _ in range(3):
         orphans += kill_while_students_train(command, rng.uniform(0, 0.6))  # so that there is something left to do

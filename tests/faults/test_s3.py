@@ -27,7 +27,7 @@ from msd_ray.serving.service.student_worker import StudentAtWork, load_part
 from msd_ray.storage import Store
 
 from ..s3.running import S3
-from .conftest import TINY, Killer, Undisturbed, weights_in
+from .conftest import FEW, TINY, Killer, Undisturbed, weights_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 COMMAND = [sys.executable, "-m", "msd_ray"]
@@ -47,7 +47,7 @@ def run(request: pytest.FixtureRequest, s3: S3, monkeypatch: pytest.MonkeyPatch)
 @contextmanager
 def training(run: str) -> Iterator["subprocess.Popen[str]"]:
     """The driver of a run, killed -9 at the end."""
-    line = [*COMMAND, "train", TINY, SEGMENTS, "--run-dir", run]
+    line = [*COMMAND, "train", TINY, FEW, SEGMENTS, "--run-dir", run]
     driver = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     try:
         yield driver
@@ -102,7 +102,7 @@ def test_a_run_on_s3_is_killed_resumed_evaluated_and_served(
     status = json.loads(status)
     assert any(student["nimg"] for student in status["students"]) and not status["finished"]
 
-    again = subprocess.run([*COMMAND, "train", TINY, SEGMENTS, "--run-dir", run], capture_output=True, text=True)
+    again = subprocess.run([*COMMAND, "train", TINY, FEW, SEGMENTS, "--run-dir", run], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert weights_in(run) == undisturbed.weights
 

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from .conftest import TINY, Undisturbed, on_the_cluster, train_tiny, weights_in
+from .conftest import FEW, TINY, Undisturbed, on_the_cluster, train_tiny, weights_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SAID = "stopped; the same command goes on from the last checkpoint"
@@ -39,7 +39,7 @@ def stopped(command: list[str], number: int, when: str, delay: float) -> str:
 
 
 def train(run_dir: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "msd_ray", "train", TINY, *overrides, "--run-dir", str(run_dir), "--json"]
+    return [sys.executable, "-m", "msd_ray", "train", TINY, FEW, *overrides, "--run-dir", str(run_dir), "--json"]
 
 
 def status(run_dir: Path) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def checkpoints(run_dir: Path) -> list[int]:
 
 @pytest.mark.timeout(300)
 def test_students_save_in_the_middle_of_a_segment_and_go_on(cluster: None, tmp_path: Path) -> None:
-    slow = ["partition.k=1", "stages.dm.fake_steps=30", "training.checkpoint_every=2880"]
+    slow = ["partition.k=1", "stages.dm.fake_steps=80", "training.checkpoint_every=2880"]
     train_tiny(tmp_path / "undisturbed", *slow)
     run_dir = tmp_path / "run"
     stopped(train(run_dir, *slow), signal.SIGTERM, "student 0  training", 0.0)
