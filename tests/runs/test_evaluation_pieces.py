@@ -200,7 +200,7 @@ def test_a_process_that_measures_takes_what_the_recipe_says(tmp_path: Path, fres
         seen.extend((p.basis.cluster.cpus_per_student, p.basis.cluster.gpus_per_student) for p in pieces)
         here(pieces)
 
-    table(finished(tmp_path / "run", [*SMALL, "cluster.cpus_per_student=0.3"]), complete)
+    table(finished(tmp_path / "run", [*SMALL, "cluster.cpus_per_student=0.3", "evaluation.cpus=1.0"]), complete)
     assert set(seen) == {(1.0, 0.0)}
     seen.clear()
     table(finished(tmp_path / "other", [*SMALL, "evaluation.cpus=0.5", "evaluation.samples=64"]), complete)
