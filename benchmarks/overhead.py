@@ -49,7 +49,7 @@ from msd_ray.cluster.students import RunInputs, StudentTask  # noqa: E402
 from msd_ray.cluster.work import ScheduledTask  # noqa: E402
 from msd_ray.runs.plan import StudentPlan  # noqa: E402
 from msd_ray.runs.run_context import RunContext  # noqa: E402
-from msd_ray.runs.run_directory import folder  # noqa: E402
+from msd_ray.runs.run_directory import folder, keep_partition  # noqa: E402
 from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher, load_teacher  # noqa: E402
 from msd_ray.storage import Store  # noqa: E402
 from msd_ray.training.state import State, tensors_of  # noqa: E402
@@ -153,6 +153,7 @@ def ray_round(context: RunContext, students: list[StudentPlan], store: Store, be
     recipe, cluster = context.recipe, context.recipe.cluster
     teacher = KeptTeacher(store.child("teacher"))
     pool = Pool(cluster.pool, partial(load_teacher, teacher, training=recipe.training))
+    keep_partition(store, context.plan.ensembles[0])
     around = RunInputs(recipe.data, recipe.conditions, recipe.evaluation, context.cache, teacher, cluster.pool, 0.0)
 
     def work(student: StudentPlan) -> ScheduledTask:
