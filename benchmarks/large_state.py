@@ -51,7 +51,7 @@ def plan_of(method: str, width: int) -> Plan:
 
 def training(plan: Plan, store: Store, images: int) -> Any:
     """The student, with its newest checkpoint if there is one, to be trained on so many images."""
-    from msd_ray.cluster.students import RunInputs, StudentTask
+    from msd_ray.cluster.students import RunInputs, student_task
 
     recipe, student = plan.recipe, plan.students[0]
     around = RunInputs(
@@ -64,7 +64,7 @@ def training(plan: Plan, store: Store, images: int) -> Any:
         0.0,
     )
     keep_partition(store, plan.ensembles[0])
-    return StudentTask(student.spec, store, checkpoints_of(store, student).store, around, images).open()
+    return student_task(store, student, around, images).open()
 
 
 def train(plan: Plan, store: Store) -> dict[str, float]:

@@ -45,11 +45,11 @@ from msd_ray.cluster.pool.client import TeacherPool  # noqa: E402
 from msd_ray.cluster.pool.pool import Pool  # noqa: E402
 from msd_ray.cluster.progress import StudentState  # noqa: E402
 from msd_ray.cluster.ray_slots import RaySlots  # noqa: E402
-from msd_ray.cluster.students import RunInputs, StudentTask  # noqa: E402
+from msd_ray.cluster.students import RunInputs, student_task  # noqa: E402
 from msd_ray.cluster.work import ScheduledTask  # noqa: E402
 from msd_ray.runs.plan import StudentPlan  # noqa: E402
 from msd_ray.runs.run_context import RunContext  # noqa: E402
-from msd_ray.runs.run_directory import folder, keep_partition  # noqa: E402
+from msd_ray.runs.run_directory import keep_partition  # noqa: E402
 from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher, load_teacher  # noqa: E402
 from msd_ray.storage import Store  # noqa: E402
 from msd_ray.training.state import State, tensors_of  # noqa: E402
@@ -157,9 +157,7 @@ def ray_round(context: RunContext, students: list[StudentPlan], store: Store, be
     around = RunInputs(recipe.data, recipe.conditions, recipe.evaluation, context.cache, teacher, cluster.pool, 0.0)
 
     def work(student: StudentPlan) -> ScheduledTask:
-        task = MeasuredTask(
-            StudentTask(student.spec, folder(store, student.home), folder(store, student.directory), around)
-        )
+        task = MeasuredTask(student_task(store, student, around))
         return ScheduledTask(student.name, student.spec.images, student.spec.training.checkpoint_every, task)
 
     client = TeacherPool(cluster.pool)

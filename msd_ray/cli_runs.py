@@ -122,7 +122,7 @@ def status(run: Run, as_json: AsJson = False) -> None:
 def _print_plan(context: Any, nodes: str | None, tflops: float | None, as_json: bool) -> None:
     from msd_ray.cluster.planning.outlook import outlook
     from msd_ray.runs.disk_needs import room_line
-    from msd_ray.runs.plan import describe
+    from msd_ray.runs.plan_description import describe
     from msd_ray.terminal import forecast_lines, needs_lines, with_forecast
 
     facts, found = describe(context.plan), outlook(context, nodes, tflops)

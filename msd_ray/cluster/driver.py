@@ -39,7 +39,7 @@ class Terms:
 
 
 class Driver:
-    """Runs all tasks to their end. They are independent: one that dies, waits or fails delays no other."""
+    """Runs all tasks to their end. One that dies, waits or fails delays no other but those that come after it."""
 
     def __init__(
         self,
@@ -54,7 +54,8 @@ class Driver:
         self._work, self._slots, self._terms = list(work), slots, terms
         self._watch, self._support = watch, teacher_replicas
         self._status = [StudentState(w.name, w.images) for w in work]
-        self._scheduler = Scheduler(terms.policy, [0] * len(work))
+        self._later = {i for i, w in enumerate(work) if w.after is not None}
+        self._scheduler = Scheduler(terms.policy, [w.begins for w in work], self._later)
         self._unfinished = len(work)
         self._asked: dict[int, float] = {}  # slot -> since when
         self._up: set[int] = set()
@@ -105,7 +106,8 @@ class Driver:
         elif self._slots.now() - self._supported > PATIENCE and self._up:
             self._supported = self._slots.now()
             self._lose(max(self._held or self._up), "made room for the teacher", excused=True)
-        wanted = min(self._unfinished, self._terms.max_slots or self._unfinished)
+        ready = self._unfinished - len(self._later)
+        wanted = min(ready, self._terms.max_slots or ready)
         asked = max(SPARE, self._slots.room() - len(self._up)) if self._support.ready else 0
         while self._usable() < wanted and len(self._asked) < asked:
             self._asked[self._next_slot] = self._slots.now()
@@ -276,6 +278,12 @@ class Driver:
         self._unfinished -= 1
         facts = {"error": error} if error else {}
         self._watch.event(state, student=self._status[student].name, **facts)
+        for later in [i for i in self._later if self._work[i].after == student]:
+            self._later.discard(later)
+            if state == "done":
+                self._scheduler.wait(later, self._work[later].begins)
+            else:
+                self._end(later, "failed", f"{self._status[student].name}, which it branches off from, failed")
 
     def _set(self, student: int, **changes: Any) -> None:
         self._status[student] = replace(self._status[student], **changes)

@@ -1,7 +1,7 @@
 """Which student trains in which slot next. No Ray, no clock: the planner and the benchmarks run the same code."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 Policy = Literal["fair", "sequential"]
@@ -14,8 +14,8 @@ class Scheduler:
     students that are equal, a slot prefers one that it trained last, which it may still hold in memory.
     """
 
-    def __init__(self, policy: Policy, images: Sequence[int]) -> None:
-        """images: what each student has seen already."""
+    def __init__(self, policy: Policy, images: Sequence[int], later: Collection[int] = ()) -> None:
+        """images: what each student has seen already. later: students that do not wait for a slot yet."""
         self._fair = policy == "fair"
         self._images = list(images)
         self._home: dict[int, int] = {}
@@ -24,7 +24,7 @@ class Scheduler:
         self._queues: dict[int, list[tuple[int, int]]] = {}  # the same for the students at home in each slot
         self._residents: dict[int, set[int]] = {}
         self._idle: dict[int, None] = {}  # in order of arrival
-        for student in range(len(images)):
+        for student in set(range(len(images))) - set(later):
             self.wait(student, images[student])
 
     @property

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,13 @@ from msd_ray.codecs import NO_CODEC, Codec, CodecConfig, load_codec
 from msd_ray.conditions import ConditionsConfig, Owned, make_conditions
 from msd_ray.data import DataConfig, DataSet, Split, load_data
 from msd_ray.diffusion import EDMDenoiser
+from msd_ray.errors import TrainingError
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.pairs import load_pairs
-from msd_ray.runs.run_directory import kept_partition
+from msd_ray.runs.plan import StudentPlan
+from msd_ray.runs.run_directory import folder, kept_partition
 from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher, Teacher, TeacherSource
@@ -30,6 +32,7 @@ from msd_ray.training.device import prepare_device
 from msd_ray.training.metrics import Metric, newest_loss
 from msd_ray.training.process_group import ALONE, ProcessGroup
 from msd_ray.training.saving import Saver
+from msd_ray.training.state import State
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 
@@ -55,14 +58,17 @@ class RunInputs:
 
 @dataclass(frozen=True)
 class StudentTask:
-    """One student. home: the directory that it shares with the others of its ensemble. checkpoints: where they are
-    kept. until: images after which it has done what is asked for now, its whole training if None."""
+    """One student. home: the directory that it shares with the others of its ensemble. parts: of the conditions, that
+    it is trained on. checkpoints: where they are kept. until: images after which it has done what is asked for now, its
+    whole training if None. trunk: the checkpoints of what it branches off from."""
 
     spec: StudentSpec
     home: Store
+    parts: range
     checkpoints: Store
     inputs: RunInputs
     until: int | None = None
+    trunk: Store | None = None
 
     def open(self, known: int = 0, group: ProcessGroup = ALONE) -> "StudentTraining":
         """group: the processes that train the student together."""
@@ -72,7 +78,7 @@ class StudentTask:
         state = checkpoints.latest(known)
         data = load_data(inputs.data)
         conditions, codec = make_conditions(inputs.conditions, data.labels), load_codec(inputs.codec)
-        owned = kept_partition(self.home).owned_by(spec.index, conditions)
+        owned = kept_partition(self.home).owned_by_parts(self.parts, conditions)
         real = data.train.only(owned.ids)
         trainer, pool = self._trainer(owned, real, device, group, resumed=state is not None)
         make_judge = partial(self._judge, data, real, codec)
@@ -80,6 +86,8 @@ class StudentTask:
         if state:
             trainer.load_state_dict(state)
             measuring.resume(trainer.nimg)
+        elif self.trunk:
+            trainer.load_state_dict(_branched(Checkpoints(self.trunk, 1).latest(spec.begins)))
         return StudentTraining(trainer, Saver(checkpoints), measuring, pool, self.until)
 
     def _trainer(
@@ -91,7 +99,7 @@ class StudentTask:
         original = pairs = initial = fake = None
         if not inputs.pool or any(n.encoder for n in needs):
             original = load_teacher(inputs.teacher, device, spec.training)
-        if not resumed:
+        if not resumed or any("fake_score" in spec.begins_afresh(stage) for stage in spec.stages):
             initial, fake = starting_weights(spec, owned, inputs.teacher, inputs.init, original)
         if inputs.pairs and any(n.pairs for n in needs):
             pairs = load_pairs(*inputs.pairs, spec.denoiser.sample_shape).to(device)
@@ -104,6 +112,20 @@ class StudentTask:
     def _judge(self, data: DataSet, real: Split, codec: Codec) -> Judge:
         evaluation = self.inputs.evaluation
         return Judge(load_features(evaluation.features, data, self.inputs.cache, codec), real, evaluation)
+
+
+def student_task(run: Store, student: StudentPlan, inputs: RunInputs, until: int | None = None) -> StudentTask:
+    """The task of a student of the run in that directory."""
+    home, mine = folder(run, student.home), folder(run, student.directory)
+    trunk = folder(run, student.trunk.directory) if student.trunk else None
+    return StudentTask(student.spec, home, student.parts, mine, inputs, until, trunk)
+
+
+def _branched(state: State | None) -> State:
+    """Where a student begins that branches off at the end of a trunk: the trunk's log is not its own."""
+    if state is None:
+        raise TrainingError("the trunk's checkpoint cannot be read; the same command trains the trunk again")
+    return replace(state, meta={**state.meta, "metrics": []})
 
 
 @dataclass

@@ -14,9 +14,9 @@ from msd_ray.cluster.pool.pair_making import make_pairs
 from msd_ray.cluster.pool.pool import running_pool
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.slots import NoPool, TeacherReplicas
-from msd_ray.cluster.students import RunInputs, StudentTask
+from msd_ray.cluster.students import RunInputs, StudentTask, student_task
 from msd_ray.cluster.teacher_task import TeacherTask
-from msd_ray.cluster.work import ScheduledTask, Task
+from msd_ray.cluster.work import ScheduledTask, Task, scheduled
 from msd_ray.codecs import load_codec
 from msd_ray.data import fingerprint, load_data
 from msd_ray.errors import TrainingError
@@ -29,12 +29,11 @@ from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
 from msd_ray.runs.run_directory import (
     assemble,
     flaw_of,
-    folder,
-    images_of,
     keep_data,
     keep_partition,
     keep_recipe,
     keep_source,
+    left_to_train,
     refuse_other_recipe,
     refuse_other_source,
 )
@@ -75,7 +74,7 @@ def train(
     refuse_if_held(store)
     check_init(plan)
     missing = _unfinished(plan, store, listener.note)
-    students = [student for ensemble in missing for student in ensemble.students if not _trained(store, student)]
+    students = [student for ensemble in missing for student in left_to_train(store, ensemble)]
     refuse_other_source(store, plan)
     teacher = _found_teacher(plan, store, cache)
     check_run_dir(store)
@@ -219,17 +218,10 @@ def _train_students(
             recipe.init,
             recipe.codec,
         )
-        tasks = [
-            StudentTask(student.spec, folder(store, student.home), folder(store, student.directory), inputs)
-            for student in students
-        ]
+        tasks = [student_task(store, student, inputs) for student in students]
         slots = _most_slots(len(students), cluster) or len(students)
-        work = [
-            ScheduledTask(
-                student.name, student.spec.images, segment, _shared(task, cluster, slots) if cluster.shares else task
-            )
-            for student, task in zip(students, tasks, strict=True)
-        ]
+        shared = [_shared(task, cluster, slots) for task in tasks] if cluster.shares else tasks
+        work = scheduled(students, shared, segment)
         if pool:
             monitor.show(pool)
         _complete(work, cluster, monitor, pool or NoPool(), idle)
@@ -239,10 +231,6 @@ def _shared(task: StudentTask, cluster: ClusterConfig, students: int) -> Task:
     from msd_ray.cluster.ray_train.shared import SharedTask  # Ray Train takes long to import, and few runs need it
 
     return SharedTask(task, cluster, students)
-
-
-def _trained(store: Store, student: StudentPlan) -> bool:
-    return images_of(store, student) >= student.spec.images
 
 
 def _complete(

@@ -1,6 +1,6 @@
 """Tasks and their segments, as driver and slots exchange them. No Ray in here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,6 +9,8 @@ from msd_ray.cluster.ray_train.exchange import Exchange
 
 if TYPE_CHECKING:
     import torch
+
+    from msd_ray.runs.plan import StudentPlan
 
 
 class Training(Protocol):
@@ -66,12 +68,15 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class ScheduledTask:
-    """A task that the driver runs to its end. segment: images between checkpoints."""
+    """A task that the driver runs to its end. segment: images between checkpoints. after: the number of the task that
+    has to be done before. begins: images that this other task has trained on."""
 
     name: str
     images: int
     segment: int
     task: Task
+    after: int | None = None
+    begins: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,3 +91,19 @@ class Segment:
     parked: frozenset[int] = frozenset()
     replicas: list[Any] = field(default_factory=list)
     saved: int = 0
+
+
+def scheduled(students: "Sequence[StudentPlan]", tasks: Sequence[Task], segment: int) -> list[ScheduledTask]:
+    """The students with their tasks, each after the trunk that it branches off from, if that is among them."""
+    numbers = {student.directory: i for i, student in enumerate(students)}
+    return [
+        ScheduledTask(
+            student.name,
+            student.spec.images,
+            segment,
+            task,
+            after=numbers.get(student.trunk.directory) if student.trunk else None,
+            begins=student.spec.begins,
+        )
+        for student, task in zip(students, tasks, strict=True)
+    ]

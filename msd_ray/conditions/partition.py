@@ -129,6 +129,11 @@ class Partition:
         """The part of the conditions that a student owns, alone or with others."""
         return student // self.intervals
 
+    def owned_by_parts(self, parts: range, conditions: Conditions) -> Owned:
+        """The conditions of some parts, which a trunk is trained on."""
+        ids = torch.cat([self.router.ids_of(part) for part in parts])
+        return Owned(conditions, ids.sort().values)
+
     def owned_by(self, student: int, conditions: Conditions) -> Owned:
         """The conditions that a student owns."""
         return Owned(conditions, self.router.ids_of(self.part_of_student(student)))

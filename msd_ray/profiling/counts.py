@@ -95,9 +95,9 @@ def count_teacher(plan: Plan, rates: Rates) -> TeacherCount:
 
 def _answer(plan: Plan, rates: Rates) -> tuple[float, int]:
     """Seconds per image, and the most bytes, of answers as students want them."""
-    stages, tally = plan.students[0].spec.stages, Tally()
-    n = max(stage.batch for stage in stages.values()) // plan.students[0].spec.shards
-    gradient = any(plan.students[0].spec.objective(name).needs.teacher == "gradient" for name in stages)
+    stages, tally = plan.first.stages, Tally()
+    n = max(stage.batch for stage in stages.values()) // plan.first.shards
+    gradient = any(plan.first.objective(name).needs.teacher == "gradient" for name in stages)
     with without_data(tally):
         teacher = _teacher(plan)
         x, sigma = torch.zeros(n, *plan.teacher.sample_shape), torch.ones(n)

@@ -27,14 +27,16 @@ def teacher_costs(context: RunContext, sampling: Sampling) -> Costs:
 
 
 def ensemble_costs(ensemble: EnsemblePlan, sampling: Sampling, logged: pd.DataFrame) -> Costs:
-    """The costs of an ensemble: images and CPU of all students together, and the wall time of the slowest."""
+    """The costs of an ensemble: images and CPU of all students and trunks together, and the wall time of the slowest
+    student and the trunks."""
     each = [student_costs(student, sampling, logged) for student in ensemble.students]
+    trunks = [student_costs(student, sampling, logged) for student in ensemble.trunks]
     return Costs(
         parameters=sum(c.parameters or 0 for c in each),
         nfe=sampling.nfe,
         images=ensemble.images,
-        wall_seconds=max(c.wall_seconds or 0.0 for c in each),
-        cpu_seconds=sum(c.cpu_seconds or 0.0 for c in each),
+        wall_seconds=max(c.wall_seconds or 0.0 for c in each) + sum(c.wall_seconds or 0.0 for c in trunks),
+        cpu_seconds=sum(c.cpu_seconds or 0.0 for c in (*trunks, *each)),
     )
 
 

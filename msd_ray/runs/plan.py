@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msd_ray.conditions import Conditions, ConditionsSpec, Partition, PartitionConfig, fit, make_conditions, named
+from msd_ray.conditions import Conditions, ConditionsSpec, Partition, PartitionConfig, fit, make_conditions
 from msd_ray.conditions.conditions import CLASSES
 from msd_ray.conditions.fit import KMEANS
 from msd_ray.data import DataSet
@@ -16,7 +16,7 @@ from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, Judge
 from msd_ray.networks import DenoiserSpec
-from msd_ray.recipes import ClusterConfig, PoolConfig, Recipe
+from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.compatibility import (
     check_codec,
     needs_of,
@@ -31,33 +31,36 @@ from msd_ray.teachers import TeacherSource
 from msd_ray.training.config import StageConfig
 from msd_ray.training.student_spec import StudentSpec
 
-SHOWN = 10
-"""Conditions of a student that are named, before the rest is only counted."""
-
 
 @dataclass(frozen=True)
 class StudentPlan:
     """One student to train. home: the directory inside the run's that it shares with the others of its ensemble, empty
-    for the run's own."""
+    for the run's own. parts: of the conditions, that it is trained on. trunk: the student that it branches off from.
+    is_trunk: whether others branch off from it, and it belongs to no ensemble itself."""
 
     name: str
     home: str
     spec: StudentSpec
+    parts: range
+    trunk: "StudentPlan | None" = None
+    is_trunk: bool = False
 
     @property
     def directory(self) -> str:
         """Of its checkpoints, inside the run's."""
-        return f"{self.home}/students/{self.spec.index:04d}".lstrip("/")
+        return f"{self.home}/{'trunks' if self.is_trunk else 'students'}/{self.spec.index:04d}".lstrip("/")
 
 
 @dataclass(frozen=True)
 class EnsemblePlan:
-    """Students that make up one ensemble. home: their directory inside the run's, empty for the run's own."""
+    """Students that make up one ensemble. home: their directory inside the run's, empty for the run's own. trunks: what
+    they branch off from, each before what branches off from it."""
 
     name: str
     home: str
     partition: Partition
     students: tuple[StudentPlan, ...]
+    trunks: tuple[StudentPlan, ...] = ()
 
     @property
     def directory(self) -> str:
@@ -66,8 +69,8 @@ class EnsemblePlan:
 
     @property
     def images(self) -> int:
-        """Generator images that all its students train on together."""
-        return sum(student.spec.images for student in self.students)
+        """Generator images that all its students and trunks train on together."""
+        return sum(student.spec.own_images for student in (*self.trunks, *self.students))
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,13 @@ class Plan:
 
     @property
     def students(self) -> list[StudentPlan]:
-        return [student for ensemble in self.ensembles for student in ensemble.students]
+        """All that are trained, trunks too, each after what it branches off from."""
+        return [student for ensemble in self.ensembles for student in (*ensemble.trunks, *ensemble.students)]
+
+    @property
+    def first(self) -> StudentSpec:
+        """The first student of the ensemble."""
+        return self.ensembles[0].students[0].spec
 
     @property
     def largest(self) -> StudentSpec:
@@ -110,7 +119,7 @@ class Plan:
     @property
     def cluster(self) -> ClusterConfig:
         """The recipe's cluster, without a pool if no stage needs the teacher."""
-        spec = self.students[0].spec
+        spec = self.first
         asks = any(spec.objective(stage).needs.teacher != "none" for stage in spec.stages)
         return self.recipe.cluster if asks else replace(self.recipe.cluster, teacher="local")
 
@@ -133,6 +142,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
         raise UserError(f"students.{strangers[0]}: the students are those from 0 to {partition.k - 1}")
     each = _for_each_student(recipe, partition.k)
     refuse_short_stages(each, needs)
+    _check_shared(each, partition.parts, len({student, *single.values()}))
     ensembles = [_ensemble_plan(each, [single.get(i, student) for i in range(partition.k)], "ensemble", "", partition)]
     if recipe.evaluation.baselines:
         ensembles += _baselines(each, student, conditions, partition.k)
@@ -144,7 +154,7 @@ def _for_each_student(recipe: Recipe, students: int) -> Recipe:
     if not recipe.training.share_images:
         return recipe
     try:
-        stages = {name: _share(stage, students) for name, stage in recipe.stages.items()}
+        stages = {name: _share(stage, stage.groups or students) for name, stage in recipe.stages.items()}
     except ValueError as error:
         raise UserError(f"training.share_images: shared by {students} students, a stage has too few: {error}") from None
     return replace(recipe, stages=stages)
@@ -165,8 +175,12 @@ def _means(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) ->
 def _baselines(recipe: Recipe, student: DenoiserSpec, conditions: Conditions, students: int) -> list[EnsemblePlan]:
     """The baselines, one student for all conditions: with the images of one student of the ensemble, and with those of
     all."""
-    alone = fit(PartitionConfig(k=1), conditions)
-    longer = {name: replace(stage, images=stage.images * students) for name, stage in recipe.stages.items()}
+    alone, shared = fit(PartitionConfig(k=1), conditions), recipe.stages
+    recipe = replace(recipe, stages={name: replace(stage, shared=False) for name, stage in recipe.stages.items()})
+    longer = {
+        name: replace(stage, images=stage.images * (shared[name].groups or students))
+        for name, stage in recipe.stages.items()
+    }
     return [
         _ensemble_plan(recipe, [student], "one student, same images each", "baselines/same-each", alone),
         _ensemble_plan(
@@ -178,73 +192,70 @@ def _baselines(recipe: Recipe, student: DenoiserSpec, conditions: Conditions, st
 def _ensemble_plan(
     recipe: Recipe, denoisers: list[DenoiserSpec], name: str, home: str, partition: Partition
 ) -> EnsemblePlan:
-    students = tuple(
-        StudentPlan(
-            name=name if home else f"student {i}",
-            home=home,
-            spec=StudentSpec(
-                index=i,
-                seed=recipe.seed,
-                denoiser=denoiser,
-                stages=recipe.stages,
-                training=recipe.training,
-                noise=_narrowed(recipe.noise, partition.interval_of(i)),
-                shards=recipe.training.shards,
-            ),
-        )
-        for i, denoiser in enumerate(denoisers)
+    trunks, of_part = _trunks(recipe, denoisers[0], home, partition)
+    students = []
+    for i, denoiser in enumerate(denoisers):
+        part, trunk = partition.part_of_student(i), of_part.get(partition.part_of_student(i))
+        noise, begins = _narrowed(recipe.noise, partition.interval_of(i)), trunk.spec.images if trunk else 0
+        spec = replace(_student_spec(recipe, i, denoiser), noise=noise, begins=begins)
+        students.append(StudentPlan(name if home else f"student {i}", home, spec, range(part, part + 1), trunk))
+    return EnsemblePlan(name, home, partition, tuple(students), tuple(trunks))
+
+
+def _trunks(
+    recipe: Recipe, denoiser: DenoiserSpec, home: str, partition: Partition
+) -> tuple[list[StudentPlan], dict[int, StudentPlan]]:
+    """The students of the shared stages, and the last of them for each part."""
+    trunks, of_part = list[StudentPlan](), dict[int, StudentPlan]()
+    names = list(recipe.stages)
+    for last, name in enumerate(names):
+        groups = recipe.stages[name].groups
+        following = recipe.stages[names[last + 1]].groups if last + 1 < len(names) else 0
+        if not groups or following == groups:
+            continue
+        for group in range(groups):
+            parts = range(-(-group * partition.parts // groups), -(-(group + 1) * partition.parts // groups))
+            above = of_part.get(parts[0])
+            stages = {stage: recipe.stages[stage] for stage in names[: last + 1]}
+            spec = replace(
+                _student_spec(recipe, partition.k + len(trunks), denoiser),
+                stages=stages,
+                begins=above.spec.images if above else 0,
+            )
+            label = "trunk" if groups == 1 else f"trunk of parts {parts[0]} to {parts[-1]}"
+            trunks.append(StudentPlan(label, home, spec, parts, above, is_trunk=True))
+        of_part = {part: trunk for trunk in trunks[-groups:] for part in trunk.parts}
+    return trunks, of_part
+
+
+def _student_spec(recipe: Recipe, index: int, denoiser: DenoiserSpec) -> StudentSpec:
+    return StudentSpec(
+        index=index,
+        seed=recipe.seed,
+        denoiser=denoiser,
+        stages=recipe.stages,
+        training=recipe.training,
+        noise=recipe.noise,
+        shards=recipe.training.shards,
     )
-    return EnsemblePlan(name, home, partition, students)
+
+
+def _check_shared(recipe: Recipe, parts: int, sizes: int) -> None:
+    """Raises UserError where the shared stages do not come first, do not divide, or students differ in size. sizes: how
+    many different ones there are."""
+    groups = [(name, stage.groups) for name, stage in recipe.stages.items()]
+    for (_, here), (other, following) in pairwise(groups):
+        if following and not 0 < here <= following:
+            raise UserError(f"stages.{other}.shared: shared stages come first, those of fewer groups before others")
+    for name, here in groups:
+        if here > parts:
+            raise UserError(f"stages.{name}.shared: there are only {parts} parts, which {here} groups cannot divide")
+    if groups[-1][1]:
+        raise UserError(f"stages.{groups[-1][0]}.shared: the last stage is each student's own")
+    if groups[0][1] and sizes > 1:
+        raise UserError("students: students of different sizes cannot share a stage")
 
 
 def _narrowed(noise: Noise, interval: tuple[float, float]) -> Noise:
     low, high = interval
     return replace(noise, sigma_min=max(noise.sigma_min, low), sigma_max=min(noise.sigma_max, high))
-
-
-def describe(plan: Plan) -> dict[str, Any]:
-    """The plan as facts for JSON."""
-    recipe, cluster, stages = plan.recipe, plan.cluster, plan.students[0].spec.stages
-    return {
-        "recipe": recipe.name,
-        "teacher": _teacher(plan),
-        "student": _parameters(plan),
-        "partition": f"{recipe.partition.kind}, k = {recipe.partition.k}, timesteps = {recipe.partition.timesteps}",
-        "stages": "; ".join(f"{name} ({s.objective}, {s.images:,} images)" for name, s in stages.items()),
-        "student_actors": f"{len(plan.students)} x {_each(cluster.cpus_per_student, cluster.gpus_per_student)}",
-        "teacher_actors": _replicas(cluster.pool)
-        if cluster.teacher == "pool"
-        else "none: the teacher runs in each student",
-        "students": [_student(plan, ensemble, student) for ensemble in plan.ensembles for student in ensemble.students],
-    }
-
-
-def _teacher(plan: Plan) -> str:
-    origin = f", from {plan.recipe.teacher.source}" if plan.source else ""
-    blind = "; its operations and memory are not counted" if plan.source and not plan.source.spec else ""
-    return f"{plan.teachers_parameters:,} parameters{origin}{blind}"
-
-
-def _parameters(plan: Plan) -> str:
-    least, *more = sorted({student.spec.denoiser.parameters() for student in plan.students})
-    return f"{least:,} to {more[-1]:,} parameters" if more else f"{least:,} parameters"
-
-
-def _replicas(pool: PoolConfig) -> str:
-    most = f" to {pool.max_replicas}" if pool.max_replicas > pool.min_replicas else ""
-    return f"{pool.min_replicas}{most} x {_each(pool.cpus, pool.gpus)}"
-
-
-def _each(cpus: float, gpus: float) -> str:
-    return f"({cpus:g} CPU, {gpus:g} GPU)"
-
-
-def _student(plan: Plan, ensemble: EnsemblePlan, student: StudentPlan) -> dict[str, Any]:
-    levels = f", sigma {student.spec.noise.sigma_min:.3g} to {student.spec.noise.sigma_max:.3g}"
-    ids = ensemble.partition.owned_by(student.spec.index, plan.conditions).ids.tolist()
-    return {
-        "student": student.name,
-        "owns": named(plan.conditions.labels(ids), SHOWN) + (levels if plan.recipe.partition.timesteps > 1 else ""),
-        "parameters": f"{student.spec.denoiser.parameters():,}",
-        "images": f"{student.spec.images:,}",
-    }

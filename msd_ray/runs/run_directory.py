@@ -179,6 +179,16 @@ def images_of(store: Store, student: StudentPlan) -> int:
     return newest.nimg if newest else 0
 
 
+def left_to_train(store: Store, ensemble: EnsemblePlan) -> list[StudentPlan]:
+    """Its students that are not trained, and before them the trunks that one of these still has to branch off from."""
+    left = [student for student in ensemble.students if images_of(store, student) < student.spec.images]
+    for trunk in reversed(ensemble.trunks):
+        wanted = any(student.trunk == trunk and not images_of(store, student) for student in left)
+        if wanted and images_of(store, trunk) < trunk.spec.images:
+            left.insert(0, trunk)
+    return left
+
+
 def assemble(store: Store, plan: Plan, ensemble: EnsemblePlan, images: int | None = None) -> None:
     """Makes the ensemble of its students' averaged weights, whose files it copies. images: that each must have been
     trained on, if not on all of the plan's. Raises UserError where one has not, or has no whole checkpoint of

@@ -26,7 +26,7 @@ def check_scheduler(scheduler: SchedulerConfig, plans: Sequence[Plan]) -> None:
 
 
 def _too_late(scheduler: SchedulerConfig, plans: Sequence[Plan]) -> str:
-    images, every = max((p.students[0].spec.images, p.recipe.training.checkpoint_every) for p in plans)
+    images, every = max((p.first.images, p.recipe.training.checkpoint_every) for p in plans)
     begin = max((shareable(plan) or [0])[-1] for plan in plans)
     last = (images - 1) // every * every
     advice = f"write at most {last}" if last > begin else "lower it together with training.checkpoint_every"
@@ -39,7 +39,7 @@ def _too_late(scheduler: SchedulerConfig, plans: Sequence[Plan]) -> str:
 def milestones(scheduler: SchedulerConfig, plan: Plan) -> list[int]:
     """Images per student after which a trial reports, rising; the last is the whole training. If students become
     one-step generators in a later stage, there is no report before it."""
-    spec = plan.students[0].spec
+    spec = plan.first
     start = (shareable(plan) or [0])[-1]
     return [n for n in _wanted(scheduler, spec.images) if start < n < spec.images] + [spec.images]
 
@@ -61,7 +61,7 @@ def shareable(plan: Plan) -> list[int]:
     and size alone; later stages may differ between trials."""
     if plan.sampling != ONE_STEP:
         return []
-    spec = plan.students[0].spec
+    spec = plan.first
     ends = accumulate(stage.images for stage in spec.stages.values())
     starts = []
     for name, end in zip(spec.stages, ends, strict=True):

@@ -13,7 +13,7 @@ from msd_ray.cluster.pool.pair_making import make_pairs
 from msd_ray.cluster.progress import StudentState
 from msd_ray.cluster.ray_slots import RaySlots
 from msd_ray.cluster.slots import TeacherReplicas
-from msd_ray.cluster.students import RunInputs, StudentTask
+from msd_ray.cluster.students import RunInputs, StudentTask, student_task
 from msd_ray.cluster.work import ScheduledTask
 from msd_ray.codecs import load_codec
 from msd_ray.data import Samples
@@ -131,9 +131,7 @@ class Trial:
             raise TrainingError("; ".join(f"{s.name}: {s.error}" for s in failed))
 
     def _task(self, student: StudentPlan, inputs: RunInputs, until: int) -> StudentTask:
-        return StudentTask(
-            student.spec, folder(self._store, student.home), folder(self._store, student.directory), inputs, until
-        )
+        return student_task(self._store, student, inputs, until)
 
     def _run_inputs(self, students: list[StudentPlan]) -> RunInputs:
         recipe, inputs, cluster = self._recipe, self._means.inputs, self._plan.cluster

@@ -85,7 +85,7 @@ def judged(
     held = float(logged.loc[logged["name"] == "wall_seconds", "value"].sum())
     report = Report(
         images=images,
-        final=images >= plan.students[0].spec.images,
+        final=images >= plan.first.images,
         students=k,
         samples=scores.n,
         fid=known(scores.fid),
@@ -109,7 +109,7 @@ def judged(
 def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
     """FLOPs of one student that has seen so many images."""
     total = 0.0
-    for name, stage in plan.students[0].spec.stages.items():
+    for name, stage in plan.first.stages.items():
         total += flops[name] * min(images, stage.images)
         images = max(0, images - stage.images)
     return total

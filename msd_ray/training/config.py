@@ -1,10 +1,10 @@
 """What a recipe says of training."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from msd_ray.objectives import Optimization
-from msd_ray.ranges import BelowOne, Count, CountOrNone, Images, ImagesOrNone, Rate, Threads, Weight
+from msd_ray.ranges import BelowOne, Count, CountOrNone, Images, ImagesOrNone, Rate, Threads, Weight, within
 from msd_ray.training.ema import EMAConfig
 
 
@@ -14,8 +14,10 @@ class StageConfig:
 
     objective: which method (msd_ray.objectives). images: generator images of the stage, the clock of everything.
     batch: images per update. warmup: images over which the learning rates rise from 0. options: fields of the
-    objective, such as its loss weights. The others are those of `Optimization`, None for what the method's authors
-    have.
+    objective, such as its loss weights. shared: whether one student trains it for all conditions, which the others then
+    branch off from; a number: so many students, each for a group of parts. afresh: what of the stage before does not go
+    on; auto: the optimizers, but nothing where a shared stage of the same objective comes before. The others are
+    those of `Optimization`, None for what the method's authors have.
     """
 
     objective: str = "dm"
@@ -32,6 +34,13 @@ class StageConfig:
     clip: Weight | None = None
     fake_clip_value: Weight | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    shared: bool | Annotated[int, within(ge=2, le=10**5)] = False
+    afresh: tuple[Literal["optimizers", "average", "fake_score", "discriminator"], ...] | Literal["auto"] = "auto"
+
+    @property
+    def groups(self) -> int:
+        """So many students train it together; 0 where each trains it alone."""
+        return int(self.shared)
 
     def __post_init__(self) -> None:
         if (self.fake_first or 0) >= self.images:

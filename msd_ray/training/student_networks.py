@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
@@ -40,10 +41,17 @@ class StudentNetworks:
             fake.load_state_dict(extras.fake)
         self.nets = Nets(generator, fake, encoder=extras.encoder)
         self._heads: dict[str, nn.Module] = {}
+        self._start_of_fake = extras.fake
+        self.generator_descent: OptimizerStep
+        self.fake_descent: OptimizerStep | None
         self.stage = ""
 
     def enter(self, stage: str) -> None:
-        """Begins a stage: its objective, a discriminator and a target if it needs them, fresh optimizers."""
+        """Begins a stage: its objective, a discriminator and a target if it needs them, its optimizers. What the spec
+        says begins afresh, unless the student is about to be loaded."""
+        afresh = self._spec.begins_afresh(stage) if self.stage else ("optimizers",)
+        before = None if "optimizers" in afresh else (self.generator_descent, self.fake_descent, self.nets)
+        self._begin_afresh(afresh, self._spec.stages[stage].objective)
         self.stage, self.config = stage, self._spec.stages[stage]
         self.objective = self._spec.objective(stage)
         needs = self.objective.needs
@@ -63,6 +71,26 @@ class StudentNetworks:
         self.fake_descent = (
             OptimizerStep(fake, self.config.fake_lr, how, how.fake_clip_value, shards, self._group) if fake else None
         )
+        if before:
+            self._go_on(*before)
+
+    def _go_on(self, generator: OptimizerStep, fake: OptimizerStep | None, nets: Nets) -> None:
+        """Takes over what the same objective kept between its updates in the stage before."""
+        for now, then in ((self.generator_descent, generator), (self.fake_descent, fake)):
+            if now and then and [*map(id, now.parameters)] == [*map(id, then.parameters)]:
+                now.optimizer.load(then.optimizer.tensors())
+        self.nets.memory.update({name: nets.memory[name] for name in self.nets.memory if name in nets.memory})
+        if self.nets.target and nets.target:
+            self.nets.target.load_state_dict(nets.target.state_dict())
+
+    def _begin_afresh(self, what: Collection[str], objective: str) -> None:
+        """Takes these back to where they begin: the average and the fake score, a discriminator is made anew."""
+        if "average" in what:
+            self.ema.load_state_dict(self.nets.generator.state_dict())
+        if "fake_score" in what:
+            self.nets.fake.load_state_dict(self._start_of_fake or self.nets.generator.state_dict())
+        if "discriminator" in what:
+            self._heads.pop(objective, None)
 
     def leave(self) -> None:
         """Ends the stage, if there is one; after one that makes a denoiser the fake score starts from that."""

@@ -14,8 +14,10 @@ from msd_ray.training.state import Tensors
 class StudentSpec:
     """Everything that a student's future depends on, beside the teacher and the data.
 
-    index: the student's number, which its random streams derive from. shards: equal parts
-    that every batch is made of, each with random streams of its own; up to so many processes can share the work.
+    index: the student's number, which its random streams derive from. stages: in order; where the student branches off
+    from a trunk, the first ones are the trunk's. begins: images that the trunk was trained on, 0 without one. shards:
+    equal parts that every batch is made of, each with random streams of its own; up to so many processes can share the
+    work.
     What a loss compares within a batch (O2MKD's similarities, the density weights of SiDA) it then compares within a
     shard. Raises UserError where a batch cannot be split so, or an objective not be computed so.
     """
@@ -27,6 +29,7 @@ class StudentSpec:
     training: TrainingConfig = TrainingConfig()
     noise: Noise = Noise()
     shards: int = 1
+    begins: int = 0
 
     def __post_init__(self) -> None:
         if self.shards < 1:
@@ -39,6 +42,20 @@ class StudentSpec:
     def images(self) -> int:
         """Length of the whole training in generator images."""
         return sum(stage.images for stage in self.stages.values())
+
+    @property
+    def own_images(self) -> int:
+        """Without those of the trunk that it branches off from."""
+        return self.images - self.begins
+
+    def begins_afresh(self, stage: str) -> tuple[str, ...]:
+        """What of the stage before does not go on in this one."""
+        said, names = self.stages[stage].afresh, list(self.stages)
+        if said != "auto":
+            return said
+        before = self.stages[names[names.index(stage) - 1]] if stage != names[0] else None
+        goes_on = before is not None and before.groups and before.objective == self.stages[stage].objective
+        return () if goes_on else ("optimizers",)
 
     def stage_at(self, nimg: int) -> tuple[str, int]:
         """The stage that trains the image after the first `nimg`, and where that stage began."""

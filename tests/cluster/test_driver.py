@@ -533,3 +533,41 @@ def test_a_run_that_is_stopped_waits_for_nobody_longer_than_it_may() -> None:
     slots = Deaf([Node("a", 2)], Pace(image=10.0))
     Driver(works(2), slots, Terms(), Ear(), NoPool()).run(lambda: slots.now() > 3)
     assert slots.now() < 3 + GRACE + 2 * TICK
+
+
+def branching(images: int = 1000) -> list[ScheduledTask]:
+    """A trunk of so many images, three students that branch off from it, and one that does not."""
+    trunk, alone = works(2, images)
+    return [replace(trunk, name="trunk"), *(replace(w, after=0, begins=images) for w in works(3, 2 * images)), alone]
+
+
+def test_students_wait_for_their_trunk_and_begin_where_it_ended() -> None:
+    slots = SimulatedSlots([Node("a", 8)], PACE)
+    statuses, ear = drive(slots, branching())
+    assert [s.state for s in statuses] == ["done"] * 5
+    assert slots.trained == 5 * 1000
+    for view in ear.views:
+        if view[0].state != "done":
+            assert all(s.slot is None and s.state == "waiting" for s in view[1:4])
+            assert sum(s.slot is not None for s in view) <= 2  # and no slot stands idle for them
+    done = ear.kinds().index("done")
+    assert ear.kinds()[done + 1 :].count("started") == 3
+
+
+def test_branches_go_on_whatever_happens_to_nodes() -> None:
+    nodes = {at: Node(f"n{at}", 2) for at in range(3, 30, 4)}
+    incidents = [Incident(at, "drain" if at % 8 == 3 else "kill", node) for at, node in nodes.items()]
+    slots = SimulatedSlots([*nodes.values(), Node("stays", 1)], PACE, incidents)
+    statuses, _ = drive(slots, branching())
+    assert [s.state for s in statuses] == ["done"] * 5
+
+
+def test_a_trunk_that_fails_ends_its_branches_and_nobody_else() -> None:
+    statuses, _ = drive(Troubled([Node("a", 8)], {0: (300, "no luck")}), branching())
+    assert [s.state for s in statuses] == ["failed"] * 4 + ["done"]
+    assert statuses[1].error == "trunk, which it branches off from, failed"
+
+
+def test_a_branch_that_fails_ends_itself() -> None:
+    statuses, _ = drive(Troubled([Node("a", 8)], {2: (1300, "no luck")}), branching())
+    assert [s.state for s in statuses] == ["done", "done", "failed", "done", "done"]

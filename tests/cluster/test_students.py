@@ -61,7 +61,7 @@ def task_in(folder: Path) -> Any:
     )
     home = Store(str(folder))
     keep_partition(home, made.ensembles[0])
-    return StudentTask(spec, home, home.child("student"), inputs)
+    return StudentTask(spec, home, range(1), home.child("student"), inputs)
 
 
 def train(task: Any, training: Any = None, hurried: Callable[[], bool] = lambda: False) -> list[Any]:

@@ -16,7 +16,8 @@ from msd_ray.objectives import OBJECTIVES
 from msd_ray.recipes import Recipe, load_recipe
 from msd_ray.recipes.yaml_files import validated
 from msd_ray.runs.nodes import ClusterDescription, NodeKind
-from msd_ray.runs.plan import describe, make_plan
+from msd_ray.runs.plan import make_plan
+from msd_ray.runs.plan_description import describe
 from msd_ray.serving.service.config import ServeConfig, parse_config
 from msd_ray.sweep.definition import Definition, parse_definition
 

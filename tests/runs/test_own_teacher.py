@@ -21,7 +21,8 @@ from msd_ray.runs.costs import teacher_costs
 from msd_ray.runs.disk_needs import disk_needed
 from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.pairs import pairs_folder
-from msd_ray.runs.plan import Plan, describe
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.plan_description import describe
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import keep_partition, keep_source, refuse_other_source
 from msd_ray.runs.sample_sources import FromTeacher
@@ -157,6 +158,7 @@ def test_a_student_learns_from_it_in_its_own_process(tmp_path: Path) -> None:
     task = StudentTask(
         made.plan.students[0].spec,
         store,
+        range(1),
         store.child("student"),
         RunInputs(
             recipe.data,

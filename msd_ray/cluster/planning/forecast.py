@@ -7,7 +7,9 @@ from typing import Any
 
 from msd_ray.cluster.planning.contention import Replicas
 from msd_ray.cluster.planning.layout import HOUR, lay_out
-from msd_ray.cluster.planning.rehearsal import RehearsalResult, SimulatedSegment, StudentPacing, TeacherPacing, rehearse
+from msd_ray.cluster.planning.rehearsal import RehearsalResult, StudentPacing, TeacherPacing, rehearse
+from msd_ray.cluster.planning.simulation import NoTask
+from msd_ray.cluster.work import ScheduledTask, scheduled
 from msd_ray.profiling.timing import Timing
 from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.compatibility import teachers_sampling
@@ -77,7 +79,8 @@ def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Upcom
     paired = _pair(plan, timing, ahead.pairs, pool)
     before = ahead.ray + taught.seconds + paired + (pacing.start if pool.on else 0.0)
     every = plan.recipe.training.checkpoint_every
-    trained = rehearse([SimulatedSegment(j.name, j.spec.images, every) for j in plan.students], pacing, layout, config)
+    work = scheduled(plan.students, [NoTask()] * len(plan.students), every)
+    trained = rehearse(work, pacing, layout, config)
     seconds, slot_hours = before + trained.seconds, (taught.slot_seconds + trained.slot_seconds) / HOUR
     replicas = sum(pool.on.values())
     pool_hours = replicas * (seconds - ahead.ray - taught.seconds) / HOUR
@@ -92,7 +95,7 @@ def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Upcom
         gpu_hours=slot_hours * workers * config.gpus_per_student + pool_hours * config.pool.gpus,
         cost=_cost(config, nodes, seconds / HOUR, slot_hours),
         students=[
-            StudentForecast(j.name, j.spec.images, held, before + ended)
+            StudentForecast(j.name, j.spec.own_images, held, before + ended)
             for j, held, ended in zip(plan.students, trained.held, trained.ended, strict=True)
         ],
     )
@@ -101,7 +104,7 @@ def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Upcom
 def _teach(plan: Plan, timing: Timing, nodes: Sequence[NodeKind]) -> RehearsalResult:
     """The teacher's own training, which has the nodes to itself."""
     config = plan.recipe.teacher
-    piece = SimulatedSegment("teacher", config.images, config.images // REPORTS + 1)
+    piece = ScheduledTask("teacher", config.images, config.images // REPORTS + 1, NoTask())
     devices = config.threads if timing.device == "cpu" else 1
     alone = replace(plan.cluster, teacher="local", workers_per_student=(1, 1))
     return rehearse([piece], TeacherPacing(timing, devices), lay_out(1, alone, nodes), alone)

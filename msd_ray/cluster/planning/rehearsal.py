@@ -8,7 +8,7 @@ from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.planning.contention import Effort
 from msd_ray.cluster.planning.layout import Layout
 from msd_ray.cluster.planning.pacing import Pacing
-from msd_ray.cluster.planning.simulation import NoTask, SimulatedSlots
+from msd_ray.cluster.planning.simulation import SimulatedSlots
 from msd_ray.cluster.progress import StudentState
 from msd_ray.cluster.slots import NoPool
 from msd_ray.cluster.work import ScheduledTask
@@ -83,15 +83,6 @@ TICK = 3600.0
 
 
 @dataclass(frozen=True)
-class SimulatedSegment:
-    """One student to rehearse: its images, and those between two checkpoints."""
-
-    name: str
-    images: int
-    segment: int
-
-
-@dataclass(frozen=True)
 class RehearsalResult:
     """seconds: from the first slot that was asked for to the last piece's end. slots: most at a time. slot_seconds: of
     all that were up. asked: the most teacher replicas, at speed 1, that students could have kept busy at a time.
@@ -105,13 +96,10 @@ class RehearsalResult:
     ended: list[float] = field(default_factory=list)
 
 
-def rehearse(
-    pieces: Sequence[SimulatedSegment], pacing: Pacing, layout: Layout, config: ClusterConfig
-) -> RehearsalResult:
+def rehearse(work: Sequence[ScheduledTask], pacing: Pacing, layout: Layout, config: ClusterConfig) -> RehearsalResult:
     """Raises UserError where they would never end, since the last node leaves before."""
     slots = SimulatedSlots(layout.nodes, pacing, layout.incidents, layout.replicas, TICK)
-    clerk = _Recorder(slots, len(pieces))
-    work = [ScheduledTask(p.name, p.images, p.segment, NoTask()) for p in pieces]
+    clerk = _Recorder(slots, len(work))
     Driver(work, slots, Terms(config.policy, config.max_slots, config.max_failures), clerk, NoPool()).run()
     return RehearsalResult(
         slots.now(),
@@ -119,7 +107,7 @@ def rehearse(
         clerk.slot_seconds,
         slots.asked,
         clerk.held,
-        [clerk.ended[i] for i in range(len(pieces))],
+        [clerk.ended[i] for i in range(len(work))],
     )
 
 

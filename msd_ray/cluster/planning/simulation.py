@@ -122,10 +122,10 @@ class SimulatedSlots:
 
     def give(self, slot: int, order: Segment) -> None:
         place, pace = self._places[slot], self._pace
-        fresh = place.held.get(order.student) != self._saved.get(order.student, 0)
+        fresh = place.held.get(order.student) != self._at(order)
         place.order, place.began, place.done = order, self._clock, None
         place.held = {s: n for s, n in place.held.items() if s in order.parked}
-        place.training = pace.training(order.student, self._saved.get(order.student, 0), self._left(order))
+        place.training = pace.training(order.student, self._at(order), self._left(order))
         self._begin(place, Effort(pace.open * fresh) + place.training + Effort(pace.segment))
 
     def hurry(self, slot: int) -> None:
@@ -196,7 +196,7 @@ class SimulatedSlots:
     def _finish(self, place: _Place) -> None:
         assert place.order
         order, place.order = place.order, None
-        begin = self._saved.get(order.student, 0)
+        begin = self._at(order)
         done = self._left(order) if place.done is None else place.done
         nimg = begin + done
         self._saved[order.student] = place.held[order.student] = nimg
@@ -207,7 +207,11 @@ class SimulatedSlots:
 
     def _left(self, order: Segment) -> int:
         """The length of the order's segment."""
-        return min(order.work.segment, order.work.images - self._saved.get(order.student, 0))
+        return min(order.work.segment, order.work.images - self._at(order))
+
+    def _at(self, order: Segment) -> int:
+        """Images of its student's checkpoint, or of the trunk's."""
+        return self._saved.get(order.student, order.work.begins)
 
     def _done(self, place: _Place) -> int:
         """How much of its segment a slot has trained by now."""
