@@ -36,19 +36,21 @@ from msd_ray.training.student_spec import StudentSpec
 class StudentPlan:
     """One student to train. home: the directory inside the run's that it shares with the others of its ensemble, empty
     for the run's own. parts: of the conditions, that it is trained on. trunk: the student that it branches off from.
-    is_trunk: whether others branch off from it, and it belongs to no ensemble itself."""
+    trunk_number: among the trunks of its ensemble, if others branch off from it, and it belongs to no ensemble itself;
+    None otherwise."""
 
     name: str
     home: str
     spec: StudentSpec
     parts: range
     trunk: "StudentPlan | None" = None
-    is_trunk: bool = False
+    trunk_number: int | None = None
 
     @property
     def directory(self) -> str:
         """Of its checkpoints, inside the run's."""
-        return f"{self.home}/{'trunks' if self.is_trunk else 'students'}/{self.spec.index:04d}".lstrip("/")
+        here = f"students/{self.spec.index:04d}" if self.trunk_number is None else f"trunks/{self.trunk_number:04d}"
+        return f"{self.home}/{here}".lstrip("/")
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,11 @@ def _ensemble_plan(
 def _trunks(
     recipe: Recipe, denoiser: DenoiserSpec, home: str, partition: Partition
 ) -> tuple[list[StudentPlan], dict[int, StudentPlan]]:
-    """The students of the shared stages, and the last of them for each part."""
+    """The students of the shared stages, and the last of them for each part.
+
+    A trunk's index is the number of its group, whatever k is: ensembles of any size then share the same trunk. None of
+    its random streams is that of a student of the same index, since these begin where it ends.
+    """
     trunks, of_part = list[StudentPlan](), dict[int, StudentPlan]()
     names = list(recipe.stages)
     for last, name in enumerate(names):
@@ -218,12 +224,12 @@ def _trunks(
             above = of_part.get(parts[0])
             stages = {stage: recipe.stages[stage] for stage in names[: last + 1]}
             spec = replace(
-                _student_spec(recipe, partition.k + len(trunks), denoiser),
+                _student_spec(recipe, group, denoiser),
                 stages=stages,
                 begins=above.spec.images if above else 0,
             )
             label = "trunk" if groups == 1 else f"trunk of parts {parts[0]} to {parts[-1]}"
-            trunks.append(StudentPlan(label, home, spec, parts, above, is_trunk=True))
+            trunks.append(StudentPlan(label, home, spec, parts, above, len(trunks)))
         of_part = {part: trunk for trunk in trunks[-groups:] for part in trunk.parts}
     return trunks, of_part
 

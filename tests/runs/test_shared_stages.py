@@ -32,7 +32,7 @@ def test_one_student_trains_the_shared_stages_for_all() -> None:
     made = plan(SHARED)
     ensemble = made.ensembles[0]
     (trunk,) = ensemble.trunks
-    assert (trunk.name, trunk.directory, trunk.spec.index, trunk.trunk) == ("trunk", "trunks/0002", 2, None)
+    assert (trunk.name, trunk.directory, trunk.spec.index, trunk.trunk) == ("trunk", "trunks/0000", 0, None)
     assert list(trunk.spec.stages) == ["trunk"] and trunk.spec.own_images == trunk.spec.images == 320
     assert ids(made, ensemble) == [[0, 1, 2, 3], [0, 1], [2, 3]]
     for student in ensemble.students:
@@ -51,7 +51,11 @@ def test_a_tree_of_groups() -> None:
     root, *halves = ensemble.trunks
     assert [half.trunk for half in halves] == [root, root]
     assert [s.trunk for s in ensemble.students] == [halves[0], halves[0], halves[1], halves[1]]
-    assert {t.spec.index for t in ensemble.trunks}.isdisjoint(s.spec.index for s in ensemble.students)
+    assert [(t.spec.index, t.directory) for t in ensemble.trunks] == [
+        (0, "trunks/0000"),
+        (0, "trunks/0001"),
+        (1, "trunks/0002"),
+    ]
     assert ensemble.images == 320 + 2 * 160 + 4 * 80
 
 
