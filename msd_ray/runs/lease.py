@@ -6,11 +6,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
-from msd_ray.errors import TrainingError, UserError
+from msd_ray.errors import Stopped, TrainingError, UserError
 from msd_ray.runs.process import Process
 from msd_ray.stopping import STOP
 from msd_ray.storage import Change, Store
@@ -21,6 +21,10 @@ DURATION = 45.0  # seconds: two renewals may fail, and a driver need not wait lo
 RENEWAL = DURATION / 3
 SKEW = 10.0  # seconds by which two hosts' clocks may differ: a lease is another's only so long after it expired
 SETTLING = 2.0  # seconds in which any process that read the old lease has written its own, without conditional writes
+
+
+class HeldByAnotherError(UserError):
+    """Another living process holds the lease."""
 
 
 class LeaseRecord(BaseModel, frozen=True):
@@ -52,6 +56,22 @@ def held(store: Store, clock: Callable[[], float] = time.time) -> Iterator["Leas
         ended.set()
         thread.join()
         lease.release()
+
+
+@contextmanager
+def held_in_turn(store: Store, stopping: Callable[[], bool], wait: float = 1.0) -> Iterator["Lease"]:
+    """As `held`, but waits while another process holds it, and asks again every `wait` seconds. Raises Stopped if this
+    process is told to stop meanwhile."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                lease = stack.enter_context(held(store))
+                break
+            except HeldByAnotherError:
+                if stopping():
+                    raise Stopped("stopped while another process trained", 1) from None
+                time.sleep(wait)
+        yield lease
 
 
 def refuse_if_held(store: Store) -> None:
@@ -154,7 +174,7 @@ class Lease:
         return math.ceil(record.expires + SKEW - self._clock())
 
     def _refusal(self, other: LeaseRecord) -> UserError:
-        return UserError(
+        return HeldByAnotherError(
             f"{self._store.uri} is being trained by {other} (its lease ends in {self._seconds_left(other)} s unless it "
             f"renews); wait for it, or give another --run-dir"
         )

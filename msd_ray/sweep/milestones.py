@@ -27,7 +27,7 @@ def check_scheduler(scheduler: SchedulerConfig, plans: Sequence[Plan]) -> None:
 
 def _too_late(scheduler: SchedulerConfig, plans: Sequence[Plan]) -> str:
     images, every = max((p.first.images, p.recipe.training.checkpoint_every) for p in plans)
-    begin = max((shareable(plan) or [0])[-1] for plan in plans)
+    begin = max(_start(plan) for plan in plans)
     last = (images - 1) // every * every
     advice = f"write at most {last}" if last > begin else "lower it together with training.checkpoint_every"
     return (
@@ -38,10 +38,15 @@ def _too_late(scheduler: SchedulerConfig, plans: Sequence[Plan]) -> str:
 
 def milestones(scheduler: SchedulerConfig, plan: Plan) -> list[int]:
     """Images per student after which a trial reports, rising; the last is the whole training. If students become
-    one-step generators in a later stage, there is no report before it."""
+    one-step generators in a later stage, or branch off from a trunk, there is no report before that."""
     spec = plan.first
-    start = (shareable(plan) or [0])[-1]
+    start = _start(plan)
     return [n for n in _wanted(scheduler, spec.images) if start < n < spec.images] + [spec.images]
+
+
+def _start(plan: Plan) -> int:
+    """Images per student before which there is no ensemble of one-step students."""
+    return max(plan.first.begins, *shareable(plan)[-1:], 0)
 
 
 def _wanted(scheduler: SchedulerConfig, images: int) -> list[int]:

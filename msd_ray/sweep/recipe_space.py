@@ -68,8 +68,6 @@ class RecipeSpace:
 
     def plan(self, recipe: Recipe) -> Plan:
         """The plan of one trial. Raises UserError if the recipe's parts do not fit each other or the data."""
-        if shared := [name for name, stage in recipe.stages.items() if stage.shared]:
-            raise UserError(f"stages.{shared[0]}.shared: a sweep's students cannot share stages; write shared: false")
         return make_plan(recipe, self.data, lambda: self.features)
 
     @cached_property

@@ -4,9 +4,10 @@ size and its seed, bit for bit. So the first trial keeps its checkpoints, and th
 from msd_ray.errors import CorruptError
 from msd_ray.runs.plan import Plan, StudentPlan
 from msd_ray.runs.run_directory import folder, weights_part
+from msd_ray.runs.shared_trunks import copy_checkpoint
 from msd_ray.runs.teacher_cache import digest
-from msd_ray.storage import Store, copy_bundle, read_manifest
-from msd_ray.training.records import LoggedSegment, Records
+from msd_ray.storage import Store, read_manifest
+from msd_ray.training.checkpoints import checkpoint_name
 
 
 def shared_folder(store: Store, plan: Plan, images: int) -> Store:
@@ -26,43 +27,22 @@ def publish(run: Store, plan: Plan, images: int, shared: Store) -> None:
     """Copies the checkpoints that the run's students have at `images` into the shared folder, unless another trial
     did."""
     for student in plan.ensembles[0].students:
-        target = _kept(shared, student, images)
-        if not _whole(target):
-            _copy_curve(folder(run, student.directory), _kept_student(shared, student), images)
-            copy_bundle(_checkpoint(run, student, images), target)
+        if not _whole(_kept_student(shared, student).child(checkpoint_name(images))):
+            copy_checkpoint(folder(run, student.directory), _kept_student(shared, student), images)
 
 
 def adopt(run: Store, plan: Plan, images: int, shared: Store) -> bool:
     """Gives the run's students the shared checkpoints at `images`; returns whether there is a whole one for each."""
     try:
         for student in plan.ensembles[0].students:
-            _copy_curve(_kept_student(shared, student), folder(run, student.directory), images)
-            copy_bundle(_kept(shared, student, images), _checkpoint(run, student, images))
+            copy_checkpoint(_kept_student(shared, student), folder(run, student.directory), images)
     except (FileNotFoundError, CorruptError):
         return False
     return True
 
 
-def _checkpoint(run: Store, student: StudentPlan, images: int) -> Store:
-    return folder(run, f"{student.directory}/{_name(images)}")
-
-
-def _kept(shared: Store, student: StudentPlan, images: int) -> Store:
-    return _kept_student(shared, student).child(_name(images))
-
-
 def _kept_student(shared: Store, student: StudentPlan) -> Store:
     return shared.child(f"{student.spec.index:04d}")
-
-
-def _copy_curve(source: Store, target: Store, images: int) -> None:
-    """Copies the log up to `images`, as one record."""
-    if metrics := Records(source).until(images):
-        Records(target).write(images, LoggedSegment(metrics))
-
-
-def _name(images: int) -> str:
-    return f"ckpt-{images:012d}"
 
 
 def _whole(store: Store) -> bool:

@@ -16,6 +16,7 @@ from msd_ray.runs.disk_needs import check_cache, check_run_dir
 from msd_ray.runs.lease import held, refuse_if_held
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_status import mark_stopped
+from msd_ray.runs.shared_trunks import branch_points
 from msd_ray.runs.teacher_cache import cached_in, default_cache, teacher_in
 from msd_ray.stopping import STOP
 from msd_ray.storage import MANIFEST, Store
@@ -123,7 +124,7 @@ def _run(
             make_pairs(plan, plan.students, pool, teacher, cache, listener.note)
         replicas = pool.actors if pool else []
         stop_actor = make_stop_actor()
-        inputs = TrialInputs(recipe_space, store, cache, replicas, features, slots, stop_actor)
+        inputs = TrialInputs(recipe_space, store, cache, replicas, features, slots, stop_actor, branch_points(plans))
         with STOP.in_order():
             run_trials(controller, inputs, [*chores, partial(put_up_if_asked, stop_actor)])
     STOP.check()

@@ -23,8 +23,12 @@ from msd_ray.evaluation import Judge
 from msd_ray.profiling.clocks import Clock
 from msd_ray.recipes import Recipe
 from msd_ray.runs.curves import curves
+from msd_ray.runs.lease import held_in_turn
 from msd_ray.runs.plan import Plan, StudentPlan
 from msd_ray.runs.run_directory import assemble, folder, images_of, keep_partition, keep_recipe
+from msd_ray.runs.shared_trunks import adopt as adopt_trunk
+from msd_ray.runs.shared_trunks import line_of
+from msd_ray.runs.shared_trunks import publish as publish_trunk
 from msd_ray.runs.teacher_cache import teacher_in
 from msd_ray.storage import Store
 from msd_ray.sweep.milestones import milestones, shareable
@@ -49,7 +53,8 @@ class Silent:
 @dataclass(frozen=True)
 class TrialInputs:
     """Inputs that all trials of a sweep share. store: the sweep's directory. replicas: of the teacher pool. features:
-    of the real samples, [N, d]. slots: of a trial, at most. stop_actor: see `StopActor`."""
+    of the real samples, [N, d]. slots: of a trial, at most. stop_actor: see `StopActor`. points: the images at which
+    students branch off, of each line of trunks, as far as trials are known beforehand."""
 
     recipe_space: RecipeSpace
     store: Store
@@ -58,6 +63,7 @@ class TrialInputs:
     features: Any
     slots: int
     stop_actor: Any
+    points: dict[str, list[int]]
 
 
 class TrialProcess(Protocol):
@@ -94,31 +100,53 @@ class Trial:
         """Trains to the first milestone after `reported` images per student, and measures. Raises TrainingError if a
         student fails or the ensemble cannot be measured, Stopped if the sweep is being stopped."""
         until = next(m for m in self._milestones if m > reported)
-        for end in shareable(self._plan):
-            if reported < end < until:
-                self._share(end)
-        self._train(until)
         ensemble = self._plan.ensembles[0]
+        for trunk in ensemble.trunks:
+            if any(not images_of(self._store, student) for student in ensemble.students):
+                self._grow(trunk)
+        for end in shareable(self._plan):
+            if max(reported, self._plan.first.begins) < end < until:
+                self._share(end)
+        self._train(self._behind(until), until)
         assemble(self._store, self._plan, ensemble, until)
         return self._measure(Ensemble.load(folder(self._store, ensemble.directory), self._means.device), until)
 
+    def _grow(self, trunk: StudentPlan) -> None:
+        """Trains a trunk to the point where this trial's students branch off, from where other trials left it. It keeps
+        a checkpoint at each point where students of other trials do. One trial at a time trains a line of trunks."""
+        name, images = line_of(self._plan, trunk), trunk.spec.images
+        line = self._shared.child(name)
+        with held_in_turn(line, self._means.stopping):
+            adopt_trunk(self._store, trunk, line)
+            points = [point for point in self._means.inputs.points.get(name, []) if point < images]
+            for point in [*points, images]:
+                if images_of(self._store, trunk) < point:
+                    self._train([trunk], point)
+                    publish_trunk(self._store, trunk, line)
+
     def _share(self, end: int) -> None:
         """Trains the students to the end of a stage, or takes the checkpoints of another trial that did."""
-        shared = shared_folder(self._means.inputs.store.child("shared"), self._plan, end)
+        shared = shared_folder(self._shared, self._plan, end)
         if self._behind(end) and not adopt(self._store, self._plan, end, shared):
-            self._train(end)
+            self._train(self._behind(end), end)
             publish(self._store, self._plan, end, shared)
+
+    @property
+    def _shared(self) -> Store:
+        """Where trials keep what others can go on from."""
+        return self._means.inputs.store.child("shared")
 
     def _behind(self, images: int) -> list[StudentPlan]:
         """The students that have not reached so many images."""
         return [student for student in self._plan.ensembles[0].students if images_of(self._store, student) < images]
 
-    def _train(self, until: int) -> None:
-        students = self._behind(until)
+    def _train(self, students: list[StudentPlan], until: int) -> None:
         if not students:
             return
         inputs, segment = self._run_inputs(students), self._recipe.training.checkpoint_every
-        work = [ScheduledTask(student.name, until, segment, self._task(student, inputs, until)) for student in students]
+        work = [
+            ScheduledTask(s.name, until, segment, self._task(s, inputs, until), begins=s.spec.begins) for s in students
+        ]
         config = self._plan.cluster
         terms = Terms(config.policy, self._means.inputs.slots, config.max_failures, config.silence_seconds)
         self._monitor.begin()

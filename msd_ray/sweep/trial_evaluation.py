@@ -16,6 +16,7 @@ from msd_ray.ensemble import Ensemble
 from msd_ray.evaluation import Judge, sampler_row
 from msd_ray.evaluation.pictures import to_png
 from msd_ray.evaluation.tiles import sheet
+from msd_ray.networks import DenoiserSpec
 from msd_ray.profiling.clocks import Clock
 from msd_ray.profiling.counts import UncountableError, count_student
 from msd_ray.profiling.rates import COUNT_ONLY
@@ -23,6 +24,7 @@ from msd_ray.runs.costs import ensemble_costs
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.sample_sources import ensemble_sampler
 from msd_ray.sweep.trial_metrics import Report
+from msd_ray.training.student_spec import StudentSpec
 
 FEWEST, MOST, ENOUGH = 5, 100, 1.0
 """Repeats of a latency measurement: the fewest, the most, and the seconds after which no more begin."""
@@ -58,30 +60,30 @@ def _median(act: Callable[[int], object], clock: Clock) -> float:
     return median(found)
 
 
-def training_flops(plan: Plan) -> list[dict[str, float]] | None:
-    """Of each student, per image of each stage, the teacher's part as if it ran in the student. None where an
+def training_flops(plan: Plan) -> dict[DenoiserSpec, dict[str, float]] | None:
+    """Of students of each size, per image of each stage, the teacher's part as if it ran in the student. None where an
     objective's operations cannot be counted."""
     recipe = replace(plan.recipe, cluster=replace(plan.recipe.cluster, teacher="local"))
     plan = replace(plan, recipe=recipe)
-    specs = [student.spec for student in plan.ensembles[0].students]
-    one_of_each = {spec.denoiser: spec for spec in specs}
+    one_of_each = {student.spec.denoiser: student.spec for student in plan.ensembles[0].students}
     try:
         known = {denoiser: count_student(plan, spec, COUNT_ONLY) for denoiser, spec in one_of_each.items()}
     except UncountableError:
         return None
-    return [{name: stage.flops for name, stage in known[spec.denoiser].stages.items()} for spec in specs]
+    return {denoiser: {name: stage.flops for name, stage in of.stages.items()} for denoiser, of in known.items()}
 
 
 def judged(
     judge: Judge, plan: Plan, ensemble: Ensemble, logged: pd.DataFrame, images: int, speed: Speed,
-    flops: list[dict[str, float]] | None,
+    flops: dict[DenoiserSpec, dict[str, float]] | None,
 ) -> tuple[Report, Samples]:  # fmt: skip
-    """The report of an ensemble whose students have seen `images` each, and the samples that were judged. logged: the
-    students' curves. flops: of each student, per image of each stage."""
+    """The report of an ensemble whose students have seen `images` each (their trunk's among them), and the samples
+    that were judged. logged: the students' curves. flops: as `training_flops` gives them."""
     planned = plan.ensembles[0]
     costs = ensemble_costs(planned, ensemble.sampling, logged)
     row, samples = sampler_row("ensemble", judge, ensemble_sampler(ensemble), torch.arange(plan.conditions.n), costs)
     scores, k = row.scores, planned.partition.k
+    trained = [student.spec for student in (*planned.trunks, *planned.students)]
     held = float(logged.loc[logged["name"] == "wall_seconds", "value"].sum())
     report = Report(
         images=images,
@@ -98,18 +100,22 @@ def judged(
         parameters=ensemble.parameters,
         active_parameters=_active_parameters(ensemble),
         nfe=ensemble.nfe,
-        total_images=images * k,
-        flops=None if flops is None else sum(_flops_until(plan, each, images) for each in flops),
+        total_images=sum(min(images, spec.images) - spec.begins for spec in trained),
+        flops=None if flops is None else sum(_own_flops(spec, flops[spec.denoiser], images) for spec in trained),
         cpu_seconds=costs.cpu_seconds or 0.0,
         gpu_seconds=held * plan.cluster.gpus_per_student,
     )
     return report, samples
 
 
-def _flops_until(plan: Plan, flops: dict[str, float], images: int) -> float:
-    """FLOPs of one student that has seen so many images."""
+def _own_flops(spec: StudentSpec, flops: dict[str, float], images: int) -> float:
+    """FLOPs of a student that has seen so many images, without those of what it branches off from."""
+    return _flops_until(spec, flops, images) - _flops_until(spec, flops, spec.begins)
+
+
+def _flops_until(spec: StudentSpec, flops: dict[str, float], images: int) -> float:
     total = 0.0
-    for name, stage in plan.first.stages.items():
+    for name, stage in spec.stages.items():
         total += flops[name] * min(images, stage.images)
         images = max(0, images - stage.images)
     return total

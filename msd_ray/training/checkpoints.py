@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,12 +75,12 @@ class Checkpoints:
         """
         nimg = int(state.meta["nimg"])
         body = {"parts": list(state.tensors), "nimg": nimg, "stage": state.meta.get("stage", "")}
-        write_bundle(self.store.child(_name(nimg)), body, self._files(state))
+        write_bundle(self.store.child(checkpoint_name(nimg)), body, self._files(state))
         older = [known for known in self._newest_first() if _nimg(known) < nimg]
         complete = [known for known in older if self._complete(known)]
         for known in set(older) - set(complete[: self.keep - 1]):
             self._remove(known)
-        self._whole = {_name(nimg), *complete[: self.keep - 1]}
+        self._whole = {checkpoint_name(nimg), *complete[: self.keep - 1]}
 
     def latest(self, known: int = 0) -> State | None:
         """The state in the newest complete and undamaged checkpoint, None if there is none; warns of each that it
@@ -95,10 +96,10 @@ class Checkpoints:
                 self._warn(checkpoint.nimg, str(error))
         return None
 
-    def newest(self, known: int = 0) -> Checkpoint | None:
-        """The newest complete checkpoint, None if there is none. Its tensors are verified when they are read. known,
-        and errors: as `latest`."""
-        for checkpoint in self._complete_ones(self._seen(known)):
+    def newest(self, known: int = 0, most: float = math.inf) -> Checkpoint | None:
+        """The newest complete checkpoint of at most `most` images, None if there is none. Its tensors are verified when
+        they are read. known, and errors: as `latest`."""
+        for checkpoint in self._complete_ones([name for name in self._seen(known) if _nimg(name) <= most]):
             try:
                 check_sizes(checkpoint.stored, checkpoint.manifest)
             except CorruptError as error:
@@ -114,7 +115,7 @@ class Checkpoints:
                 verify(checkpoint.stored)
             except CorruptError as error:
                 self._warn(checkpoint.nimg, str(error))
-                self._remove(_name(checkpoint.nimg))
+                self._remove(checkpoint_name(checkpoint.nimg))
 
     def _seen(self, known: int) -> list[str]:
         """All there are, newest first."""
@@ -139,7 +140,7 @@ class Checkpoints:
     def _warn(self, nimg: int, why: str) -> None:
         following = next((name for name in self._newest_first() if _nimg(name) < nimg), None)
         then = f"trying {following}" if following else "there is no older one"
-        LOG.warning("skipping checkpoint %s in %s: %s; %s", _name(nimg), self.store.uri, why, then)
+        LOG.warning("skipping checkpoint %s in %s: %s; %s", checkpoint_name(nimg), self.store.uri, why, then)
 
     def _files(self, state: State) -> Iterator[tuple[str, bytes | Chunks]]:
         for name, tensors in state.tensors.items():
@@ -169,7 +170,8 @@ class Checkpoints:
         self.store.delete(name)
 
 
-def _name(nimg: int) -> str:
+def checkpoint_name(nimg: int) -> str:
+    """Of its directory."""
     return f"ckpt-{nimg:012d}"
 
 

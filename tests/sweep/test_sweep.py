@@ -1,5 +1,6 @@
 """Whole sweeps on a cluster, of trials that take a second each."""
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,33 @@ def test_a_storage_that_is_full_ends_the_sweep_in_one_line(
     monkeypatch.setattr(SweepJournal, "report", full)
     with pytest.raises(UserError, match=r"^no space left on device$"):
         run(recipe_space(budget={"trials": 1}), tmp_path)
+
+
+@pytest.mark.timeout(600)
+def test_six_trials_with_three_branch_points_train_their_trunk_once(cluster: None, tmp_path: Path) -> None:
+    """Two trials at a time; the one with the furthest branch point comes first, then the nearest."""
+    found = recipe_space(
+        overrides={
+            "partition.kind": "sequential",
+            "stages": {"trunk": DM | {"shared": True}, "own": DM | {"images": 160}},
+            "training.checkpoint_every": 160,
+            "cluster.cpus_per_student": 1.0,
+        },
+        space={"stages.trunk.images": [480, 160, 320], "partition.k": [4, 2]},
+        metrics={"fid": "min"},
+        trials={"concurrent": 2},
+    )
+    journal = run(found, tmp_path)
+    assert [record.state for record in journal.records] == ["done"] * 6
+    assert len(measured(tmp_path, journal.records, "trunk", "wall_seconds")) == 480 / 160
+    assert not (tmp_path / "shared").exists()
+    rows = pd.read_parquet(tmp_path / "sweep.parquet")
+    images = rows["stages.trunk.images"] + rows["partition.k"] * 160
+    assert (rows["total_images"] == images).all() and rows["flops"].rank().equals(images.rank())
+
+
+def measured(folder: Path, records: list[Any], stage: str, name: str) -> set[float]:
+    """The different values of a figure in the logs of all trials' trunks. Training twice never takes the same time."""
+    logs = [log for r in records for log in (folder / "trials" / f"{r.number:04d}" / "trunks").glob("*/metrics/*.json")]
+    rows = [row for log in logs for row in json.loads(log.read_text())["rows"]]
+    return {value for of, _, called, value in rows if (of, called) == (stage, name)}
