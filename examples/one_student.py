@@ -35,7 +35,7 @@ def main() -> tuple[float, float]:
     torch.manual_seed(args.seed)  # the initial weights come from the global random state, all else from `rng`
     rng = torch.Generator().manual_seed(args.seed)
 
-    data = load_data(DataConfig(name="toy2d", classes=8))
+    data = load_data(DataConfig("toy2d", options={"classes": 8}))
     x, y = data.train.all().x, data.train.classes
     noise = Noise()  # Karras grid from 0.002 to 80; the generator starts at sigma_init = 80
     blocks, teacher_steps, images = (2, 200, 10_240) if args.quick else (4, 2000, args.images)

@@ -1,60 +1,99 @@
-"""Which data sets there are."""
+"""Which data sets there are. A new format is a dataclass of its options with a `load`, in one file, and one line in
+`FORMATS`; or a function in a user's own module, which recipes name as `module:function`."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol
 
-from msd_ray.data import arrays, digits, toy2d
+from msd_ray.data.arrays import Arrays
+from msd_ray.data.digits import Digits
+from msd_ray.data.idx import Idx
 from msd_ray.data.source import DataSet
+from msd_ray.data.toy2d import Toy2d
 from msd_ray.errors import UserError, one_line
 from msd_ray.own_code import imported, is_own
-from msd_ray.ranges import Seed, within
+from msd_ray.validation import made_of
 
-NAMES = ("digits", "toy2d", "arrays")
+
+class Format(Protocol):
+    """A dataclass whose fields are what a recipe may say in `data.options`. One that reads files has a `folder`."""
+
+    def load(self) -> DataSet:
+        """The data set, the same one every time. Raises UserError where it cannot be had."""
+        ...
+
+
+FORMATS: dict[str, type[Any]] = {"digits": Digits, "toy2d": Toy2d, "arrays": Arrays, "idx": Idx}
+_ONCE = ("classes", "samples", "seed")
+"""Options of toy2d that recipes said beside `name` before there were options."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """name: which data set, or `module:function` for one of the user's own, a function of `options` that returns a
-    `DataSet`. classes, samples, seed: of toy2d, which is drawn at random. folder: of arrays (`msd_ray.data.arrays`), on
-    storage that all nodes see."""
+    `DataSet`. folder: of a format that reads files, on storage that all nodes see. options: of the format; those that
+    are not said get its defaults."""
 
     name: str = "digits"
-    classes: Annotated[int, within(ge=1, le=10**5)] = 8
-    samples: Annotated[int, within(ge=1, le=10**7)] = 8192
-    seed: Seed = 0
     folder: str = ""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.samples < self.classes:
-            raise ValueError(f"samples ({self.samples}) must be at least one for each of the {self.classes} classes")
-        if self.name not in NAMES and not is_own(self.name):
-            raise ValueError(f"there is no data set {self.name!r}, only {', '.join(NAMES)}, or module:function")
-        if self.options and not is_own(self.name):
-            raise ValueError(f"options are those of a module:function; {self.name} has none")
-        if bool(self.folder) != (self.name == "arrays"):
-            raise ValueError("folder goes with name: arrays, and with no other")
+        """Raises UserError where the options are not those of the format."""
+        if is_own(self.name):
+            return
+        if self.name not in FORMATS:
+            raise UserError(
+                f"data.name: there is no data set {self.name!r}, only {', '.join(FORMATS)}, or module:function"
+            )
+        object.__setattr__(self, "options", self._completed())
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the format is made with."""
+        return self.options | ({"folder": self.folder} if self.folder else {})
+
+    def _completed(self) -> dict[str, Any]:
+        known = [each.name for each in fields(FORMATS[self.name])]
+        if bool(self.folder) != ("folder" in known) or "folder" in self.options:
+            fault = "needs a folder, where its files lie" if "folder" in known else "reads no files, so has no folder"
+            raise UserError(f"data.folder: {self.name} {fault}")
+        if self.options and not known:
+            raise UserError(f"data.options: {self.name} has none")
+        try:
+            made = made_of(FORMATS[self.name], self.settings, "data.options")
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return {key: value for key, value in asdict(made).items() if key != "folder"}
+
+
+def of_today(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says of its data, as it is said today: toy2d's options stood beside `name` once, and recipes of
+    other data that a run directory keeps name them too."""
+    once = {key: raw[key] for key in _ONCE if key in raw}
+    rest = {key: value for key, value in raw.items() if key not in once}
+    options = rest.get("options", {})
+    if once and raw.get("name") == "toy2d" and isinstance(options, dict):
+        return rest | {"options": options | once}
+    return rest
 
 
 def load_data(config: DataConfig) -> DataSet:
     """The data set that `config` describes; the same one every time. Raises UserError where there is none."""
-    if config.name == "digits":
-        return digits.load()
-    if config.name == "toy2d":
-        return toy2d.load(config.classes, config.samples, config.seed)
-    if config.name == "arrays":
-        return arrays.load(config.folder)
-    return _own(config)
+    if is_own(config.name):
+        return _own(config)
+    made: Format = FORMATS[config.name](**config.settings)
+    return made.load()
 
 
 def fingerprint(config: DataConfig) -> str:
     """Of the samples, where `config` alone does not say which they are; empty, and nothing is loaded, where it does."""
-    return "" if config.name in ("digits", "toy2d") else load_data(config).fingerprint
+    return load_data(config).fingerprint if config.folder or is_own(config.name) else ""
 
 
 def identity(config: DataConfig) -> dict[str, Any]:
     """What names the samples in the keys of caches."""
-    said = {key: value for key, value in asdict(config).items() if key not in ("folder", "options")}
+    said = {"name": config.name} | ({} if is_own(config.name) else config.options)
     found = fingerprint(config)
     return said | ({"fingerprint": found} if found else {})
 
@@ -62,7 +101,7 @@ def identity(config: DataConfig) -> dict[str, Any]:
 def _own(config: DataConfig) -> DataSet:
     make = imported(config.name, "data.name")
     try:
-        made = make(**config.options)
+        made = make(**config.settings)
     except Exception as error:  # whatever the user's module does
         raise UserError(f"data.name: {config.name} gives no data set: {one_line(error)}") from None
     if not isinstance(made, DataSet) or not made.fingerprint:

@@ -5,19 +5,34 @@ The paper does not publish the number of modes. Ours: class centres on a circle 
 """
 
 import math
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from msd_ray.data.source import DataSet, Split, in_memory
+from msd_ray.ranges import Seed, within
 
 CENTRES_RADIUS, RING_RADIUS, MODES, STD = 0.5, 0.1, 8, 0.005
 
 
-def load(classes: int, samples: int, seed: int) -> DataSet:
-    """`samples` training points and a quarter as many held out, classes in turn."""
-    rng = torch.Generator().manual_seed(seed)
-    labels = tuple(f"ring {i}" for i in range(classes))
-    return DataSet(_draw(classes, samples, rng), _draw(classes, max(classes, samples // 4), rng), labels)
+@dataclass(frozen=True)
+class Toy2d:
+    """samples: training points; a quarter as many are held out, classes in turn."""
+
+    classes: Annotated[int, within(ge=1, le=10**5)] = 8
+    samples: Annotated[int, within(ge=1, le=10**7)] = 8192
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < self.classes:
+            raise ValueError(f"samples ({self.samples}) must be at least one for each of the {self.classes} classes")
+
+    def load(self) -> DataSet:
+        rng = torch.Generator().manual_seed(self.seed)
+        labels = tuple(f"ring {i}" for i in range(self.classes))
+        train = _draw(self.classes, self.samples, rng)
+        return DataSet(train, _draw(self.classes, max(self.classes, self.samples // 4), rng), labels)
 
 
 def _draw(classes: int, n: int, rng: torch.Generator) -> Split:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
+from msd_ray.data.registry import of_today
 from msd_ray.errors import UserError
 from msd_ray.objectives import objective_class
 from msd_ray.own_code import allow, is_own, refuse_strange
@@ -22,10 +23,12 @@ CODE = (
     ("partition", "kind"),
 )
 """The keys that may name a user's own code, which commands on directories run as well."""
+_FIRST = ("network.kind=", "data.name=")
+"""Overrides that are applied before others, since they replace what the recipe says beside them."""
 
 
 def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
-    """The recipe of that shipped name or YAML file, with `key=value` overrides applied in order.
+    """The recipe of that shipped name or YAML file, with `key=value` overrides applied.
 
     Raises UserError, in one line, where there is no such recipe, a key is unknown or a value is of the wrong type.
     """
@@ -33,8 +36,9 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
 
 
 def with_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """`raw`, changed in place by each `key=value`. Raises UserError where one cannot be applied."""
-    for override in overrides:
+    """`raw`, changed in place by each `key=value`, in order but for `_FIRST`. Raises UserError where one cannot be
+    applied."""
+    for override in sorted(overrides, key=lambda override: not override.startswith(_FIRST)):
         _apply(raw, override)
     return raw
 
@@ -48,6 +52,8 @@ def parse_recipe(raw: Any, imports: bool = True) -> Recipe:
     if not isinstance(raw, dict):
         raise UserError("a recipe must be a mapping of keys to values")
     check_plain(raw)
+    if isinstance(raw.get("data"), dict):
+        raw = raw | {"data": of_today(raw["data"])}
     for key, name in _code_of(raw):
         if imports:
             allow(name)
@@ -128,8 +134,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(here, dict):
             raise UserError(f"unknown key {path}; {key} holds a single value")
     given = read_value(path, value)
-    if path == "network.kind" and here.get(last) != given:
-        here.clear()  # the numbers of another kind of network mean nothing in this one
+    if f"{path}=" in _FIRST and here.get(last) != given:
+        here.clear()  # what is said of another kind of network, or of other data, means nothing for this one
     here[last] = given
 
 

@@ -1,6 +1,7 @@
 """Where run directories, checkpoints and ensembles live: a local disk or an object store."""
 
 from msd_ray.storage.bundle import (
+    LFS_POINTER,
     MANIFEST,
     RESTORE,
     FileEntry,
@@ -19,6 +20,7 @@ from msd_ray.storage.store import CHUNK, Chunks, Store
 
 __all__ = [
     "CHUNK",
+    "LFS_POINTER",
     "MANIFEST",
     "RESTORE",
     "Change",

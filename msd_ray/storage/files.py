@@ -28,6 +28,10 @@ class Files(Protocol):
         """The content; None if there is no such file."""
         ...
 
+    def read_range(self, path: str, begin: int, size: int) -> bytes | None:
+        """`size` bytes from byte `begin` on, fewer at the file's end; None if there is none."""
+        ...
+
     def opened(self, path: str, position: int) -> OpenFile | None:
         """A file, opened for reading from byte `position` on; None if there is none."""
         ...
@@ -69,6 +73,13 @@ class LocalFiles:
     def read(self, path: str) -> bytes | None:
         try:
             return Path(path).read_bytes()
+        except _NO_FILE:
+            return None
+
+    def read_range(self, path: str, begin: int, size: int) -> bytes | None:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return os.pread(file.fileno(), size, begin)
         except _NO_FILE:
             return None
 
@@ -115,6 +126,10 @@ class ArrowFiles:
     def read(self, path: str) -> bytes | None:
         file = self.opened(path, 0)
         return file and bytes(file.read())
+
+    def read_range(self, path: str, begin: int, size: int) -> bytes | None:
+        file = self.opened(path, 0)
+        return file and bytes(file.read_at(size, min(begin, file.size())))
 
     def opened(self, path: str, position: int) -> Any:
         if self._kind(path) != fs.FileType.File:

@@ -35,6 +35,16 @@ class S3Files:
         with translated(self._address):
             return self._content_and_tag(path)[0]
 
+    def read_range(self, path: str, begin: int, size: int) -> bytes | None:
+        with translated(self._address):
+            try:
+                answer = self._answer(path, {"Range": f"bytes={begin}-{begin + size - 1}"})
+            except ClientError as error:
+                if code_of(error) != "InvalidRange":
+                    raise
+                return b""  # it ends before
+            return bytes(answer["Body"].read()) if answer else None
+
     def opened(self, path: str, position: int) -> OpenFile | None:
         with translated(self._address):
             try:

@@ -94,6 +94,16 @@ class Store:
         if chunk is None:
             raise FileNotFoundError(f"no file {path}")
 
+    def read_range(self, name: str, begin: int, size: int) -> bytes:
+        """`size` bytes of a file from byte `begin` on, fewer where it ends before; raises as `read`."""
+        path = self._at(name)
+        if not size:
+            return b""
+        content = patiently("read", path, lambda: self._files.read_range(path, begin, size))
+        if content is None:
+            raise FileNotFoundError(f"no file {path}")
+        return content
+
     def append(self, name: str, lines: bytes) -> bool:
         """Appends whole lines to a text file, which need not exist yet, and returns whether it could: object stores
         cannot. A part of a line that a crash left stays on a line of its own. Raises UserError as `write`."""

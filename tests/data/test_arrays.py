@@ -98,17 +98,3 @@ def test_a_file_that_is_no_array_or_is_cut_short_is_told(tmp_path: Path) -> None
     (tmp_path / "images.npy").write_bytes(b"no array")
     with pytest.raises(UserError, match="cannot be read as a numpy array"):
         load_data(config)
-
-
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        ({"name": "nothing"}, "there is no data set 'nothing', only digits, toy2d, arrays, or module:function"),
-        ({"name": "arrays"}, "folder goes with name: arrays"),
-        ({"folder": "/data"}, "folder goes with name: arrays"),
-        ({"options": {"n": 3}}, "options are those of a module:function; digits has none"),
-    ],
-)
-def test_what_does_not_belong_together_is_refused(said: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DataConfig(**said)

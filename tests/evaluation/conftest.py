@@ -24,7 +24,7 @@ def digits() -> DataSet:
 
 @pytest.fixture(scope="session")
 def toy() -> DataSet:
-    return load_data(DataConfig("toy2d", classes=4, samples=800))
+    return load_data(DataConfig("toy2d", options={"classes": 4, "samples": 800}))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from msd_ray.data import load_data
+from msd_ray.data.registry import FORMATS
 from msd_ray.errors import UserError
 from msd_ray.objectives import OBJECTIVES
 from msd_ray.recipes import Recipe, load_recipe
@@ -57,6 +58,8 @@ NETWORKS = {
 }
 OPTIONS = [(name, path) for name, cls in OBJECTIVES.items() for path in numbers(cls) if not path.startswith("noise")]
 
+DATA = [(name, path) for name, cls in FORMATS.items() for path in numbers(cls) if not path.endswith("[]")]
+
 
 def said(path: str, value: str) -> str:
     """An override; in a list the value stands twice, as betas and workers want it."""
@@ -102,6 +105,14 @@ def test_nor_of_an_objective(objective: str, path: str, value: str) -> None:
         assert message.startswith(f"stages.dm.options.{path}"), message
 
 
+@pytest.mark.parametrize(("name", "path"), DATA)
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "-1", "1e30"])
+def test_nor_of_a_data_set(name: str, path: str, value: str) -> None:
+    folder = ["data.folder=/data"] if "folder" in typing.get_type_hints(FORMATS[name]) else []
+    message = recipe_refused("toy2d", f"data.name={name}", *folder, f"data.options.{path}={value}")
+    assert message.startswith(f"data.options.{path}"), message
+
+
 @pytest.mark.parametrize("path", [*RECIPE, *NETWORKS["toy2d"]])
 def test_a_zero_is_refused_or_what_is_planned_with_it_is_sane(path: str) -> None:
     overrides = [said(path, "0"), *([] if path == "partition.k" else ["partition.kind=sequential"])]
@@ -140,8 +151,9 @@ def test_nor_of_a_service_a_sweep_or_a_node(path: str, value: Any) -> None:
 
 def test_there_are_numbers_to_try() -> None:
     """The paths above are found by looking; this is what the looking finds."""
-    assert {"seed", "data.seed", "noise.rho", "teacher.ema.halflife", "cluster.price", "students.0.blocks"} <= {*RECIPE}
+    assert {"seed", "noise.rho", "teacher.ema.halflife", "cluster.price", "students.0.blocks"} <= {*RECIPE}
     assert {"stages.dm.clip", "stages.dm.betas[]", "cluster.workers_per_student[]", "cluster.max_slots"} <= {*RECIPE}
+    assert {("toy2d", "seed"), ("idx", "size")} <= {*DATA}
     assert ("sida", "head_weight") in OPTIONS and ("dm", "first") in OPTIONS
     assert {"limits.seconds", "gateway.port", "keep"} <= {*SERVICE} and {"budget.hours", "scheduler.first"} <= {*SWEEP}
 

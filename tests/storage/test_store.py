@@ -45,6 +45,14 @@ def test_a_file_comes_and_goes_in_pieces(store: Store, monkeypatch: pytest.Monke
         next(store.read_chunks("y"))
 
 
+def test_a_range_of_a_file(store: Store) -> None:
+    store.write("x", b"onetwo-three")
+    ranges = [store.read_range("x", begin, size) for begin, size in ((0, 3), (3, 4), (7, 99), (12, 5), (50, 1), (4, 0))]
+    assert ranges == [b"one", b"two-", b"three", b"", b"", b""]
+    with pytest.raises(FileNotFoundError):
+        store.read_range("y", 0, 1)
+
+
 def test_reading_goes_on_where_it_failed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 4)
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)

@@ -16,7 +16,7 @@ from msd_ray.training.teacher_trainer import TeacherConfig, TeacherTrainer
 from msd_ray.validation import in_range
 
 SPEC = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 4)
-DATA = load_data(DataConfig("toy2d", classes=4, samples=512)).train
+DATA = load_data(DataConfig("toy2d", options={"classes": 4, "samples": 512})).train
 CONFIG = TeacherConfig(images=640, batch=64, lr=5e-3, warmup=128, ema=EMAConfig(halflife=200, rampup=0.5))
 
 
