@@ -6,13 +6,20 @@ A `Denoiser` maps a noised sample to an estimate of the clean one. Teacher, fake
 from msd_ray.diffusion.denoiser import Denoiser, EDMDenoiser, Network, one_step
 from msd_ray.diffusion.loss import edm_loss, edm_weight, lognormal_sigma
 from msd_ray.diffusion.noise import Noise, add_noise, per_sample
+from msd_ray.diffusion.preconditioning import EDM, IDDPM, PRECONDITIONINGS, VE, VP, Preconditioning, preconditioning_of
 from msd_ray.diffusion.samplers import ddim, heun, nfe_of_heun
 
 __all__ = [
+    "EDM",
+    "IDDPM",
+    "PRECONDITIONINGS",
+    "VE",
+    "VP",
     "Denoiser",
     "EDMDenoiser",
     "Network",
     "Noise",
+    "Preconditioning",
     "add_noise",
     "ddim",
     "edm_loss",
@@ -22,4 +29,5 @@ __all__ = [
     "nfe_of_heun",
     "one_step",
     "per_sample",
+    "preconditioning_of",
 ]

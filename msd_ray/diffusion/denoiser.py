@@ -1,4 +1,4 @@
-"""The denoiser that teacher, fake score and student share, with EDM's preconditioning (arXiv 2206.00364, table 1)."""
+"""The denoiser that teacher, fake score and student share."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from msd_ray.diffusion.noise import per_sample
+from msd_ray.diffusion.preconditioning import EDM, Coefficients, Preconditioning
 
 
 class Denoiser(Protocol):
@@ -40,32 +41,40 @@ def given(condition: Tensor) -> Tensor:
     return condition
 
 
-class EDMDenoiser(nn.Module):
-    """D(x_t; sigma, c) = c_skip x_t + c_out F(c_in x_t; log(sigma) / 4, c), for a raw network F.
+_EDM = EDM()
 
-    sigma_min: noise level at which D is the identity, 0 as in EDM; consistency models have it above 0
-    (arXiv 2303.01469, appendix C). around: makes the context in which F runs on a type of device; the preconditioning
-    runs outside of it. embed: what F takes for conditions [B], as D is given them.
+
+class EDMDenoiser(nn.Module):
+    """D(x_t; sigma, c) = c_skip x_t + c_out F(c_in x_t; c_noise, c), for a raw network F.
+
+    sigma_min: noise level at which D is the identity, 0 as in EDM; consistency models have it above 0. preconditioning:
+    gives the coefficients, EDM's own by default. around: makes the context in which F runs on a type of device; the
+    preconditioning runs outside of it. embed: what F takes for conditions [B], as D is given them.
     """
 
     around: Callable[[str], AbstractContextManager[Any]]
     embed: Callable[[Tensor], Tensor]
 
-    def __init__(self, network: Network, sigma_data: float = 0.5, sigma_min: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: Network,
+        sigma_data: float = 0.5,
+        sigma_min: float = 0.0,
+        preconditioning: Preconditioning = _EDM,
+    ) -> None:
         super().__init__()
         self.network = network
         self.sigma_data = sigma_data
         self.sigma_min = sigma_min
+        self.preconditioning = preconditioning
         self.around = as_it_is
         self.embed = given
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        s, d = per_sample(sigma, x_t), self.sigma_data
-        c_skip = d**2 / ((s - self.sigma_min) ** 2 + d**2)
-        c_out = (s - self.sigma_min) * d / (s**2 + d**2).sqrt()
+        c = self._coefficients(sigma)
         with self.around(x_t.device.type):
-            f = self.network(self._scaled(x_t, s), sigma.log() / 4, self.embed(condition))
-        x0: Tensor = c_skip * x_t + c_out * f.to(x_t.dtype)
+            f = self.network(x_t / per_sample(c.scale, x_t), c.c_noise, self.embed(condition))
+        x0: Tensor = per_sample(c.c_skip, x_t) * x_t + per_sample(c.c_out, x_t) * f.to(x_t.dtype)
         return x0
 
     def bottleneck(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
@@ -74,13 +83,13 @@ class EDMDenoiser(nn.Module):
 
     def features(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> list[Tensor]:
         """The network's features at every resolution, [B, *network.feature_shapes[i]], the bottleneck last."""
+        c = self._coefficients(sigma)
         with self.around(x_t.device.type):
-            scaled = self._scaled(x_t, per_sample(sigma, x_t))
-            maps = self.network.encode(scaled, sigma.log() / 4, self.embed(condition))
+            maps = self.network.encode(x_t / per_sample(c.scale, x_t), c.c_noise, self.embed(condition))
         return [h.to(x_t.dtype) for h in maps]
 
-    def _scaled(self, x_t: Tensor, s: Tensor) -> Tensor:
-        return x_t / (s**2 + self.sigma_data**2).sqrt()
+    def _coefficients(self, sigma: Tensor) -> Coefficients:
+        return self.preconditioning.coefficients(sigma, self.sigma_data, self.sigma_min)
 
 
 def one_step(generator: Denoiser, z: Tensor, condition: Tensor, sigma_init: float) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from msd_ray.diffusion import EDMDenoiser
+from msd_ray.diffusion import EDM, EDMDenoiser, Preconditioning, preconditioning_of
 from msd_ray.errors import CorruptError
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.registry import KINDS, Kind, kind_of
@@ -18,7 +18,7 @@ from msd_ray.own_code import is_own, refuse_strange
 class DenoiserSpec:
     """network: its shape. sample_shape: [C, H, W] or [D]. classes: number of conditions, 0 for none.
 
-    sigma_min: noise level at which the denoiser is the identity.
+    sigma_min: noise level at which the denoiser is the identity. preconditioning: how it is made of its network.
     """
 
     network: Kind
@@ -26,18 +26,23 @@ class DenoiserSpec:
     classes: int
     sigma_data: float = 0.5
     sigma_min: float = 0.0
+    preconditioning: Preconditioning = EDM()
 
     def build(self) -> EDMDenoiser:
         """A denoiser with fresh weights, drawn from torch's global random state."""
         network = self.network.build(self.sample_shape, self.classes)
-        return EDMDenoiser(network, self.sigma_data, self.sigma_min)
+        return EDMDenoiser(network, self.sigma_data, self.sigma_min, self.preconditioning)
 
     def parameters(self) -> int:
         """Number of parameters, counted without allocating them."""
         return _parameters(self)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without EDM's own preconditioning: descriptions, and the names of caches, are older than the others."""
+        said = asdict(self)
+        if self.preconditioning == EDM():
+            del said["preconditioning"]
+        return said
 
     @classmethod
     def from_json(cls, raw: Any) -> "DenoiserSpec":
@@ -49,7 +54,8 @@ class DenoiserSpec:
             if network["kind"] not in KINDS and not is_own(str(network["kind"])):
                 raise ValueError(f"there is no kind {network['kind']!r}")
             refuse_strange(network["kind"], "kind of network", "the description of a student or teacher")
-            return cls(network=kind_of(network), **_checked(values))
+            how = preconditioning_of(values.pop("preconditioning", {"kind": "edm"}))
+            return cls(kind_of(network), **_checked(values), preconditioning=how)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"not a description of a network: {error}") from error
 

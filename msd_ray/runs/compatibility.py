@@ -89,11 +89,15 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
     return sampling
 
 
-def teacher_of(recipe: Recipe, data: DataSet) -> DenoiserSpec:
-    """Raises UserError where the network's configuration makes no sense for the data."""
+def teacher_of(recipe: Recipe, data: DataSet, brought: DenoiserSpec | None) -> DenoiserSpec:
+    """The teacher that students are cut from; preconditioned as the one that is brought, where one is. Raises UserError
+    where the network's configuration makes no sense for the data."""
     if misfit := recipe.network.misfit(data.shape):
         raise UserError(misfit)
-    return DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
+    spec = DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
+    if brought:
+        spec = replace(spec, sigma_data=brought.sigma_data, preconditioning=brought.preconditioning)
+    return spec
 
 
 def source_of(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> TeacherSource | None:

@@ -40,8 +40,11 @@ def check_init(plan: Plan) -> None:
     for ensemble in plan.ensembles:
         for student in ensemble.students:
             owned = ensemble.partition.owned_by(student.spec.index, plan.conditions)
-            if read_member(known, _nearest(known, owned)).spec.network != student.spec.denoiser.network:
+            there, here = read_member(known, _nearest(known, owned)).spec, student.spec.denoiser
+            if there.network != here.network:
                 raise UserError(f"init: the students at {known.store.uri} have another shape than {student.name}")
+            if there.preconditioning != here.preconditioning:
+                raise UserError(f"init: the students at {known.store.uri} have another preconditioning")
 
 
 def _nearest(known: Description, owned: Owned) -> int:

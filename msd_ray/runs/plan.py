@@ -134,7 +134,8 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     needs = {name: needs_of(recipe, name) for name in recipe.stages}
     recipe, sampling = spelled_out(recipe, needs), sampling_of(recipe, needs)
     check_codec(recipe, data)
-    teacher, source = teacher_of(recipe, data), source_of(recipe, data, needs)
+    source = source_of(recipe, data, needs)
+    teacher = teacher_of(recipe, data, source.spec if source else None)
     looked_into = source.spec if source else teacher
     student = student_of(recipe, teacher, looked_into, recipe.student, needs.values())
     single = {i: student_of(recipe, teacher, looked_into, size, needs.values()) for i, size in recipe.students.items()}
