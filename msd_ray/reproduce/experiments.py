@@ -1,6 +1,7 @@
 """The experiments, and what their papers claim. Figures of MSD marked second-hand come from secondary sources."""
 
 from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below, every, falls
+from msd_ray.reproduce.shared_trunk import SHARED_TRUNK, SHARED_TRUNK_LONG
 
 COUNTS = (1, 2, 4, 8)
 _TSM = "tsm: {objective: tsm, images: 32_768, batch: 512, generator_lr: 4e-3, warmup: 4_096}"
@@ -148,4 +149,7 @@ TIMESTEPS = Experiment(
     x="students",
 )
 
-EXPERIMENTS = {e.name: e for e in (TOY2D, ABLATION_K, ABLATION_PARTITION, SMALL_STUDENTS, OBJECTIVES, TIMESTEPS)}
+_ALL = (
+    TOY2D, ABLATION_K, ABLATION_PARTITION, SMALL_STUDENTS, OBJECTIVES, TIMESTEPS, SHARED_TRUNK, SHARED_TRUNK_LONG
+)  # fmt: skip
+EXPERIMENTS = {e.name: e for e in _ALL}

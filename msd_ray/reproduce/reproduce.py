@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,9 @@ from msd_ray.runs.compatibility import teachers_sampling
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_results import measured_rows
 from msd_ray.runs.sample_sources import device_here, ensemble_sampler, teacher_sampler
+from msd_ray.runs.shared_trunks import adopt, line_of, publish
 from msd_ray.runs.teacher_cache import teacher_in
+from msd_ray.storage import Store
 
 TEACHER = "teacher"
 SAMPLES = 2048
@@ -70,13 +73,27 @@ def _result(
         known = json.loads(context.store.read("result.json"))
         if known["key"] == key:
             return known[TEACHER], known["ensemble"]
-    train(context.plan, context.store, context.cache, address, listener, idle=idle)
+    with _shared_trunks(context, Store(f"{folder}/trunks")):
+        train(context.plan, context.store, context.cache, address, listener, idle=idle)
     with measuring(address, listener, idle) as complete:
         rows = {str(r["name"]): r for r in to_records(measured_rows(context, complete, listener.note))}
-    teacher, ensemble = dict(rows[TEACHER]), {**rows["ensemble"], "l1": distance_to_teacher(context)}
+    longest = max(student.spec.images for student in context.plan.ensembles[0].students)
+    teacher = dict(rows[TEACHER])
+    ensemble = {**rows["ensemble"], "l1": distance_to_teacher(context), "longest": longest}
     content = {"key": key, TEACHER: teacher, "ensemble": ensemble}
     context.store.write("result.json", json.dumps(content, indent=1).encode())
     return teacher, ensemble  # type: ignore[return-value]
+
+
+@contextmanager
+def _shared_trunks(context: RunContext, kept: Store) -> Iterator[None]:
+    """Arms that differ in where students branch off, and in how many, train their trunk once."""
+    trunks = [(trunk, kept.child(line_of(context.plan, trunk))) for trunk in context.plan.ensembles[0].trunks]
+    for trunk, line in trunks:
+        adopt(context.store, trunk, line)
+    yield
+    for trunk, line in trunks:
+        publish(context.store, trunk, line)
 
 
 def distance_to_teacher(context: RunContext) -> float:
