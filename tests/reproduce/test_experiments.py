@@ -10,6 +10,7 @@ from msd_ray.reproduce.experiment_page import grid, page, plot
 from msd_ray.reproduce.experiments import EXPERIMENTS
 from msd_ray.reproduce.reproduce import Finding, slug
 from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.shared_trunks import branch_points
 
 FOUND = {
     name: {"fid": summary(values), "n": summary([64, 64])}
@@ -52,6 +53,20 @@ def test_the_table_of_methods_has_every_method_for_conditions() -> None:
     for arm in arms:
         images = 17_280 if arm.name.endswith("3 x images") else 5_760
         assert RunContext.of(arm.recipe, list(arm.overrides), None).plan.ensembles[0].students[0].spec.images == images
+
+
+@pytest.mark.parametrize(("name", "total"), [("shared-trunk", 28_800), ("shared-trunk-long", 86_400)])
+def test_branches_have_one_trunk_of_each_width_and_as_many_images_as_one_student(name: str, total: int) -> None:
+    plans = {a.name: RunContext.of(a.recipe, list(a.overrides), None).plan for a in EXPERIMENTS[name].arms}
+    lines = branch_points(plans.values())
+    assert len(lines) == 2
+    for arm, plan in plans.items():
+        ensemble, tsm = plan.ensembles[0], 51_200 if arm.startswith("half") else 0
+        if "as long as" in arm:
+            branches = plans[f"{arm.split(',')[0]}, {arm.split('as long as ')[1]}"]
+            assert ensemble.images == branches.first.images and len(ensemble.students) == 1
+        else:
+            assert ensemble.images - tsm == pytest.approx(total, rel=0.002)
 
 
 @pytest.mark.parametrize(

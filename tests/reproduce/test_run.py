@@ -40,3 +40,23 @@ def test_arms_are_trained_once_and_measured(cluster: None, tmp_path: Path) -> No
     assert [f.claim for f in findings] == ["two"]
     assert reproduce(MINE, [0], str(tmp_path), None, again) == (found, findings)
     assert not again.trained
+
+
+def test_arms_that_branch_off_from_one_trunk_train_it_once(cluster: None, tmp_path: Path) -> None:
+    from msd_ray.reproduce.reproduce import reproduce
+
+    stage = "{objective: dm, batch: 16, fake_steps: 1, images: "
+    arms = tuple(
+        Arm(
+            f"K = {k} at {at}",
+            TINY,
+            (f"partition.k={k}", f"stages={{trunk: {stage}{at}, shared: true}}, dm: {stage}64}}}}"),
+        )
+        for k, at in ((1, 64), (2, 128), (2, 64))
+    )
+    notes = [Notes() for _ in arms]
+    for number, arm in enumerate(arms):
+        reproduce(Experiment("one", "One", (arm,), (), ("fid",)), [0], str(tmp_path), None, notes[number])
+    assert [("trunk" in note.trained) for note in notes] == [True, True, False]
+    of_trunk = {path.name for path in (tmp_path / "k-2-at-128-seed0" / "trunks" / "0000" / "metrics").iterdir()}
+    assert of_trunk == {"000000000064.json", "000000000128.json"}  # it went on from where the first arm's trunk ended
