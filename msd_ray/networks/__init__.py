@@ -4,6 +4,7 @@ from msd_ray.networks.denoiser_spec import DenoiserSpec, count_parameters
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.registry import KINDS, Kind, kind_class, kind_of
 from msd_ray.networks.sizes import StudentSize
+from msd_ray.networks.songunet import SongUNetConfig
 from msd_ray.networks.unet import UNetConfig
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "DenoiserSpec",
     "Kind",
     "MLPConfig",
+    "SongUNetConfig",
     "StudentSize",
     "UNetConfig",
     "count_parameters",

@@ -9,6 +9,7 @@ from msd_ray.diffusion import Network
 from msd_ray.errors import UserError
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.sizes import StudentSize
+from msd_ray.networks.songunet import SongUNetConfig
 from msd_ray.networks.unet import UNetConfig
 from msd_ray.own_code import imported, is_own
 from msd_ray.validation import made_of
@@ -37,7 +38,7 @@ class Kind(Protocol):
         ...
 
 
-KINDS: dict[str, type[Any]] = {"unet": UNetConfig, "mlp": MLPConfig}
+KINDS: dict[str, type[Any]] = {"unet": UNetConfig, "mlp": MLPConfig, "songunet": SongUNetConfig}
 _METHODS = ("build", "cut", "misfit")
 
 

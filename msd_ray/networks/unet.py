@@ -42,24 +42,43 @@ class UNetConfig:
         return replace(self, channels=size.width_of(self.channels), multipliers=multipliers, blocks=blocks)
 
     def misfit(self, sample_shape: tuple[int, ...]) -> str:
-        """Attention at a resolution that the network does not have."""
-        if len(sample_shape) != 3:
-            return ""
-        there = [sample_shape[1] >> level for level in range(len(self.multipliers))]
-        strangers = [size for size in self.attention if size not in there]
-        if not strangers:
-            return ""
-        has = [size for size in self.attention if size in there]
-        return (
-            f"network.attention: this network has no level of {strangers[0]} pixels, only of "
-            f"{', '.join(map(str, there))}; write network.attention={has}"
-        )
+        return attention_misfit(self.attention, len(self.multipliers), sample_shape)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def attention_misfit(attention: tuple[int, ...], levels: int, sample_shape: tuple[int, ...]) -> str:
+    """Attention at a resolution that a network with so many levels does not have, as `Kind.misfit` says it."""
+    if len(sample_shape) != 3:
+        return ""
+    there = [sample_shape[1] >> level for level in range(levels)]
+    strangers = [size for size in attention if size not in there]
+    if not strangers:
+        return ""
+    has = [size for size in attention if size in there]
+    return (
+        f"network.attention: this network has no level of {strangers[0]} pixels, only of "
+        f"{', '.join(map(str, there))}; write network.attention={has}"
+    )
+
+
+def group_norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
     """Group normalisation with at most 32 groups of at least 4 channels."""
     groups = next(g for g in range(min(32, channels // 4), 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels)
+    return nn.GroupNorm(groups, channels, eps)
+
+
+def self_attention(qkv: Tensor, heads: int) -> Tensor:
+    """Each pixel's mean [B, C, H, W] of the values of all, given queries, keys and values [B, 3 C, H, W]."""
+    b, c, h, w = qkv.shape
+    parts = qkv.reshape(b, 3, heads, c // 3 // heads, h * w).transpose(-1, -2)
+    q, k, v = parts.unbind(1)
+    return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c // 3, h, w)
+
+
+def levels_of(resolution: int, levels: int) -> list[int]:
+    """The resolution of each level, halved from one to the next. Raises ValueError where it cannot be halved so."""
+    if resolution % 2 ** (levels - 1):
+        raise ValueError(f"{levels} levels need a resolution divisible by {2 ** (levels - 1)}, not {resolution}")
+    return [resolution >> level for level in range(levels)]
 
 
 def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
@@ -82,11 +101,7 @@ class Attention(nn.Module):
         self.proj = _zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2)
-        q, k, v = qkv.unbind(1)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
-        out: Tensor = x + self.proj(mixed)
+        out: Tensor = x + self.proj(self_attention(self.qkv(self.norm(x)), self.heads))
         return out
 
 
@@ -132,12 +147,10 @@ class UNet(Network):
         super().__init__()
         image_channels, resolution, _ = image_shape
         levels = len(config.multipliers)
-        if resolution % 2 ** (levels - 1):
-            raise ValueError(f"{levels} levels need a resolution divisible by {2 ** (levels - 1)}, not {resolution}")
+        sizes = levels_of(resolution, levels)
         emb = 4 * config.channels
         self.embedding = ConditionEmbedding(config.channels, emb, classes)
         widths = [config.channels * m for m in config.multipliers]
-        sizes = [resolution >> level for level in range(levels)]
         self.feature_shapes = [(width, size, size) for width, size in zip(widths, sizes, strict=True)]
         per_level = config.blocks + 1  # features of a level: its first convolution or halving, then its blocks
         self.last_of_level = [per_level * (level + 1) - 1 for level in range(levels)]

@@ -2,6 +2,8 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
@@ -12,7 +14,7 @@ from msd_ray.data import DataConfig
 from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError
 from msd_ray.evaluation.config import EvaluationConfig
-from msd_ray.networks import KINDS, Kind, MLPConfig, StudentSize, UNetConfig, kind_of
+from msd_ray.networks import KINDS, Kind, StudentSize, kind_of
 from msd_ray.ranges import Amount, Count, CountOrNone, Price, Seconds, Seed
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.teacher_trainer import TeacherConfig
@@ -119,7 +121,7 @@ class Recipe:
     """
 
     name: str
-    network: Annotated[Kind, PlainValidator(_network, json_schema_input_type=UNetConfig | MLPConfig)]
+    network: Annotated[Kind, PlainValidator(_network, json_schema_input_type=reduce(or_, KINDS.values()))]
     stages: dict[str, StageConfig]
     seed: Seed = 0
     pairs: Annotated[int, Field(ge=1, le=10**8)] = 2048

@@ -1,7 +1,4 @@
-"""Our UNet with the weights of the authors' networks, under other names, computes what theirs compute.
-
-In float32, as networks train; their results are in float64.
-"""
+"""Our networks with the weights of the authors' compute what theirs compute, in float64."""
 
 import re
 from collections import Counter
@@ -13,106 +10,82 @@ from torch import Tensor
 
 from msd_ray.diffusion import EDMDenoiser, Noise, heun
 from msd_ray.networks import DenoiserSpec, UNetConfig
+from msd_ray.teachers.edm import from_official, spec_of
+from msd_ray.teachers.edm_pickle import Node
 
 from .vectors import Vectors, close
 
-TOLERANCE = 1e-5
-
-
 # EDM.
 
-BLOCK = {"norm2": "attention.norm", "qkv": "attention.qkv", "proj": "attention.proj"}
-OUTER = {
-    "map_layer0": "embedding.noise_in",
-    "map_layer1": "embedding.noise_out",
-    "map_label": "embedding.label",
-    "out_norm": "norm_out",
-    "out_conv": "conv_out",
+NETWORKS = {
+    "edm-adm": ["EDM"],
+    "edm-adm-two-heads": ["EDM"],
+    "edm-iddpm": ["iDDPM"],
+    "edm-ddpmpp-cond": ["EDM", "VP", "VE"],
+    "edm-ddpmpp-uncond": ["EDM", "VP", "VE"],
+    "edm-ncsnpp-cond": ["EDM", "VE"],
+    "edm-ncsnpp-uncond": ["EDM", "VE"],
 }
+CASES = [(name, kind) for name, kinds in NETWORKS.items() for kind in kinds]
 
 
-def places(weights: dict[str, Tensor]) -> dict[str, str]:
-    """Where each of their blocks is in ours: `enc.8x8_down` -> `down.1`."""
-    blocks = {".".join(name.split(".")[1:3]): None for name in weights}
-    enc, dec = ([b for b in blocks if b.startswith(f"{half}.")] for half in ("enc", "dec"))
-    down = {block: f"down.{i}" for i, block in enumerate(enc[1:])}
-    up = {block: f"up.{i}" for i, block in enumerate(dec[2:])}
-    return {enc[0]: "conv_in", **down, dec[0]: "middle.0", dec[1]: "middle.1", **up}
-
-
-def from_edm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    ours, where = {}, places(weights)
-    for name, value in weights.items():
-        _, first, *rest = name.split(".")
-        if first in OUTER:
-            ours[".".join([OUTER[first], *rest])] = value
-            continue
-        block, *layer = rest
-        if layer[0] == "qkv":  # rows by (head, channel, part) there, by (part, head, channel) here
-            heads = max(1, len(value) // 3 // 64)
-            value = value.unflatten(0, (heads, -1, 3)).movedim(2, 0).flatten(0, 2)
-        ours[".".join([where[f"{first}.{block}"], *(BLOCK.get(part, part) for part in layer)])] = value
-    return ours
-
-
-def edm_network(name: str) -> EDMDenoiser:
+def edm_network(name: str, kind: str) -> EDMDenoiser:
+    """In float64."""
     v = Vectors(name)
     c = v.json("config")
-    config = UNetConfig(
-        channels=c["model_channels"],
-        multipliers=tuple(c["channel_mult"]),
-        blocks=c["num_blocks"],
-        attention=tuple(c["attn_resolutions"]),
-        dropout=c["dropout"],
-    )
-    image = (c["img_channels"], c["img_resolution"], c["img_resolution"])
-    denoiser = DenoiserSpec(config, image, c["label_dim"]).build().eval().requires_grad_(False)
-    weights = {name: value for name, value in v.weights().items() if not name.endswith("resample_filter")}
-    denoiser.network.load_state_dict(from_edm(weights))
-    return denoiser
+    model = Node(c.pop("model_type"), {"_init_kwargs": c})
+    spec = spec_of(Node(f"{kind}Precond", {"_init_kwargs": c, "_modules": {"model": model}}))
+    weights = {n.removeprefix("model."): value for n, value in v.weights().items() if n.startswith("model.")}
+    denoiser = spec.build().eval().requires_grad_(False)
+    denoiser.load_state_dict(from_official(weights, spec))
+    return denoiser.double()
 
 
-@pytest.mark.parametrize("name", ["edm-adm", "edm-adm-two-heads"])
-def test_edms_network(name: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_edms_network(name: str, kind: str) -> None:
     """At small noise the denoiser is nearly the identity, so its network is compared as well."""
-    v, denoiser = Vectors(name, "EDMPrecond/"), edm_network(name)
-    x, sigma, label = v["x"], v["sigma"].float(), v["labels"]
-    scaled = x / (sigma**2 + 0.25).sqrt().reshape(-1, 1, 1, 1)
-    close(denoiser.network(scaled, sigma.log() / 4, label).double(), v["F"], TOLERANCE)
-    close(denoiser(x, sigma, label).double(), v["D"], TOLERANCE)
+    v, denoiser = Vectors(name, f"{kind}Precond/"), edm_network(name, kind)
+    x, sigma = v["x"].double(), v["sigma"]
+    label = v["labels"] if v.has("labels") else torch.zeros(len(x), 0)
+    c = denoiser.preconditioning.coefficients(sigma, 0.5)
+    if v.has("c_noise"):
+        close(c.c_noise, v["c_noise"])
+    f = denoiser.network(x / c.scale.reshape(-1, 1, 1, 1), c.c_noise, label)
+    close(f, v["F"][:, : x.shape[1]])  # iDDPM's variances apart
+    close(denoiser(x, sigma, label), v["D"])
+    assert denoiser.features(x, sigma, label)[-1].shape[1:] == denoiser.network.bottleneck_shape
 
 
-def test_edms_network_without_a_condition() -> None:
-    v, denoiser = Vectors("edm-adm", "EDMPrecond/"), edm_network("edm-adm")
+@pytest.mark.parametrize("name", ["edm-adm", "edm-ddpmpp-cond", "edm-ncsnpp-cond"])
+def test_edms_network_without_a_condition(name: str) -> None:
+    v, denoiser = Vectors(name, "EDMPrecond/"), edm_network(name, "EDM")
     none = torch.zeros_like(v["labels"])
-    close(denoiser(v["x"], v["sigma"].float(), none).double(), v["D_no_label"], TOLERANCE)
+    close(denoiser(v["x"].double(), v["sigma"], none), v["D_no_label"])
 
 
 # Its deterministic sampler.
 
-OTHERS = {
-    "heun-cond": "DDPM++",
-    "heun-uncond": "DDPM++",
-    "stochastic": "DDPM++, and a sampler with churn",
-    "ve": "NCSN++ and the VE preconditioning",
-    "iddpm": "the iDDPM preconditioning",
-}
+OTHERS = {"stochastic": "a sampler with churn", "ve": "its own range of noise", "iddpm": "rounded noise levels"}
 
 
 @pytest.mark.parametrize(
     "case",
-    ["heun-adm", *(pytest.param(c, marks=pytest.mark.skip(reason=f"msd_ray has no {w}")) for c, w in OTHERS.items())],
+    [
+        *("heun-adm", "heun-cond", "heun-uncond"),
+        *(pytest.param(c, marks=pytest.mark.skip(reason=f"msd_ray has no {w}")) for c, w in OTHERS.items()),
+    ],
 )
 def test_the_sampler(case: str) -> None:
     v = Vectors("samplers", f"{case}/")
     settings = v.json("config")
-    denoiser, asked = edm_network(settings["file"]).double(), []
+    denoiser, asked = edm_network(settings["file"], settings["precond"].removesuffix("Precond")), []
 
     def noting(x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         asked.append((x, float(sigma[0])))
         return denoiser(x, sigma, condition)
 
-    x = heun(noting, v["latents"].double(), v["labels"], Noise(), settings["num_steps"])
+    labels = v["labels"] if v.has("labels") else torch.zeros(2, 0)
+    x = heun(noting, v["latents"].double(), labels, Noise(), settings["num_steps"])
     assert [sigma for _, sigma in asked] == pytest.approx(v["sigmas_asked"].tolist(), rel=1e-6)
     close(torch.stack([x for x, _ in asked[:4]]), v["first_inputs"], 1e-6)
     close(x, v["sample"], 1e-6)

@@ -20,6 +20,9 @@ class Vectors:
     def __getitem__(self, name: str) -> Tensor:
         return torch.from_numpy(self._arrays[self._prefix + name])
 
+    def has(self, name: str) -> bool:
+        return self._prefix + name in self._arrays.files
+
     def names(self, prefix: str) -> list[str]:
         return [name.removeprefix(prefix) for name in self._arrays.files if name.startswith(prefix)]
 

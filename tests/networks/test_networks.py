@@ -1,20 +1,24 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
+from msd_ray.networks import DenoiserSpec, MLPConfig, SongUNetConfig, UNetConfig
 from msd_ray.networks.embedding import fourier
 from msd_ray.networks.unet import UNet, group_norm
 from msd_ray.objectives.discriminators import discriminator_head
 
 TINY = UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=4, dropout=0.0)
+SONG = SongUNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0)
 SPECS = {
     "unet": DenoiserSpec(TINY, (1, 4, 4), 3),
     "three levels": DenoiserSpec(UNetConfig(channels=4, multipliers=(1, 2, 3), blocks=2, attention=()), (3, 8, 8), 3),
     "mlp": DenoiserSpec(MLPConfig(width=8, blocks=3), (2,), 3),
+    "ddpm++": DenoiserSpec(replace(SONG, form="ddpm++"), (1, 8, 8), 3),
+    "ncsn++": DenoiserSpec(replace(SONG, form="ncsn++"), (1, 8, 8), 3),
 }
 
 
