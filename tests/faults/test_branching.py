@@ -1,12 +1,20 @@
-"""kill -9 of a trunk, of its branches, and between the two: the weights are those of an undisturbed run."""
+"""A tree cut short: kill -9 of its trunk and branches, and of the command or SIGTERM at the moment of branching. The
+weights are those of an undisturbed run, and nothing is left behind."""
 
 import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from .conftest import Ear, Killer, Run, weights_in
+from .conftest import FEW, TINY, Ear, Killer, Run, weights_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TRUNK, OWN = 960, 640
@@ -32,16 +40,29 @@ class Assassin(Ear):
             self.killers.append(Killer("ray::Slot.advance", self.rng.uniform(0, 0.3)))
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nobody touched. begun: a copy of its directory with the trunk a segment before its end."""
+
+    weights: dict[str, str]
+    begun: Path
+
+
 @pytest.fixture(scope="module")
-def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     from .conftest import train_tiny
 
-    folder = tmp_path_factory.mktemp("branching")
+    folder, begun = tmp_path_factory.mktemp("branching"), tmp_path_factory.mktemp("begun")
     ear = train_tiny(folder, TREE)
     assert [(s.name, s.progress.nimg) for s in ear.statuses] == [
         ("trunk", TRUNK), ("student 0", TRUNK + OWN), ("student 1", TRUNK + OWN),
     ]  # fmt: skip
-    return weights_in(folder)
+    before = f"trunks/0000/ckpt-{TRUNK - 320:012d}"
+    for name in ("teacher", before):
+        shutil.copytree(folder / name, begun / name)
+    for name in ("recipe.json", "partition.json"):
+        shutil.copy(folder / name, begun / name)
+    return Undisturbed(weights_in(folder), begun)
 
 
 @pytest.mark.parametrize(
@@ -50,12 +71,52 @@ def undisturbed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict
     ids=["each", "twenty"],
 )
 def test_a_tree_that_is_cut_ends_as_one_that_is_not(
-    moments: list[float], train: Run, undisturbed: dict[str, str], tmp_path: Path
+    moments: list[float], train: Run, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     assassin = Assassin(moments)
     train(tmp_path, TREE, "cluster.max_failures=50", ear=assassin)  # kills come faster than segments
     assert assassin.killers and not assassin.moments
     assert [s.state for s in assassin.statuses] == ["done"] * 3
-    assert weights_in(tmp_path) == undisturbed
+    assert weights_in(tmp_path) == undisturbed.weights
     again = train(tmp_path, TREE)
     assert not again.statuses  # the trunk is not trained anew for branches that are done
+
+
+def cut_at_the_branching(run_dir: Path, number: signal.Signals, delay: float) -> int:
+    """Sends the command a signal so many seconds after the trunk's last update; all that it started must end. Its exit
+    status."""
+    command = [sys.executable, "-m", "msd_ray", "train", TINY, FEW, TREE, "--run-dir", str(run_dir), "--json"]
+    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    logged = run_dir / "trunks" / "0000" / "metrics" / f"{TRUNK:012d}.json"
+    while not logged.exists():  # it is written just before the trunk's last checkpoint
+        assert driver.poll() is None
+        time.sleep(0.005)
+    time.sleep(delay)
+    started = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(number)
+    status = driver.wait(60)
+    assert started and not psutil.wait_procs(started, timeout=60)[1]
+    return status
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)], ids=["kill", "term"])
+@pytest.mark.parametrize(
+    "delays",
+    [[0.4], pytest.param([random.Random(i).uniform(0, 2) for i in range(20)], marks=pytest.mark.nightly)],
+    ids=["once", "twenty"],
+)
+@pytest.mark.timeout(2400)
+def test_a_command_that_ends_at_the_branching_goes_on_as_if_it_had_not(
+    delays: list[float], number: signal.Signals, status: int, train: Run, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    for i, delay in enumerate(delays):
+        run_dir = tmp_path / str(i)
+        shutil.copytree(undisturbed.begun, run_dir)
+        assert cut_at_the_branching(run_dir, number, delay) == status
+        assert not (run_dir / "ensemble").exists()
+        left = [s.name for s in train(run_dir, TREE).statuses]
+        assert left in (["trunk", "student 0", "student 1"], ["student 0", "student 1"], ["student 0"], ["student 1"])
+        assert weights_in(run_dir) == undisturbed.weights
+        made = [*run_dir.glob("students/*/ckpt-*"), *run_dir.glob("trunks/*/ckpt-*")]
+        assert len(made) > 2 and all((checkpoint / "manifest.json").exists() for checkpoint in made)
+        assert not (run_dir / "lease.json").exists()
