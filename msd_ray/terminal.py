@@ -93,7 +93,7 @@ def _line(status: "StudentState") -> list[str]:
     p = status.newest
     cells = [status.name, status.doing]
     if p is None:
-        cells += ["", f"0/{status.images / 1000:g} kimg", "", "", ""]
+        cells += ["", f"{status.begins / 1000:g}/{status.images / 1000:g} kimg", "", "", ""]
     else:
         kimg = f"{p.nimg / 1000:.1f}/{status.images / 1000:g} kimg"
         left = f"{duration(status.left)} left" if status.left else ""
@@ -132,14 +132,19 @@ def status_lines(status: "RunStatus") -> list[str]:
 
 
 def status_rows(status: "RunStatus") -> tuple[list[str], list[list[str]]]:
-    """Headers and cells of the table that `status` prints."""
-    progress = ["stage", "kimg", "images/s", "waits", "restarts", "trained", "left", "loss", "quality"]
+    """Headers and cells of the table that `status` prints. If students branch off from a trunk, it says from which one,
+    and what they train on themselves."""
+    tree = any(s.trunk for s in status.students)
+    origin, own = (["branches off from"], ["kimg of its own"]) if tree else ([], [])
+    progress = ["stage", "kimg", *own, "images/s", "waits", "restarts", "trained", "left", "loss", "quality"]
     rows = [
         [
             s.name,
+            *([s.trunk] if tree else []),
             s.state,
             s.stage,
             f"{s.nimg / 1000:.1f}/{s.images / 1000:g}",
+            *([f"{s.own_nimg / 1000:.1f}/{s.own_images / 1000:g}"] if tree else []),
             f"{s.images_per_second:.0f}",
             f"{s.waited:.1%}",
             str(s.restarts),
@@ -151,7 +156,7 @@ def status_rows(status: "RunStatus") -> tuple[list[str], list[list[str]]]:
         ]
         for s in status.students
     ]
-    return ["student", "state", *progress, ""], rows
+    return ["student", *origin, "state", *progress, ""], rows
 
 
 def needs_lines(outlook: "Outlook") -> list[str]:

@@ -53,7 +53,7 @@ class Driver:
         """places: the record of deaths by node and GPU, from earlier drivers."""
         self._work, self._slots, self._terms = list(work), slots, terms
         self._watch, self._support = watch, teacher_replicas
-        self._status = [StudentState(w.name, w.images) for w in work]
+        self._status = [StudentState(w.name, w.images, begins=w.begins, trunk=w.trunk) for w in work]
         self._later = {i for i, w in enumerate(work) if w.after is not None}
         self._scheduler = Scheduler(terms.policy, [w.begins for w in work], self._later)
         self._unfinished = len(work)

@@ -182,7 +182,7 @@ def _student(status: StudentState, seconds: float) -> StudentStatus:
         name=status.name,
         state=status.doing,
         stage=now.stage if now else "",
-        nimg=now.nimg if now else 0,
+        nimg=now.nimg if now else status.begins,
         images=status.images,
         images_per_second=now.images_per_second if now else 0.0,
         waited=p.waited if p else 0.0,
@@ -191,4 +191,6 @@ def _student(status: StudentState, seconds: float) -> StudentStatus:
         quality=status.quality,
         error=status.error,
         loss=now.loss if now and now.loss == now.loss else None,
+        begins=status.begins,
+        trunk=status.trunk,
     )

@@ -52,7 +52,8 @@ class Progress:
 class StudentState:
     """A student's state, one line of the live view. failures: deaths in a row without progress. restarts: all deaths so
     far. slot: the one it trains in, None while it waits for one. progress: at the end of its last segment, with a
-    checkpoint. live: within the running segment, None if there is none or it has not reported yet."""
+    checkpoint. live: within the running segment, None if there is none or it has not reported yet. trunk: the name of
+    the student that it branches off from, begins: where."""
 
     name: str
     images: int
@@ -63,6 +64,8 @@ class StudentState:
     restarts: int = 0
     error: str = ""
     slot: int | None = None
+    begins: int = 0
+    trunk: str = ""
 
     @property
     def newest(self) -> Progress | None:

@@ -75,7 +75,7 @@ class StudentTask:
         inputs, spec = self.inputs, self.spec
         device = prepare_device(inputs.gpus, spec.training.threads)
         checkpoints = Checkpoints(self.checkpoints, spec.training.keep)
-        state = checkpoints.latest(known)
+        state = checkpoints.latest(spec.of_its_own(known))
         data = load_data(inputs.data)
         conditions, codec = make_conditions(inputs.conditions, data.labels), load_codec(inputs.codec)
         owned = kept_partition(self.home).owned_by_parts(self.parts, conditions)

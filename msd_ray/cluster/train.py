@@ -25,7 +25,7 @@ from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.disk_needs import check_cache, check_run_dir, refuse_full, room_line
 from msd_ray.runs.init_weights import check_init
 from msd_ray.runs.lease import Lease, held, refuse_if_held
-from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
+from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan, most_at_a_time, most_beside
 from msd_ray.runs.run_directory import (
     assemble,
     flaw_of,
@@ -82,9 +82,10 @@ def train(
         check_cache(cache)
         refuse_full(plan, store)
         with connected(address, dashboard=plan.cluster.shares) as where, _kept(idle) as idle:
-            check_room(max(1, len(students)), plan.cluster)
+            most = most_at_a_time(students)
+            check_room(max(1, most), plan.cluster)
             with held(store) as lease:
-                slots = min(room_for(len(students), plan.cluster), len(students))
+                slots = min(room_for(most, plan.cluster), most)
                 listener.note(
                     f"{where}: {slots} of {len(students)} students at a time; on disk {room_line(plan, store)}"
                 )
@@ -187,7 +188,7 @@ def _train_teacher(plan: Plan, store: Store, monitor: Monitor, idle: IdleSlots) 
     task = TeacherTask(config, plan.teacher, recipe.noise, recipe.data, recipe.conditions, checkpoints, gpus)
     alone = replace(recipe.cluster, workers_per_student=(1, 1))
     work = [ScheduledTask("teacher", config.images, config.images // REPORTS + 1, task)]
-    _complete(work, alone, monitor, NoPool(), idle)
+    _complete(work, 1, alone, monitor, NoPool(), idle)
     state = Checkpoints(checkpoints, keep=1).latest()
     if state is None:
         raise TrainingError(
@@ -219,43 +220,47 @@ def _train_students(
             recipe.codec,
         )
         tasks = [student_task(store, student, inputs) for student in students]
-        slots = _most_slots(len(students), cluster) or len(students)
-        shared = [_shared(task, cluster, slots) for task in tasks] if cluster.shares else tasks
-        work = scheduled(students, shared, segment)
+        work = scheduled(students, _shared(tasks, students, cluster) if cluster.shares else tasks, segment)
         if pool:
             monitor.show(pool)
-        _complete(work, cluster, monitor, pool or NoPool(), idle)
+        _complete(work, most_at_a_time(students), cluster, monitor, pool or NoPool(), idle)
 
 
-def _shared(task: StudentTask, cluster: ClusterConfig, students: int) -> Task:
+def _shared(tasks: list[StudentTask], students: list[StudentPlan], cluster: ClusterConfig) -> list[Task]:
+    """The tasks with several workers each: the fewer students can train beside one, the more it may have."""
     from msd_ray.cluster.ray_train.shared import SharedTask  # Ray Train takes long to import, and few runs need it
 
-    return SharedTask(task, cluster, students)
+    most = most_at_a_time(students)
+    slots = _most_slots(most, cluster) or most
+    beside = [min(slots, most_beside(student, students)) for student in students]
+    return [SharedTask(task, cluster, n) for task, n in zip(tasks, beside, strict=True)]
 
 
 def _complete(
     work: list[ScheduledTask],
+    most: int,
     cluster: ClusterConfig,
     monitor: Monitor,
     teacher_replicas: TeacherReplicas,
     idle: IdleSlots,
 ) -> None:
-    """Sees all work through. Raises TrainingError that names what failed, after the rest has finished, and Stopped
-    where this process was told to end, after all that trained wrote a checkpoint."""
-    slots = _slots(cluster, lambda: room_for(len(work), cluster), idle)
+    """Sees all work through. most: tasks that can be under way at a time. Raises TrainingError that names what failed,
+    after the rest has finished, and Stopped where this process was told to end, after all that trained wrote a
+    checkpoint."""
+    slots = _slots(cluster, lambda: room_for(most, cluster), idle)
     policy = "sequential" if cluster.shares else cluster.policy
-    terms = Terms(policy, _most_slots(len(work), cluster), cluster.max_failures, cluster.silence_seconds)
+    terms = Terms(policy, _most_slots(most, cluster), cluster.max_failures, cluster.silence_seconds)
     monitor.begin()
     try:
-        with STOP.in_order(), request_nodes(len(work), cluster):
+        with STOP.in_order(), request_nodes(most, cluster):
             statuses = Driver(work, slots, terms, monitor, teacher_replicas).run(lambda: STOP.asked)
     finally:
         slots.close()
         monitor.write()
     STOP.check()
-    failed = [s for s in statuses if s.state == "failed"]
+    failed = {s.name: s for s in statuses if s.state == "failed"}
     if failed:
-        reasons = "; ".join(f"{s.name}: {s.error}" for s in failed)
+        reasons = "; ".join(f"{name}: {s.error}" for name, s in failed.items() if s.trunk not in failed)
         raise TrainingError(f"{len(failed)} of {len(work)} did not finish ({reasons}); the same command tries again")
 
 

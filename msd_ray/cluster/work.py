@@ -69,7 +69,8 @@ class Task(Protocol):
 @dataclass(frozen=True)
 class ScheduledTask:
     """A task that the driver runs to its end. segment: images between checkpoints. after: the number of the task that
-    has to be done before. begins: images that this other task has trained on."""
+    has to be done before. trunk: the name of the student that it branches off from; begins: images that this one was
+    trained on."""
 
     name: str
     images: int
@@ -77,6 +78,7 @@ class ScheduledTask:
     task: Task
     after: int | None = None
     begins: int = 0
+    trunk: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def scheduled(students: "Sequence[StudentPlan]", tasks: Sequence[Task], segment:
             task,
             after=numbers.get(student.trunk.directory) if student.trunk else None,
             begins=student.spec.begins,
+            trunk=student.trunk.name if student.trunk else "",
         )
         for student, task in zip(students, tasks, strict=True)
     ]

@@ -24,7 +24,7 @@ class ReportContent:
 
     recipe: resolved, of plain values. curves: columns student, stage, nimg, name, value. grids: None where there are no
     samples to show. notes: paragraphs of plain text. previews: of each student, images seen and a PNG whose rows are
-    `preview_rows`.
+    `preview_rows`. tree: where students branch off from a trunk, facts of each by name, its own first.
     """
 
     title: str
@@ -35,6 +35,7 @@ class ReportContent:
     notes: Sequence[str] = ()
     previews: Mapping[str, Sequence[tuple[int, bytes]]] = field(default_factory=dict)
     preview_rows: Sequence[str] = ()
+    tree: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def render(content: ReportContent) -> str:
             for student, pictures in content.previews.items()
         },
         preview_rows=", ".join(content.preview_rows),
+        tree=content.tree,
         recipe=yaml.safe_dump(content.recipe, sort_keys=False, allow_unicode=True),
     )
 

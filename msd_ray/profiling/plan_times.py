@@ -15,7 +15,7 @@ from msd_ray.profiling.counts import StudentCount, TeacherCount
 from msd_ray.profiling.rates import Rates, measure_rates
 from msd_ray.profiling.step_times import try_out
 from msd_ray.profiling.timing import StageTiming, Timing
-from msd_ray.runs.plan import Plan
+from msd_ray.runs.plan import Plan, most_at_a_time
 from msd_ray.runs.process import end_with_parent
 
 TOO_SLOW_TO_TRY = 20_000_000  # parameters, on a CPU
@@ -80,8 +80,9 @@ def _gpus_here(plan: Plan) -> float:
 def _at_once(plan: Plan, cpus: int) -> int:
     """How many students of the plan train at once on so many CPUs, or as many of them as are tried."""
     cluster = plan.cluster
-    room = int(cpus / cluster.cpus_per_student) if cluster.cpus_per_student else len(plan.students)
-    return max(1, min(CROWD * cpus, len(plan.students), room, cluster.max_slots or room))
+    most = most_at_a_time(plan.students)
+    room = int(cpus / cluster.cpus_per_student) if cluster.cpus_per_student else most
+    return max(1, min(CROWD * cpus, most, room, cluster.max_slots or room))
 
 
 def median_of(found: list[Timing]) -> Timing:

@@ -1,6 +1,6 @@
 """The plan of a recipe: which student trains on which conditions, for how long, and of which size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -51,6 +51,22 @@ class StudentPlan:
         """Of its checkpoints, inside the run's."""
         here = f"students/{self.spec.index:04d}" if self.trunk_number is None else f"trunks/{self.trunk_number:04d}"
         return f"{self.home}/{here}".lstrip("/")
+
+    @property
+    def lineage(self) -> "tuple[StudentPlan, ...]":
+        """It, the trunk that it branches off from, the one that this branches off from, and so on."""
+        return (self, *(self.trunk.lineage if self.trunk else ()))
+
+
+def most_at_a_time(students: Sequence[StudentPlan]) -> int:
+    """How many of them can train at the same time: a trunk ends before what branches off from it begins."""
+    return sum(student.trunk_number is None for student in students)
+
+
+def most_beside(trunk: StudentPlan, students: Sequence[StudentPlan]) -> int:
+    """How many of them can train while this one does, itself included."""
+    waiting = [s for s in students if trunk.directory in [above.directory for above in s.lineage]]
+    return 1 + most_at_a_time(students) - most_at_a_time(waiting)
 
 
 @dataclass(frozen=True)

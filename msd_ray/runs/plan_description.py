@@ -1,5 +1,6 @@
 """A plan in words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from msd_ray.conditions import named
@@ -24,12 +25,19 @@ def describe(plan: Plan) -> dict[str, Any]:
         "teacher_actors": _replicas(cluster.pool)
         if cluster.teacher == "pool"
         else "none: the teacher runs in each student",
-        "students": [
-            _student(plan, ensemble, student)
-            for ensemble in plan.ensembles
-            for student in (*ensemble.trunks, *ensemble.students)
-        ],
+        "students": students_of(plan, plan.ensembles),
     }
+
+
+def students_of(plan: Plan, ensembles: Sequence[EnsemblePlan]) -> list[dict[str, str]]:
+    """What each student of these ensembles is, trunks first. If there are any, also what it branches off from, and how
+    many images are its own."""
+    tree = any(ensemble.trunks for ensemble in ensembles)
+    return [
+        _student(plan, ensemble, student, tree)
+        for ensemble in ensembles
+        for student in (*ensemble.trunks, *ensemble.students)
+    ]
 
 
 def _stage(name: str, stage: StageConfig) -> str:
@@ -57,13 +65,17 @@ def _each(cpus: float, gpus: float) -> str:
     return f"({cpus:g} CPU, {gpus:g} GPU)"
 
 
-def _student(plan: Plan, ensemble: EnsemblePlan, student: StudentPlan) -> dict[str, Any]:
+def _student(plan: Plan, ensemble: EnsemblePlan, student: StudentPlan, tree: bool) -> dict[str, str]:
     spec, trunk = student.spec, student.trunk
     levels = f", sigma {spec.noise.sigma_min:.3g} to {spec.noise.sigma_max:.3g}"
     ids = ensemble.partition.owned_by_parts(student.parts, plan.conditions).ids.tolist()
+    origin = {"branches off from": trunk.name if trunk else ""} if tree else {}
+    own = {"of its own": f"{spec.own_images:,}"} if tree else {}
     return {
         "student": student.name,
+        **origin,
         "owns": named(plan.conditions.labels(ids), SHOWN) + (levels if plan.recipe.partition.timesteps > 1 else ""),
         "parameters": f"{spec.denoiser.parameters():,}",
-        "images": f"{spec.images:,}" + (f" ({spec.begins:,} of them in the {trunk.name})" if trunk else ""),
+        "images": f"{spec.images:,}",
+        **own,
     }

@@ -47,7 +47,7 @@ def how_far(store: Store) -> str:
         students = read_status(store).students
     except (UserError, CorruptError):
         return "its training has not begun; run `msd-ray train`"
-    trained, images = sum(s.nimg for s in students), sum(s.images for s in students)
+    trained, images = sum(s.own_nimg for s in students), sum(s.own_images for s in students)
     done = sum(s.nimg >= s.images for s in students)
     return (
         f"{done} of {len(students)} students are trained, on {trained / max(images, 1):.0%} of all images; "

@@ -12,6 +12,7 @@ from msd_ray.evaluation import Row, features_name
 from msd_ray.evaluation.run_page import ReportContent, SampleGrids, write_report, write_samples
 from msd_ray.runs.curves import curves
 from msd_ray.runs.plan import StudentPlan
+from msd_ray.runs.plan_description import students_of
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder
 from msd_ray.storage import Store
@@ -41,6 +42,7 @@ def _content(
     context: RunContext, rows: list[Row], logged: pd.DataFrame, drawn: tuple[Tensor, Tensor] | None
 ) -> ReportContent:
     ensemble = context.plan.ensembles[0]
+    every = (*ensemble.trunks, *ensemble.students)
     features = features_name(context.recipe.evaluation.features, context.data.shape, context.codec)
     return ReportContent(
         title=f"{context.recipe.name}: {ensemble.partition.k} students",
@@ -52,10 +54,9 @@ def _content(
             f"FID and its kin use the features of: {features}. Reference: the training split.",
             *_relay_notes(context, ensemble.partition),
         ],
-        previews={
-            student.name: pictures for student in ensemble.students if (pictures := _previews(context.store, student))
-        },
+        previews={student.name: found for student in every if (found := _previews(context.store, student))},
         preview_rows=ROWS,
+        tree=students_of(context.plan, [ensemble]) if ensemble.trunks else [],
     )
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 from msd_ray.errors import CorruptError, Stopped, UserError
@@ -20,7 +21,7 @@ FRESH = 30.0
 class StudentStatus:
     """One student. nimg, images_per_second and loss: of the running segment, else of its last one. waited: the share of
     its last segment in which it waited for the teacher. restarts: by this driver. seconds: for which it held a slot so
-    far, under all drivers."""
+    far, under all drivers. trunk: the name of the student that it branches off from, begins: at how many images."""
 
     name: str
     state: str
@@ -34,13 +35,30 @@ class StudentStatus:
     quality: str = ""
     error: str = ""
     loss: float | None = None
+    begins: int = 0
+    trunk: str = ""
+
+    @property
+    def own_images(self) -> int:
+        """Images that it trains on itself."""
+        return self.images - self.begins
+
+    @property
+    def own_nimg(self) -> int:
+        """Images that it has trained on itself so far."""
+        return max(0, self.nimg - self.begins)
 
     @property
     def left(self) -> float:
         """Seconds of training that it still needs at its last speed; NaN before any is known."""
+        return self.left_at(self.images_per_second)
+
+    def left_at(self, images_per_second: float) -> float:
+        """Seconds of training that it would still need at this speed; NaN at 0, unless it is done."""
         if self.nimg >= self.images:
             return 0.0
-        return (self.images - self.nimg) / self.images_per_second if self.images_per_second else float("nan")
+        images = self.own_images - self.own_nimg
+        return images / images_per_second if images_per_second else float("nan")
 
 
 @dataclass(frozen=True)
@@ -74,14 +92,19 @@ class RunStatus:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds to the end: the time of the slowest student or of all students on the present slots, whichever is
-        longer."""
-        left = [s.left for s in self.students if s.state != "failed"]
-        known = [seconds for seconds in left if seconds == seconds]
-        if not left or not known:
+        """Seconds to the end: the time of the slowest student, after the trunks that it waits for, or of all students
+        on the present slots, whichever is longer. Students that have not begun are taken to be as fast as the
+        others."""
+        rates = [s.images_per_second for s in self.students if s.images_per_second]
+        if not rates:
             return float("nan")
-        total = sum(known) * len(left) / len(known)  # students that have not begun count like the others
-        return max(max(known), total / max(self.slots, 1))
+        going = {s.name: s for s in self.students if s.state != "failed"}
+        seconds = {name: s.left_at(s.images_per_second or fmean(rates)) for name, s in going.items()}
+
+        def until_done(name: str) -> float:
+            return seconds[name] + until_done(going[name].trunk) if name in going else 0.0
+
+        return max(max(map(until_done, going), default=0.0), sum(seconds.values()) / max(self.slots, 1))
 
     def heard(self) -> float:
         """Seconds since this was written."""

@@ -48,6 +48,10 @@ class StudentSpec:
         """Without those of the trunk that it branches off from."""
         return self.images - self.begins
 
+    def of_its_own(self, known: int) -> int:
+        """known: images of its newest checkpoint, or of the trunk's where it has none yet; in the latter case 0."""
+        return known if known > self.begins else 0
+
     def begins_afresh(self, stage: str) -> tuple[str, ...]:
         """What of the stage before does not go on in this one."""
         said, names = self.stages[stage].afresh, list(self.stages)

@@ -53,6 +53,47 @@ def test_four_equal_students_on_two_slots() -> None:
     assert max(s.done_after for s in found.students) == found.seconds
 
 
+TRUNK = 1920  # images of the first stage, where it is shared
+
+
+@pytest.mark.parametrize(
+    ("slots", "seconds"),
+    [
+        (1, START + (TRUNK + 4 * 960) * IMAGE),
+        (2, START + TRUNK * IMAGE + START + 2 * 960 * IMAGE),  # the second slot starts when the trunk has ended
+        (8, START + TRUNK * IMAGE + START + 960 * IMAGE),
+    ],
+)
+def test_branches_begin_when_their_trunk_is_done_and_its_cost_counts_once(slots: int, seconds: float) -> None:
+    made = plan(*LOCAL, "stages.dm.shared=true")
+    found = predicted(made, NodeKind("a", cpus=slots))
+    assert found.seconds == pytest.approx(seconds)
+    trunk, *branches = found.students
+    assert (trunk.name, trunk.images) == ("trunk", TRUNK)
+    assert trunk.done_after == pytest.approx(START + TRUNK * IMAGE)
+    assert [b.images for b in branches] == [960] * 4
+    assert all(b.done_after >= trunk.done_after + 960 * IMAGE for b in branches)
+    assert max(b.done_after for b in branches) == found.seconds
+    assert [s.seconds for s in found.students] == pytest.approx([TRUNK * IMAGE] + [960 * IMAGE] * 4)
+    assert found.slots == min(4, slots)
+    if slots == 1:
+        assert found.slot_hours == pytest.approx(hours(found.seconds - START))
+
+
+def test_a_tree_of_groups_ends_branch_by_branch() -> None:
+    """Each group's students begin when its own trunk is done, and the last of them end the run."""
+    lengths = {"a": "640, shared: true", "b": "320, shared: 2", "dm": "320"}
+    stages = ", ".join(f"{name}: {{objective: dm, batch: 16, images: {images}}}" for name, images in lengths.items())
+    made = plan(*LOCAL, f"stages={{{stages}}}")
+    timed = timing()
+    timed = Timing("cpu", dict.fromkeys("ab", timed.stages["dm"]) | timed.stages, 0.0, 0.0, 0.0, 0.0, timed.start)
+    found = forecast(made, timed, [NodeKind("a", cpus=1)], Upcoming())
+    assert found.seconds == pytest.approx(START + (640 + 2 * 320 + 4 * 320) * IMAGE)
+    ends = {s.name: s.done_after for s in found.students}
+    assert ends["trunk"] < ends["trunk of parts 0 to 1"] < ends["student 0"]
+    assert ends["trunk of parts 2 to 3"] < ends["student 2"]
+
+
 def test_students_of_different_lengths() -> None:
     """The baseline with the images of all students is as long as all of them together."""
     found = predicted(plan(*LOCAL, "evaluation.baselines=true"), NodeKind("a", cpus=6))

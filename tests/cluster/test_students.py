@@ -383,3 +383,36 @@ def test_the_teacher_is_read_once_for_a_new_student_and_its_checkpoint_is_enough
     monkeypatch.setattr(StoredWeights, "read", counted)
     train(task)
     assert asked == [task.inputs.teacher.folder.uri]
+
+
+def branch_in(folder: Path) -> Any:
+    """A student that branches off from a trunk, which is trained here."""
+    task = task_in(folder)
+    (stage,) = task.spec.stages.values()
+    trunk = replace(task, spec=replace(task.spec, stages={"dm": replace(stage, shared=True)}))
+    train(trunk)
+    stages = {**trunk.spec.stages, "own": replace(stage, images=SEGMENT)}
+    home = task.home.child("branch")
+    return replace(
+        trunk, spec=replace(trunk.spec, stages=stages, begins=IMAGES), checkpoints=home, trunk=trunk.checkpoints
+    )
+
+
+def test_a_branch_that_must_go_before_its_first_update_begins_anew_elsewhere(tmp_path: Path) -> None:
+    branch = branch_in(tmp_path)
+    first = branch.open().advance(SEGMENT, [], lambda: True)
+    assert (first.nimg, first.saved, first.done) == (IMAGES, IMAGES, False)
+    assert branch.checkpoints.names() == []
+    assert train(branch, branch.open(first.saved))[-1].nimg == IMAGES + SEGMENT
+    with pytest.raises(TrainingError, match="is it storage that all nodes share"):
+        branch.open(IMAGES + 2 * SEGMENT)
+
+
+def test_workers_that_share_a_branch_begin_where_its_trunk_ended(tmp_path: Path) -> None:
+    from msd_ray.cluster.ray_train.shared import SharedTask
+
+    branch = branch_in(tmp_path)
+    shared = SharedTask(branch, plan().cluster, 1)
+    assert (shared.saved().nimg, shared.saved(IMAGES).done) == (IMAGES, False)
+    train(branch)
+    assert (shared.saved().nimg, shared.saved().done) == (IMAGES + SEGMENT, True)

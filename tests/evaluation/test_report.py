@@ -96,6 +96,19 @@ def test_a_run_without_curves_still_has_a_report(tmp_path: Path) -> None:
     assert "img" not in Page((tmp_path / "report.html").read_text()).tags
 
 
+def test_trunk_and_branches_stand_in_a_table(tmp_path: Path) -> None:
+    tree = [
+        {"student": "trunk", "branches off from": "", "images": "960"},
+        {"student": EVIL, "branches off from": "trunk", "images": "1,600"},
+    ]
+    write_report(Store(str(tmp_path)), ReportContent("t", {}, [], curves()[:0], tree=tree))
+    found = Page((tmp_path / "report.html").read_text())
+    assert found.open == [] and "Trunk and branches" in found.text
+    assert all(cell in found.text for row in tree for cell in (*row, *row.values()))
+    write_report(Store(str(tmp_path)), ReportContent("t", {}, [], curves()[:0]))
+    assert "Trunk" not in (tmp_path / "report.html").read_text()
+
+
 def test_the_same_content_makes_the_same_report_and_leaves_matplotlib_alone(tmp_path: Path) -> None:
     settings = dict(matplotlib.rcParams)
     for name in ("a", "b"):

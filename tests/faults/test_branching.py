@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from msd_ray.errors import TrainingError
+
 from .conftest import FEW, TINY, Ear, Killer, Run, weights_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -102,21 +104,42 @@ def cut_at_the_branching(run_dir: Path, number: signal.Signals, delay: float) ->
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)], ids=["kill", "term"])
 @pytest.mark.parametrize(
     "delays",
-    [[0.4], pytest.param([random.Random(i).uniform(0, 2) for i in range(20)], marks=pytest.mark.nightly)],
+    [[0.1], pytest.param([random.Random(i).uniform(0, 0.8) for i in range(20)], marks=pytest.mark.nightly)],
     ids=["once", "twenty"],
 )
 @pytest.mark.timeout(2400)
 def test_a_command_that_ends_at_the_branching_goes_on_as_if_it_had_not(
     delays: list[float], number: signal.Signals, status: int, train: Run, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
+    lost = []
     for i, delay in enumerate(delays):
         run_dir = tmp_path / str(i)
         shutil.copytree(undisturbed.begun, run_dir)
         assert cut_at_the_branching(run_dir, number, delay) == status
-        assert not (run_dir / "ensemble").exists()
-        left = [s.name for s in train(run_dir, TREE).statuses]
-        assert left in (["trunk", "student 0", "student 1"], ["student 0", "student 1"], ["student 0"], ["student 1"])
+        lost += [s.name for s in train(run_dir, TREE).statuses]
         assert weights_in(run_dir) == undisturbed.weights
         made = [*run_dir.glob("students/*/ckpt-*"), *run_dir.glob("trunks/*/ckpt-*")]
         assert len(made) > 2 and all((checkpoint / "manifest.json").exists() for checkpoint in made)
         assert not (run_dir / "lease.json").exists()
+    assert {"student 0", "student 1"} <= set(lost) <= {"trunk", "student 0", "student 1"}
+
+
+def test_a_trunk_that_fails_ends_the_run_in_one_line(train: Run, tmp_path: Path) -> None:
+    wild = ["stages.dm.generator_lr=1e9", "stages.dm.warmup=0", "training.max_skipped=0"]
+    with pytest.raises(TrainingError, match=r"^3 of 3 did not finish \(trunk: student 0: the gradient") as told:
+        train(tmp_path, TREE, *wild)
+    assert "\n" not in str(told.value) and "branches off" not in str(told.value)
+
+
+def test_a_branch_that_fails_ends_itself_alone(train: Run, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed.begun, tmp_path / "run")
+    (tmp_path / "run" / "students").mkdir()
+    (tmp_path / "run" / "students" / "0000").write_text("where the student's folder should be")
+    ear = Ear()
+    with pytest.raises(TrainingError, match=r"^1 of 3 did not finish \(student 0: ") as told:
+        train(tmp_path / "run", TREE, ear=ear)
+    assert "\n" not in str(told.value)
+    assert [s.state for s in ear.statuses] == ["done", "failed", "done"]
+    (tmp_path / "run" / "students" / "0000").unlink()
+    assert [s.name for s in train(tmp_path / "run", TREE).statuses] == ["student 0"]
+    assert weights_in(tmp_path / "run") == undisturbed.weights

@@ -4,8 +4,9 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from msd_ray.storage import Store
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.records import Records
 
-from .conftest import Run, processes, train_tiny, weights_in
+from .conftest import Ear, Run, processes, train_tiny, weights_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 ONE = ["partition.k=1", "training.shards=2", "stages.dm.images=1600", "stages.adm.images=320"]
@@ -85,6 +86,36 @@ def test_a_killed_worker_and_a_killed_slot_change_nothing(train: Run, alone: Alo
     assert all(killer.victim for killer in killers)
     assert [(s.state, s.restarts) for s in ear.statuses] == [("done", 1)]  # a worker's death is no restart
     assert_like(alone, tmp_path)
+    assert_nothing_is_left()
+
+
+@dataclass
+class Counter(Ear):
+    """Counts the workers that train the trunk, and those beside each other after it."""
+
+    workers: dict[str, int] = field(default_factory=dict)
+
+    def watch(self, statuses: list[Any]) -> None:
+        super().watch(statuses)
+        part = "trunk" if statuses[0].state != "done" else "branches"
+        now = len(processes("ray::RayTrainWorker"))
+        self.workers[part] = max(now, self.workers.get(part, 0))
+
+
+@pytest.mark.nightly
+def test_a_trunk_has_the_workers_that_its_branches_will_share(train: Run, tmp_path: Path) -> None:
+    """There is room for two workers: first both train the trunk, then one each of the two branches."""
+    stage = "objective: dm, batch: 16, fake_steps: 1, generator_lr: 1e-3, fake_lr: 1e-3"
+    tree = f"stages={{dm: {{{stage}, images: 960, shared: true}}, own: {{{stage}, images: 640}}}}"
+    train(tmp_path / "alone", tree, "training.shards=2")
+    ear = Counter()
+    elastic = ["cluster.workers_per_student=[1, 2]", "cluster.cpus_per_student=1.5"]
+    train(tmp_path / "elastic", tree, "training.shards=2", *elastic, ear=ear)
+    assert ear.workers == {"trunk": 2, "branches": 2}
+    assert [(s.name, s.state, s.restarts) for s in ear.statuses] == [
+        ("trunk", "done", 0), ("student 0", "done", 0), ("student 1", "done", 0),
+    ]  # fmt: skip
+    assert weights_in(tmp_path / "elastic") == weights_in(tmp_path / "alone")
     assert_nothing_is_left()
 
 

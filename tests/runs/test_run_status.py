@@ -25,7 +25,7 @@ from msd_ray.runs.run_status import (
     write_status,
 )
 from msd_ray.storage import Store
-from msd_ray.terminal import status_lines
+from msd_ray.terminal import status_lines, status_rows
 
 
 def student(i: int, nimg: int, rate: float, state: str = "training") -> StudentStatus:
@@ -59,9 +59,34 @@ def test_the_time_left_is_that_of_the_slowest_or_of_all_on_the_slots_there_are()
     crowd = [student(i, 500, 10.0) for i in range(6)]
     assert status(*crowd).seconds_left == pytest.approx(6 * 50 / 2)
     unknown = [student(0, 500, 10.0), student(1, 0, 0.0, "waiting")]
-    assert status(*unknown, slots=1).seconds_left == pytest.approx(50 * 2)
+    assert status(*unknown, slots=1).seconds_left == pytest.approx(50 + 100)
     assert math.isnan(status(student(0, 0, 0.0)).seconds_left)
     assert status(student(0, 1000, 10.0, "done")).seconds_left == 0
+
+
+def tree(trunk_nimg: int) -> RunStatus:
+    """A trunk of 600 images, and two students that branch off from it and train on 400 of their own."""
+    trunk = replace(student(0, trunk_nimg, 10.0), name="trunk", images=600)
+    waiting = [replace(student(i, 600, 0.0, "waiting"), begins=600, trunk="trunk") for i in range(2)]
+    return status(trunk, *waiting)
+
+
+def test_students_that_wait_for_their_trunk_need_its_time_too_and_count_its_images_once() -> None:
+    assert tree(100).seconds_left == pytest.approx(50 + 40)
+    assert replace(tree(100), slots=1).seconds_left == pytest.approx(50 + 2 * 40)
+    assert tree(600).seconds_left == pytest.approx(40)
+    assert (tree(100).students[1].own_images, tree(100).students[1].own_nimg) == (400, 0)
+
+
+def test_the_table_says_what_branches_off_from_what() -> None:
+    headers, rows = status_rows(tree(100))
+    shown = [dict(zip(headers, row, strict=True)) for row in rows]
+    assert [row["branches off from"] for row in shown] == ["", "trunk", "trunk"]
+    assert [(row["kimg"], row["kimg of its own"]) for row in shown[:2]] == [
+        ("0.1/0.6", "0.1/0.6"),
+        ("0.6/1", "0.0/0.4"),
+    ]
+    assert "branches off from" not in status_rows(status(student(0, 1, 1.0)))[0]
 
 
 def test_cost_is_slot_hours_times_price() -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from msd_ray.errors import UserError
-from msd_ray.runs.plan import EnsemblePlan, Plan
+from msd_ray.runs.plan import EnsemblePlan, Plan, most_at_a_time, most_beside
+from msd_ray.runs.plan_description import describe
 from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store
 from msd_ray.training.config import StageConfig
@@ -57,6 +58,26 @@ def test_a_tree_of_groups() -> None:
         (1, "trunks/0002"),
     ]
     assert ensemble.images == 320 + 2 * 160 + 4 * 80
+
+
+def test_a_plan_says_what_branches_off_from_what_and_what_each_trains_itself() -> None:
+    rows = describe(plan(SHARED))["students"]
+    told = [(row["student"], row["branches off from"], row["images"], row["of its own"]) for row in rows]
+    assert told == [
+        ("trunk", "", "320", "320"),
+        ("student 0", "trunk", "480", "160"),
+        ("student 1", "trunk", "480", "160"),
+    ]
+    assert list(describe(plan(f"own: {stage(160)}"))["students"][0]) == ["student", "owns", "parameters", "images"]
+
+
+def test_how_many_students_train_at_the_same_time() -> None:
+    students = plan(TREE, "partition.k=4").students
+    root, half, other, *own = students
+    assert most_at_a_time(students) == 4
+    assert [most_beside(s, students) for s in (root, half, other, *own)] == [1, 3, 3, 4, 4, 4, 4]
+    with_baselines = plan(SHARED, "evaluation.baselines=true").students
+    assert most_beside(with_baselines[0], with_baselines) == 3  # the baselines wait for nobody
 
 
 def test_several_shared_stages_are_one_trunk() -> None:

@@ -14,7 +14,7 @@ from msd_ray.profiling.timing import Timing
 from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.compatibility import teachers_sampling
 from msd_ray.runs.nodes import NodeKind
-from msd_ray.runs.plan import Plan
+from msd_ray.runs.plan import Plan, most_at_a_time
 from msd_ray.runs.teacher_cache import REPORTS
 
 BUSY = 0.8
@@ -74,7 +74,7 @@ def forecast(plan: Plan, timing: Timing, nodes: Sequence[NodeKind], ahead: Upcom
     config, workers = plan.cluster, plan.cluster.workers_per_student[0]
     pacing = StudentPacing([student.spec for student in plan.students], timing, workers)
     taught = _teach(plan, timing, nodes) if ahead.teacher else RehearsalResult()
-    layout = lay_out(len(plan.students), config, nodes, (ahead.ray + taught.seconds) / HOUR)
+    layout = lay_out(most_at_a_time(plan.students), config, nodes, (ahead.ray + taught.seconds) / HOUR)
     pool = layout.replicas
     paired = _pair(plan, timing, ahead.pairs, pool)
     before = ahead.ray + taught.seconds + paired + (pacing.start if pool.on else 0.0)

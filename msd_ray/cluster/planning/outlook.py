@@ -14,7 +14,7 @@ from msd_ray.profiling.rates import COUNT_ONLY, Rates, given_rates
 from msd_ray.runs.disk_needs import FLOAT
 from msd_ray.runs.nodes import NodeKind, read_cluster, this_machine
 from msd_ray.runs.pairs import CHUNK, chunks_of, has_chunk, pairs_folder
-from msd_ray.runs.plan import Plan
+from msd_ray.runs.plan import Plan, most_at_a_time
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.teacher_cache import cached_in, has_teacher
 
@@ -62,7 +62,7 @@ def outlook(context: RunContext, nodes: str | None, tflops: float | None = None)
     Raises UserError where the file is wrong, its nodes have no room for the run, or their GPUs too little memory.
     """
     plan, cluster = context.plan, (read_cluster(nodes) if nodes else this_machine()).each()
-    check_fits(len(plan.students), plan.cluster, cluster)
+    check_fits(most_at_a_time(plan.students), plan.cluster, cluster)
     tflops, cluster = _given(cluster, tflops)
     rates, steps = _rates(plan, tflops)
     student, teacher = _student(plan, rates, needed=bool(steps)), count_teacher(plan, rates)

@@ -62,10 +62,10 @@ class SharedTask:
         return SharedTraining(self, self.saved(known))
 
     def saved(self, known: int = 0) -> Progress:
-        """The progress of the newest checkpoint."""
+        """The progress of the newest checkpoint, or where it begins."""
         spec = self.task.spec
-        newest = Checkpoints(self.task.checkpoints, spec.training.keep).newest(known)
-        nimg, stage = (newest.nimg, newest.stage) if newest else (0, "")
+        newest = Checkpoints(self.task.checkpoints, spec.training.keep).newest(spec.of_its_own(known))
+        nimg, stage = (newest.nimg, newest.stage) if newest else (spec.begins, "")
         return Progress(nimg, stage, 0.0, nimg >= spec.images, begin=nimg)
 
 
