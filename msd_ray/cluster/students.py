@@ -20,7 +20,7 @@ from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
 from msd_ray.recipes import PoolConfig
-from msd_ray.runs.init_weights import starting_weights
+from msd_ray.runs.init_weights import starting_weights, student_of_init
 from msd_ray.runs.pairs import load_pairs
 from msd_ray.runs.plan import StudentPlan
 from msd_ray.runs.run_directory import folder, kept_partition
@@ -88,6 +88,8 @@ class StudentTask:
             measuring.resume(trainer.nimg)
         elif self.trunk:
             trainer.load_state_dict(_branched(Checkpoints(self.trunk, 1).latest(spec.begins)))
+        elif spec.goes_on_from_another_run and (origin := student_of_init(inputs.init, owned)):
+            trainer.go_on_from(origin.stage, origin.checkpoint.read())
         return StudentTraining(trainer, Saver(checkpoints), measuring, pool, self.until)
 
     def _trainer(

@@ -23,7 +23,7 @@ from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
 from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.disk_needs import check_cache, check_run_dir, refuse_full, room_line
-from msd_ray.runs.init_weights import check_init
+from msd_ray.runs.init_weights import check_init, what_init_lacks
 from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan, most_at_a_time, most_beside
 from msd_ray.runs.run_directory import (
@@ -73,6 +73,8 @@ def train(
     refuse_other_recipe(store, plan.recipe)
     refuse_if_held(store)
     check_init(plan)
+    if lacking := what_init_lacks(plan):
+        listener.note(lacking)
     missing = _unfinished(plan, store, listener.note)
     students = [student for ensemble in missing for student in left_to_train(store, ensemble)]
     refuse_other_source(store, plan)

@@ -1,14 +1,20 @@
-"""The weights that a student starts from: the teacher's if they fit, those of another run's student, or random ones."""
+"""What a student starts from: the teacher's weights if they fit, another run's student, or random weights."""
+
+from dataclasses import dataclass
 
 import torch
 
 from msd_ray.conditions import Owned
 from msd_ray.diffusion import Denoiser, EDMDenoiser
 from msd_ray.ensemble import Description, read_description, read_member
-from msd_ray.errors import UserError
+from msd_ray.errors import CorruptError, UserError
+from msd_ray.own_code import refuse_strange
 from msd_ray.runs.plan import Plan
-from msd_ray.runs.run_directory import ensemble_folder
+from msd_ray.runs.run_directory import ensemble_folder, folder, recipe_of
+from msd_ray.storage import Store
 from msd_ray.teachers import TeacherSource
+from msd_ray.training.checkpoints import Checkpoint, Checkpoints
+from msd_ray.training.config import StageConfig
 from msd_ray.training.state import Tensors
 from msd_ray.training.student_spec import StudentSpec
 
@@ -26,6 +32,41 @@ def starting_weights(
         return taught, taught
     known = read_description(ensemble_folder(init))
     return read_member(known, _nearest(known, owned)).read(), taught
+
+
+@dataclass(frozen=True)
+class InitStudent:
+    """A student of another run, with the stage that it ended in."""
+
+    checkpoint: Checkpoint
+    stage: StageConfig
+
+
+def student_of_init(init: str, owned: Owned) -> InitStudent | None:
+    """The student that owns most of these conditions in the run that `init` names; None where it is only an ensemble.
+    Raises UserError if its method is code that nobody allowed."""
+    run = Store(init)
+    if not init or not run.exists("recipe.json"):
+        return None
+    number = _nearest(read_description(ensemble_folder(init)), owned)
+    checkpoint = Checkpoints(folder(run, f"students/{number:04d}"), 1).newest()
+    if checkpoint is None:
+        return None
+    try:
+        stage = recipe_of(run).stages[checkpoint.meta()["stage"]]
+    except KeyError:
+        raise CorruptError(f"init: student {number} of {run.uri} has a checkpoint of no stage of its recipe") from None
+    refuse_strange(stage.objective, "objective", f"init: {run.uri}")
+    return InitStudent(checkpoint, stage)
+
+
+def what_init_lacks(plan: Plan) -> str:
+    """A line where the recipe lets students go on from another run's checkpoints and it has none; empty otherwise."""
+    ensemble, init = plan.ensembles[0], plan.recipe.init
+    owned = [ensemble.partition.owned_by(student.spec.index, plan.conditions) for student in ensemble.students]
+    if not init or not plan.first.goes_on_from_another_run or all(student_of_init(init, mine) for mine in owned):
+        return ""
+    return f"init: {init} has an ensemble but no checkpoints of all its students: only their averaged weights go on"
 
 
 def check_init(plan: Plan) -> None:

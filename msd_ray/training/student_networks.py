@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.objectives import Nets
 from msd_ray.rng import derived_seed
+from msd_ray.training.config import StageConfig
 from msd_ray.training.ema import update
 from msd_ray.training.optimizer import OptimizerStep
 from msd_ray.training.process_group import ProcessGroup
@@ -19,6 +20,7 @@ from msd_ray.training.student_spec import Extras, StudentSpec
 
 HEAD = "head."
 """What begins so in the names of the state is a discriminator."""
+_BEFORE = "before the first stage"
 
 
 class StudentNetworks:
@@ -142,6 +144,17 @@ class StudentNetworks:
             self.nets.memory.update({k: v.clone().to(self._device) for k, v in state.get("memory", {}).items()})
         for name, module in self._modules().items():
             module.load_state_dict(state[name])
+
+    def go_on_from(self, stage: StageConfig, state: dict[str, Tensors]) -> None:
+        """Enters the first stage as if it came after `stage`, in which a student of another run ended in that state."""
+        own, (first, config) = self._spec, next(iter(self._spec.stages.items()))
+        heads = [f"{HEAD}{objective}" for objective in {config.objective, stage.objective}]
+        known = {name: part for name, part in state.items() if not name.startswith(HEAD) or name in heads}
+        self._spec = replace(own, stages={_BEFORE: stage, **own.stages}, shards=1)
+        self.load(_BEFORE, known)
+        self._spec = own
+        self.leave()
+        self.enter(first)
 
     def _modules(self) -> dict[str, nn.Module]:
         """By their names in the state; discriminators have names of their own."""

@@ -52,6 +52,12 @@ class StudentSpec:
         """known: images of its newest checkpoint, or of the trunk's where it has none yet; in the latter case 0."""
         return known if known > self.begins else 0
 
+    @property
+    def goes_on_from_another_run(self) -> bool:
+        """Whether the first stage says what of another run's student begins afresh, rather than to take its averaged
+        weights alone."""
+        return next(iter(self.stages.values())).afresh != "auto"
+
     def begins_afresh(self, stage: str) -> tuple[str, ...]:
         """What of the stage before does not go on in this one."""
         said, names = self.stages[stage].afresh, list(self.stages)

@@ -69,7 +69,7 @@ class StudentTrainer:
         self.spec, self.owned, self.teacher, self.group = spec, owned, teacher, group
         self.device = torch.device(device)
         extras = extras or Extras()
-        self.nimg = 0
+        self.nimg, self._before = 0, 0
         self.metrics: list[Metric] = []
         torch.manual_seed(derived_seed(spec.seed, spec.index, "initial weights"))
         generator = precision.apply(conditioned(spec.denoiser.build(), owned.conditions), spec.training)
@@ -141,12 +141,20 @@ class StudentTrainer:
         """The same in each process of a group, but for the wall seconds among the metrics."""
         rows = [[m.stage, m.nimg, m.name, m.value] for m in self.metrics]
         meta = {"nimg": self.nimg, "stage": self.stage, "skipped": self._skipped, "metrics": rows}
-        return State(self._networks.state(), meta)
+        return State(self._networks.state(), meta | ({"before": self._before} if self._before else {}))
 
     def load_state_dict(self, state: State) -> None:
         self.nimg, self._skipped = state.meta["nimg"], state.meta["skipped"]
+        self._before = state.meta.get("before", 0)
         self.metrics = [Metric(*row) for row in state.meta["metrics"]]
         self._networks.load(state.meta["stage"], state.tensors)
+
+    def go_on_from(self, stage: StageConfig, state: State) -> None:
+        """Begins with what a student of another run had when it ended `stage`, without what the first stage begins
+        afresh. Images are counted anew, but in the average's half-life if the average goes on."""
+        self._networks.go_on_from(stage, state.tensors)
+        if "average" not in self.spec.begins_afresh(self.stage):
+            self._before = state.meta["nimg"] + state.meta.get("before", 0)
 
     @property
     def _objective(self) -> Objective:
@@ -169,7 +177,7 @@ class StudentTrainer:
         self._count(self._train_fake(seen) if rests else self._train_both(seen))
         self.nimg += self._config.batch
         if not rests:
-            self._networks.average(self.nimg)
+            self._networks.average(self._before + self.nimg)
 
     def _train_both(self, seen: int) -> bool:
         """The teacher is asked before the fake score trains and read after: G does not change in between."""

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -416,3 +417,39 @@ def test_workers_that_share_a_branch_begin_where_its_trunk_ended(tmp_path: Path)
     assert (shared.saved().nimg, shared.saved(IMAGES).done) == (IMAGES, False)
     train(branch)
     assert (shared.saved().nimg, shared.saved().done) == (IMAGES + SEGMENT, True)
+
+
+def run_in(folder: Path) -> Any:
+    """Two students of a run that has ended, with their ensemble; the task of the first."""
+    from msd_ray.runs.run_directory import assemble, keep_recipe
+
+    task, made = task_in(folder), plan()
+    for student in made.students:
+        mine = task.home.child("students").child(f"{student.spec.index:04d}")
+        trained = replace(task, spec=student.spec, parts=student.parts, checkpoints=mine)
+        train(trained)
+    keep_recipe(task.home, made.recipe)
+    assemble(task.home, made, made.ensembles[0])
+    return replace(task, checkpoints=task.home.child("students").child("0000"))
+
+
+def test_a_student_goes_on_from_another_runs_checkpoint_or_else_its_ensemble(tmp_path: Path) -> None:
+    first = run_in(tmp_path / "first")
+    there = Checkpoints(first.checkpoints, 1).newest()
+    assert there
+    inputs = replace(first.inputs, init=first.home.uri)
+
+    def begun(afresh: Any) -> Any:
+        stages = {"more": replace(first.spec.stages["dm"], afresh=afresh)}
+        task = replace(
+            first, spec=replace(first.spec, stages=stages), inputs=inputs, checkpoints=Store(str(tmp_path / "s"))
+        )
+        return task.open().trainer.state_dict()
+
+    kept = begun(())
+    assert same(kept, there.read()) and (kept.meta["nimg"], kept.meta["before"]) == (0, IMAGES)
+    averaged = begun("auto").tensors
+    assert same(State({"x": averaged["generator"]}, {}), State({"x": there.tensors("ema").read()}, {}))
+    assert "generator_optimizer" not in averaged
+    shutil.rmtree(first.checkpoints.uri)
+    assert same(begun(()), State(averaged, {}))

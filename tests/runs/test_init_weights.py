@@ -1,5 +1,6 @@
 """Where students start: at the teacher's weights, or at those of another run's students."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ import torch
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import Member, save_ensemble
 from msd_ray.errors import UserError
-from msd_ray.runs.init_weights import check_init, starting_weights
+from msd_ray.runs.init_weights import check_init, starting_weights, what_init_lacks
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
 from msd_ray.storage import Store
+from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.state import State, Tensors, tensors_of
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
@@ -93,3 +95,33 @@ def test_an_init_that_does_not_fit_is_refused_in_one_line(ensemble: tuple[str, l
         with pytest.raises(UserError, match=message) as refused:
             check_init(plan)
         assert "\n" not in str(refused.value)
+
+
+def test_a_run_without_checkpoints_is_told_in_one_line_where_more_was_asked_for(
+    ensemble: tuple[str, list[Tensors]],
+) -> None:
+    stages = "stages={{dm: {{objective: dm, images: 160, batch: 16{}}}}}"
+    asked = RunContext.of(TINY, [f"init={ensemble[0]}", stages.format(", afresh: []")], None).plan
+    assert what_init_lacks(asked) == (
+        f"init: {ensemble[0]} has an ensemble but no checkpoints of all its students: only their averaged weights go on"
+    )
+    assert not what_init_lacks(RunContext.of(TINY, [f"init={ensemble[0]}"], None).plan)
+    assert not what_init_lacks(RunContext.of(TINY, [stages.format(", afresh: []")], None).plan)
+
+
+def test_the_method_of_another_run_is_not_imported_because_its_directory_says_so(tmp_path: Path) -> None:
+    run, made = Store(str(tmp_path)), RunContext.of(TINY, [], None).plan
+    raw = made.recipe.to_json()
+    raw["stages"]["dm"]["objective"] = "somebody:Elses"
+    run.write("recipe.json", json.dumps(raw).encode())
+    members = [
+        Member(s.spec.index, s.spec.denoiser, 80.0, 0, tensors_of(s.spec.denoiser.build())) for s in made.students
+    ]
+    save_ensemble(run.child("ensemble"), raw, made.ensembles[0].partition, made.labels, members)
+    state = State({"ema": {}}, {"nimg": 16, "stage": "dm"})
+    for number in ("0000", "0001"):
+        Checkpoints(run.child("students").child(number), 1).save(state)
+    stage = "stages={dm: {objective: dm, images: 160, batch: 16, afresh: []}}"
+    with pytest.raises(UserError, match="code that may be somebody else's") as refused:
+        what_init_lacks(RunContext.of(TINY, [f"init={run.uri}", stage], None).plan)
+    assert "\n" not in str(refused.value)

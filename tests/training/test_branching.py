@@ -120,3 +120,71 @@ def test_two_branches_of_one_trunk_part() -> None:
         student.advance(IMAGES)
         ends.append(parts(student)["generator"])
     assert not equal(*ends)
+
+
+def successor(trunk: StudentTrainer, objective: str = "adm", **own: Any) -> StudentTrainer:
+    """A student that goes on from what the trunk has, as another run's student."""
+    trunk_spec = trunk.spec
+    stage = replace(
+        trunk_spec.stages["together"], shared=False, objective=objective, options=OPTIONS.get(objective, {})
+    )
+    spec = replace(trunk_spec, index=1, stages={"own": replace(stage, **{"afresh": (), **own})})
+    student = made(spec, MINE, original(spec).state_dict())
+    student.go_on_from(trunk_spec.stages["together"], copy.deepcopy(trunk.state_dict()))
+    return student
+
+
+def test_a_student_goes_on_from_another_run_with_all_that_a_branch_has() -> None:
+    trunk = grown(specs("adm")[0])
+    student = successor(trunk, batch=4, generator_lr=1e-4, fake_steps=3)
+    assert_same(trunk, student)
+    assert (student.nimg, student.stage, trunk.nimg) == (0, "own", IMAGES)
+    student.advance(IMAGES)
+    assert student.done and student.nimg == IMAGES
+
+
+@pytest.mark.parametrize(
+    ("what", "part"),
+    [
+        ("optimizers", "generator_optimizer"),
+        ("average", "ema"),
+        ("fake_score", "fake"),
+        ("discriminator", "head.adm"),
+    ],
+)
+def test_of_another_run_each_can_begin_afresh(what: str, part: str) -> None:
+    trunk = grown(specs("adm")[0])
+    before, after = parts(trunk), parts(successor(trunk, afresh=(what,)))
+    changed = {name for name in before if not equal(before[name], after.get(name, {}))}
+    assert part in changed and "generator" not in changed
+    assert changed <= {part, "fake_optimizer"}
+
+
+def test_of_another_runs_method_the_optimizers_of_the_same_weights_go_on() -> None:
+    """A method without a discriminator trains the same generator, but not the same list beside it."""
+    trunk = grown(specs("adm")[0])
+    after = parts(successor(trunk, "dm"))
+    assert equal(after["generator_optimizer"], parts(trunk)["generator_optimizer"])
+    assert equal(after["fake"], parts(trunk)["fake"]) and not after["fake_optimizer"]
+    assert successor(trunk, "consistency").stage == "own"
+
+
+def test_the_average_of_another_run_is_not_forgotten_at_once() -> None:
+    """Its half-life counts the images of both."""
+    trunk = grown(specs("adm")[0])
+    kept, anew = successor(trunk), successor(trunk, afresh=("average",))
+    for student in (kept, anew):
+        student.advance(8)
+    assert equal(parts(kept)["generator"], parts(anew)["generator"])
+    assert not equal(parts(kept)["ema"], parts(anew)["ema"])
+
+
+def test_a_student_from_another_run_cut_short_ends_the_same() -> None:
+    trunk = grown(specs("adm")[0])
+    whole, first = successor(trunk), successor(trunk)
+    whole.advance(IMAGES)
+    first.advance(8)
+    again = made(first.spec, MINE, original(first.spec).state_dict())
+    again.load_state_dict(copy.deepcopy(first.state_dict()))
+    again.advance(IMAGES)
+    assert_same(whole, again)
