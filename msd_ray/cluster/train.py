@@ -235,7 +235,7 @@ def _shared(tasks: list[StudentTask], students: list[StudentPlan], cluster: Clus
     most = most_at_a_time(students)
     slots = _most_slots(most, cluster) or most
     beside = [min(slots, most_beside(student, students)) for student in students]
-    return [SharedTask(task, cluster, n) for task, n in zip(tasks, beside, strict=True)]
+    return [SharedTask(task, cluster, i, n) for i, (task, n) in enumerate(zip(tasks, beside, strict=True))]
 
 
 def _complete(

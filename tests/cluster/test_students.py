@@ -413,7 +413,7 @@ def test_workers_that_share_a_branch_begin_where_its_trunk_ended(tmp_path: Path)
     from msd_ray.cluster.ray_train.shared import SharedTask
 
     branch = branch_in(tmp_path)
-    shared = SharedTask(branch, plan().cluster, 1)
+    shared = SharedTask(branch, plan().cluster, number=1, students=1)
     assert (shared.saved().nimg, shared.saved(IMAGES).done) == (IMAGES, False)
     train(branch)
     assert (shared.saved().nimg, shared.saved().done) == (IMAGES + SEGMENT, True)

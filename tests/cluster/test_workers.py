@@ -39,5 +39,5 @@ def test_only_an_error_of_ours_is_final(error: Exception, final: bool, monkeypat
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 2)
     monkeypatch.setattr(workers.train, "get_context", lambda: context)
     with pytest.raises(type(error)):
-        workers.share({"task": Failing(error), "slot": None})
+        workers.share({"task": Failing(error), "number": 3, "slot": None})
     assert told == ([str(error)] if final else [])

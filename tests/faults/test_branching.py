@@ -131,15 +131,28 @@ def test_a_trunk_that_fails_ends_the_run_in_one_line(train: Run, tmp_path: Path)
     assert "\n" not in str(told.value) and "branches off" not in str(told.value)
 
 
+class Spoiler(Ear):
+    """Puts a file where a student's folder should be, before the student begins."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def watch(self, statuses: list[Any]) -> None:
+        super().watch(statuses)
+        if not self.path.exists():
+            self.path.parent.mkdir()
+            self.path.write_text("")
+
+
 def test_a_branch_that_fails_ends_itself_alone(train: Run, undisturbed: Undisturbed, tmp_path: Path) -> None:
-    shutil.copytree(undisturbed.begun, tmp_path / "run")
-    (tmp_path / "run" / "students").mkdir()
-    (tmp_path / "run" / "students" / "0000").write_text("where the student's folder should be")
-    ear = Ear()
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed.begun, run_dir)
+    spoiler = Spoiler(run_dir / "students" / "0000")
     with pytest.raises(TrainingError, match=r"^1 of 3 did not finish \(student 0: ") as told:
-        train(tmp_path / "run", TREE, ear=ear)
+        train(run_dir, TREE, ear=spoiler)
     assert "\n" not in str(told.value)
-    assert [s.state for s in ear.statuses] == ["done", "failed", "done"]
-    (tmp_path / "run" / "students" / "0000").unlink()
-    assert [s.name for s in train(tmp_path / "run", TREE).statuses] == ["student 0"]
-    assert weights_in(tmp_path / "run") == undisturbed.weights
+    assert [s.state for s in spoiler.statuses] == ["done", "failed", "done"]
+    spoiler.path.unlink()
+    assert [s.name for s in train(run_dir, TREE).statuses] == ["student 0"]
+    assert weights_in(run_dir) == undisturbed.weights

@@ -111,7 +111,7 @@ def test_a_trunk_has_the_workers_that_its_branches_will_share(train: Run, tmp_pa
     ear = Counter()
     elastic = ["cluster.workers_per_student=[1, 2]", "cluster.cpus_per_student=1.5"]
     train(tmp_path / "elastic", tree, "training.shards=2", *elastic, ear=ear)
-    assert ear.workers == {"trunk": 2, "branches": 2}
+    assert ear.workers["trunk"] == 2 and 1 <= ear.workers["branches"] <= 2
     assert [(s.name, s.state, s.restarts) for s in ear.statuses] == [
         ("trunk", "done", 0), ("student 0", "done", 0), ("student 1", "done", 0),
     ]  # fmt: skip

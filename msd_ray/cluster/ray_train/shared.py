@@ -52,10 +52,12 @@ RESIZE = 10.0
 
 @dataclass(frozen=True)
 class SharedTask:
-    """A student for several workers. students: how many such are trained at a time."""
+    """A student for several workers. number: of the task, as the driver counts. students: how many such can train at
+    the same time."""
 
     task: StudentTask
     cluster: ClusterConfig
+    number: int
     students: int
 
     def open(self, known: int = 0) -> "SharedTraining":
@@ -166,7 +168,7 @@ class SharedTraining:
         with tempfile.TemporaryDirectory() as folder:  # for Ray Train's own notes; the checkpoints are elsewhere
             trainer = TorchTrainer(
                 share,
-                train_loop_config={"task": self._shared.task, "slot": slot},
+                train_loop_config={"task": self._shared.task, "number": self._shared.number, "slot": slot},
                 torch_config=TorchConfig(backend="nccl" if self._shared.cluster.gpus_per_student >= 1 else "gloo"),
                 scaling_config=self._scaling(),
                 run_config=self._run_config(folder),

@@ -25,15 +25,15 @@ LOOK = 1.0
 
 
 def share(config: dict[str, Any]) -> None:
-    """Trains a student as one of Ray Train's workers. config: `task`, its StudentTask; `slot`, a handle of the actor
-    that says how far to train.
+    """Trains a student as one of Ray Train's workers. config: `task`, its StudentTask; `number`, of the task; `slot`, a
+    handle of the actor that says how far to train.
 
     Only rank 0 writes; its checkpoints are those of a student that trains alone.
     """
     context = train.get_context()
     group = ProcessGroup(context.get_world_rank(), context.get_world_size())
     task: StudentTask = config["task"]
-    line = SlotConnection(config["slot"], task.spec.index, group)
+    line = SlotConnection(config["slot"], config["number"], group)
     try:
         _train(task, line)
     except MsdRayError as error:  # only our own would come again; others may be of the node, or of a worker that died
@@ -64,7 +64,8 @@ def _refuse_if_apart(task: StudentTask, group: ProcessGroup, nimg: int) -> None:
 
 @dataclass
 class SlotConnection:
-    """From a worker to the slot."""
+    """From a worker to the slot. student: its number, as the driver counts: a trunk and a student of an ensemble may
+    have the same index."""
 
     slot: Any
     student: int
