@@ -37,13 +37,15 @@ Summaries = Mapping[str, Mapping[str, Summary]]
 
 @dataclass(frozen=True)
 class Arm:
-    """One configuration. name: in the table. x: its place on the plot. line: which line of the plot it belongs to."""
+    """One configuration. name: in the table. x: its place on the plot. line: which line of the plot it belongs to.
+    most: how many of the seeds it runs with, the first ones; all if None."""
 
     name: str
     recipe: str
     overrides: tuple[str, ...] = ()
     x: float = 0.0
     line: str = ""
+    most: int | None = None
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,11 @@ def reproduce(
     Raises UserError or TrainingError as `msd-ray train` does.
     """
     found: dict[str, list[Values]] = {TEACHER: [], **{arm.name: [] for arm in experiment.arms}}
-    total = len(experiment.arms) * len(seeds)
+    runs = [(seed, arm) for i, seed in enumerate(seeds) for arm in experiment.arms if arm.most is None or i < arm.most]
     with connected(address) as where, IdleSlots() as idle:
         listener.note(where)
-        for i, (seed, arm) in enumerate((seed, arm) for seed in seeds for arm in experiment.arms):
-            listener.note(f"{experiment.name}: {arm.name}, seed {seed} ({i + 1} of {total})")
+        for i, (seed, arm) in enumerate(runs):
+            listener.note(f"{experiment.name}: {arm.name}, seed {seed} ({i + 1} of {len(runs)})")
             teacher, ensemble = _result(arm, seed, folder, address, listener, idle)
             found[arm.name].append(ensemble)
             found[TEACHER].append(teacher)

@@ -1,5 +1,7 @@
 """Whether students that branch off from a trunk pay, at equal images in all and at equal time. No paper says."""
 
+from dataclasses import replace
+
 from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below
 
 _RATES = "batch: 32, fake_steps: 3, generator_lr: 5e-4, fake_lr: 2e-3, warmup: 320"
@@ -71,14 +73,17 @@ class _Width:
 
 
 def _arms(width: str) -> list[Arm]:
-    of = _Width(width)
-    split = ("optimizers", "average", "fake_score", "all") if width == "full width" else ("all",)
+    of, pairs = _Width(width), [(2, 50), (5, 25), (5, 50), (5, 75)]
+    if width == "full width":
+        pairs += [(2, 25), (2, 75)]
+    apart = [replace(of.branches(5, 50, what), most=1) for what in ("optimizers", "average", "fake_score")]
     return [
         of.one(),
         *(of.scratch(k) for k in (2, 5)),
-        *(of.branches(k, at) for at in (25, 50, 75) for k in (2, 5)),
-        *(of.as_long_as(k, at) for at in (25, 50, 75) for k in (2, 5)),
-        *(of.branches(5, 50, afresh) for afresh in split),
+        *(of.branches(k, at) for k, at in sorted(pairs)),
+        *(of.as_long_as(k, at) for k, at in ((2, 50), (5, 25), (5, 50), (5, 75))),
+        of.branches(5, 50, "all"),
+        *(apart if width == "full width" else []),
     ]
 
 
@@ -114,7 +119,7 @@ _LONG = [_Width(width, 3 * 28_800) for width in _WIDTHS]
 SHARED_TRUNK_LONG = Experiment(
     name="shared-trunk-long",
     title="Digits: students that branch off from a trunk, three times as long",
-    arms=tuple(arm for of in _LONG for arm in (of.one(), of.scratch(5), of.branches(5, 50), of.as_long_as(5, 50))),
-    claims=tuple(claim for width in _WIDTHS for claim in _claims(width)[:3]),
+    arms=tuple(arm for of in _LONG for arm in (of.one(), of.branches(5, 50), of.as_long_as(5, 50))),
+    claims=tuple(claim for width in _WIDTHS for claim in _claims(width)[:2]),
     columns=_COLUMNS,
 )
