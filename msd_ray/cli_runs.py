@@ -43,6 +43,7 @@ def train(
 
     listen_on_loopback(address)
     from msd_ray.cluster.train import train as train_plan
+    from msd_ray.runs.broken_images import broken_images
 
     plan, STOP.resumable, rows = context.plan, True, list[Any]()
     stopped = partial(mark_stopped, context.store)
@@ -56,6 +57,8 @@ def train(
             then=lambda idle: rows.extend(_evaluated(context, address, watcher, idle)),
         )
     print_rows(rows, as_json)
+    if note := broken_images(context):
+        err.print(note, soft_wrap=True, markup=False)
     if not as_json:
         out.print(f"report: {context.store.uri}/report.html", soft_wrap=True)
 

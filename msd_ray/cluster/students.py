@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher, Teacher, TeacherSource
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.device import prepare_device
-from msd_ray.training.metrics import Metric, newest_loss
+from msd_ray.training.metrics import BROKEN_IMAGE, Metric, newest_loss
 from msd_ray.training.process_group import ALONE, ProcessGroup
 from msd_ray.training.saving import Saver
 from msd_ray.training.state import State
@@ -90,7 +90,7 @@ class StudentTask:
             trainer.load_state_dict(_branched(Checkpoints(self.trunk, 1).latest(spec.begins)))
         elif spec.goes_on_from_another_run and (origin := student_of_init(inputs.init, owned)):
             trainer.go_on_from(origin.stage, origin.checkpoint.read())
-        return StudentTraining(trainer, Saver(checkpoints), measuring, pool, self.until)
+        return StudentTraining(trainer, Saver(checkpoints), measuring, pool, self.until, real)
 
     def _trainer(
         self, owned: Owned, real: Split, device: torch.device, group: ProcessGroup, resumed: bool
@@ -140,6 +140,9 @@ class StudentTraining(SingleProcess):
     measuring: StudentEvaluation
     pool: TeacherPool | None
     until: int | None = None
+    real: Split | None = None
+    told: set[int] = field(default_factory=set)
+    """Broken images that were logged."""
     began: tuple[int, float] | None = None
     """The image and the time at which the segment under way began."""
     loss: float = float("nan")
@@ -184,6 +187,7 @@ class StudentTraining(SingleProcess):
         seconds = time.perf_counter() - start
         cpu, wait = (now - before for now, before in zip(self._asked(), asked, strict=True))
         self._log_cost(trainer.group.total(cpu, trainer.device), wait)
+        self._log_broken()
         self.loss, metrics = self._loss(), trainer.take_metrics()
         if trainer.group.rank == 0:
             in_a_hurry = trainer.nimg < end or hurried()
@@ -223,6 +227,13 @@ class StudentTraining(SingleProcess):
     def _asked(self) -> tuple[float, float]:
         """CPU seconds that this process's requests have cost the pool so far, and seconds that it waited for it."""
         return (self.pool.cpu_seconds, self.pool.wait_seconds) if self.pool else (0.0, 0.0)
+
+    def _log_broken(self) -> None:
+        """The indices of real images that were skipped since the segment before."""
+        trainer, found = self.trainer, set(self.real.broken) if self.real else set()
+        for index in sorted(found - self.told):
+            trainer.metrics.append(Metric(trainer.stage, trainer.nimg, BROKEN_IMAGE, float(index)))
+        self.told |= found
 
     def _log_cost(self, cpu: float, wait: float) -> None:
         """cpu, wait: seconds that all processes cost the pool, and that this one waited for it."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from msd_ray.data.labelled import Labelled, data_set
+from msd_ray.data.ranged_file import refuse_pointer
 from msd_ray.data.records import Records
 from msd_ray.data.source import DataSet, Indices, InMemory, Rows
 from msd_ray.errors import UserError, one_line
@@ -85,7 +86,9 @@ def _opened(store: Store, stem: str, magic: int) -> Rows:
 
 def _rows(store: Store, name: str, magic: int, size: int) -> Rows:
     head, where = 4 + 4 * (magic % 256), f"{store.uri}/{name}"
-    packed = store.read_range(name, 0, 2) == GZIP
+    beginning = store.read_range(name, 0, len(LFS_POINTER))
+    refuse_pointer(beginning, where)
+    packed = beginning.startswith(GZIP)
     file = gzip.GzipFile(fileobj=BytesIO(store.read(name))) if packed else None
     n, *sides = _dimensions(file.read(head) if file else store.read_range(name, 0, head), magic, where)
     shape = (1, *sides) if sides else ()
@@ -100,8 +103,6 @@ def _rows(store: Store, name: str, magic: int, size: int) -> Rows:
 
 
 def _dimensions(head: bytes, magic: int, where: str) -> list[int]:
-    if head.startswith(LFS_POINTER[:4]):
-        raise UserError(f"{where} is a pointer of git LFS, not the file itself; run `git lfs pull` where it came from")
     values: list[int] = np.frombuffer(head[: len(head) // 4 * 4], ">u4").tolist()
     if values[:1] != [magic] or len(values) != 1 + magic % 256 or 0 in values:
         kind = "images" if magic == IMAGES else "labels"

@@ -1,12 +1,13 @@
 """Images of one size in a file that is not packed, each read where it lies."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from msd_ray.data.source import Indices
+from msd_ray.data.source import Indices, Rows
 from msd_ray.errors import UserError
 from msd_ray.storage import Store
 
@@ -35,3 +36,22 @@ class Records:
                 raise UserError(f"{self.store.uri}/{self.name} is cut short: it has no image {index}")
             row[:] = np.frombuffer(data, np.uint8)
         return torch.from_numpy(found).view(-1, *self.shape)
+
+
+class Joined:
+    """Rows of one shape one after the other."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self._parts, self.shape = parts, parts[0].shape
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def take(self, indices: Indices) -> Tensor:
+        of = np.searchsorted(self._ends, indices, side="right")
+        found = torch.empty(len(indices), *self.shape, dtype=torch.uint8)
+        for number in np.unique(of).tolist():
+            part, here = self._parts[number], of == number
+            found[torch.from_numpy(here)] = part.take(indices[here] - int(self._ends[number]) + len(part))
+        return found

@@ -2,14 +2,20 @@
 `FORMATS`; or a function in a user's own module, which recipes name as `module:function`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from msd_ray.data.arrays import Arrays
+from msd_ray.data.cifar import Cifar
 from msd_ray.data.digits import Digits
+from msd_ray.data.edm_zip import EdmZip
 from msd_ray.data.idx import Idx
+from msd_ray.data.image_folder import ImageFolder
+from msd_ray.data.imagenet64 import ImageNet64
+from msd_ray.data.parquet import Parquet
 from msd_ray.data.source import DataSet
 from msd_ray.data.toy2d import Toy2d
+from msd_ray.data.webdataset import WebDataset
 from msd_ray.errors import UserError, one_line
 from msd_ray.own_code import imported, is_own
 from msd_ray.validation import made_of
@@ -23,7 +29,18 @@ class Format(Protocol):
         ...
 
 
-FORMATS: dict[str, type[Any]] = {"digits": Digits, "toy2d": Toy2d, "arrays": Arrays, "idx": Idx}
+FORMATS: dict[str, type[Any]] = {
+    "digits": Digits,
+    "toy2d": Toy2d,
+    "arrays": Arrays,
+    "idx": Idx,
+    "cifar": Cifar,
+    "folder": ImageFolder,
+    "edm-zip": EdmZip,
+    "parquet": Parquet,
+    "webdataset": WebDataset,
+    "imagenet64": ImageNet64,
+}
 _ONCE = ("classes", "samples", "seed")
 """Options of toy2d that recipes said beside `name` before there were options."""
 
@@ -32,11 +49,12 @@ _ONCE = ("classes", "samples", "seed")
 class DataConfig:
     """name: which data set, or `module:function` for one of the user's own, a function of `options` that returns a
     `DataSet`. folder: of a format that reads files, on storage that all nodes see. options: of the format; those that
-    are not said get its defaults."""
+    are not said get its defaults. flip: whether trainers see half of the images mirrored left to right."""
 
     name: str = "digits"
     folder: str = ""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
+    flip: bool = False
 
     def __post_init__(self) -> None:
         """Raises UserError where the options are not those of the format."""
@@ -80,10 +98,10 @@ def of_today(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_data(config: DataConfig) -> DataSet:
     """The data set that `config` describes; the same one every time. Raises UserError where there is none."""
-    if is_own(config.name):
-        return _own(config)
-    made: Format = FORMATS[config.name](**config.settings)
-    return made.load()
+    made = _own(config) if is_own(config.name) else _built_in(config)
+    if config.flip and len(made.shape) != 3:
+        raise UserError(f"data.flip: only images can be mirrored, and {config.name} has samples of {list(made.shape)}")
+    return replace(made, train=replace(made.train, flips=config.flip))
 
 
 def fingerprint(config: DataConfig) -> str:
@@ -95,7 +113,12 @@ def identity(config: DataConfig) -> dict[str, Any]:
     """What names the samples in the keys of caches."""
     said = {"name": config.name} | ({} if is_own(config.name) else config.options)
     found = fingerprint(config)
-    return said | ({"fingerprint": found} if found else {})
+    return said | ({"fingerprint": found} if found else {}) | ({"flip": True} if config.flip else {})
+
+
+def _built_in(config: DataConfig) -> DataSet:
+    made: Format = FORMATS[config.name](**config.settings)
+    return made.load()
 
 
 def _own(config: DataConfig) -> DataSet:

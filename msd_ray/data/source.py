@@ -67,11 +67,13 @@ class InMemory:
 @dataclass(frozen=True)
 class Split:
     """Real samples, of which nothing is read before it is asked for. condition: [N], the class of each of `rows`. own:
-    the indices in `rows` that belong to this split, rising; None for all."""
+    the indices in `rows` that belong to this split, rising; None for all. flips: whether trainers mirror half of what
+    they take, left to right."""
 
     rows: Rows
     condition: Tensor
     own: Tensor | None = None
+    flips: bool = False
 
     def __len__(self) -> int:
         return len(self.condition if self.own is None else self.own)
@@ -84,6 +86,11 @@ class Split:
     def bytes(self) -> int:
         """What all of it takes in memory as networks see it."""
         return len(self) * (4 * int(np.prod(self.shape)) + 8)
+
+    @property
+    def broken(self) -> dict[int, str]:
+        """Images that were skipped so far, by their index in `rows`, and what is wrong with each."""
+        return getattr(self.rows, "broken", {})
 
     @property
     def classes(self) -> Tensor:

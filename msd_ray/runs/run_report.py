@@ -10,12 +10,14 @@ from msd_ray.codecs import pictures
 from msd_ray.conditions import Partition
 from msd_ray.evaluation import Row, features_name
 from msd_ray.evaluation.run_page import ReportContent, SampleGrids, write_report, write_samples
+from msd_ray.runs.broken_images import broken_images
 from msd_ray.runs.curves import curves
 from msd_ray.runs.plan import StudentPlan
 from msd_ray.runs.plan_description import students_of
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder
 from msd_ray.storage import Store
+from msd_ray.training.metrics import BROKEN_IMAGE
 from msd_ray.training.preview import PREVIEWS, ROWS
 
 PREVIEWS_SHOWN = 5
@@ -26,6 +28,7 @@ def write_all(context: RunContext, rows: list[Row], drawn: tuple[Tensor, Tensor]
     the ensemble, [classes, n, ...]; None where there is no ensemble yet."""
     store, plan = context.store, context.plan
     logged = curves(store, plan)
+    logged = logged[logged["name"] != BROKEN_IMAGE]
     buffer = io.BytesIO()
     logged.to_parquet(buffer, index=False)
     store.write("metrics.parquet", buffer.getvalue())
@@ -53,6 +56,7 @@ def _content(
         notes=[
             f"FID and its kin use the features of: {features}. Reference: the training split.",
             *_relay_notes(context, ensemble.partition),
+            *filter(None, [broken_images(context)]),
         ],
         previews={student.name: found for student in every if (found := _previews(context.store, student))},
         preview_rows=ROWS,

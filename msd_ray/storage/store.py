@@ -122,11 +122,11 @@ class Store:
 
     def names(self) -> list[str]:
         """Sorted names of the files and directories in this one; none if it is missing."""
-        return sorted(self._listed())
+        return sorted(self.listed())
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file in this directory, by its name, from one listing."""
-        return {name: size for name, size in self._listed().items() if size is not None}
+        return {name: size for name, size in self.listed().items() if size is not None}
 
     def exists(self, name: str) -> bool:
         """Whether there is a file or directory `name`."""
@@ -143,7 +143,8 @@ class Store:
         path = self._at(name)
         patiently("delete", path, lambda: self._files.remove_file(path))
 
-    def _listed(self) -> dict[str, int | None]:
+    def listed(self) -> dict[str, int | None]:
+        """The names in this directory, of files with their bytes, of directories with None; none if it is missing."""
         found = patiently("list", self._path, lambda: self._files.listed(self._path))
         return {name: size for name, size in found.items() if not name.startswith(TEMPORARY)}
 

@@ -73,7 +73,7 @@ class Batches:
         batch = Batch(z, self._owned.draw(n, rng), step=step, seen=seen)
         if needs.real_data:
             assert self._real is not None
-            real = self._real.take(self._indices(n, len(self._real), rng))
+            real = self._real.take(self._indices(n, len(self._real), rng), rng)
             batch = replace(batch, real=real.x, real_condition=real.condition)
         if needs.pairs:
             assert self._pairs is not None

@@ -19,7 +19,10 @@ class Metric:
     value: float
 
 
-BESIDE = ("wall_seconds", "cpu_seconds", "teacher_cpu_seconds", "teacher_wait_seconds", "skipped", "unmeasured")
+BROKEN_IMAGE = "broken_image"
+"""What the index of a real image that was skipped is logged as."""
+_COSTS = ("wall_seconds", "cpu_seconds", "teacher_cpu_seconds", "teacher_wait_seconds")
+BESIDE = (*_COSTS, "skipped", "unmeasured", BROKEN_IMAGE)
 """The names of curves other than losses and FIDs."""
 
 

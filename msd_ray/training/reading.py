@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import torch
@@ -35,11 +36,18 @@ class Reader:
         """What it keeps on the device."""
         return [self._held.x, self._held.condition] if self._held else []
 
-    def take(self, numbers: Tensor) -> Samples:
-        """numbers: [B], on the device."""
+    def take(self, numbers: Tensor, rng: torch.Generator) -> Samples:
+        """numbers: [B], on the device. rng: asked only where the split is to be mirrored."""
         if self._held:
-            return Samples(self._held.x[numbers], self._held.condition[numbers])
-        return self._split.take(numbers).to(self._device)
+            taken = Samples(self._held.x[numbers], self._held.condition[numbers])
+        else:
+            taken = self._split.take(numbers).to(self._device)
+        return self._mirrored(taken, rng) if self._split.flips else taken
+
+    def _mirrored(self, samples: Samples, rng: torch.Generator) -> Samples:
+        """Half of them left to right."""
+        chosen = torch.rand(len(samples), 1, 1, 1, generator=rng, device=self._device) < 0.5
+        return replace(samples, x=torch.where(chosen, samples.x.flip(-1), samples.x))
 
 
 class Ahead(Generic[Asked, Made]):

@@ -143,7 +143,7 @@ class TeacherTrainer:
     def _drawn(self, nimg: int) -> tuple[Samples, torch.Generator]:
         rng = stream(self.config.seed, "teacher", nimg, device=self.device)
         chosen = torch.randint(len(self._data), (self.config.batch,), generator=rng, device=self.device)
-        return self._data.take(chosen), rng
+        return self._data.take(chosen, rng), rng
 
     def _schedule(self) -> float:
         """Linear warm-up, then a cosine to zero at the last image."""

@@ -43,7 +43,7 @@ def test_samples_are_read_back_bit_for_bit(folder: Path) -> None:
 
 
 def test_a_border_is_black_and_one_pixel_more_at_the_end_where_it_is_uneven(folder: Path) -> None:
-    data = load_data(DataConfig("idx", str(folder), {"size": 10}))
+    data = load_data(DataConfig("idx", str(folder), options={"size": 10}))
     expected = np.zeros((30, 1, 10, 10), dtype=np.uint8)
     expected[:, 0, 1:8, 1:8] = IMAGES
     assert data.shape == (1, 10, 10)
@@ -52,13 +52,13 @@ def test_a_border_is_black_and_one_pixel_more_at_the_end_where_it_is_uneven(fold
 
 def test_the_split_that_is_held_out_and_names(folder: Path) -> None:
     names = ["coat", "bag", "shirt"]
-    data = load_data(DataConfig("idx", str(folder), {"held_out": "train", "labels": names}))
+    data = load_data(DataConfig("idx", str(folder), options={"held_out": "train", "labels": names}))
     assert (len(data.train), len(data.held_out), data.labels) == (6, 30, ("coat", "bag", "shirt"))
-    assert len(load_data(DataConfig("idx", str(folder), {"held_out": "none"})).held_out) == 0
+    assert len(load_data(DataConfig("idx", str(folder), options={"held_out": "none"})).held_out) == 0
     with pytest.raises(UserError, match="train-labels: class 3 sock has no image"):
-        load_data(DataConfig("idx", str(folder), {"labels": [*names, "sock"]}))
+        load_data(DataConfig("idx", str(folder), options={"labels": [*names, "sock"]}))
     with pytest.raises(UserError, match="images of 7 x 7 get no border to 6 x 6"):
-        load_data(DataConfig("idx", str(folder), {"size": 6}))
+        load_data(DataConfig("idx", str(folder), options={"size": 6}))
 
 
 def test_fingerprints_tell_other_images_and_borders(folder: Path) -> None:
@@ -81,14 +81,13 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         (idx(IMAGES) + b"x", "has not the 30 x 49 bytes"),
         (BOMB, "has not the 2147483648 x 1073741824 bytes"),
         (idx(IMAGES[:29]), "has 30 labels for 29 images"),
-        (LFS, "is a pointer of git LFS, not the file itself; run `git lfs pull`"),
     ],
 )
 def test_a_file_that_is_none_is_refused_in_one_line(content: bytes, message: str, packed: bool, tmp_path: Path) -> None:
     write(tmp_path, "train-images-idx3-ubyte", content, packed)
     write(tmp_path, "train-labels-idx1-ubyte", idx(LABELS))
     with pytest.raises(UserError, match=message) as refused:
-        load_data(DataConfig("idx", str(tmp_path), {"held_out": "none"}))
+        load_data(DataConfig("idx", str(tmp_path), options={"held_out": "none"}))
     assert "\n" not in str(refused.value)
 
 
@@ -97,7 +96,13 @@ def test_a_packed_file_that_is_cut_short_is_told(kept: int, tmp_path: Path) -> N
     write(tmp_path, "train-labels-idx1-ubyte", idx(LABELS))
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(IMAGES))[:kept])
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte.gz (cannot be unpacked|has not)"):
-        load_data(DataConfig("idx", str(tmp_path), {"held_out": "none"}))
+        load_data(DataConfig("idx", str(tmp_path), options={"held_out": "none"}))
+
+
+def test_a_pointer_of_git_lfs_is_told(tmp_path: Path) -> None:
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(LFS)
+    with pytest.raises(UserError, match=r"ubyte\.gz is a pointer of git LFS, not the file itself; run `git lfs pull`"):
+        load_data(DataConfig("idx", str(tmp_path), options={"held_out": "none"}))
 
 
 def test_a_missing_folder_or_file_is_named(tmp_path: Path) -> None:
