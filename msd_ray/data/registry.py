@@ -9,6 +9,7 @@ from msd_ray.data.arrays import Arrays
 from msd_ray.data.cifar import Cifar
 from msd_ray.data.digits import Digits
 from msd_ray.data.edm_zip import EdmZip
+from msd_ray.data.emoji import Emoji
 from msd_ray.data.idx import Idx
 from msd_ray.data.image_folder import ImageFolder
 from msd_ray.data.imagenet64 import ImageNet64
@@ -40,7 +41,10 @@ FORMATS: dict[str, type[Any]] = {
     "parquet": Parquet,
     "webdataset": WebDataset,
     "imagenet64": ImageNet64,
+    "emoji": Emoji,
 }
+_SAID = ("digits", "toy2d")
+"""Whose samples follow from what a recipe says."""
 _ONCE = ("classes", "samples", "seed")
 """Options of toy2d that recipes said beside `name` before there were options."""
 
@@ -106,7 +110,7 @@ def load_data(config: DataConfig) -> DataSet:
 
 def fingerprint(config: DataConfig) -> str:
     """Of the samples, where `config` alone does not say which they are; empty, and nothing is loaded, where it does."""
-    return load_data(config).fingerprint if config.folder or is_own(config.name) else ""
+    return "" if config.name in _SAID else load_data(config).fingerprint
 
 
 def identity(config: DataConfig) -> dict[str, Any]:
