@@ -4,7 +4,7 @@ from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below, every, f
 from msd_ray.reproduce.shared_trunk import SHARED_TRUNK, SHARED_TRUNK_LONG
 
 COUNTS = (1, 2, 4, 8)
-_TSM = "tsm: {objective: tsm, images: 32_768, batch: 512, generator_lr: 4e-3, warmup: 4_096}"
+_TSM = "tsm: {objective: tsm, images: 32_768, batch: 512, generator_lr: 4e-3, warmup: 4_096, shared: false}"
 _TOY = {
     "DM": "dm: {objective: dm, images: 12288, fake_steps: 4, batch: 256, generator_lr: 2e-4, fake_lr: 1e-3, warmup: 0}",
     "consistency": "cd: {objective: consistency, images: 16384, generator_lr: 1e-2, batch: 256, warmup: 0, "
@@ -82,7 +82,7 @@ SMALL_STUDENTS = Experiment(
         Arm(
             f"{share} fewer parameters, {'with' if tsm else 'without'} TSM",
             "digits-small" if tsm else "digits",
-            ("partition.k=2", f"student.channel_factor={factor}"),
+            ("partition.k=2", f"student.channel_factor={factor}", *(["stages.tsm.shared=false"] if tsm else [])),
         )
         for share, factor in (("43%", 0.75), ("74%", 0.5))
         for tsm in (True, False)

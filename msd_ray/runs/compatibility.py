@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from itertools import takewhile
 
 from msd_ray.codecs import IDENTITY, load_codec
 from msd_ray.data import DataSet
@@ -52,7 +53,21 @@ def spelled_out(recipe: Recipe, needs: dict[str, Needs]) -> Recipe:
             stages[name] = replace(stage, **vars(stage.optimization(needs[name].optimization)))
         except ValueError as error:
             raise UserError(f"stages.{name}: {error}") from None
+    for name in shared_by_default(recipe, needs):
+        stages[name] = replace(stages[name], shared=True)
+    stages = {name: replace(s, shared=False) if s.shared == "auto" else s for name, s in stages.items()}
     return replace(recipe, stages=stages)
+
+
+def shared_by_default(recipe: Recipe, needs: dict[str, Needs]) -> list[str]:
+    """The stages that are shared where the recipe leaves it open: the first ones that make a denoiser. There every
+    student learns to be the teacher, and more images are worth more than fewer conditions. Not the last stage, which
+    makes the students differ, nor any where they differ in size or in noise levels."""
+    sizes, partition = {recipe.student, *recipe.students.values()}, recipe.partition
+    if partition.k == 1 or partition.timesteps > 1 or len(sizes) > 1:
+        return []
+    first = takewhile(lambda name: needs[name].makes == "denoiser" and recipe.stages[name].shared == "auto", needs)
+    return list(first)[: len(needs) - 1]
 
 
 def refuse_short_stages(recipe: Recipe, needs: dict[str, Needs]) -> None:

@@ -11,7 +11,7 @@ from msd_ray.recipes import Recipe, load_recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.compatibility import without_imports
 from msd_ray.runs.plan import Plan, make_plan
-from msd_ray.runs.run_directory import recipe_of
+from msd_ray.runs.run_directory import recipe_of, shared_as_kept
 from msd_ray.runs.teacher_cache import default_cache
 from msd_ray.storage import Store
 
@@ -29,7 +29,8 @@ class RunContext:
     def of(recipe: str, overrides: list[str] | None, run_dir: str | None) -> "RunContext":
         """The context of a recipe and overrides that a user typed. Raises UserError if any of it is wrong."""
         loaded = load_recipe(recipe, overrides)
-        return RunContext(loaded, Store(run_dir or f"runs/{loaded.name}"))
+        store = Store(run_dir or f"runs/{loaded.name}")
+        return RunContext(shared_as_kept(loaded, store), store)
 
     @staticmethod
     def of_run(store: Store, overrides: list[str]) -> "RunContext":

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from msd_ray.conditions import Partition
@@ -61,6 +62,18 @@ def refuse_other_recipe(store: Store, recipe: Recipe) -> None:
         difference = first_difference(weights_part(recipe_of(store)), weights_part(recipe), "")
         if difference:
             raise UserError(f"{store.uri} holds a run with another {difference}; choose another --run-dir")
+
+
+def shared_as_kept(recipe: Recipe, store: Store) -> Recipe:
+    """The recipe, with stages shared as in the run of the directory where the recipe leaves that open: an earlier
+    version may have begun it. Raises UserError where the directory's recipe cannot be read."""
+    if not store.exists("recipe.json"):
+        return recipe
+    kept, stages = recipe_of(store).stages, dict(recipe.stages)
+    for name in kept.keys() & stages.keys():
+        if stages[name].shared == "auto":
+            stages[name] = replace(stages[name], shared=kept[name].shared)
+    return replace(recipe, stages=stages)
 
 
 def keep_recipe(store: Store, recipe: Recipe) -> None:
@@ -130,6 +143,7 @@ def _of_today(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stage_of_today(stage: dict[str, Any]) -> dict[str, Any]:
+    stage = {"shared": False, **stage}
     if "optimizer" in stage:
         return stage
     options = {"gan_from": 0, **stage["options"]} if stage["objective"] == "sida" else stage["options"]

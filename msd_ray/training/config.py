@@ -15,7 +15,8 @@ class StageConfig:
     objective: which method (msd_ray.objectives). images: generator images of the stage, the clock of everything.
     batch: images per update. warmup: images over which the learning rates rise from 0. options: fields of the
     objective, such as its loss weights. shared: whether one student trains it for all conditions, which the others then
-    branch off from; a number: so many students, each for a group of parts. afresh: what of the stage before does not go
+    branch off from; a number: so many students, each for a group of parts; auto: whether it makes a denoiser for the
+    students to start from. afresh: what of the stage before does not go
     on; auto: the optimizers, but nothing where a shared stage of the same objective comes before. The others are
     those of `Optimization`, None for what the method's authors have.
     """
@@ -34,13 +35,13 @@ class StageConfig:
     clip: Weight | None = None
     fake_clip_value: Weight | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    shared: bool | Annotated[int, within(ge=2, le=10**5)] = False
+    shared: bool | Annotated[int, within(ge=2, le=10**5)] | Literal["auto"] = "auto"
     afresh: tuple[Literal["optimizers", "average", "fake_score", "discriminator"], ...] | Literal["auto"] = "auto"
 
     @property
     def groups(self) -> int:
-        """So many students train it together; 0 where each trains it alone."""
-        return int(self.shared)
+        """So many students train it together; 0 where each trains it alone, or this is still open."""
+        return 0 if self.shared == "auto" else int(self.shared)
 
     def __post_init__(self) -> None:
         if (self.fake_first or 0) >= self.images:

@@ -36,7 +36,7 @@ def test_what_changes_weights_is_refused_and_named(change: str, named: str, tmp_
         refuse_other_recipe(Store(str(tmp_path)), load_recipe("digits", [change]))
 
 
-# Recipes that were kept before a method had an optimizer of its own.
+# Recipes that were kept before a method had an optimizer of its own, and before stages could be shared.
 
 
 def older(store: Store, recipe: Recipe) -> None:
@@ -45,12 +45,28 @@ def older(store: Store, recipe: Recipe) -> None:
     for stage in raw["stages"].values():
         betas = stage["betas"] or [0.9, 0.999]
         stage |= {"betas": betas, "weight_decay": 0.01, "clip": 10.0, "fake_first": 0}
-        del stage["optimizer"], stage["fake_clip_value"]
+        del stage["optimizer"], stage["fake_clip_value"], stage["shared"], stage["afresh"]
     store.write("recipe.json", json.dumps(raw).encode())
 
 
 def planned(name: str) -> Recipe:
     return RunContext.of(name, [], None).plan.recipe
+
+
+def test_an_older_run_goes_on_with_its_own_tsm_for_each_student(tmp_path: Path) -> None:
+    """The same command goes on; an explicit value is another run."""
+    store = Store(str(tmp_path))
+    raw = planned("digits-small").to_json()
+    assert raw["stages"]["tsm"]["shared"] is True
+    for stage in raw["stages"].values():
+        del stage["shared"], stage["afresh"]
+    store.write("recipe.json", json.dumps(raw).encode())
+    again = RunContext.of("digits-small", [], str(tmp_path)).plan
+    assert again.recipe.stages["tsm"].shared is False and not again.ensembles[0].trunks
+    refuse_other_recipe(store, again.recipe)
+    other = RunContext.of("digits-small", ["stages.tsm.shared=true"], str(tmp_path)).plan.recipe
+    with pytest.raises(UserError, match=r"another stages\.tsm\.shared \(there False, here True\)"):
+        refuse_other_recipe(store, other)
 
 
 def test_an_older_run_goes_on_where_its_methods_are_trained_as_before(tmp_path: Path) -> None:

@@ -132,6 +132,37 @@ def test_students_of_different_sizes_share_no_stage() -> None:
         plan(SHARED, "students={0: {channel_factor: 0.5}}")
 
 
+def tsm(images: int, more: str = "") -> str:
+    return stage(images, more).replace("dm", "tsm")
+
+
+@pytest.mark.parametrize(
+    ("stages", "overrides", "shared"),
+    [
+        (f"a: {tsm(320)}, b: {stage(160)}", [], [True, False]),
+        (f"a: {tsm(320)}, b: {tsm(160)}, c: {stage(160)}", [], [True, True, False]),
+        (f"a: {tsm(320, ', shared: false')}, b: {tsm(160)}, c: {stage(160)}", [], [False] * 3),
+        (
+            f"a: {stage(320)}, b: {tsm(160)}, c: {stage(160)}",
+            [],
+            [False] * 3,
+        ),  # it follows a stage of each student's own
+        (f"a: {tsm(320)}, b: {stage(160)}", ["partition.k=1"], [False, False]),  # nobody to share with
+        (f"a: {tsm(320)}, b: {stage(160)}", ["students={0: {channel_factor: 0.5}}"], [False, False]),
+        (f"a: {tsm(320)}, b: {stage(160).replace('dm', 'o2mkd')}", ["partition.timesteps=2"], [False, False]),
+        (f"a: {stage(320).replace('dm', 'o2mkd')}, b: {stage(160)}", [], [True, False]),
+        (f"a: {stage(320).replace('dm', 'o2mkd')}", [], [False]),  # what makes the students differ
+        (f"a: {tsm(320, ', shared: 2')}, b: {stage(160)}", ["partition.k=4"], [2, False]),
+    ],
+)
+def test_stages_that_make_a_denoiser_for_the_students_to_start_from_are_shared_unless_said_otherwise(
+    stages: str, overrides: list[str], shared: list[bool | int]
+) -> None:
+    made = plan(stages, *overrides)
+    assert [s.shared for s in made.recipe.stages.values()] == shared
+    assert bool(made.ensembles[0].trunks) == any(shared)
+
+
 @pytest.mark.parametrize("shared", ["1", "yes please", "-1"])
 def test_shared_is_true_or_a_number_of_groups(shared: str) -> None:
     with pytest.raises(UserError, match="shared"):
