@@ -30,8 +30,9 @@ from msd_ray.ensemble import Ensemble
 from msd_ray.recipes import load_recipe
 from msd_ray.runs.plan import Plan, make_plan
 from msd_ray.runs.run_directory import assemble, checkpoints_of, keep_partition
-from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
+from msd_ray.runs.teacher_cache import keep_teacher
 from msd_ray.storage import Chunks, Store
+from msd_ray.teachers.kept_teacher import KeptTeacher
 from msd_ray.training.state import State, tensors_of
 
 BATCH, FACTOR, GB = 4, 34, 1e9

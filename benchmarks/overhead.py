@@ -50,8 +50,9 @@ from msd_ray.cluster.work import ScheduledTask  # noqa: E402
 from msd_ray.runs.plan import StudentPlan  # noqa: E402
 from msd_ray.runs.run_context import RunContext  # noqa: E402
 from msd_ray.runs.run_directory import keep_partition  # noqa: E402
-from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher, load_teacher  # noqa: E402
+from msd_ray.runs.teacher_cache import keep_teacher, load_teacher  # noqa: E402
 from msd_ray.storage import Store  # noqa: E402
+from msd_ray.teachers.kept_teacher import KeptTeacher  # noqa: E402
 from msd_ray.training.state import State, tensors_of  # noqa: E402
 
 Figures = dict[str, float]

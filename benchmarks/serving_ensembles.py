@@ -14,8 +14,8 @@ from msd_ray.networks import DenoiserSpec
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import ensemble_folder
-from msd_ray.runs.teacher_cache import KeptTeacher
 from msd_ray.storage import Store
+from msd_ray.teachers.kept_teacher import KeptTeacher
 
 STEPS = 18  # of Heun's method: 35 evaluations of the network
 

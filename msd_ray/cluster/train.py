@@ -38,18 +38,11 @@ from msd_ray.runs.run_directory import (
     refuse_other_source,
 )
 from msd_ray.runs.run_status import mark_stopped, marked_where_stopped
-from msd_ray.runs.teacher_cache import (
-    REPORTS,
-    KeptTeacher,
-    cached_in,
-    copy_teacher,
-    has_teacher,
-    keep_teacher,
-    teacher_in,
-)
+from msd_ray.runs.teacher_cache import REPORTS, cached_in, copy_teacher, keep_teacher, teacher_in
 from msd_ray.stopping import STOP
 from msd_ray.storage import Store
 from msd_ray.teachers import TeacherSource
+from msd_ray.teachers.kept_teacher import KeptTeacher, has_teacher
 from msd_ray.training.checkpoints import Checkpoints
 
 
@@ -171,7 +164,7 @@ def _found_teacher(plan: Plan, store: Store, cache: Store) -> TeacherSource | No
 
 def _take_teacher(found: TeacherSource, store: Store, plan: Plan) -> None:
     own = store.child("teacher")
-    if not isinstance(found, KeptTeacher):
+    if plan.source or not isinstance(found, KeptTeacher):
         keep_source(store, plan)
     elif found.folder.uri != own.uri:
         copy_teacher(found.folder, own)

@@ -11,6 +11,7 @@ from msd_ray.objectives import objective_class
 from msd_ray.own_code import allow, is_own, refuse_strange
 from msd_ray.recipes.schema import Recipe
 from msd_ray.recipes.yaml_files import check_plain, read_mapping, read_value, read_yaml, validated
+from msd_ray.teachers import FOUND, TRAINED
 from msd_ray.training.config import StageConfig
 from msd_ray.validation import made_of
 
@@ -54,6 +55,8 @@ def parse_recipe(raw: Any, imports: bool = True) -> Recipe:
     check_plain(raw)
     if isinstance(raw.get("data"), dict):
         raw = raw | {"data": of_today(raw["data"])}
+    if isinstance(raw.get("teacher"), dict):
+        raw = raw | {"teacher": _brought(raw["teacher"])}
     for key, name in _code_of(raw):
         if imports:
             allow(name)
@@ -64,6 +67,19 @@ def parse_recipe(raw: Any, imports: bool = True) -> Recipe:
         if imports or not is_own(stage.objective):
             _check_objective(name, stage)
     return recipe
+
+
+def _brought(teacher: dict[str, Any]) -> dict[str, Any]:
+    """With `from: PATH` as a source and its option, of which it is the short form."""
+    if "from" not in teacher:
+        return teacher
+    path, options = teacher["from"], teacher.get("options") or {}
+    if teacher.get("source", TRAINED) not in (TRAINED, FOUND) or not isinstance(options, dict):
+        raise UserError("teacher.from says where the teacher comes from; leave out teacher.source")
+    if not isinstance(path, str) or not path:
+        raise UserError("teacher.from must be the path of a file or directory")
+    rest = {key: value for key, value in teacher.items() if key != "from"}
+    return rest | {"source": FOUND, "options": options | {"path": os.path.abspath(os.path.expanduser(path))}}
 
 
 def _code_of(raw: dict[str, Any]) -> Iterator[tuple[str, str]]:

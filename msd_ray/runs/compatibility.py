@@ -6,6 +6,7 @@ from itertools import takewhile
 
 from msd_ray.codecs import IDENTITY, load_codec
 from msd_ray.data import DataSet
+from msd_ray.diffusion import Noise
 from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.errors import UserError, one_line
 from msd_ray.networks import DenoiserSpec, StudentSize
@@ -117,7 +118,8 @@ def teacher_of(recipe: Recipe, data: DataSet, brought: DenoiserSpec | None) -> D
 
 def source_of(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> TeacherSource | None:
     """Of a teacher that is not trained here. Raises UserError where it does not fit the data or a stage."""
-    name, source = recipe.teacher.source, load_source(recipe.teacher.source, recipe.teacher.options)
+    source = load_source(recipe.teacher.source, recipe.teacher.options)
+    name = recipe.teacher.options.get("path", recipe.teacher.source)
     if source is None:
         return None
     if (there := tuple(source.sample_shape)) != data.shape:
@@ -126,11 +128,24 @@ def source_of(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> Teacher
         )
     if source.classes != data.classes:
         raise UserError(f"teacher.source: {name} knows {source.classes} conditions, the data have {data.classes}")
+    if source.spec:
+        _check_noise(recipe.noise, source.spec)
     if not source.spec and (blind := [stage for stage in needs if needs[stage].encoder]):
         raise UserError(
             f"stages.{blind[0]}: {recipe.stages[blind[0]].objective} looks into the teacher, and {name} has no `spec`"
         )
     return source
+
+
+def _check_noise(noise: Noise, teacher: DenoiserSpec) -> None:
+    """Raises UserError where the recipe asks the teacher at noise levels that it was not trained on."""
+    low, high = teacher.preconditioning.span
+    if not low <= noise.sigma_min < max(noise.sigma_max, noise.sigma_init) <= high:
+        lowest, highest = max(noise.sigma_min, low), min(noise.sigma_max, high)
+        raise UserError(
+            f"noise: the teacher knows noise levels from {low:g} to {high:g}; write noise.sigma_min={lowest:g} "
+            f"noise.sigma_max={highest:g} noise.sigma_init={min(noise.sigma_init, high):g}"
+        )
 
 
 def check_codec(recipe: Recipe, data: DataSet) -> None:

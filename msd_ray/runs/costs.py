@@ -8,14 +8,15 @@ from msd_ray.ensemble import Sampling
 from msd_ray.evaluation import Costs
 from msd_ray.runs.plan import EnsemblePlan, StudentPlan
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.teacher_cache import KeptTeacher, teacher_in
+from msd_ray.runs.teacher_cache import teacher_in
+from msd_ray.teachers.kept_teacher import KeptTeacher
 
 
 def teacher_costs(context: RunContext, sampling: Sampling) -> Costs:
     """The costs of the teacher, sampled as `sampling` says."""
     teacher = teacher_in(context.store, context.plan)
     costs = Costs(parameters=teacher.parameters, nfe=sampling.nfe)
-    if not isinstance(teacher, KeptTeacher):  # what its training cost nobody knows
+    if context.plan.source or not isinstance(teacher, KeptTeacher):  # what its training cost nobody knows
         return costs
     facts = teacher.facts
     return replace(

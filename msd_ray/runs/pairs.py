@@ -16,8 +16,8 @@ from msd_ray.ensemble import seeded_noise
 from msd_ray.errors import CorruptError
 from msd_ray.objectives import Pairs
 from msd_ray.runs.plan import Plan
-from msd_ray.runs.teacher_cache import cached_in, digest
-from msd_ray.storage import Store, read_file, read_manifest, write_bundle
+from msd_ray.runs.teacher_cache import cached_in
+from msd_ray.storage import Store, digest, read_file, read_manifest, write_bundle
 
 CHUNK = 256
 _FILE = "pairs.parquet"

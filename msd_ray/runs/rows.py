@@ -21,8 +21,7 @@ from msd_ray.runs.chunks import Chunk, opened
 from msd_ray.runs.evaluation_pieces import Complete, EvaluationInputs, EvaluationPiece
 from msd_ray.runs.sample_sources import FromPart, FromTeacher, Real, Source
 from msd_ray.runs.scoring import Scoring
-from msd_ray.runs.teacher_cache import digest
-from msd_ray.storage import Store, read_manifest, write_bundle
+from msd_ray.storage import Store, digest, read_manifest, write_bundle
 
 DRAWN = "samples.safetensors"
 

@@ -12,8 +12,7 @@ from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.compatibility import without_imports
 from msd_ray.runs.plan import Plan, make_plan
 from msd_ray.runs.run_directory import recipe_of, shared_as_kept
-from msd_ray.runs.teacher_cache import default_cache
-from msd_ray.storage import Store
+from msd_ray.storage import Store, default_cache
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder, has_ensemble, refuse_other_source, refuse_unfinished
 from msd_ray.runs.run_report import write_all
 from msd_ray.runs.sample_sources import FromPart, FromTeacher
-from msd_ray.runs.teacher_cache import default_cache, digest, teacher_in
-from msd_ray.storage import Store, check_sizes, read_manifest
+from msd_ray.runs.teacher_cache import teacher_in
+from msd_ray.storage import Store, check_sizes, default_cache, digest, read_manifest
 
 Note = Callable[[str], None]
 

@@ -15,8 +15,8 @@ from msd_ray.data import DataConfig, DataSet, Samples, Split, load_data
 from msd_ray.ensemble import Ensemble, Part, Sampling, read_description, seeded_noise
 from msd_ray.evaluation import Sampler
 from msd_ray.evaluation.sample_statistics import KEPT, Numbers
-from msd_ray.runs.teacher_cache import digest, load_teacher
-from msd_ray.storage import Store
+from msd_ray.runs.teacher_cache import load_teacher
+from msd_ray.storage import Store, digest
 from msd_ray.teachers import TeacherSource
 
 

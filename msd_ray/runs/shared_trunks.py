@@ -8,8 +8,7 @@ from typing import Any
 
 from msd_ray.runs.plan import Plan, StudentPlan
 from msd_ray.runs.run_directory import folder, images_of, weights_part
-from msd_ray.runs.teacher_cache import digest
-from msd_ray.storage import Store, copy_bundle
+from msd_ray.storage import Store, copy_bundle, digest
 from msd_ray.training.checkpoints import Checkpoints, checkpoint_name
 from msd_ray.training.records import LoggedSegment, Records
 

@@ -1,44 +1,29 @@
 """Where a trained teacher is kept: in a cache, by the hash of what determines it, and in each run that used it."""
 
-import hashlib
-import json
-import logging
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
-from msd_ray.conditions import ConditionsSpec, conditioned
+from msd_ray.conditions import ConditionsSpec
 from msd_ray.data import identity, load_data
 from msd_ray.diffusion import Denoiser, EDMDenoiser
-from msd_ray.errors import CorruptError, UserError
+from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec
-from msd_ray.networks.shapes import shapes_only
-from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.own_code import is_own
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
-from msd_ray.storage import Store, copy_bundle, read_manifest, refuse_unwritable, verify, write_bundle
+from msd_ray.storage import Store, copy_bundle, digest, refuse_unwritable
 from msd_ray.teachers import TeacherSource
+from msd_ray.teachers.kept_teacher import KeptTeacher, has_teacher, keep
 from msd_ray.training import precision
 from msd_ray.training.config import TrainingConfig
-from msd_ray.training.state import State, Tensors
+from msd_ray.training.state import State
 from msd_ray.training.teacher_trainer import TeacherTrainer
 
 REPORTS = 20  # while a teacher trains
-_FILE = "denoiser.safetensors"
 _WITHOUT_EFFECT = ("steps", "source", "options")  # on the weights of a teacher that is trained here
 _TRAINER_VERSION = 1  # to be raised when TeacherTrainer makes something else of the same recipe
-log = logging.getLogger(__name__)
-
-
-def default_cache() -> Store:
-    """MSD_RAY_CACHE (any URI), else the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"  # empty means unset, as its specification has it
-    return Store(os.environ.get("MSD_RAY_CACHE") or f"{home}/msd_ray")
 
 
 def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
@@ -47,68 +32,6 @@ def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
     training = {key: value for key, value in said["teacher"].items() if key not in _WITHOUT_EFFECT}
     own = [said["conditions"]] if is_own(recipe.conditions.kind) else []
     return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), identity(recipe.data), training, *own])}")
-
-
-def digest(determinants: list[Any]) -> str:
-    """A short name for whatever follows from these plain values."""
-    return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def has_teacher(store: Store) -> bool:
-    """Whether a folder holds a whole teacher; a damaged one counts as none, with a warning."""
-    try:
-        verify(store)
-    except FileNotFoundError:
-        return False
-    except CorruptError as error:
-        log.warning("%s; the teacher is made anew", error)
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class KeptTeacher:
-    """The TeacherSource of a teacher that was trained here. folder: where it is kept. Everything raises
-    FileNotFoundError or CorruptError where there is none."""
-
-    folder: Store
-
-    @property
-    def fingerprint(self) -> str:
-        return digest([entry.sha256 for entry in read_manifest(self.folder).files.values()])
-
-    @property
-    def spec(self) -> DenoiserSpec:
-        return DenoiserSpec.from_json(read_manifest(self.folder).body["spec"])
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        return self.spec.sample_shape
-
-    @property
-    def classes(self) -> int:
-        return self.spec.classes
-
-    @property
-    def parameters(self) -> int:
-        return self.spec.parameters()
-
-    @property
-    def facts(self) -> dict[str, float]:
-        """What its training cost: wall_seconds and cpu_seconds."""
-        facts: dict[str, float] = read_manifest(self.folder).body["facts"]
-        return facts
-
-    def open(self, device: torch.device) -> EDMDenoiser:
-        with shapes_only():
-            denoiser = self.spec.build()
-        denoiser.load_state_dict(self.weights(), assign=True)
-        if known := read_manifest(self.folder).body.get("conditions"):
-            conditioned(denoiser, ConditionsSpec.from_json(known).make())
-        return denoiser.eval().requires_grad_(False).to(device)
-
-    def weights(self) -> Tensors:
-        return StoredWeights(self.folder, read_manifest(self.folder), _FILE).read()
 
 
 def teacher_in(store: Store, plan: Plan) -> TeacherSource:
@@ -127,11 +50,10 @@ def load_teacher(
 def keep_teacher(store: Store, spec: DenoiserSpec, state: State, conditions: ConditionsSpec | None = None) -> None:
     """Keeps the averaged weights of a trained teacher, given the state of its trainer. conditions: what it is asked
     for, if not class numbers."""
-    facts = {name: state.meta[name] for name in ("nimg", "wall_seconds", "cpu_seconds")}
-    body = {"spec": spec.to_json(), "facts": facts}
+    body: dict[str, Any] = {"facts": {name: state.meta[name] for name in ("nimg", "wall_seconds", "cpu_seconds")}}
     if conditions:
         body["conditions"] = conditions.to_json()
-    write_bundle(store, body, [(_FILE, partial(to_chunks, state.tensors["ema"]))])
+    keep(store, spec, state.tensors["ema"], body)
 
 
 def copy_teacher(source: Store, target: Store) -> None:

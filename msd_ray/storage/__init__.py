@@ -14,6 +14,7 @@ from msd_ray.storage.bundle import (
     verify,
     write_bundle,
 )
+from msd_ray.storage.cache import default_cache, digest
 from msd_ray.storage.disk_space import free_bytes, refuse_unwritable, used_bytes
 from msd_ray.storage.local_disk import Change
 from msd_ray.storage.store import CHUNK, Chunks, Store
@@ -30,6 +31,8 @@ __all__ = [
     "Store",
     "check_sizes",
     "copy_bundle",
+    "default_cache",
+    "digest",
     "free_bytes",
     "read_chunks",
     "read_file",

@@ -15,7 +15,7 @@ from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.init_weights import check_init
 from msd_ray.runs.plan import Plan, make_plan
 from msd_ray.runs.run_directory import first_difference
-from msd_ray.runs.teacher_cache import default_cache
+from msd_ray.storage import default_cache
 from msd_ray.sweep.definition import Definition
 from msd_ray.sweep.milestones import check_scheduler
 from msd_ray.sweep.search_space import (

@@ -5,8 +5,7 @@ from msd_ray.errors import CorruptError
 from msd_ray.runs.plan import Plan, StudentPlan
 from msd_ray.runs.run_directory import folder, weights_part
 from msd_ray.runs.shared_trunks import copy_checkpoint
-from msd_ray.runs.teacher_cache import digest
-from msd_ray.storage import Store, read_manifest
+from msd_ray.storage import Store, digest, read_manifest
 from msd_ray.training.checkpoints import checkpoint_name
 
 

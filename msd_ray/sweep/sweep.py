@@ -17,9 +17,9 @@ from msd_ray.runs.lease import held, refuse_if_held
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_status import mark_stopped
 from msd_ray.runs.shared_trunks import branch_points
-from msd_ray.runs.teacher_cache import cached_in, default_cache, teacher_in
+from msd_ray.runs.teacher_cache import cached_in, teacher_in
 from msd_ray.stopping import STOP
-from msd_ray.storage import MANIFEST, Store
+from msd_ray.storage import MANIFEST, Store, default_cache
 from msd_ray.sweep.controller import SweepController
 from msd_ray.sweep.definition import Trials
 from msd_ray.sweep.recipe_space import RecipeSpace

@@ -5,13 +5,14 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from msd_ray.runs.teacher_cache import copy_teacher, has_teacher
+from msd_ray.runs.teacher_cache import copy_teacher
 from msd_ray.storage import Store
 from msd_ray.sweep.pareto import pareto_front
 from msd_ray.sweep.recipe_space import RecipeSpace
 from msd_ray.sweep.sweep_directory import prune, trial_store
 from msd_ray.sweep.sweep_journal import SweepJournal, TrialRecord
 from msd_ray.sweep.sweep_page import Page, render
+from msd_ray.teachers.kept_teacher import has_teacher
 
 TABLE, PAGE = "sweep.parquet", "report.html"
 

@@ -1,12 +1,15 @@
 """What a file of a teacher holds, as one of our denoisers, whatever its format."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.shapes import shapes_only
+from msd_ray.teachers.safe_pickle import Array
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,13 @@ class Checkpoint:
     spec: DenoiserSpec
     weights: dict[str, Tensor]
     licence: str
+
+
+def tensors_of(arrays: Mapping[str, Array], path: Path) -> dict[str, Tensor]:
+    """Copies, in float32, of the arrays that a file was read as. Raises ValueError where they are more than it has."""
+    if sum(value.nbytes for value in arrays.values()) > path.stat().st_size:
+        raise ValueError("its tensors overlap")
+    return {name: torch.from_numpy(value.astype("float32")) for name, value in arrays.items()}
 
 
 def check_weights(spec: DenoiserSpec, weights: dict[str, Tensor]) -> None:

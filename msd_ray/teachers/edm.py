@@ -2,15 +2,15 @@
 preconditioning. Nothing in the file is executed."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from msd_ray.networks import DenoiserSpec, Kind, UNetConfig
-from msd_ray.teachers.checkpoint import Checkpoint, check_weights
-from msd_ray.teachers.edm_pickle import Array, Node, read_snapshot
+from msd_ray.teachers.checkpoint import Checkpoint, check_weights, tensors_of
+from msd_ray.teachers.edm_pickle import Node, read_snapshot
 
 LICENCE = "CC BY-NC-SA 4.0 if NVIDIA trained it (not for commercial use; students inherit it)"
 _FORMS = {("positional", "standard", 1, (1, 1)): "ddpm++", ("fourier", "residual", 2, (1, 3, 3, 1)): "ncsn++"}
@@ -28,23 +28,19 @@ _NAMES = {
 }
 
 
-def read_edm(path: Path) -> Checkpoint:
-    """Raises one of `msd_ray.teachers.edm_pickle.DAMAGES`, with the reason, where the file holds no such teacher."""
-    top = read_snapshot(path)
-    stored = top.tensors()
-    if sum(value.nbytes for _, value in stored.values()) > path.stat().st_size:
-        raise ValueError("its tensors overlap")
-    spec = spec_of(top)
-    official = {name.removeprefix("model."): value for name, (_, value) in stored.items() if name.startswith("model.")}
-    weights = from_official({name: _tensor(value) for name, value in official.items()}, spec)
-    check_weights(spec, weights)
-    counted = sum(value.size for kind, value in stored.values() if kind == "_parameters")
-    name = getattr(spec.network, "form", "ADM").upper()
-    return Checkpoint("edm", name, counted, spec, weights, LICENCE)
+@dataclass(frozen=True)
+class EDMFile:
+    path: str
 
-
-def _tensor(value: Array) -> Tensor:
-    return torch.from_numpy(value.astype("float32"))  # a copy, since what was read cannot be written to
+    def read(self) -> Checkpoint:
+        """Raises one of `DAMAGES`, with the reason, where the file holds no such teacher."""
+        top = read_snapshot(Path(self.path))
+        spec, stored = spec_of(top), top.tensors()
+        official = {name.removeprefix("model."): value for name, (_, value) in stored.items() if name[:6] == "model."}
+        weights = from_official(tensors_of(official, Path(self.path)), spec)
+        check_weights(spec, weights)
+        counted = sum(value.size for kind, value in stored.values() if kind == "_parameters")
+        return Checkpoint("edm", getattr(spec.network, "form", "ADM").upper(), counted, spec, weights, LICENCE)
 
 
 def spec_of(top: Node) -> DenoiserSpec:

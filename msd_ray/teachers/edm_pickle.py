@@ -2,34 +2,22 @@
 
 The file is a pickle of a dict whose `ema` is a network. Each object of the authors' classes is pickled as a call of
 `torch_utils.persistence._reconstruct_persistent_obj` with its class's name, its attributes and the source code of its
-module, which EDM executes. Here each of the few names that such a file needs stands for something that holds data;
-every other name is refused.
+module, which EDM executes.
 """
 
 import io
-import math
 import mmap
-import pickle
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msd_ray.teachers.pickle_scan import scan
+from msd_ray.teachers.safe_pickle import DTYPES, STORAGES, Array, Known, load, tensors
 
-Array = NDArray[Any]
-DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "HalfStorage": np.dtype("<f2")}
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-CLASS = "_reconstruct_persistent_obj"
-DAMAGES: tuple[type[Exception], ...] = (
-    *(pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError, TypeError, RuntimeError),
-    *(AssertionError, MemoryError, OverflowError, struct.error, OSError, RecursionError),
-)
-"""What a damaged or hostile file may raise while it is read."""
 
 
 @dataclass
@@ -62,9 +50,7 @@ class Node:
 def read_snapshot(path: Path) -> Node:
     """The averaged network. Its arrays are read-only. Raises one of `DAMAGES` where there is none, with the reason."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        scan(content, len(content))
-        content.seek(0)
-        held = _Unpickler(content).load()
+        held = load(content, len(content), _stand_ins(), _outside)
     network = held.get("ema") if isinstance(held, dict) else None
     if not isinstance(network, Node):
         raise ValueError("it holds no network under `ema`")
@@ -92,23 +78,11 @@ def _dict(value: Any) -> dict[str, Any]:
     return value
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the names of a snapshot, and no other."""
-
-    def __init__(self, file: Any) -> None:
-        super().__init__(file)
-        self._known = _stand_ins()
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._known:
-            raise ValueError(f"it asks for {module}.{name}, which a network's weights do not need; nothing was run")
-        return self._known[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise ValueError("it refers to something outside of itself")
+def _outside(pid: Any) -> Any:
+    raise ValueError("it refers to something outside of itself")
 
 
-def _stand_ins() -> dict[tuple[str, str], Any]:
+def _stand_ins() -> Known:
     """Made anew for each file, so that none can leave anything in them."""
 
     class Module(Node):
@@ -123,16 +97,11 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
 
         def __setstate__(self, state: Any) -> None: ...
 
-    calls: dict[tuple[str, str], Callable[..., Any]] = {
-        ("torch_utils.persistence", CLASS): lambda meta: _node(meta),
-        ("collections", "OrderedDict"): lambda: {},
-        ("torch._utils", "_rebuild_parameter"): lambda data, requires_grad, hooks: data,
-        ("torch._utils", "_rebuild_tensor_v2"): lambda *given: _view(*given),
+    return tensors() | {
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): lambda meta: _node(meta),
         ("torch.storage", "_load_from_bytes"): lambda content: _storage(content),
         ("numpy.core.multiarray", "scalar"): lambda dtype, raw: None,
         ("numpy._core.multiarray", "scalar"): lambda dtype, raw: None,
-    }
-    return calls | {
         ("torch.nn.modules.container", "ModuleDict"): Module,
         ("dnnlib.util", "EasyDict"): EasyDict,
         ("numpy", "dtype"): Dtype,
@@ -145,47 +114,15 @@ def _node(meta: Any) -> Node:
     return Node(str(meta["class_name"]), _dict(meta["state"]))
 
 
-def _view(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any) -> Array:
-    """A tensor; torch itself would let it reach beyond its storage."""
-    whole = all(type(number) is int and number >= 0 for number in (offset, *size))
-    if not isinstance(storage, np.ndarray) or not whole or len(size) > 8:
-        raise ValueError("one of its tensors is none")
-    if tuple(stride) != tuple(math.prod(size[i + 1 :]) for i in range(len(size))):
-        raise ValueError("one of its tensors does not lie in order")
-    if offset + math.prod(size) > len(storage):
-        raise ValueError("one of its tensors is larger than what is stored of it")
-    return storage[offset : offset + math.prod(size)].reshape(size)
-
-
 def _storage(content: Any) -> Array:
     """The numbers in torch's old format: five pickles, the number of numbers, and they themselves; without a copy."""
     if not isinstance(content, bytes):
         raise ValueError("one of its tensors is none")
     file = io.BytesIO(content)
-    magic, protocol, _, kind, keys = (_old_format(file, len(content)) for _ in range(5))
+    magic, protocol, _, kind, keys = (load(file, len(content), STORAGES, lambda pid: pid[1]) for _ in range(5))
     if (magic, protocol) != (_MAGIC, _PROTOCOL) or len(keys) != 1:
         raise ValueError("one of its tensors is not stored as torch stores them")
-    (count,) = struct.unpack("<q", file.read(8))
-    dtype = DTYPES[kind]
+    (count,), dtype = struct.unpack("<q", file.read(8)), DTYPES[kind]
     if count * dtype.itemsize != len(content) - file.tell():
         raise ValueError("one of its tensors has not the size that it says")
     return np.frombuffer(content, dtype, offset=file.tell())
-
-
-def _old_format(file: io.BytesIO, size: int) -> Any:
-    begin = file.tell()
-    scan(file, size)
-    file.seek(begin)
-    return _StorageUnpickler(file).load()
-
-
-class _StorageUnpickler(pickle.Unpickler):
-    """Of the five pickles before a tensor's numbers, of which one names their type."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module != "torch" or name not in DTYPES:
-            raise ValueError(f"one of its tensors asks for {module}.{name}; nothing was run")
-        return name
-
-    def persistent_load(self, pid: Any) -> Any:
-        return pid[1]

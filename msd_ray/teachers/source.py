@@ -1,6 +1,9 @@
 """Where a teacher comes from. A new source is a class with the attributes of `TeacherSource`, named in `SOURCES`; or it
-lies in a user's own module, and recipes name it as `module:Class`."""
+lies in a user's own module, and recipes name it as `module:Class`. A new format of files that is read into one of our
+denoisers is a class with a `read`, named in `msd_ray.teachers.converted.FILES`."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +13,10 @@ from msd_ray.diffusion import Denoiser
 from msd_ray.errors import UserError, one_line
 from msd_ray.networks import DenoiserSpec
 from msd_ray.own_code import imported, is_own
+from msd_ray.storage import Store
+from msd_ray.teachers.converted import FILES, converted
+from msd_ray.teachers.detection import format_of
+from msd_ray.teachers.kept_teacher import KeptTeacher, has_teacher
 
 TRAINED = "trained"
 """The name of no source: the teacher is trained here, as `teacher` says in the recipe."""
@@ -52,7 +59,27 @@ class TeacherSource(Protocol):
         ...
 
 
-SOURCES: dict[str, type[Any]] = {}
+def _bundle(path: str) -> KeptTeacher:
+    """A teacher that `msd-ray teacher` trained or converted."""
+    teacher = KeptTeacher(Store(path))
+    if not has_teacher(teacher.folder):
+        raise UserError(f"{path} holds no teacher")
+    return teacher
+
+
+def _found(path: str, **options: Any) -> TeacherSource:
+    """Of whichever source reads that file or directory."""
+    found: TeacherSource = SOURCES[format_of(path)](path=path, **options)
+    return found
+
+
+FOUND = "file"
+"""The name of whichever source reads the file or directory of the option `path`; recipes write `teacher.from`."""
+SOURCES: dict[str, Callable[..., Any]] = {
+    **{name: partial(converted, name) for name in FILES},
+    "bundle": _bundle,
+    FOUND: _found,
+}
 _ATTRIBUTES = ("fingerprint", "sample_shape", "classes", "parameters", "spec", "open", "weights")
 
 
@@ -67,6 +94,8 @@ def load_source(name: str, options: dict[str, Any]) -> TeacherSource | None:
     try:
         source: TeacherSource = make(**options)
         missing = [attribute for attribute in _ATTRIBUTES if not hasattr(source, attribute)]
+    except UserError as error:
+        raise UserError(f"teacher.source: {one_line(error)}") from None
     except Exception as error:  # whatever the user's module does
         raise UserError(f"teacher.source: {name} gives no teacher: {one_line(error)}") from None
     if missing:

@@ -16,8 +16,7 @@ from msd_ray.ensemble import Ensemble
 from msd_ray.recipes import load_recipe
 from msd_ray.runs.run_directory import keep_recipe
 from msd_ray.runs.run_status import RunStatus, StudentStatus, write_status
-from msd_ray.runs.teacher_cache import default_cache
-from msd_ray.storage import Store, read_manifest, write_bundle
+from msd_ray.storage import Store, default_cache, read_manifest, write_bundle
 
 from ..serving.ensembles import POINTS, saved
 

@@ -11,8 +11,9 @@ import torch
 
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.recipes import PoolConfig
-from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher, load_teacher
+from msd_ray.runs.teacher_cache import keep_teacher, load_teacher
 from msd_ray.storage import Store
+from msd_ray.teachers.kept_teacher import KeptTeacher
 from msd_ray.training.state import State
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # job_cluster starts a cluster for both

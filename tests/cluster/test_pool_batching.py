@@ -15,8 +15,9 @@ from msd_ray.cluster.pool.batching import QueueFullError, Reply, Request, Reques
 from msd_ray.cluster.pool.denoising import BatchDenoiser
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.recipes import PoolConfig
-from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher, load_teacher
+from msd_ray.runs.teacher_cache import keep_teacher, load_teacher
 from msd_ray.storage import Store
+from msd_ray.teachers.kept_teacher import KeptTeacher
 from msd_ray.training.state import State
 
 SPEC = DenoiserSpec(UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)

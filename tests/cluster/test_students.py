@@ -42,7 +42,8 @@ def plan() -> Plan:
 def task_in(folder: Path) -> Any:
     """A student whose teacher is in its own process."""
     from msd_ray.cluster.students import RunInputs, StudentTask
-    from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
+    from msd_ray.runs.teacher_cache import keep_teacher
+    from msd_ray.teachers.kept_teacher import KeptTeacher
 
     made = plan()
     recipe, spec = made.recipe, made.students[0].spec

@@ -11,9 +11,10 @@ from msd_ray.objectives import OBJECTIVES
 from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.pairs import chunks_of, load_pairs, pairs_folder
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.teacher_cache import KeptTeacher, load_teacher
+from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers import LocalTeacher
+from msd_ray.teachers.kept_teacher import KeptTeacher
 from msd_ray.training.state import Tensors
 from msd_ray.training.student_spec import Extras
 from msd_ray.training.student_trainer import StudentTrainer

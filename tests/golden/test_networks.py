@@ -1,15 +1,15 @@
 """Our networks with the weights of the authors' compute what theirs compute, in float64."""
 
-import re
-from collections import Counter
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from msd_ray.diffusion import EDMDenoiser, Noise, heun
-from msd_ray.networks import DenoiserSpec, UNetConfig
+from msd_ray.teachers.adm import ADMFile
+from msd_ray.teachers.checkpoint import Checkpoint
 from msd_ray.teachers.edm import from_official, spec_of
 from msd_ray.teachers.edm_pickle import Node
 
@@ -91,70 +91,37 @@ def test_the_sampler(case: str) -> None:
     close(x, v["sample"], 1e-6)
 
 
-# OpenAI's guided-diffusion.
-
-LAYERS = {
-    "in_layers.0": "norm0",
-    "in_layers.2": "conv0",
-    "emb_layers.1": "affine",
-    "out_layers.0": "norm1",
-    "out_layers.3": "conv1",
-    "skip_connection": "skip",
-    "norm": "attention.norm",
-    "qkv": "attention.qkv",
-    "proj_out": "attention.proj",
-}
-HALVES = {"input": "down", "middle": "middle", "output": "up"}
-ENDS = {
-    "time_embed.0": "embedding.noise_in",
-    "time_embed.2": "embedding.noise_out",
-    "label_emb": "embedding.label",
-    "input_blocks.0.0": "conv_in",
-    "out.0": "norm_out",
-    "out.2": "conv_out",
-}
+# OpenAI's guided-diffusion and consistency_models.
 
 
-def from_openai(weights: dict[str, Tensor], heads: int, new_order: bool) -> dict[str, Tensor]:
-    """Their state dict is in the order of the network, so blocks are counted as they come."""
-    ours: dict[str, Tensor] = {}
-    counted: Counter[str] = Counter()
-    for name, value in weights.items():
-        path, _, kind = name.rpartition(".")
-        if path in ENDS:
-            ours[f"{ENDS[path]}.{kind}"] = value.T if path == "label_emb" else value
-            continue
-        half, layer = re.fullmatch(r"([a-z]+)_blocks?(?:\.\d+)+\.(\D.*)", path).groups()  # type: ignore[union-attr]
-        counted[half] += (layer, kind) == ("in_layers.0", "weight")
-        if layer == "qkv" and not new_order:  # rows by (head, part, channel)
-            value = value.unflatten(0, (heads, 3, -1)).movedim(1, 0).flatten(0, 2)
-        if layer in ("qkv", "proj_out") and kind == "weight":
-            value = value.reshape(*value.shape[:2], 1, 1)
-        ours[f"{HALVES[half]}.{counted[half] - 1}.{LAYERS[layer]}.{kind}"] = value
-    return ours
+def openai_file(folder: Path, weights: dict[str, Tensor], **options: Any) -> ADMFile:
+    torch.save(weights, folder / "openai.pt")
+    return ADMFile(str(folder / "openai.pt"), resolution=16, **options)
 
 
-def openai_network(new_order: bool) -> EDMDenoiser:
+def built(checkpoint: Checkpoint) -> EDMDenoiser:
+    denoiser = checkpoint.spec.build().eval().requires_grad_(False)
+    denoiser.load_state_dict(checkpoint.weights)
+    return denoiser.double()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "order"),
+    [("head_3_channel", "legacy"), ("3_head_channel", "new"), ("consistency_models", "new")],
+)
+def test_openais_network(tmp_path: Path, theirs: str, order: Literal["new", "legacy"]) -> None:
     v = Vectors("openai-adm")
-    c: Any = v.json("config")
-    size, channels = c["image_size"], c["model_channels"]
-    config = UNetConfig(
-        channels=channels,
-        multipliers=tuple(c["channel_mult"]),
-        blocks=c["num_res_blocks"],
-        attention=tuple(size // factor for factor in c["attention_resolutions"]),
-        head_channels=c["num_head_channels"],
-        dropout=c["dropout"],
-    )
-    spec = DenoiserSpec(config, (c["in_channels"], size, size), c["num_classes"])
-    denoiser = spec.build().eval().requires_grad_(False)
-    heads = channels * c["channel_mult"][-1] // c["num_head_channels"]
-    denoiser.network.load_state_dict(from_openai(v.weights(), heads, new_order))
-    return denoiser
+    weights = v.weights()
+    if theirs == "consistency_models":  # whose attention is of convolutions in two dimensions
+        weights = {n: w[..., None] if n.endswith(("qkv.weight", "proj_out.weight")) else w for n, w in weights.items()}
+    denoiser = built(openai_file(tmp_path, weights, attention_order=order).read())
+    close(denoiser.network(v["x"].double(), v["c_noise"], v["labels"]), v[f"out/{theirs}"])
 
 
-@pytest.mark.parametrize(("theirs", "new_order"), [("head_3_channel", False), ("3_head_channel", True)])
-def test_openais_network(theirs: str, new_order: bool) -> None:
-    v, network = Vectors("openai-adm"), openai_network(new_order).network
-    ours = network(v["x"], v["c_noise"].float(), v["labels"])
-    close(ours.double(), v[f"out/{theirs}"], 3e-5)  # the noise level enters a thousand times larger: rounded angles
+@pytest.mark.parametrize(("sigma_min", "theirs"), [(0.0, "D"), (0.002, "D_boundary")])
+def test_openais_denoiser(tmp_path: Path, sigma_min: float, theirs: str) -> None:
+    v = Vectors("openai-adm", "denoiser/")
+    weights = Vectors("openai-adm").weights()
+    denoiser = built(openai_file(tmp_path, weights, sigma_min=sigma_min).read())
+    labels = Vectors("openai-adm")["labels"]
+    close(denoiser(v["x_t"].double(), v["sigma"], labels), v[theirs], 1e-7)

@@ -12,8 +12,9 @@ from msd_ray.errors import UserError
 from msd_ray.runs.init_weights import check_init, starting_weights, what_init_lacks
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.teacher_cache import KeptTeacher, keep_teacher
+from msd_ray.runs.teacher_cache import keep_teacher
 from msd_ray.storage import Store
+from msd_ray.teachers.kept_teacher import KeptTeacher
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.state import State, Tensors, tensors_of
 

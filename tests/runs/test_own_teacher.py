@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
 
 def test_there_is_no_such_source_of_ours(tmp_path: Path) -> None:
     raw = {**context(tmp_path).recipe.to_json(), "teacher": {"source": "edmm"}}
-    with pytest.raises(UserError, match="there is no 'edmm', only trained, or module:Class for your own"):
+    with pytest.raises(UserError, match=r"there is no 'edmm', only trained, edm, .*, or module:Class for your own"):
         _ = RunContext(parse_recipe(raw), Store(str(tmp_path))).plan
     with pytest.raises(UserError, match="options are those of a source"):
         parse_recipe({**raw, "teacher": {"options": {"seed": 1}}})

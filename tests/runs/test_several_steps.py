@@ -18,8 +18,9 @@ from msd_ray.runs.generate import generate_file
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder
 from msd_ray.runs.sample_sources import teacher_sampler
-from msd_ray.runs.teacher_cache import KeptTeacher, load_teacher
+from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import read_manifest
+from msd_ray.teachers.kept_teacher import KeptTeacher
 
 from .finished import finished
 

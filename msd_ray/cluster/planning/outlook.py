@@ -16,7 +16,8 @@ from msd_ray.runs.nodes import NodeKind, read_cluster, this_machine
 from msd_ray.runs.pairs import CHUNK, chunks_of, has_chunk, pairs_folder
 from msd_ray.runs.plan import Plan, most_at_a_time
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.teacher_cache import cached_in, has_teacher
+from msd_ray.runs.teacher_cache import cached_in
+from msd_ray.teachers.kept_teacher import has_teacher
 
 RAY = 6.0
 """Seconds in which a local Ray cluster starts and ends (5 to 6.4 s with Ray 2.60, two CPUs)."""
