@@ -48,6 +48,30 @@ def generate(
 
 
 @results_app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or an ensemble.")],
+    form: Annotated[str, typer.Option("--format", metavar="safetensors|diffusers|onnx", help="For which programs.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A directory that is made.")],
+    student: Annotated[
+        int | None, typer.Option(metavar="N", help="One student; without it all of them, in one diffusers pipeline.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write students for other programs, with a model card: weights, a diffusers pipeline or an ONNX model."""
+    from msd_ray.export import export as write
+
+    made = write(run, form, student, output)
+    if as_json:
+        out.print_json(json.dumps(made))
+    else:
+        out.print(f"{_counted(made['students'])} in {made['output']}", soft_wrap=True)
+
+
+def _counted(students: list[int]) -> str:
+    return f"student {students[0]}" if len(students) == 1 else f"{len(students)} students"
+
+
+@results_app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or an ensemble.")],
     overrides: Annotated[

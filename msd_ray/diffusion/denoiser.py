@@ -94,5 +94,5 @@ class EDMDenoiser(nn.Module):
 
 def one_step(generator: Denoiser, z: Tensor, condition: Tensor, sigma_init: float) -> Tensor:
     """G(sigma_init z; sigma_init, c): what a one-step generator makes of the noise z ~ N(0, I), [B, ...]."""
-    sigma = torch.full((len(z),), sigma_init, dtype=z.dtype, device=z.device)
+    sigma = torch.full(z.shape[:1], sigma_init, dtype=z.dtype, device=z.device)
     return generator(sigma_init * z, sigma, condition)

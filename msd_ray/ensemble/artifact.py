@@ -135,6 +135,11 @@ def read_description(store: Store) -> Description:
         raise UserError(
             f"{store.uri} was written by a newer msd_ray (format {version}, this one reads {FORMAT_VERSION}): upgrade"
         )
+    return described(store, manifest)
+
+
+def described(store: Store, manifest: Manifest) -> Description:
+    """What the manifest of an ensemble says. Raises CorruptError where it makes no sense."""
     try:
         body = manifest.body
         labels, recipe = tuple(str(label) for label in body["labels"]), dict(body["recipe"])

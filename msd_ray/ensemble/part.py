@@ -8,11 +8,10 @@ from torch import Tensor
 
 from msd_ray.codecs import IDENTITY, Codec, load_codec
 from msd_ray.conditions import Conditions, Partition, spread
-from msd_ray.diffusion import one_step
 from msd_ray.ensemble.artifact import Description, Member, read_member
 from msd_ray.ensemble.positions import Evaluation, batch_size_for, in_order, in_positions
 from msd_ray.ensemble.requests import seeded_noise
-from msd_ray.ensemble.sampling import ONE_STEP, Relay, Sampling
+from msd_ray.ensemble.sampling import Sampling, sampled
 from msd_ray.networks import count_parameters
 
 SampleId = tuple[int, int]
@@ -75,16 +74,11 @@ class Part:
         z[at] = seeded_noise([seed for _, seed in sample_ids], self.sample_shape)
         condition = torch.zeros(size, dtype=torch.long)
         condition[at] = torch.tensor([condition for condition, _ in sample_ids])
-        return self._sampled(z.to(self._device), condition.to(self._device), sampling or self._sampling).cpu()[at]
+        where, how = self._device, sampling or self._sampling
+        x = sampled(self._partition, self._students, self._sigma_init, how, z.to(where), condition.to(where))
+        return x.cpu()[at]
 
     def _evaluations(self, sample_ids: Sequence[SampleId], batch: int) -> Iterator[Evaluation]:
         if batch > 0:
             return in_order(len(sample_ids), batch)
         return in_positions([self.position_of(sample_id) for sample_id in sample_ids], self.batch_size)
-
-    def _sampled(self, z: Tensor, condition: Tensor, sampling: Sampling) -> Tensor:
-        """The students' samples from the noise z [B, ...]."""
-        if sampling == ONE_STEP:
-            (alone,) = self._students
-            return one_step(alone, z, condition, self._sigma_init)
-        return sampling.integrate(Relay(self._partition, self._students), z, condition)

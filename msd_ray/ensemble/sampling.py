@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from msd_ray.conditions import Partition
-from msd_ray.diffusion import Denoiser, Noise, ddim, heun, nfe_of_heun
+from msd_ray.diffusion import Denoiser, Noise, ddim, heun, nfe_of_heun, one_step
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.validation import made_of
 
@@ -70,6 +70,22 @@ class Sampling:
 
 
 ONE_STEP = Sampling()
+
+
+def sampled(
+    partition: Partition,
+    students: Sequence[Denoiser],
+    sigma_init: float,
+    sampling: Sampling,
+    z: Tensor,
+    condition: Tensor,
+) -> Tensor:
+    """What the students of one part, lowest noise levels first, make of the noise z ~ N(0, I) [B, ...]. sigma_init:
+    level that a single step starts from."""
+    if sampling == ONE_STEP:
+        (alone,) = students
+        return one_step(alone, z, condition, sigma_init)
+    return sampling.integrate(Relay(partition, students), z, condition)
 
 
 class Relay:

@@ -33,7 +33,7 @@ Note = Callable[[str], None]
 def evaluate_once(context: RunContext, complete: Complete, note: Note) -> list[Row]:
     """The table of a finished run; measured and written with the report unless that was done already."""
     key = _key(context)
-    rows = _known_rows(context.store, key)
+    rows = known_rows(context.store, key)
     if rows is None or not context.store.exists("report.html"):
         drawings = _drawings(context)
         rows = measured_rows(context, complete, note, drawings)
@@ -43,11 +43,11 @@ def evaluate_once(context: RunContext, complete: Complete, note: Note) -> list[R
     return rows
 
 
-def _known_rows(store: Store, key: str) -> list[Row] | None:
-    """The rows measured earlier for `key`; a file that cannot be read counts as none."""
+def known_rows(store: Store, key: str | None = None) -> list[Row] | None:
+    """The rows measured earlier, for `key` if one is given; a file that cannot be read counts as none."""
     try:
         known = json.loads(store.read("evaluation.json"))
-        return from_records(known["rows"]) if known["key"] == key else None
+        return from_records(known["rows"]) if key in (None, known["key"]) else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

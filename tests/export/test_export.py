@@ -1,0 +1,211 @@
+"""What other programs make of an exported student is what msd_ray makes of it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from msd_ray.cli import main
+from msd_ray.diffusion import VP, one_step
+from msd_ray.ensemble import Ensemble, seeded_noise
+from msd_ray.errors import MsdRayError, UserError
+from msd_ray.export import export, onnx_model
+from msd_ray.networks import DenoiserSpec, UNetConfig
+from msd_ray.networks.weights import from_chunks
+
+from ..runs.finished import finished
+from ..serving.ensembles import PICTURES, POINTS, flip_a_bit, saved
+
+WIDE = UNetConfig(channels=128, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.1)
+ADM = DenoiserSpec(WIDE, (3, 8, 8), 10, sigma_min=0.002)
+
+
+@pytest.fixture(scope="module")
+def adm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An ensemble of two ADM students."""
+    return saved(tmp_path_factory.mktemp("adm"), k=2, spec=ADM)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved(tmp_path_factory.mktemp("pictures"), k=3)
+
+
+def owned(uri: str, student: int) -> list[int]:
+    ids: list[int] = Ensemble.load(uri).partition.router.ids_of(student).tolist()
+    return ids
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["msd-ray", "export", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_a_stock_pipeline_makes_the_students_samples(adm: str, tmp_path: Path) -> None:
+    from diffusers import ConsistencyModelPipeline, DiffusionPipeline
+
+    export(adm, "diffusers", 1, tmp_path / "out")
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "out", local_files_only=True)
+    assert type(pipeline) is ConsistencyModelPipeline
+    ids, seeds = owned(adm, 1), range(len(owned(adm, 1)))
+    theirs = pipeline(len(ids), ids, latents=seeded_noise(seeds, ADM.sample_shape), output_type="pt").images
+    ours = (Ensemble.load(adm).generate(ids, seeds) / 2 + 0.5).clamp(0, 1)
+    assert ((ours > 0) & (ours < 1)).float().mean() > 0.3  # clamping hides little
+    assert (theirs - ours).abs().max() < 1e-5
+    assert not list((tmp_path / "out").rglob("*.bin"))
+
+
+@pytest.mark.parametrize("spec", [PICTURES, POINTS])
+def test_the_ensembles_pipeline_routes_each_condition_to_its_owner(spec: DenoiserSpec, tmp_path: Path) -> None:
+    from msd_ray.export.ensemble_pipeline import EnsemblePipeline
+
+    made = Ensemble.load(saved(tmp_path / "ensemble", k=3, spec=spec))
+    export(str(tmp_path / "ensemble"), "diffusers", None, tmp_path / "out")
+    pipeline = EnsemblePipeline.from_pretrained(tmp_path / "out", local_files_only=True)
+    theirs = pipeline(range(10), seeds=range(10), output_type="pt").images
+    for condition in range(10):
+        owner = made.members[int(made.partition.router.part_of(torch.tensor([condition])))]
+        z = seeded_noise([condition], spec.sample_shape)
+        alone = one_step(owner.build(made.conditions), z, torch.tensor([condition]), owner.sigma_init)
+        assert torch.allclose(theirs[condition], alone[0], atol=1e-5)
+    assert torch.allclose(theirs, made.generate(range(10), range(10)), atol=1e-5)
+
+
+def test_the_ensembles_pipeline_makes_pictures_of_named_conditions(pictures: str, tmp_path: Path) -> None:
+    from msd_ray.export.ensemble_pipeline import EnsemblePipeline
+
+    export(pictures, "diffusers", None, tmp_path / "out")
+    pipeline = EnsemblePipeline.from_pretrained(tmp_path / "out")
+    (one, two) = pipeline(["digit 3", 7], seeds=[5, 6]).images
+    assert one.size == two.size == (8, 8)
+    assert len(pipeline(3, generator=torch.Generator().manual_seed(0)).images) == 1
+    for wrong in ({"conditions": "dog"}, {"conditions": [1, 2], "seeds": [1]}, {"conditions": 0, "output_type": "np"}):
+        with pytest.raises(UserError):
+            pipeline(**wrong)
+
+
+def test_students_of_several_steps_go_into_the_ensembles_pipeline(tmp_path: Path) -> None:
+    from msd_ray.export.ensemble_pipeline import EnsemblePipeline
+
+    uri = saved(tmp_path / "ensemble", k=2, timesteps=2, spec=POINTS)
+    export(uri, "diffusers", None, tmp_path / "out")
+    theirs = EnsemblePipeline.from_pretrained(tmp_path / "out")(range(4), seeds=range(4), output_type="pt").images
+    assert torch.allclose(theirs, Ensemble.load(uri).generate(range(4), range(4)), atol=1e-4)
+    with pytest.raises(UserError, match="several steps"):
+        export(uri, "onnx", 0, tmp_path / "onnx")
+
+
+def in_onnxruntime(folder: Path, noise: Tensor, condition: Tensor) -> Tensor:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    (sample,) = session.run(None, {"noise": noise.numpy(), "condition": condition.numpy()})
+    return torch.from_numpy(np.asarray(sample))
+
+
+@pytest.mark.parametrize("spec", [PICTURES, POINTS])
+def test_onnxruntime_makes_the_students_samples_in_batches_of_any_size(spec: DenoiserSpec, tmp_path: Path) -> None:
+    uri = saved(tmp_path / "ensemble", k=3, spec=spec)
+    export(uri, "onnx", 2, tmp_path / "out")
+    for n in (1, 2, 5):
+        condition, seeds = torch.tensor([owned(uri, 2)[i % 3] for i in range(n)]), range(n)
+        theirs = in_onnxruntime(tmp_path / "out", seeded_noise(seeds, spec.sample_shape), condition)
+        assert (theirs - Ensemble.load(uri).generate(condition, seeds)).abs().max() < 1e-4
+
+
+def test_a_model_that_makes_other_samples_is_not_written(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_model, "TOLERANCE", 0.0)
+    with pytest.raises(MsdRayError, match="onnxruntime makes other samples"):
+        export(pictures, "onnx", 0, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_safetensors_hold_a_student_and_its_description(pictures: str, tmp_path: Path) -> None:
+    export(pictures, "safetensors", 1, tmp_path / "out")
+    known = json.loads((tmp_path / "out" / "config.json").read_text())
+    student = DenoiserSpec.from_json(known["spec"]).build().eval()
+    student.load_state_dict(from_chunks([(tmp_path / "out" / "model.safetensors").read_bytes()], "here"))
+    ids = [int(i) for i in known["conditions"]]
+    assert ids == owned(pictures, 1)
+    with torch.no_grad():
+        theirs = one_step(student, seeded_noise(ids, (1, 8, 8)), torch.tensor(ids), known["sigma_init"])
+    assert torch.allclose(theirs, Ensemble.load(pictures).generate(ids, ids), atol=1e-5)
+
+
+def test_the_model_card_has_recipe_scores_and_what_it_may_be_used_for(tmp_path: Path) -> None:
+    context = finished(tmp_path / "run", [])
+    row = {"name": "ensemble", "n": 64, "fid": 1.25, "kid": 0.5, "precision": 0.5, "recall": 0.25, "fid_ratio": 2.0}
+    row |= {"fid_ratio_n": 32, "agreement": None, "missing": "", "parameters": 10, "nfe": 1, "images": 7}
+    row |= {"wall_seconds": 1.0, "cpu_seconds": 1.0, "ms_per_image": 0.1}
+    context.store.write("evaluation.json", json.dumps({"key": "any", "rows": [row]}).encode())
+    export(context.store.uri, "safetensors", 0, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlicense: unknown\n")
+    for said in ("student 0 of 2", "| ensemble | 1.25@64 |", "fake_steps: 2", "0 (", "toy2d", "licence is not known"):
+        assert said in card
+
+
+REFUSED: list[tuple[list[str], str]] = [
+    (["--format", "pickle"], "there is no such format"),
+    (["--format", "onnx"], "choose one of the 3 students with --student 0 to 2"),
+    (["--format", "onnx", "--student", "3"], "there are students 0 to 2"),
+    (["--format", "diffusers", "--student", "0"], "as where channels are fewer than 128"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED)
+def test_what_cannot_be_exported_is_one_line(
+    options: list[str], said: str, pictures: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = run(capsys, monkeypatch, pictures, *options, "-o", str(tmp_path / "out"))
+    assert code == 2 and said in err and len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (POINTS, "its network is no UNet"),
+        (DenoiserSpec(WIDE, (3, 8, 8), 10, preconditioning=VP()), "its preconditioning is 'vp'"),
+        (DenoiserSpec(UNetConfig("unet", 160, (1, 2), 1, (8, 4)), (3, 8, 8), 10), "attention heads have one width"),
+    ],
+)
+def test_students_that_diffusers_cannot_express_are_refused(spec: DenoiserSpec, said: str, tmp_path: Path) -> None:
+    uri = saved(tmp_path / "ensemble", k=1, spec=spec)
+    with pytest.raises(UserError, match=said):
+        export(uri, "diffusers", None, tmp_path / "out")
+
+
+def test_an_existing_directory_stays_as_it_is(pictures: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(UserError, match="is there already"):
+        export(pictures, "safetensors", 0, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_damaged_student_leaves_nothing(tmp_path: Path) -> None:
+    uri = saved(tmp_path / "ensemble")
+    flip_a_bit(tmp_path / "ensemble" / "student-0001.safetensors")
+    with pytest.raises(MsdRayError, match="damaged"):
+        export(uri, "safetensors", 1, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["ensemble"]
+
+
+@pytest.mark.parametrize(("form", "library", "extra"), [("diffusers", "diffusers", "hf"), ("onnx", "onnx", "onnx")])
+def test_a_missing_extra_is_named(
+    form: str, library: str, extra: str, adm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=rf"pip install 'msd-ray\[{extra}\]'"):
+        export(adm, form, 0, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
