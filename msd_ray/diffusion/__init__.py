@@ -6,7 +6,17 @@ A `Denoiser` maps a noised sample to an estimate of the clean one. Teacher, fake
 from msd_ray.diffusion.denoiser import Denoiser, EDMDenoiser, Network, one_step
 from msd_ray.diffusion.loss import edm_loss, edm_weight, lognormal_sigma
 from msd_ray.diffusion.noise import Noise, add_noise, per_sample
-from msd_ray.diffusion.preconditioning import EDM, IDDPM, PRECONDITIONINGS, VE, VP, Preconditioning, preconditioning_of
+from msd_ray.diffusion.noise_table import NoiseTable
+from msd_ray.diffusion.preconditioning import (
+    EDM,
+    IDDPM,
+    PRECONDITIONINGS,
+    VE,
+    VP,
+    Preconditioning,
+    Stepped,
+    preconditioning_of,
+)
 from msd_ray.diffusion.samplers import ddim, heun, nfe_of_heun
 
 __all__ = [
@@ -19,7 +29,9 @@ __all__ = [
     "EDMDenoiser",
     "Network",
     "Noise",
+    "NoiseTable",
     "Preconditioning",
+    "Stepped",
     "add_noise",
     "ddim",
     "edm_loss",

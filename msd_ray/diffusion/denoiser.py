@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from msd_ray.diffusion.noise import per_sample
-from msd_ray.diffusion.preconditioning import EDM, Coefficients, Preconditioning
+from msd_ray.diffusion.preconditioning import EDM, Coefficients, Preconditioning, start
 
 
 class Denoiser(Protocol):
@@ -93,6 +93,8 @@ class EDMDenoiser(nn.Module):
 
 
 def one_step(generator: Denoiser, z: Tensor, condition: Tensor, sigma_init: float) -> Tensor:
-    """G(sigma_init z; sigma_init, c): what a one-step generator makes of the noise z ~ N(0, I), [B, ...]."""
+    """G(sigma_init z; sigma_init, c): what a one-step generator makes of the noise z ~ N(0, I), [B, ...]. Networks that
+    were trained at steps start from z in the coordinates of their table instead."""
     sigma = torch.full(z.shape[:1], sigma_init, dtype=z.dtype, device=z.device)
-    return generator(sigma_init * z, sigma, condition)
+    scale = start(generator.preconditioning, sigma_init) if isinstance(generator, EDMDenoiser) else sigma_init
+    return generator(scale * z, sigma, condition)

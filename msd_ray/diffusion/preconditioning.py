@@ -7,7 +7,7 @@ network that predicts epsilon, v or a flow, c_noise is its time step.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from msd_ray.diffusion.noise_table import NoiseTable, cosine_abar
 from msd_ray.validation import made_of
 
 
@@ -104,13 +105,72 @@ def cosine_levels() -> Tensor:
     """The noise levels of iDDPM's 1000 steps, rising, in float64: sqrt((1 - abar) / abar), where abar falls by a factor
     of 1000 at most in a step (EDM, table 1: C_1 = 0.001, C_2 = 0.008)."""
     with torch.device("cpu"):
-        remaining = (torch.pi / 2 * torch.arange(1000, -1, -1, dtype=torch.float64) / 1000 / 1.008).sin() ** 2
-        abar = (remaining[1:] / remaining[:-1]).clamp(min=0.001).cumprod(dim=0)
+        abar = cosine_abar(1000)
         levels: Tensor = ((1 - abar) / abar).sqrt()
     return levels
 
 
-PRECONDITIONINGS: dict[str, type[Any]] = {"edm": EDM, "vp": VP, "ve": VE, "iddpm": IDDPM}
+@dataclass(frozen=True)
+class Stepped:
+    """Of networks trained at the steps of a table. prediction: what they give, one of `_PREDICTIONS`. Their x is that
+    of their table, so what one-step generators start from is noise of unit variance there, see `start`."""
+
+    kind: Literal["stepped"] = "stepped"
+    prediction: Literal["epsilon", "v_prediction", "sample", "flow"] = "epsilon"
+    table: NoiseTable = NoiseTable()
+
+    def __post_init__(self) -> None:
+        flows = self.table.schedule == "flow"
+        if self.prediction == ("v_prediction" if flows else "flow"):
+            raise ValueError(f"{self.prediction} is not defined on the schedule {self.table.schedule}")
+
+    @property
+    def span(self) -> tuple[float, float]:
+        sigmas = self.table.sigmas
+        return float(sigmas[0]), float(sigmas[-1])
+
+    def coefficients(self, sigma: Tensor, sigma_data: float, sigma_min: float = 0.0) -> Coefficients:
+        c_skip, c_out = _PREDICTIONS[self.prediction](sigma, sigma_min)
+        return Coefficients(c_skip, c_out, self.table.scale(sigma), self.table.step_of(sigma))
+
+
+def _of_epsilon(sigma: Tensor, sigma_min: float) -> tuple[Tensor, Tensor]:
+    """D = x_t - sigma eps."""
+    return torch.ones_like(sigma), sigma_min - sigma
+
+
+def _of_v(sigma: Tensor, sigma_min: float) -> tuple[Tensor, Tensor]:
+    """D = a x - b v, with a = 1 / sqrt(1 + sigma^2), b = sigma a and the network's x = a x_t (arXiv 2202.00512)."""
+    lifted = sigma - sigma_min
+    return 1 / (1 + lifted**2), -lifted / (1 + sigma**2).sqrt()
+
+
+def _of_sample(sigma: Tensor, sigma_min: float) -> tuple[Tensor, Tensor]:
+    """D is the network itself."""
+    return sigma_min / sigma, 1 - sigma_min / sigma
+
+
+def _of_flow(sigma: Tensor, sigma_min: float) -> tuple[Tensor, Tensor]:
+    """D = x - u v, with v = n - x0, u = sigma / (1 + sigma) and the network's x = x_t / (1 + sigma)."""
+    lifted = sigma - sigma_min
+    return 1 / (1 + lifted), -lifted / (1 + sigma)
+
+
+_PREDICTIONS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor]]] = {
+    "epsilon": _of_epsilon,
+    "v_prediction": _of_v,
+    "sample": _of_sample,
+    "flow": _of_flow,
+}
+"""c_skip and c_out, each [B], of sigma [B] and sigma_min."""
+
+
+def start(how: Preconditioning, sigma: float) -> float:
+    """The standard deviation of x_t that stands for pure noise at the level sigma."""
+    return how.table.scale(sigma) if isinstance(how, Stepped) else sigma
+
+
+PRECONDITIONINGS: dict[str, type[Any]] = {"edm": EDM, "vp": VP, "ve": VE, "iddpm": IDDPM, "stepped": Stepped}
 
 
 def preconditioning_of(raw: Mapping[str, Any]) -> Preconditioning:

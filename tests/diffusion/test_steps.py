@@ -1,0 +1,149 @@
+"""Networks that were trained at numbered steps, as those of diffusers, as denoisers. The data are N(0, S^2), of which
+every prediction is known: those here are derived from each process itself."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from msd_ray.diffusion import EDMDenoiser, Noise, NoiseTable, Stepped, one_step
+from msd_ray.validation import in_range
+
+S, STEPS = 0.7, 40
+VP = {
+    "linear": NoiseTable("linear", STEPS, 0.002, 0.2),
+    "scaled_linear": NoiseTable("scaled_linear", STEPS, 0.00085, 0.12),
+    "squaredcos_cap_v2": NoiseTable("squaredcos_cap_v2", STEPS),
+}
+FLOWS = {1.0: NoiseTable("flow", STEPS), 3.0: NoiseTable("flow", STEPS, shift=3.0)}
+CASES = [*((p, t) for p in ("epsilon", "v_prediction", "sample") for t in VP.values())]
+CASES += [(p, t) for p in ("epsilon", "sample", "flow") for t in FLOWS.values()]
+
+
+def shares(table: NoiseTable, step: Tensor) -> tuple[Tensor, Tensor]:
+    """a and b of x = a x0 + b n at these steps, from the definition of the process."""
+    if table.schedule == "flow":
+        u = step / table.steps
+        return 1 - u, u
+    t = np.arange(table.steps + 1) / table.steps
+    if table.schedule == "squaredcos_cap_v2":
+        share = np.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+        betas = np.minimum(1 - share[1:] / share[:-1], 0.999)
+    elif table.schedule == "linear":
+        betas = np.linspace(table.beta_start, table.beta_end, table.steps)
+    else:
+        betas = np.linspace(table.beta_start**0.5, table.beta_end**0.5, table.steps) ** 2
+    abar = torch.from_numpy(np.cumprod(1 - betas))[step.round().long()]
+    return abar.sqrt(), (1 - abar).sqrt()
+
+
+class Known(nn.Module):
+    """The best prediction there is for N(0, S^2)."""
+
+    def __init__(self, prediction: str, table: NoiseTable) -> None:
+        super().__init__()
+        self.prediction, self.table = prediction, table
+
+    def forward(self, x: Tensor, step: Tensor, condition: Tensor) -> Tensor:
+        a, b = (value[:, None] for value in shares(self.table, step))
+        variance = a**2 * S**2 + b**2
+        n, x0 = b * x / variance, a * S**2 * x / variance
+        known: dict[str, Callable[[], Tensor]] = {
+            "epsilon": lambda: n,
+            "v_prediction": lambda: a * n - b * x0,
+            "sample": lambda: x0,
+            "flow": lambda: n - x0,
+        }
+        return known[self.prediction]()
+
+
+@pytest.mark.parametrize(("prediction", "table"), CASES)
+def test_a_denoiser_of_gaussian_data(prediction: Any, table: NoiseTable) -> None:
+    sigma = table.sigmas
+    x_t = torch.randn(len(sigma), 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * sigma[:, None]
+    denoiser = EDMDenoiser(Known(prediction, table), preconditioning=Stepped(prediction=prediction, table=table))  # type: ignore[arg-type]
+    wanted = (S**2 / (S**2 + sigma**2))[:, None] * x_t
+    assert torch.allclose(denoiser(x_t, sigma, torch.zeros(len(sigma)).long()), wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("prediction", "table"), CASES)
+def test_at_sigma_min_the_denoiser_is_the_identity(prediction: Any, table: NoiseTable) -> None:
+    c = Stepped(prediction=prediction, table=table).coefficients(table.sigmas, 0.5, float(table.sigmas[3]))
+    assert (c.c_skip[3], c.c_out[3]) == (1, 0)
+    assert (c.c_out[4:] != 0).all()
+
+
+@pytest.mark.parametrize("schedule", VP)
+def test_the_tables_are_those_of_diffusers(schedule: str) -> None:
+    from diffusers import DDPMScheduler
+
+    for zero in (False, True):
+        theirs = DDPMScheduler(beta_schedule=schedule, rescale_betas_zero_snr=zero).alphas_cumprod.double()
+        ours = NoiseTable(schedule, zero_terminal_snr=zero).sigmas  # type: ignore[arg-type]
+        assert len(ours) == 1000 - zero and (ours.diff() > 0).all()
+        assert torch.allclose(ours[:990], ((1 - theirs) / theirs).sqrt()[:990], rtol=3e-3)
+
+
+def test_the_shift_of_a_flow_is_that_of_diffusers() -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    u = FlowMatchEulerDiscreteScheduler(shift=3.0).sigmas.double().flip(0)[:-1]  # the last is pure noise
+    table = NoiseTable("flow", shift=3.0)
+    assert torch.allclose(table.sigmas, u / (1 - u), rtol=1e-3)
+    assert torch.allclose(table.step_of(table.sigmas), 1000 * u, rtol=1e-4)
+
+
+def test_published_ends() -> None:
+    stable = NoiseTable("scaled_linear", beta_start=0.00085, beta_end=0.012).sigmas
+    assert (stable[0].item(), stable[-1].item()) == pytest.approx((0.02917, 14.6146), rel=1e-4)
+    assert NoiseTable().sigmas[[0, -1]].tolist() == pytest.approx([0.01, 157.4], rel=1e-3)
+
+
+def test_between_two_levels_the_step_is_linear_in_log_sigma() -> None:
+    table = VP["linear"]
+    low, high = table.sigmas[4], table.sigmas[5]
+    assert table.step_of((low**0.25 * high**0.75)[None]).item() == pytest.approx(4.75)
+    assert table.step_of(torch.tensor([1e-9, 1e9])).tolist() == [0, STEPS - 1]
+    assert torch.allclose(table.step_of(table.sigmas), torch.arange(STEPS).double())
+
+
+def test_one_step_starts_from_noise_of_unit_variance_in_the_networks_coordinates() -> None:
+    seen = []
+
+    class Seeing(nn.Module):
+        def forward(self, x: Tensor, step: Tensor, condition: Tensor) -> Tensor:
+            seen.append(x)
+            return x
+
+    z = torch.randn(3, 2)
+    for table in (VP["scaled_linear"], FLOWS[3.0]):
+        denoiser = EDMDenoiser(Seeing(), preconditioning=Stepped("stepped", "sample", table))  # type: ignore[arg-type]
+        one_step(denoiser, z, torch.zeros(3).long(), 14.6)
+        assert torch.allclose(seen.pop(), z, rtol=1e-6)
+
+
+def test_noise_can_be_a_table() -> None:
+    table = NoiseTable("scaled_linear", beta_start=0.00085, beta_end=0.012)
+    whole = Noise(sigma_max=80.0, table=table).grid()
+    assert torch.equal(whole, table.sigmas.float())
+    cut = Noise(sigma_min=0.1, sigma_max=5.0, table=table).grid(10)
+    assert len(cut) == 10 and cut[0] >= 0.1 and cut[-1] <= 5 and (cut.diff() > 0).all()
+    assert set(cut.tolist()) <= set(whole.tolist())
+    with pytest.raises(ValueError, match="fewer than two levels"):
+        Noise(sigma_min=20.0, table=table)
+
+
+@pytest.mark.parametrize("bad", [{"steps": 2}, {"beta_end": 1.0}, {"shift": 0.0}, {"schedule": "sigmoid"}])
+def test_bad_tables_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        in_range(NoiseTable(**bad))
+
+
+@pytest.mark.parametrize(("prediction", "schedule"), [("v_prediction", "flow"), ("flow", "linear")])
+def test_predictions_belong_to_their_process(prediction: Any, schedule: Any) -> None:
+    with pytest.raises(ValueError, match="is not defined on the schedule"):
+        Stepped(prediction=prediction, table=NoiseTable(schedule))
