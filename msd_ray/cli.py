@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from msd_ray import __version__
+from msd_ray.cli_data import data_app
 from msd_ray.cli_deploy import deploy_app
 from msd_ray.cli_results import results_app
 from msd_ray.cli_runs import runs_app
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(runs_app)
 app.add_typer(results_app)
+app.add_typer(data_app, name="data")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(serve_app, name="serve")
 app.add_typer(submit_app, name="submit")

@@ -53,7 +53,7 @@ def cifar(where: Path, x: Images, y: NDArray[Any]) -> DataConfig:
     records = np.concatenate([y[:, None].astype(np.uint8), x.reshape(len(x), -1)], axis=1)
     for i, part in enumerate(np.array_split(records, 5)):
         (where / f"data_batch_{i + 1}.bin").write_bytes(part.tobytes())
-    (where / "test_batch.bin").write_bytes(records[:CLASSES].tobytes())
+    (where / "test_batch.bin").write_bytes(records[:20].tobytes())
     return DataConfig("cifar", str(where))
 
 
