@@ -152,11 +152,12 @@ def reproduce(
 
 def print_rows(rows: Any, as_json: bool) -> None:
     """The table of scores, with what is to be said of it."""
-    from msd_ray.evaluation import cells, headers, remarks, to_records
+    from msd_ray.evaluation import remarks, tables, to_records
 
     if as_json:
         out.print_json(json.dumps(to_records(rows)))
         return
-    wide.print(table(headers(), [cells(row) for row in rows]))
+    for headers, cells in tables(rows):
+        wide.print(table(headers, cells))
     for remark in remarks(rows):
         out.print(remark, soft_wrap=True, markup=False, highlight=False)

@@ -21,7 +21,7 @@ from msd_ray.codecs import load_codec
 from msd_ray.data import fingerprint, load_data
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
-from msd_ray.recipes import ClusterConfig
+from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.disk_needs import check_cache, check_run_dir, refuse_full, room_line
 from msd_ray.runs.init_weights import check_init, what_init_lacks
 from msd_ray.runs.lease import Lease, held, refuse_if_held
@@ -76,6 +76,7 @@ def train(
     if students or not teacher:
         check_cache(cache)
         refuse_full(plan, store)
+        _bring_features(plan.recipe, cache)
         with connected(address, dashboard=plan.cluster.shares) as where, _kept(idle) as idle:
             most = most_at_a_time(students)
             check_room(max(1, most), plan.cluster)
@@ -103,6 +104,13 @@ def train(
 def _kept(idle: IdleSlots | None) -> AbstractContextManager[IdleSlots]:
     """The caller's, who ends them, or some for this run alone."""
     return nullcontext(idle) if idle else IdleSlots()
+
+
+def _bring_features(recipe: Recipe, cache: Store) -> None:
+    """Sees, once for all students, that every feature network is there. Raises UserError where one cannot be had."""
+    data, codec = load_data(recipe.data), load_codec(recipe.codec)
+    for name in recipe.evaluation.spaces:
+        load_features(name, data, cache, codec)
 
 
 def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[EnsemblePlan]:
@@ -198,8 +206,6 @@ def _train_students(
 ) -> None:
     recipe, cluster = plan.recipe, plan.cluster
     teacher, segment = teacher_in(store, plan), recipe.training.checkpoint_every
-    codec = load_codec(recipe.codec)
-    load_features(recipe.evaluation.features, load_data(recipe.data), cache, codec)  # once, for all students
     with running_pool(recipe, teacher, needed=cluster.teacher == "pool") as pool:
         pairs = make_pairs(plan, students, pool, teacher, cache, monitor.note)
         inputs = RunInputs(

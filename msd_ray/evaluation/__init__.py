@@ -18,6 +18,7 @@ from msd_ray.evaluation.table import (
     remarks,
     sampler_row,
     student_name,
+    tables,
     to_records,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "scored",
     "statistics_of",
     "student_name",
+    "tables",
     "to_records",
     "with_ratio",
 ]

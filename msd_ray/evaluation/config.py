@@ -1,10 +1,11 @@
 """What an evaluation measures and how much of it."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from msd_ray.evaluation.feature_nets import check_name
 from msd_ray.ranges import Amount, Count, Images
 
 SampleCount = Annotated[int, Field(ge=2, le=10**8)]
@@ -15,14 +16,16 @@ class EvaluationConfig:
     """How the ensemble is judged.
 
     samples: generated per row of the table; the n of FID@n. features: what distances are measured in; auto picks by the
-    shape of the data. baselines: also judge the one-student baselines. curve_samples: generated per point of a FID
-    curve. preview_every: images between pictures of what student, teacher and fake score make of the same samples.
-    neighbours: k of precision and recall. kid_subsets: subsets that KID averages over. batch: samples per call of a
-    network. cpus, gpus: Ray resources of each process that measures; None for a student's GPUs.
+    shape of the data. also: further features, in which the table has the scores as well. baselines: also judge the
+    one-student baselines. curve_samples: generated per point of a FID curve, which is in the first features.
+    preview_every: images between pictures of what student, teacher and fake score make of the same samples. neighbours:
+    k of precision and recall. kid_subsets: subsets that KID averages over. batch: samples per call of a network. cpus,
+    gpus: Ray resources of each process that measures; None for a student's GPUs.
     """
 
     samples: SampleCount = 1797
-    features: Literal["auto", "digits", "identity", "inception"] = "auto"
+    features: str = "auto"
+    also: tuple[str, ...] = ()
     baselines: bool = False
     curve_samples: SampleCount = 500
     preview_every: Images = 100_000
@@ -32,6 +35,16 @@ class EvaluationConfig:
     cpus: Amount = 1.0
     gpus: Amount | None = None
 
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """All features that scores are measured in, the main ones first."""
+        return (self.features, *self.also)
+
     def __post_init__(self) -> None:
+        """Raises UserError where there are no such features."""
+        for name in (self.features, *self.also):
+            check_name(name)
+        if len({self.features, *self.also}) <= len(self.also):
+            raise ValueError(f"also: {', '.join(self.also)}: features stand once, features ({self.features}) included")
         if self.samples <= self.neighbours:
             raise ValueError(f"samples ({self.samples}) must be above neighbours ({self.neighbours})")

@@ -3,16 +3,19 @@
 from msd_ray.codecs import IDENTITY, Codec
 from msd_ray.data import DataSet
 from msd_ray.errors import UserError
-from msd_ray.evaluation import coordinates, digits_net, inception
+from msd_ray.evaluation import coordinates, digits_net, efficientnet, inception
 from msd_ray.evaluation.decoded import OfPictures, decoded
 from msd_ray.evaluation.features import FeatureNet
 from msd_ray.storage import Store
 
 DIGITS_SHAPE = (1, 8, 8)
+NAMES = ("digits", "identity", "inception", efficientnet.NAME)
+SIDES = range(32, 1025)
+"""Pixels of a side that EfficientNet-Lite0 may be asked to see images at: `efficientnet-lite0-64`."""
 
 
 def load_features(name: str, data: DataSet, cache: Store, codec: Codec = IDENTITY) -> FeatureNet:
-    """The features called `name`: digits, identity, inception, or auto, which picks by the shape of the pictures.
+    """The features called `name`: one of NAMES, or auto, which picks by the shape of the pictures.
 
     cache: where networks are kept from one run to the next. codec: what samples look like. Raises UserError where the
     features do not fit the data or cannot be had.
@@ -25,17 +28,17 @@ def load_features(name: str, data: DataSet, cache: Store, codec: Codec = IDENTIT
 
 def _load(choice: str, data: DataSet, picture: tuple[int, ...] | None, cache: Store) -> FeatureNet:
     """picture: the shape of the samples' pictures, None where they have none."""
+    check_name(choice)
+    if choice == "identity":
+        return coordinates.Coordinates(data)
     if choice == "digits":
         if picture != DIGITS_SHAPE:
             raise UserError(f"evaluation.features: digits needs images of shape 1 x 8 x 8, not {_times(data.shape)}")
         return digits_net.load_or_train(data, cache)
-    if choice == "identity":
-        return coordinates.Coordinates(data)
-    if choice == "inception":
-        if picture is None:
-            raise UserError(f"evaluation.features: inception needs grey or RGB images, not {_times(data.shape)}")
-        return inception.load(cache)
-    raise UserError(f"evaluation.features: must be auto, digits, identity or inception, not {choice}")
+    if picture is None:
+        raise UserError(f"evaluation.features: {choice} needs grey or RGB images, not {_times(data.shape)}")
+    side = _side(choice)
+    return efficientnet.load(side) if side else inception.load(cache)
 
 
 def features_name(name: str, shape: tuple[int, ...], codec: Codec = IDENTITY) -> str:
@@ -46,6 +49,21 @@ def features_name(name: str, shape: tuple[int, ...], codec: Codec = IDENTITY) ->
     if picture == DIGITS_SHAPE:
         return "digits"
     return "inception" if picture else "identity"
+
+
+def check_name(name: str) -> None:
+    """Raises UserError if there are no such features."""
+    if name not in ("auto", *NAMES) and not _side(name):
+        raise UserError(f"evaluation.features: must be auto, {', '.join(NAMES)}, or {NAMES[-1]}-64 and the like, "
+                        f"which sees images at that many pixels ({SIDES[0]} to {SIDES[-1]}), not {name}")  # fmt: skip
+
+
+def _side(name: str) -> int | None:
+    """The pixels of a side at which EfficientNet-Lite0 sees images; None for other features."""
+    base, _, said = name.rpartition("-")
+    if name == efficientnet.NAME:
+        return efficientnet.SIDE
+    return int(said) if base == efficientnet.NAME and said.isdecimal() and int(said) in SIDES else None
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from msd_ray.evaluation.curve_charts import curve_charts
 from msd_ray.evaluation.pictures import SampleGrids, scatter, to_png, write_samples
-from msd_ray.evaluation.table import Row, cells, headers, remarks
+from msd_ray.evaluation.table import Row, remarks, tables
 from msd_ray.evaluation.tiles import strip
 from msd_ray.storage import Store
 
@@ -66,8 +66,7 @@ def render(content: ReportContent) -> str:
     return pages.get_template("report.html.j2").render(
         title=content.title,
         notes=content.notes,
-        headers=headers(),
-        rows=[cells(row) for row in content.rows],
+        tables=tables(content.rows),
         remarks=remarks(content.rows),
         classes=_strips(grids) if grids and not grids.of_points else [],
         scatter=_data_uri("image/png", to_png(scatter(grids))) if grids and grids.of_points else "",

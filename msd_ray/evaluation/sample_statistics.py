@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from msd_ray.data import Samples
 from msd_ray.evaluation.feature_distances import Features, Moments
 from msd_ray.evaluation.features import FeatureNet
-from msd_ray.training.state import State
+from msd_ray.training.state import State, Tensors
 
 Numbers = NDArray[np.int64]
 
@@ -55,20 +55,34 @@ class SampleStatistics:
             self.seconds + other.seconds,
         )
 
-    def to_state(self) -> State:
+    def tensors(self) -> Tensors:
         m = self.moments
-        tensors: dict[str, NDArray[Any]] = {"mean": m.mean, "scatter": m.scatter, "features": self.features}
-        tensors |= {"numbers": self.numbers, "condition": self.condition}
+        arrays: dict[str, NDArray[Any]] = {"mean": m.mean, "scatter": m.scatter, "features": self.features}
+        arrays |= {"numbers": self.numbers, "condition": self.condition}
         if self.radii is not None:
-            tensors["radii"] = self.radii
-        meta = {"nimg": self.n, "right": self.right, "seconds": self.seconds}
-        return State({"measured": {name: torch.from_numpy(value) for name, value in tensors.items()}}, meta)
+            arrays["radii"] = self.radii
+        return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
-    @staticmethod
-    def from_state(state: State) -> "SampleStatistics":
-        kept = {name: tensor.numpy() for name, tensor in state.tensors["measured"].items()}
-        moments, meta = Moments(state.meta["nimg"], kept.pop("mean"), kept.pop("scatter")), state.meta
-        return SampleStatistics(moments, **kept, right=meta["right"], seconds=meta["seconds"])
+
+def to_state(spaces: Sequence[SampleStatistics]) -> State:
+    """Of the same samples in several features. nimg: how many there are."""
+    meta = {
+        "nimg": spaces[0].n,
+        "right": [space.right for space in spaces],
+        "seconds": spaces[0].seconds,
+    }
+    return State({f"measured-{i}": space.tensors() for i, space in enumerate(spaces)}, meta)
+
+
+def from_state(state: State) -> tuple[SampleStatistics, ...]:
+    """The inverse of `to_state`."""
+
+    def space(i: int, right: int | None) -> SampleStatistics:
+        kept = {name: tensor.numpy() for name, tensor in state.tensors[f"measured-{i}"].items()}
+        moments = Moments(state.meta["nimg"], kept.pop("mean"), kept.pop("scatter"))
+        return SampleStatistics(moments, **kept, right=right, seconds=state.meta["seconds"])
+
+    return tuple(space(i, right) for i, right in enumerate(state.meta["right"]))
 
 
 def statistics_of(

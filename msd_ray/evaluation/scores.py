@@ -24,7 +24,7 @@ class Scores:
 
     agreement: the share of samples that look like the class they were asked for; None where features know no classes.
     fid_ratio: the FID over that of real held-out samples, both of fid_ratio_n samples; nan where nobody asked for it.
-    A score is nan where it is undefined; `missing` then says why.
+    A score is nan where it is undefined; `missing` then says why. features: the name of those that all is measured in.
     """
 
     n: int
@@ -36,6 +36,7 @@ class Scores:
     fid_ratio: float = math.nan
     fid_ratio_n: int = 0
     missing: str = ""
+    features: str = ""
 
 
 def scored(fake: SampleStatistics, real: SampleStatistics, config: EvaluationConfig) -> Scores:
@@ -111,7 +112,7 @@ class Judge:
             )
             for i in range(0, n, batch)
         ]
-        return scored(gathered(pieces), self._reference, self.config)
+        return replace(scored(gathered(pieces), self._reference, self.config), features=self._net.name)
 
     def fid(self, x: Tensor) -> float:
         """FID of x [N, ...]; nan where it is undefined."""

@@ -15,7 +15,9 @@ from msd_ray.evaluation.scores import Judge, Scores
 from msd_ray.formatting import duration
 
 _ALWAYS_NUMBERS = ("fid", "kid", "precision", "recall", "fid_ratio")
-TableRecord = dict[str, str | int | float | None]
+TableRecord = dict[str, Any]
+Table = tuple[list[str], list[list[str]]]
+"""Headers and rows of cells."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Costs:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: the costs are those of `Costs`; ms_per_image is the wall time to generate one sample."""
+    """One line of the table: the costs are those of `Costs`; ms_per_image is the wall time to generate one sample.
+    also: the scores of the same samples in further features."""
 
     name: str
     scores: Scores
@@ -45,15 +48,16 @@ class Row:
     wall_seconds: float | None = None
     cpu_seconds: float | None = None
     ms_per_image: float | None = None
+    also: tuple[Scores, ...] = ()
 
 
 def to_records(rows: list[Row]) -> list[TableRecord]:
-    """One flat dict per row, fit for JSON: undefined scores are None."""
+    """A dict per row, fit for JSON, flat but for `also`: undefined scores are None."""
     records = []
     for row in rows:
         flat = asdict(row)
-        scores = flat.pop("scores")
-        records.append({"name": flat.pop("name")} | {k: _plain(v) for k, v in (scores | flat).items()})
+        scores, also = flat.pop("scores"), flat.pop("also")
+        records.append({"name": flat.pop("name")} | _plain(scores | flat) | {"also": [*map(_plain, also)]})
     return records
 
 
@@ -62,10 +66,27 @@ def from_records(records: list[TableRecord]) -> list[Row]:
     return [_row(record) for record in records]
 
 
-def headers() -> list[str]:
-    """Column titles, in the order of `cells`."""
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """The rows as text: all of them in the main features, then their scores in each of the further ones."""
+    known = {scores.features: None for row in rows for scores in row.also}
+    main = next((row.scores.features for row in rows if row.scores.features), "")
+    return [(headers(main), [cells(row) for row in rows]), *(_further(name, rows) for name in known)]
+
+
+def _further(features: str, rows: Sequence[Row]) -> Table:
+    found = [(row.name, scores) for row in rows for scores in row.also if scores.features == features]
+    return headers(features)[:SCORED], [cells(Row(name, scores))[:SCORED] for name, scores in found]
+
+
+SCORED = 6
+"""Columns that further features fill: they know no classes, so agreement is not among them."""
+
+
+def headers(features: str = "") -> list[str]:
+    """Column titles, in the order of `cells`. features: the name of those that distances are measured in."""
     costs = ["parameters", "NFE", "images", "wall", "CPU", "ms/image"]
-    return ["sampler", "FID@n", "FID / real", "KID x 1000", "precision", "recall", "agreement", *costs]
+    fid = f"FID@n ({features})" if features else "FID@n"
+    return ["sampler", fid, "FID / real", "KID x 1000", "precision", "recall", "agreement", *costs]
 
 
 def cells(row: Row) -> list[str]:
@@ -88,18 +109,22 @@ def cells(row: Row) -> list[str]:
 
 def remarks(rows: Sequence[Row]) -> list[str]:
     """Why a "-" stands where a score is undefined, a line for each row that has any."""
-    return [f"{row.name}: {row.scores.missing}" for row in rows if row.scores.missing]
+    said = [f"{row.name}: {scores.missing}" for row in rows for scores in (row.scores, *row.also) if scores.missing]
+    return list(dict.fromkeys(said))
 
 
 def _row(record: TableRecord) -> Row:
-    values: dict[str, Any] = dict(record)
-    scores = {f.name: values.pop(f.name) for f in fields(Scores)}
-    undefined = {name: math.nan for name in _ALWAYS_NUMBERS if scores[name] is None}
-    return Row(scores=Scores(**scores | undefined), **values)
+    values = dict(record)
+    scores = _scores({f.name: values.pop(f.name) for f in fields(Scores)})
+    return Row(scores=scores, also=tuple(map(_scores, values.pop("also"))), **values)
 
 
-def _plain(value: str | float | None) -> str | float | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _scores(record: TableRecord) -> Scores:
+    return Scores(**record | {name: math.nan for name in _ALWAYS_NUMBERS if record[name] is None})
+
+
+def _plain(record: TableRecord) -> TableRecord:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
 def _text(value: float, text: str) -> str:

@@ -13,9 +13,8 @@ from msd_ray.codecs import load_codec
 from msd_ray.conditions import conditioned
 from msd_ray.data import DataSet, in_memory, load_data
 from msd_ray.diffusion import Denoiser, EDMDenoiser, one_step
-from msd_ray.evaluation import FeatureNet, Judge, features_name
-from msd_ray.evaluation.coordinates import Coordinates
-from msd_ray.evaluation.decoded import OfPictures, decoded
+from msd_ray.evaluation import FeatureNet, Judge, features_name, load_features
+from msd_ray.evaluation.decoded import OfPictures
 from msd_ray.evaluation.digits_net import DigitsNet
 from msd_ray.objectives import Pairs
 from msd_ray.profiling.clocks import Clock, ClockedTeacher
@@ -23,7 +22,7 @@ from msd_ray.profiling.timing import StageTiming, Timing
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.teacher_cache import load_teacher
-from msd_ray.storage import Store
+from msd_ray.storage import Store, default_cache
 from msd_ray.teachers import LocalTeacher, Teacher
 from msd_ray.training import precision
 from msd_ray.training.checkpoints import Checkpoints
@@ -183,5 +182,6 @@ def _features(recipe: Recipe, data: DataSet) -> FeatureNet | None:
     name = features_name(recipe.evaluation.features, data.shape, codec)
     if name == "inception":
         return None
-    net = Coordinates(decoded(data, codec)) if name == "identity" else DigitsNet(data.classes).eval()
-    return OfPictures(net, codec)
+    if name == "digits":
+        return OfPictures(DigitsNet(data.classes).eval(), codec)
+    return load_features(name, data, default_cache(), codec)

@@ -42,7 +42,7 @@ def page(experiment: Experiment, seeds: Sequence[int], found: Summaries, finding
 def grid(experiment: Experiment, found: Summaries) -> tuple[list[str], list[list[str]]]:
     """Headers and cells of the table; the teacher first."""
     n = "/".join(f"{n:g}" for n in sorted({n for arm in experiment.arms for n in found[arm.name]["n"].values}))
-    headers = ["", *(f"fid@{n}" if column == "fid" else column for column in experiment.columns)]
+    headers = ["", *(f"{column}@{n}" if column.endswith("fid") else column for column in experiment.columns)]
     names = [TEACHER, *(arm.name for arm in experiment.arms)]
     return headers, [[name, *(str(found[name][column]) for column in experiment.columns)] for name in names]
 

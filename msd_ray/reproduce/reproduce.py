@@ -16,6 +16,7 @@ from msd_ray.cluster.train import train
 from msd_ray.conditions import in_turn
 from msd_ray.ensemble import Ensemble
 from msd_ray.evaluation import to_records
+from msd_ray.evaluation.table import TableRecord
 from msd_ray.reproduce.experiment import Arm, Experiment, Summaries, summary
 from msd_ray.runs.compatibility import teachers_sampling
 from msd_ray.runs.run_context import RunContext
@@ -76,13 +77,19 @@ def _result(
     with _shared_trunks(context, Store(f"{folder}/trunks")):
         train(context.plan, context.store, context.cache, address, listener, idle=idle)
     with measuring(address, listener, idle) as complete:
-        rows = {str(r["name"]): r for r in to_records(measured_rows(context, complete, listener.note))}
+        rows = {str(r["name"]): flat(r) for r in to_records(measured_rows(context, complete, listener.note))}
     longest = max(student.spec.images for student in context.plan.ensembles[0].students)
     teacher = dict(rows[TEACHER])
     ensemble = {**rows["ensemble"], "l1": distance_to_teacher(context), "longest": longest}
     content = {"key": key, TEACHER: teacher, "ensemble": ensemble}
     context.store.write("result.json", json.dumps(content, indent=1).encode())
-    return teacher, ensemble  # type: ignore[return-value]
+    return teacher, ensemble
+
+
+def flat(record: TableRecord) -> Values:
+    """With the scores in further features by their names: efficientnet-lite0/fid."""
+    also = record.pop("also")
+    return record | {f"{scores['features']}/{name}": value for scores in also for name, value in scores.items()}
 
 
 @contextmanager

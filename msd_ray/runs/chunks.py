@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import add
 
 import torch
 
@@ -16,6 +17,7 @@ from msd_ray.evaluation import (
     statistics_of,
 )
 from msd_ray.evaluation.feature_distances import neighbour_radii
+from msd_ray.evaluation.sample_statistics import from_state, to_state
 from msd_ray.runs.evaluation_pieces import EvaluationInputs
 from msd_ray.runs.sample_sources import Make, Source
 from msd_ray.storage import Store
@@ -52,64 +54,67 @@ class Chunk:
     def images(self) -> int:
         return self.end - self.begin
 
-    def measured(self) -> SampleStatistics | None:
-        """The statistics; None if the chunk is not measured to its end, or its state is damaged."""
+    def measured(self) -> tuple[SampleStatistics, ...]:
+        """The statistics in each of the evaluation's features; empty if the chunk is not measured to its end, or its
+        state is damaged."""
         state = Checkpoints(self.folder, keep=1).latest()
-        return SampleStatistics.from_state(state) if state and state.meta["nimg"] == self.images else None
+        return from_state(state) if state and state.meta["nimg"] == self.images else ()
 
     def open(self, known: int = 0) -> "OpenChunk":
         basis = self.basis
         device = basis.prepare_device()
-        net = _net(basis.config.features, basis.data, basis.cache.uri, basis.codec)
+        nets = _nets(basis.config.spaces, basis.data, basis.cache.uri, basis.codec)
         checkpoints = Checkpoints(self.folder, keep=1)
         state = checkpoints.latest(known)
         return OpenChunk(
             self,
             opened(self.source, basis.data, str(device)),
-            net,
+            nets,
             checkpoints,
-            SampleStatistics.from_state(state) if state else None,
+            from_state(state) if state else (),
         )
 
 
 @dataclass
 class OpenChunk:
-    """A chunk in the process that measures it."""
+    """A chunk in the process that measures it. sofar: what is measured, in the features of each of `nets`."""
 
     chunk: Chunk
     make: Make
-    net: FeatureNet
+    nets: tuple[FeatureNet, ...]
     checkpoints: Checkpoints
-    sofar: SampleStatistics | None
+    sofar: tuple[SampleStatistics, ...]
 
     @property
     def nimg(self) -> int:
-        return self.sofar.n if self.sofar else 0
+        return self.sofar[0].n if self.sofar else 0
 
     @property
     def bytes(self) -> int:
-        return self.sofar.to_state().bytes if self.sofar else 0
+        return to_state(self.sofar).bytes if self.sofar else 0
 
     def advance(self, hurried: Callable[[], bool]) -> None:
         begin, start, chunk = self.nimg, time.monotonic(), self.chunk
         while self.nimg < chunk.images and not hurried():
             batch = self._next_batch()
-            self.sofar = self.sofar + batch if self.sofar else batch
+            self.sofar = tuple(map(add, self.sofar, batch)) if self.sofar else batch
             if time.monotonic() - start >= SAVED:
                 break
         if self.sofar and self.nimg > begin:
-            if self.nimg == chunk.images and len(self.sofar.features) > chunk.neighbours > 0:
-                self.sofar = replace(self.sofar, radii=neighbour_radii(self.sofar.features, chunk.neighbours))
-            self.checkpoints.save(self.sofar.to_state())
+            if self.nimg == chunk.images and len(self.sofar[0].features) > chunk.neighbours > 0:
+                self.sofar = tuple(
+                    replace(space, radii=neighbour_radii(space.features, chunk.neighbours)) for space in self.sofar
+                )
+            self.checkpoints.save(to_state(self.sofar))
 
-    def _next_batch(self) -> SampleStatistics:
+    def _next_batch(self) -> tuple[SampleStatistics, ...]:
         chunk, begin = self.chunk, self.chunk.begin + self.nimg
         end = min(begin + chunk.basis.config.batch, chunk.end)
         numbers, start = chunk.source.numbers(chunk.total)[begin:end], time.perf_counter()
         samples = self.make(numbers)
         seconds = time.perf_counter() - start
         keep = chunk.source.kept(numbers, chunk.total)
-        return replace(statistics_of(self.net, samples, numbers, keep), seconds=seconds)
+        return tuple(replace(statistics_of(net, samples, numbers, keep), seconds=seconds) for net in self.nets)
 
 
 @lru_cache(maxsize=1)
@@ -119,5 +124,6 @@ def opened(source: Source, data: DataConfig, device: str) -> Make:
 
 
 @lru_cache(maxsize=1)
-def _net(features: str, data: DataConfig, cache: str, codec: CodecConfig) -> FeatureNet:
-    return load_features(features, load_data(data), Store(cache), load_codec(codec))
+def _nets(spaces: tuple[str, ...], data: DataConfig, cache: str, codec: CodecConfig) -> tuple[FeatureNet, ...]:
+    loaded = load_data(data)
+    return tuple(load_features(name, loaded, Store(cache), load_codec(codec)) for name in spaces)

@@ -74,7 +74,7 @@ class OpenDrawing:
         self.nimg = drawing.images
 
 
-VERSION = 2
+VERSION = 3
 """To be raised when something else is measured under the same name."""
 MOST_SHARDS = 16
 """Of one source: so many processes can work on it at once."""
@@ -104,8 +104,7 @@ class RequestedRow:
         kept = self.scoring.kept() if self.scoring else None
         missing = f"none of the {self.n} samples is of its classes"
         none = Scores(0, math.nan, math.nan, math.nan, math.nan, missing=missing)
-        time = kept.ms_per_image if kept else None
-        return Row(self.name, kept.scores if kept else none, **asdict(self.costs), ms_per_image=time)
+        return replace(kept or Row(self.name, none), **asdict(self.costs))
 
 
 class ScoreTable:
@@ -116,9 +115,9 @@ class ScoreTable:
         threads = recipe.training.threads
         self._basis = EvaluationInputs(recipe.data, config, cache, _where(recipe), threads, recipe.codec)
         self._conditions = make_conditions(recipe.conditions, self._data.labels)
-        features = features_name(config.features, self._data.shape, load_codec(recipe.codec))
+        self._features = spaces(recipe, self._data.shape)
         seen = [said] if (said := recipe.codec.to_json()) else []
-        self._common = [VERSION, identity(recipe.data), features, config.batch, *seen]
+        self._common = [VERSION, identity(recipe.data), self._features, config.batch, *seen]
 
     def held_out(self) -> RequestedRow:
         """Real samples that nobody trained on: what a perfect sampler would score at this n."""
@@ -154,7 +153,8 @@ class ScoreTable:
         key = digest([[chunk.place for chunk in chunks], of, config.neighbours, config.kid_subsets, timed])
         real, held_out = self._real("train", of_part), self._real("held_out", of_part)
         assert real, "each condition has a sample to train on"
-        scoring = Scoring(basis, name, tuple(chunks), real, held_out, basis.cache.child(f"row-{key}"), timed)
+        folder = basis.cache.child(f"row-{key}")
+        scoring = Scoring(basis, name, tuple(chunks), real, held_out, self._features, folder, timed)
         return RequestedRow(name, costs, scoring, config.samples)
 
     def _real(self, split: Any, of_part: FromPart | None = None) -> Chunk | None:
@@ -170,6 +170,12 @@ class ScoreTable:
         place = f"samples-{digest([*self._common, source.to_json(), total])}"
         step = batch * -(-n // (batch * MOST_SHARDS))
         return [Chunk(self._basis, row, source, total, i, min(i + step, n), place) for i in range(0, n, step or 1)]
+
+
+def spaces(recipe: Recipe, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """The names of the features that an evaluation of samples of this shape is measured in, the main ones first."""
+    codec = load_codec(recipe.codec)
+    return tuple(features_name(name, shape, codec) for name in recipe.evaluation.spaces)
 
 
 def _where(recipe: Recipe) -> ClusterConfig:

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from msd_ray.codecs import pictures
 from msd_ray.conditions import Partition
-from msd_ray.evaluation import Row, features_name
+from msd_ray.evaluation import Row
 from msd_ray.evaluation.run_page import ReportContent, SampleGrids, write_report, write_samples
 from msd_ray.runs.broken_images import broken_images
 from msd_ray.runs.curves import curves
 from msd_ray.runs.plan import StudentPlan
 from msd_ray.runs.plan_description import students_of
+from msd_ray.runs.rows import spaces
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder
 from msd_ray.storage import Store
@@ -46,7 +47,7 @@ def _content(
 ) -> ReportContent:
     ensemble = context.plan.ensembles[0]
     every = (*ensemble.trunks, *ensemble.students)
-    features = features_name(context.recipe.evaluation.features, context.data.shape, context.codec)
+    features = " and ".join(spaces(context.recipe, context.data.shape))
     return ReportContent(
         title=f"{context.recipe.name}: {ensemble.partition.k} students",
         recipe=context.recipe.to_json(),

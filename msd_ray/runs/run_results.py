@@ -6,11 +6,10 @@ from collections.abc import Callable
 import pandas as pd
 from torch import Tensor
 
-from msd_ray.codecs import load_codec
 from msd_ray.data import load_data
 from msd_ray.ensemble import ONE_STEP, Description, Sampling, read_description
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.evaluation import Costs, Row, features_name, from_records, to_records
+from msd_ray.evaluation import Costs, Row, from_records, to_records
 from msd_ray.recipes import Recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.compatibility import teachers_sampling
@@ -19,7 +18,7 @@ from msd_ray.runs.curves import curves
 from msd_ray.runs.disk_needs import check_cache, check_run_dir
 from msd_ray.runs.evaluation_pieces import Complete
 from msd_ray.runs.plan import EnsemblePlan
-from msd_ray.runs.rows import VERSION, Drawing, RequestedRow, ScoreTable, measure
+from msd_ray.runs.rows import VERSION, Drawing, RequestedRow, ScoreTable, measure, spaces
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder, has_ensemble, refuse_other_source, refuse_unfinished
 from msd_ray.runs.run_report import write_all
@@ -73,8 +72,7 @@ def _measured(
     note: Note,
 ) -> list[Row]:
     if any(row.missing for row in asked):
-        shape, codec = load_data(recipe.data).shape, load_codec(recipe.codec)
-        features = features_name(recipe.evaluation.features, shape, codec)
+        features = " and ".join(spaces(recipe, load_data(recipe.data).shape))
         check_cache(cache)
         note(f"evaluating on {recipe.evaluation.samples} samples each ({features} features)")
     measure(asked, drawings, complete)

@@ -21,13 +21,15 @@ from msd_ray.storage import Store, read_manifest, write_bundle
 @dataclass(frozen=True)
 class Scoring:
     """A row of the table, of chunks that are measured to their ends. real, held_out: the real samples of the same
-    classes. folder: where the row is kept. timed: whether it says how long a sample takes."""
+    classes. features: the names of those that it has scores in, the main ones first. folder: where the row is kept.
+    timed: whether it says how long a sample takes."""
 
     basis: EvaluationInputs
     name: str
     chunks: tuple[Chunk, ...]
     real: Chunk
     held_out: Chunk | None
+    features: tuple[str, ...]
     folder: Store
     timed: bool = False
     row: str = "scores"
@@ -47,13 +49,17 @@ class Scoring:
 
     def measure(self) -> Row:
         """The statistics of a finished chunk. Raises TrainingError if they are missing."""
-        fake, real = gathered([_whole(chunk) for chunk in self.chunks]), _whole(self.real)
-        held_out = _whole(self.held_out) if self.held_out else None
-        scores = with_ratio(scored(fake, real, self.basis.config), fake, held_out, real)
-        return Row(self.name, scores, ms_per_image=1000 * fake.seconds / fake.n if self.timed else None)
+        fakes = [gathered(pieces) for pieces in zip(*map(_whole, self.chunks), strict=True)]
+        held_out = _whole(self.held_out) if self.held_out else (None,) * len(fakes)
+        first, *also = [
+            replace(with_ratio(scored(fake, real, self.basis.config), fake, unseen, real), features=name)
+            for name, fake, real, unseen in zip(self.features, fakes, _whole(self.real), held_out, strict=True)
+        ]
+        ms = 1000 * fakes[0].seconds / fakes[0].n if self.timed else None
+        return Row(self.name, first, ms_per_image=ms, also=tuple(also))
 
 
-def _whole(chunk: Chunk) -> SampleStatistics:
+def _whole(chunk: Chunk) -> tuple[SampleStatistics, ...]:
     if found := chunk.measured():
         return found
     raise TrainingError(

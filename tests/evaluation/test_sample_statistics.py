@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from msd_ray.data import DataSet, Samples
 from msd_ray.evaluation import SampleStatistics, gathered, load_features, statistics_of
-from msd_ray.evaluation.sample_statistics import interleaved
+from msd_ray.evaluation.sample_statistics import from_state, interleaved, to_state
 from msd_ray.storage import Store
 
 
@@ -27,10 +28,11 @@ def test_pieces_add_up_to_the_whole_in_whatever_order_they_hold_samples(toy: Dat
 
 def test_what_was_measured_comes_back_bit_for_bit(toy: DataSet, tmp_path: Path) -> None:
     piece = pieces_of(toy, tmp_path, [100])[0]
-    again = SampleStatistics.from_state(piece.to_state())
+    again, other = from_state(to_state([piece, replace(piece, right=None, features=-piece.features)]))
     assert np.array_equal(again.moments.scatter, piece.moments.scatter)
     assert np.array_equal(again.features, piece.features)
     assert (again.n, again.right, again.seconds, again.radii) == (piece.n, piece.right, piece.seconds, None)
+    assert (other.n, other.right) == (piece.n, None) and np.array_equal(other.features, -piece.features)
 
 
 def test_moments_are_of_all_samples_and_features_of_those_that_are_kept(toy: DataSet, tmp_path: Path) -> None:

@@ -40,7 +40,6 @@ def judge(toy: DataSet, tmp_path: Path) -> Judge:
         {"curve_samples": 1},
         {"neighbours": 0},
         {"kid_subsets": 0},
-        {"features": "magic"},
         {"cpus": -1.0},
     ],
 )

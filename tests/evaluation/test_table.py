@@ -1,12 +1,14 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from msd_ray.evaluation import Row, Scores, cells, from_records, headers, remarks, to_records
+from msd_ray.evaluation import Row, Scores, cells, from_records, headers, remarks, tables, to_records
 
-SCORES = Scores(359, 4.0571, 0.0123, 0.91, 0.876, 0.9, 1.284, 71)
-FULL = Row("teacher", SCORES, 1_234_567, 35, 2_000_000, 3725.0, 61.2, 12.345)
+SCORES = Scores(359, 4.0571, 0.0123, 0.91, 0.876, 0.9, 1.284, 71, features="mine")
+ALSO = replace(SCORES, fid=99.0, agreement=None, features="others")
+FULL = Row("teacher", SCORES, 1_234_567, 35, 2_000_000, 3725.0, 61.2, 12.345, (ALSO,))
 BARE = Row("student 1 (class 3)", Scores(1, math.nan, math.nan, math.nan, math.nan, missing="a single sample"))
 
 
@@ -26,6 +28,16 @@ def test_cells_are_made_for_people() -> None:
         "CPU": "1 min 01 s",
         "ms/image": "12.3",
     }
+
+
+def test_further_features_have_a_table_of_their_own() -> None:
+    (titles, rows), further = tables([FULL, BARE])
+    assert titles[1] == "FID@n (mine)" and [row[0] for row in rows] == [FULL.name, BARE.name]
+    assert further == (
+        ["sampler", "FID@n (others)", "FID / real", "KID x 1000", "precision", "recall"],
+        [["teacher", "99.00@359", "1.28@71", "12.30", "0.910", "0.876"]],
+    )
+    assert len(tables([BARE])) == 1
 
 
 def test_the_unknown_is_a_dash() -> None:

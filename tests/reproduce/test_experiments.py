@@ -4,11 +4,12 @@ import math
 
 import pytest
 
+from msd_ray.evaluation import Row, Scores, to_records
 from msd_ray.objectives import OBJECTIVES
 from msd_ray.reproduce.experiment import Arm, Claim, Experiment, Summary, below, every, falls, summary
 from msd_ray.reproduce.experiment_page import grid, page, plot
 from msd_ray.reproduce.experiments import EXPERIMENTS
-from msd_ray.reproduce.reproduce import Finding, slug
+from msd_ray.reproduce.reproduce import Finding, flat, slug
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.shared_trunks import branch_points
 
@@ -114,3 +115,14 @@ def test_the_page_holds_table_claims_and_the_command(x: str) -> None:
     assert "**Holds**: b is better than a (a paper). Ours: fid: 2 (b) against 4 (a)." in text
     assert grid(experiment, FOUND)[0] == ["", "fid@64"]
     assert plot(experiment, FOUND).startswith(b"<?xml")
+
+
+def test_columns_may_be_of_further_features() -> None:
+    record = to_records(
+        [Row("a", Scores(64, 1.0, 0.1, 0.5, 0.5), also=(Scores(64, 7.0, 0.1, 0.5, 0.5, features="net"),))]
+    )
+    values = flat(record[0])
+    assert values["fid"] == 1.0 and values["net/fid"] == 7.0
+    found = {name: {"net/fid": summary([values["net/fid"]]), "n": summary([64])} for name in ("teacher", "a")}
+    experiment = Experiment("mine", "Mine", (Arm("a", "digits"),), (), ("net/fid",))
+    assert grid(experiment, found) == (["", "net/fid@64"], [["teacher", "7"], ["a", "7"]])

@@ -1,5 +1,6 @@
 """Evaluation as pieces of work: whoever does them, and whoever dies meanwhile, the figures are the same. No Ray."""
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 
 from msd_ray.errors import TrainingError
-from msd_ray.evaluation import Row, remarks
+from msd_ray.evaluation import Row, digits_net, from_records, remarks, tables, to_records
+from msd_ray.evaluation.digits_net import DigitsNet
 from msd_ray.runs import chunks, run_results
 from msd_ray.runs.chunks import Chunk
 from msd_ray.runs.evaluation_pieces import Complete, EvaluationPiece, here
@@ -119,6 +121,30 @@ def test_a_command_that_is_killed_goes_on_where_it_stopped(
     assert not [path for path in cache.iterdir() if path.name.startswith("samples-")]
 
 
+def test_samples_are_made_once_and_scored_in_all_features(
+    tmp_path: Path, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh("cache")
+    classifier = DigitsNet(10).eval()
+    monkeypatch.setattr(digits_net, "load_or_train", lambda data, cache: classifier)
+    small = ["partition.k=2", "evaluation.samples=40", "evaluation.kid_subsets=2", "teacher.steps=2", *ONE_STEP]
+    both = finished(tmp_path / "both", [*small, "evaluation.features=identity", "evaluation.also=[digits]"], "digits")
+    rows, made = table(both, here), list[str]()
+
+    def heard(pieces: list[EvaluationPiece]) -> None:
+        made.extend(piece.row for piece in pieces if isinstance(piece, Chunk))
+        here(pieces)
+
+    for i, features in enumerate(("identity", "digits")):
+        alone = table(finished(tmp_path / features, [*small, f"evaluation.features={features}"], "digits"), heard)
+        assert [(row.scores, *row.also)[i] for row in rows] == [row.scores for row in alone]
+        assert {row.scores.features for row in alone} == {features} and made.count("teacher") == i + 1
+    (titles, _), (further, cells) = tables(rows)
+    assert (titles[1], further[1]) == ("FID@n (identity)", "FID@n (digits)")
+    assert [row[0] for row in cells] == [row.name for row in rows]
+    assert from_records(json.loads(json.dumps(to_records(rows)))) == rows
+
+
 def nobody(pieces: list[EvaluationPiece]) -> None:
     raise AssertionError(f"measured again: {pieces}")
 
@@ -146,7 +172,7 @@ def test_rows_are_measured_once_and_shared_by_runs_of_one_teacher(tmp_path: Path
 def test_a_damaged_shard_is_measured_again(tmp_path: Path, fresh: Fresh) -> None:
     context, cache = finished(tmp_path / "run", SMALL), fresh("cache")
     undisturbed = scores(table(context, here))
-    for path in cache.glob("real-*/*/*/measured.safetensors"):
+    for path in cache.glob("real-*/*/*/measured-0.safetensors"):
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
