@@ -13,7 +13,7 @@ RECIPE = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
 DM = {
     "objective": "dm", "images": 320, "batch": 16, "fake_steps": 1, "generator_lr": 1e-3, "fake_lr": 1e-3, "warmup": 160
 }  # fmt: skip
-TSM = {"objective": "tsm", "images": 160, "batch": 16, "generator_lr": 1e-3, "warmup": 0}
+TSM = {"objective": "tsm", "images": 160, "batch": 16, "generator_lr": 1e-3, "warmup": 0, "shared": False}
 SAID: dict[str, Any] = {
     "name": "tiny",
     "recipe": RECIPE,

@@ -111,7 +111,7 @@ def test_students_are_shared_by_trials_that_are_alike_until_then_and_by_no_other
     from msd_ray.training.metrics import Metric
     from msd_ray.training.records import LoggedSegment, Records
 
-    stages = {"tsm": {**TSM, "shared": False}, "dm": DM}
+    stages = {"tsm": TSM, "dm": DM}
     found = recipe_space(
         overrides={"partition.kind": "sequential", "stages": stages},
         space={

@@ -110,6 +110,26 @@ def test_a_branch_cut_short_anywhere_ends_the_same(afresh: Any) -> None:
         assert_same(whole, again)
 
 
+def test_a_branch_may_have_another_batch_other_rates_and_other_fake_steps() -> None:
+    trunk_spec, spec = specs("adm", batch=4, generator_lr=3e-4, fake_lr=1e-4, fake_steps=3)
+    trunk = grown(trunk_spec)
+    assert_same(trunk, branch(trunk, spec))
+    student = made(spec, MINE)
+    student.load_state_dict(copy.deepcopy(trunk.state_dict()))
+    student.advance(4)
+    assert (student.nimg, student._networks.generator_descent.optimizer.lr) == (IMAGES + 4, 3e-4)
+
+
+@pytest.mark.parametrize(("warmup", "share"), [(0, 1.0), (2 * IMAGES, 8 / (2 * IMAGES))])
+def test_the_rates_rise_again_at_a_branch_that_has_a_warmup(warmup: int, share: float) -> None:
+    trunk_spec, spec = specs(warmup=warmup)
+    student = made(spec, MINE)
+    student.load_state_dict(copy.deepcopy(grown(trunk_spec).state_dict()))
+    student.advance(8)
+    assert student.nimg == IMAGES + 8
+    assert student._networks.generator_descent.optimizer.lr == pytest.approx(share * spec.stages["own"].generator_lr)
+
+
 def test_two_branches_of_one_trunk_part() -> None:
     trunk_spec, spec = specs()
     trunk = grown(trunk_spec)
