@@ -1,8 +1,10 @@
 """Which data sets there are. A new format is a dataclass of its options with a `load`, in one file, and one line in
 `FORMATS`; or a function in a user's own module, which recipes name as `module:function`."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 from msd_ray.data.arrays import Arrays
@@ -22,8 +24,8 @@ from msd_ray.own_code import imported, is_own
 from msd_ray.validation import made_of
 
 
-class Format(Protocol):
-    """A dataclass whose fields are what a recipe may say in `data.options`. One that reads files has a `folder`."""
+class Format(Hashable, Protocol):
+    """A frozen dataclass: its fields are what `data.options` may say. One that reads files has a `folder`."""
 
     def load(self) -> DataSet:
         """The data set, the same one every time. Raises UserError where it cannot be had."""
@@ -122,7 +124,21 @@ def identity(config: DataConfig) -> dict[str, Any]:
 
 def _built_in(config: DataConfig) -> DataSet:
     made: Format = FORMATS[config.name](**config.settings)
+    return made.load() if config.name in _SAID else _loaded(made, _last_changed(config.folder))
+
+
+@lru_cache(maxsize=2)
+def _loaded(made: Format, last_changed: int) -> DataSet:
+    """Files are opened once in a process: to list or unpack them takes long where they are many."""
     return made.load()
+
+
+def _last_changed(path: str) -> int:
+    """When a file, or what lies in a folder, was changed last, in nanoseconds; 0 where that is not on a disk here."""
+    try:
+        return max(os.stat(each).st_mtime_ns for each in (path, *(entry.path for entry in os.scandir(path))))
+    except OSError:
+        return os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
 
 
 def _own(config: DataConfig) -> DataSet:

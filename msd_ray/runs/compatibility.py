@@ -124,10 +124,14 @@ def source_of(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> Teacher
         return None
     if (there := tuple(source.sample_shape)) != data.shape:
         raise UserError(
-            f"teacher.source: {name} makes samples of shape {list(there)}, the data have {list(data.shape)}"
+            f"teacher.source: {name} makes samples of shape {list(there)}, the data have {list(data.shape)}; set "
+            f"data.options to what the teacher saw (size, preprocessing, channels), or choose other data"
         )
     if source.classes != data.classes:
-        raise UserError(f"teacher.source: {name} knows {source.classes} conditions, the data have {data.classes}")
+        raise UserError(
+            f"teacher.source: {name} knows {source.classes} conditions, the data have {data.classes}; "
+            f"choose data of the teacher's classes"
+        )
     if source.spec:
         _check_noise(recipe.noise, source.spec)
     if not source.spec and (blind := [stage for stage in needs if needs[stage].encoder]):

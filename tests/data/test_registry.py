@@ -1,13 +1,19 @@
 """What a recipe may say of its data: the options of the format, with its defaults, and what recipes said before."""
 
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from msd_ray.data import DataConfig, identity
+from msd_ray.data import DataConfig, identity, load_data
 from msd_ray.data.registry import of_today
 from msd_ray.errors import UserError
 from msd_ray.recipes import load_recipe, parse_recipe
+
+from .formats import LABELS, arrays, images
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,16 @@ def test_recipes_that_said_options_beside_the_name_are_read() -> None:
 
 def test_teachers_of_toy2d_are_found_in_the_cache_as_before() -> None:
     assert identity(DataConfig("toy2d")) == {"name": "toy2d", "classes": 8, "samples": 8192, "seed": 0}
+
+
+def test_files_are_opened_once_in_a_process_unless_they_change(tmp_path: Path) -> None:
+    config = arrays(tmp_path, images("arrays"), LABELS)
+    first = load_data(config)
+    assert load_data(config).train.rows is first.train.rows
+    assert load_data(replace(config, flip=True)).train.flips and not load_data(config).train.flips
+    np.save(tmp_path / "labels.npy", LABELS[::-1].copy())
+    os.utime(tmp_path / "labels.npy", ns=(0, (tmp_path / "images.npy").stat().st_mtime_ns + 10**9))
+    assert load_data(config).train.classes.tolist() == LABELS[::-1].tolist()
 
 
 def test_another_name_takes_nothing_of_the_recipes_data_along_whatever_the_order() -> None:

@@ -84,6 +84,7 @@ def test_a_set_with_broken_images_trains_and_says_how_many(tmp_path: Path) -> No
     """1 of 100 images, of a class that the second student owns; killed on the way, it ends with the same weights."""
     from msd_ray.runs.broken_images import broken_images
     from msd_ray.runs.run_context import RunContext
+    from msd_ray.runs.run_report import write_all
     from msd_ray.training.checkpoints import Checkpoints
 
     x, y = [png(each) for each in images("parquet", 100)], np.arange(100) % 4
@@ -99,5 +100,7 @@ def test_a_set_with_broken_images_trains_and_says_how_many(tmp_path: Path) -> No
                 training.rest()
                 training = task.open()
         ends.append(Checkpoints(task.checkpoints, 1).latest().tensors["generator"])
-        assert broken_images(context) == "1 of 100 training images are broken and were skipped: 63.png"
+        assert broken_images(context) == (told := "1 of 100 training images are broken and were skipped: 63.png")
+        write_all(context, [], None)
+        assert told in context.store.read("report.html").decode()
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
