@@ -1,6 +1,8 @@
 """Raw networks F(x, c_noise, condition) and how to build a denoiser from them."""
 
 from msd_ray.networks.denoiser_spec import DenoiserSpec, count_parameters
+from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
+from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.registry import KINDS, Kind, kind_class, kind_of
 from msd_ray.networks.sizes import StudentSize
@@ -10,6 +12,8 @@ from msd_ray.networks.unet import UNetConfig
 __all__ = [
     "KINDS",
     "DenoiserSpec",
+    "DiffusersDiTConfig",
+    "DiffusersUNetConfig",
     "Kind",
     "MLPConfig",
     "SongUNetConfig",

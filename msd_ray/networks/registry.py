@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from msd_ray.diffusion import Network
 from msd_ray.errors import UserError
+from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
+from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.networks.songunet import SongUNetConfig
@@ -38,7 +40,13 @@ class Kind(Protocol):
         ...
 
 
-KINDS: dict[str, type[Any]] = {"unet": UNetConfig, "mlp": MLPConfig, "songunet": SongUNetConfig}
+KINDS: dict[str, type[Any]] = {
+    "unet": UNetConfig,
+    "mlp": MLPConfig,
+    "songunet": SongUNetConfig,
+    "diffusers-unet": DiffusersUNetConfig,
+    "diffusers-dit": DiffusersDiTConfig,
+}
 _METHODS = ("build", "cut", "misfit")
 
 

@@ -13,6 +13,7 @@ from msd_ray.storage import Store, default_cache, digest, refuse_unwritable
 from msd_ray.teachers.adm import ADMFile
 from msd_ray.teachers.checkpoint import Checkpoint
 from msd_ray.teachers.detection import sha256_of
+from msd_ray.teachers.diffusers_directory import DiffusersDirectory
 from msd_ray.teachers.edm import EDMFile
 from msd_ray.teachers.kept_teacher import KeptTeacher, has_teacher, keep
 from msd_ray.teachers.safe_pickle import DAMAGES
@@ -30,7 +31,7 @@ class TeacherFile(Protocol):
         ...
 
 
-FILES: dict[str, type[Any]] = {"edm": EDMFile, "adm": ADMFile}
+FILES: dict[str, type[Any]] = {"edm": EDMFile, "adm": ADMFile, "diffusers": DiffusersDirectory}
 _VERSION = 1  # to be raised when the same file is converted to something else
 
 

@@ -3,11 +3,12 @@
 import hashlib
 import os
 from functools import lru_cache
+from glob import escape, glob
 
 from msd_ray.errors import UserError, one_line
 from msd_ray.storage import LFS_POINTER, MANIFEST
 
-DIRECTORIES = {MANIFEST: "bundle"}
+DIRECTORIES = {MANIFEST: "bundle", "model_index.json": "diffusers", "config.json": "diffusers"}
 """The name in SOURCES of what reads a directory, by a file that only such directories have."""
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -34,10 +35,19 @@ def format_of(path: str) -> str:
 
 
 def sha256_of(path: str) -> str:
-    """Of a file's content. Raises UserError where it cannot be read."""
+    """Of a file's content; of a directory, that of the JSON files and safetensors in it and in the directories right
+    below. Raises UserError where it cannot be read."""
+    if os.path.isdir(path):
+        inside = sorted(file for end in (".json", ".safetensors") for file in _below(path, end))
+        listed = [f"{os.path.relpath(file, path)} {sha256_of(file)}" for file in inside]
+        return hashlib.sha256("\n".join(listed).encode()).hexdigest()
     _head(path)
     found = os.stat(path)
     return _sha256(path, found.st_size, found.st_mtime_ns)
+
+
+def _below(folder: str, end: str) -> list[str]:
+    return [path for stars in ("*", "*/*") for path in glob(os.path.join(escape(folder), stars + end))]
 
 
 @lru_cache(maxsize=64)

@@ -1,11 +1,7 @@
-"""Networks that were trained at numbered steps, as those of diffusers, as denoisers. The data are N(0, S^2), of which
-every prediction is known: those here are derived from each process itself."""
+"""Networks that were trained at numbered steps, as those of diffusers, as denoisers."""
 
-import math
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,59 +9,16 @@ from torch import Tensor, nn
 from msd_ray.diffusion import EDMDenoiser, Noise, NoiseTable, Stepped, one_step
 from msd_ray.validation import in_range
 
-S, STEPS = 0.7, 40
-VP = {
-    "linear": NoiseTable("linear", STEPS, 0.002, 0.2),
-    "scaled_linear": NoiseTable("scaled_linear", STEPS, 0.00085, 0.12),
-    "squaredcos_cap_v2": NoiseTable("squaredcos_cap_v2", STEPS),
-}
-FLOWS = {1.0: NoiseTable("flow", STEPS), 3.0: NoiseTable("flow", STEPS, shift=3.0)}
-CASES = [*((p, t) for p in ("epsilon", "v_prediction", "sample") for t in VP.values())]
-CASES += [(p, t) for p in ("epsilon", "sample", "flow") for t in FLOWS.values()]
-
-
-def shares(table: NoiseTable, step: Tensor) -> tuple[Tensor, Tensor]:
-    """a and b of x = a x0 + b n at these steps, from the definition of the process."""
-    if table.schedule == "flow":
-        u = step / table.steps
-        return 1 - u, u
-    t = np.arange(table.steps + 1) / table.steps
-    if table.schedule == "squaredcos_cap_v2":
-        share = np.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
-        betas = np.minimum(1 - share[1:] / share[:-1], 0.999)
-    elif table.schedule == "linear":
-        betas = np.linspace(table.beta_start, table.beta_end, table.steps)
-    else:
-        betas = np.linspace(table.beta_start**0.5, table.beta_end**0.5, table.steps) ** 2
-    abar = torch.from_numpy(np.cumprod(1 - betas))[step.round().long()]
-    return abar.sqrt(), (1 - abar).sqrt()
-
-
-class Known(nn.Module):
-    """The best prediction there is for N(0, S^2)."""
-
-    def __init__(self, prediction: str, table: NoiseTable) -> None:
-        super().__init__()
-        self.prediction, self.table = prediction, table
-
-    def forward(self, x: Tensor, step: Tensor, condition: Tensor) -> Tensor:
-        a, b = (value[:, None] for value in shares(self.table, step))
-        variance = a**2 * S**2 + b**2
-        n, x0 = b * x / variance, a * S**2 * x / variance
-        known: dict[str, Callable[[], Tensor]] = {
-            "epsilon": lambda: n,
-            "v_prediction": lambda: a * n - b * x0,
-            "sample": lambda: x0,
-            "flow": lambda: n - x0,
-        }
-        return known[self.prediction]()
+from .processes import CASES, FLOWS, STEPS, VP, Known, S
 
 
 @pytest.mark.parametrize(("prediction", "table"), CASES)
 def test_a_denoiser_of_gaussian_data(prediction: Any, table: NoiseTable) -> None:
     sigma = table.sigmas
     x_t = torch.randn(len(sigma), 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * sigma[:, None]
-    denoiser = EDMDenoiser(Known(prediction, table), preconditioning=Stepped(prediction=prediction, table=table))  # type: ignore[arg-type]
+    denoiser = EDMDenoiser(
+        Known(prediction, table, 5).double(), preconditioning=Stepped(prediction=prediction, table=table)
+    )
     wanted = (S**2 / (S**2 + sigma**2))[:, None] * x_t
     assert torch.allclose(denoiser(x_t, sigma, torch.zeros(len(sigma)).long()), wanted, rtol=1e-10, atol=1e-10)
 
