@@ -45,8 +45,7 @@ def _in_folder(path: str) -> ImageFiles:
         labels = store.read(LABELS)
     except FileNotFoundError:
         raise UserError(f"data.folder: there is no {LABELS} in {store.uri}") from None
-    classes = _classes(labels, [name for name, _ in found], store.uri)
-    return files_of(store, found, classes, () if classes.any() else (ALL,))
+    return files_of(store, found, *_classes(labels, [name for name, _ in found], store.uri))
 
 
 def _in_zip(path: str) -> ImageFiles:
@@ -61,8 +60,7 @@ def _in_zip(path: str) -> ImageFiles:
         raise UserError(f"{where} names a file outside of itself, {outside[0]!r}; do not trust it")
     if not images or LABELS not in archive.namelist():
         raise UserError(f"{where} has no {LABELS if images else 'image'}")
-    classes = _classes(_labels_in(archive, where), images, where)
-    labels = () if classes.any() else (ALL,)
+    classes, labels = _classes(_labels_in(archive, where), images, where)
     return ImageFiles(where, lambda index: images[index], classes, labels, partial(_read, archive, images))
 
 
@@ -85,14 +83,14 @@ def _read(archive: zipfile.ZipFile, images: list[str], index: int) -> bytes:
         raise BrokenImage(f"cannot be read ({one_line(error)})") from None
 
 
-def _classes(labels: bytes, names: list[str], where: str) -> NDArray[np.int64]:
-    """Of the images with these names; 0 for all where the set has no classes."""
+def _classes(labels: bytes, names: list[str], where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Of the images with these names, and the classes' own names: one for all where the set has no classes."""
     said = _classes_in(labels, f"{where}: {LABELS}")
     if said is None:
-        return np.zeros(len(names), np.int64)
+        return np.zeros(len(names), np.int64), (ALL,)
     if missing := [name for name in names if name not in said]:
         raise UserError(f"{where}: {LABELS} gives no class for {missing[0]}")
-    return np.array([said[name] for name in names], np.int64)
+    return np.array([said[name] for name in names], np.int64), ()
 
 
 def _classes_in(labels: bytes, where: str) -> dict[str, int] | None:

@@ -4,6 +4,7 @@ A teacher, its preprocessing and its reference statistics belong together: EDM's
 ADM and EDM2 `center-crop-dhariwal`, the ImageNet-64 of arXiv 1707.08819 is `squeeze`.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,6 +20,9 @@ from msd_ray.storage import LFS_POINTER
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "GIF", "TIFF")
 """That are decoded. Pillow knows others, some of which start programs."""
 Way = Literal["none", "center-crop", "center-crop-dhariwal", "squeeze", "pad"]
+
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused in one line
 
 
 class BrokenImage(Exception):  # noqa: N818

@@ -128,6 +128,27 @@ def test_a_zip_that_is_none_is_refused(
     refused_by(DataConfig("edm-zip", str(tmp_path / "set.zip")), message)
 
 
+def test_a_zip_without_classes_is_of_one_and_what_is_held_out_may_have_fewer(tmp_path: Path) -> None:
+    for name, labels in (("all", b'{"labels": null}'), ("ones", b'{"labels": [["a.png", 0], ["b.png", 1]]}')):
+        (tmp_path / f"{name}.zip").write_bytes(zipped(**{"a.png": WHOLE[0], "b.png": WHOLE[1], "dataset.json": labels}))
+    (tmp_path / "few.zip").write_bytes(GOOD)
+    assert load_data(DataConfig("edm-zip", str(tmp_path / "all.zip"))).labels == ("all",)
+    data = load_data(DataConfig("edm-zip", str(tmp_path / "ones.zip"), {"held_out": str(tmp_path / "few.zip")}))
+    assert data.labels == ("0", "1") and data.held_out.classes.tolist() == [0]
+    assert torch.equal(data.held_out.all().x, data.train.all().x[:1])
+
+
+def test_classes_that_are_held_out_are_those_of_the_same_name(tmp_path: Path) -> None:
+    for name, classes in (("train", ["ant", "bee", "cat"]), ("val", ["cat", "ant"]), ("other", ["dog"])):
+        for i, each in enumerate(classes):
+            (tmp_path / name / each).mkdir(parents=True)
+            (tmp_path / name / each / "1.png").write_bytes(WHOLE[i])
+    data = load_data(DataConfig("folder", str(tmp_path / "train"), {"held_out": str(tmp_path / "val")}))
+    assert data.labels == ("ant", "bee", "cat") and data.held_out.classes.tolist() == [0, 2]
+    config = DataConfig("folder", str(tmp_path / "train"), {"held_out": str(tmp_path / "other")})
+    refused_by(config, "there is no image of class dog to train on")
+
+
 def refused_by(config: DataConfig, message: str) -> None:
     with pytest.raises(UserError) as refused:
         load_data(config)
