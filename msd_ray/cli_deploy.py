@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from msd_ray.cli_groups import StartsByDefault
+from msd_ray.cli_groups import by_default
 from msd_ray.cli_kubernetes import (
     Context,
     DryRun,
@@ -25,7 +25,7 @@ from msd_ray.terminal import out, table
 
 deploy_app = typer.Typer(
     help="Serve an ensemble on Kubernetes: `deploy ENSEMBLE`, or a command for what is deployed.",
-    cls=StartsByDefault,
+    cls=by_default("start"),
     no_args_is_help=True,
 )
 

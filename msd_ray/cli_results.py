@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from msd_ray.cli_groups import by_default
 from msd_ray.errors import UserError
 from msd_ray.ranges import LARGEST_SEED
 from msd_ray.stopping import STOP
@@ -71,7 +72,15 @@ def _counted(students: list[int]) -> str:
     return f"student {students[0]}" if len(students) == 1 else f"{len(students)} students"
 
 
-@results_app.command()
+evaluate_app = typer.Typer(
+    help="Measure a run's ensemble: `evaluate RUN`; or the statistics of real samples.",
+    cls=by_default("run"),
+    no_args_is_help=True,
+)
+results_app.add_typer(evaluate_app, name="evaluate")
+
+
+@evaluate_app.command("run")
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or an ensemble.")],
     overrides: Annotated[
@@ -91,6 +100,29 @@ def evaluate(
     with Watcher() as watcher, measuring(address, watcher) as complete:
         rows = evaluate_uri(run, overrides or [], complete, watcher.note)
     print_rows(rows, as_json)
+
+
+@evaluate_app.command()
+def reference(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe or a YAML file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz to write.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as evaluation.features=inception.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Write mean and covariance of the features of a recipe's training data, which an FID is measured against."""
+    from msd_ray.cluster.connect import listen_on_loopback
+
+    if output.suffix != ".npz" or not output.absolute().parent.is_dir():
+        raise UserError(f"--output: give the path of a .npz file in a folder that exists, not {output}")
+    listen_on_loopback(address)
+    from msd_ray.cluster.evaluation import measuring
+    from msd_ray.runs.run_results import make_reference
+
+    with Watcher() as watcher, measuring(address, watcher) as complete:
+        said = make_reference(recipe, overrides or [], output, complete)
+    out.print(said, soft_wrap=True)
 
 
 @results_app.command()

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from msd_ray.cli_groups import StartsByDefault
+from msd_ray.cli_groups import by_default
 from msd_ray.stopping import STOP
 from msd_ray.terminal import err, out, table
 
 serve_app = typer.Typer(
     help="Serve an ensemble over gRPC and HTTP: `serve ENSEMBLE`, or a command for a service that runs.",
-    cls=StartsByDefault,
+    cls=by_default("start"),
     no_args_is_help=True,
 )
 

@@ -36,6 +36,9 @@ from msd_ray.training.state import State
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 
+CURVE_REAL = 5_000
+"""Real samples, evenly spread, that the FID curve of a student is measured against at most."""
+
 
 @dataclass(frozen=True)
 class RunInputs:
@@ -113,7 +116,8 @@ class StudentTask:
 
     def _judge(self, data: DataSet, real: Split, codec: Codec) -> Judge:
         evaluation = self.inputs.evaluation
-        return Judge(load_features(evaluation.features, data, self.inputs.cache, codec), real, evaluation)
+        net = load_features(evaluation.features, data, self.inputs.cache, codec, evaluation.inception)
+        return Judge(net, real.thinned(CURVE_REAL), evaluation)
 
 
 def student_task(run: Store, student: StudentPlan, inputs: RunInputs, until: int | None = None) -> StudentTask:

@@ -26,6 +26,7 @@ from msd_ray.runs.disk_needs import check_cache, check_run_dir, refuse_full, roo
 from msd_ray.runs.init_weights import check_init, what_init_lacks
 from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan, most_at_a_time, most_beside
+from msd_ray.runs.rows import reference_of
 from msd_ray.runs.run_directory import (
     assemble,
     flaw_of,
@@ -110,7 +111,8 @@ def _bring_features(recipe: Recipe, cache: Store) -> None:
     """Sees, once for all students, that every feature network is there. Raises UserError where one cannot be had."""
     data, codec = load_data(recipe.data), load_codec(recipe.codec)
     for name in recipe.evaluation.spaces:
-        load_features(name, data, cache, codec)
+        load_features(name, data, cache, codec, recipe.evaluation.inception)
+    reference_of(recipe, data.shape)
 
 
 def _unfinished(plan: Plan, store: Store, note: Callable[[str], None]) -> list[EnsemblePlan]:

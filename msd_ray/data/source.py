@@ -102,6 +102,13 @@ class Split:
         own = torch.arange(len(self.condition)) if self.own is None else self.own
         return replace(self, own=own[torch.isin(self.classes, torch.as_tensor(ids))])
 
+    def thinned(self, n: int) -> "Split":
+        """At most n of its samples, evenly spread: data may lie by class."""
+        if len(self) <= n:
+            return self
+        own = torch.arange(len(self.condition)) if self.own is None else self.own
+        return replace(self, own=own[torch.arange(n) * len(self) // n])
+
     def take(self, numbers: Tensor) -> Samples:
         """Those with these numbers [B] within the split, in that order."""
         numbers = numbers.cpu()

@@ -16,16 +16,20 @@ class EvaluationConfig:
     """How the ensemble is judged.
 
     samples: generated per row of the table; the n of FID@n. features: what distances are measured in; auto picks by the
-    shape of the data. also: further features, in which the table has the scores as well. baselines: also judge the
-    one-student baselines. curve_samples: generated per point of a FID curve, which is in the first features.
-    preview_every: images between pictures of what student, teacher and fake score make of the same samples. neighbours:
-    k of precision and recall. kid_subsets: subsets that KID averages over. batch: samples per call of a network. cpus,
-    gpus: Ray resources of each process that measures; None for a student's GPUs.
+    shape of the data. also: further features, in which the table has the scores as well. inception: the file of
+    Inception's weights; by default the cache has it. reference: an npz file of mean and covariance that FIDs in the
+    first features are measured against, instead of the training data. baselines: also judge the one-student baselines.
+    curve_samples: generated per point of a FID curve, which is in the first features. preview_every: images between
+    pictures of what student, teacher and fake score make of the same samples. neighbours: k of precision and recall.
+    kid_subsets: subsets that KID averages over. batch: samples per call of a network. cpus, gpus: Ray resources of each
+    process that measures; None for a student's GPUs.
     """
 
     samples: SampleCount = 1797
     features: str = "auto"
     also: tuple[str, ...] = ()
+    inception: str = ""
+    reference: str = ""
     baselines: bool = False
     curve_samples: SampleCount = 500
     preview_every: Images = 100_000

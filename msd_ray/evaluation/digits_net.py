@@ -19,7 +19,7 @@ from msd_ray.storage import Store, read_file, read_manifest, refuse_unwritable, 
 
 RECIPE = {"version": 1, "epochs": 25, "batch": 128, "lr": 3e-3, "noise": 0.1}
 WEIGHTS = "weights.safetensors"
-SEED = 0
+SEED, WIDTH = 0, 64
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,10 @@ class DigitsNet(nn.Module):
             nn.SiLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(256, 64),
+            nn.Linear(256, WIDTH),
             nn.SiLU(),  # not ReLU, whose dead units make the covariance singular
         )
-        self.head = nn.Linear(64, classes)
+        self.head = nn.Linear(WIDTH, classes)
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Which networks of features there are."""
 
+from math import prod
+
 from msd_ray.codecs import IDENTITY, Codec
 from msd_ray.data import DataSet
 from msd_ray.errors import UserError
@@ -9,24 +11,26 @@ from msd_ray.evaluation.features import FeatureNet
 from msd_ray.storage import Store
 
 DIGITS_SHAPE = (1, 8, 8)
-NAMES = ("digits", "identity", "inception", efficientnet.NAME)
+NAMES = ("digits", "identity", "inception", "inception-legacy", efficientnet.NAME)
 SIDES = range(32, 1025)
 """Pixels of a side that EfficientNet-Lite0 may be asked to see images at: `efficientnet-lite0-64`."""
 
 
-def load_features(name: str, data: DataSet, cache: Store, codec: Codec = IDENTITY) -> FeatureNet:
+def load_features(
+    name: str, data: DataSet, cache: Store, codec: Codec = IDENTITY, inception_file: str = ""
+) -> FeatureNet:
     """The features called `name`: one of NAMES, or auto, which picks by the shape of the pictures.
 
-    cache: where networks are kept from one run to the next. codec: what samples look like. Raises UserError where the
-    features do not fit the data or cannot be had.
+    cache: where networks are kept from one run to the next. codec: what samples look like. inception_file: of
+    Inception's weights. Raises UserError where the features do not fit the data or cannot be had.
     """
     choice, picture = features_name(name, data.shape, codec), codec.picture_shape(data.shape)
     if codec == IDENTITY:
-        return _load(choice, data, picture, cache)
-    return OfPictures(_load(choice, decoded(data, codec), picture, cache), codec)
+        return _load(choice, data, picture, cache, inception_file)
+    return OfPictures(_load(choice, decoded(data, codec), picture, cache, inception_file), codec)
 
 
-def _load(choice: str, data: DataSet, picture: tuple[int, ...] | None, cache: Store) -> FeatureNet:
+def _load(choice: str, data: DataSet, picture: tuple[int, ...] | None, cache: Store, inception_file: str) -> FeatureNet:
     """picture: the shape of the samples' pictures, None where they have none."""
     check_name(choice)
     if choice == "identity":
@@ -38,7 +42,7 @@ def _load(choice: str, data: DataSet, picture: tuple[int, ...] | None, cache: St
     if picture is None:
         raise UserError(f"evaluation.features: {choice} needs grey or RGB images, not {_times(data.shape)}")
     side = _side(choice)
-    return efficientnet.load(side) if side else inception.load(cache)
+    return efficientnet.load(side) if side else inception.load(cache, inception_file, legacy=choice != "inception")
 
 
 def features_name(name: str, shape: tuple[int, ...], codec: Codec = IDENTITY) -> str:
@@ -49,6 +53,12 @@ def features_name(name: str, shape: tuple[int, ...], codec: Codec = IDENTITY) ->
     if picture == DIGITS_SHAPE:
         return "digits"
     return "inception" if picture else "identity"
+
+
+def dimensions(name: str, shape: tuple[int, ...]) -> int:
+    """How many numbers the features of that name have, for samples of this shape."""
+    known = {"digits": digits_net.WIDTH, "identity": prod(shape)}
+    return known.get(name, efficientnet.WIDTH if _side(name) else inception.WIDTH)
 
 
 def check_name(name: str) -> None:

@@ -158,5 +158,7 @@ def _filled(source: _TensorBytes, entry: dict[str, Any]) -> Tensor:
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     """The memory of a contiguous tensor on the CPU."""
+    if not tensor.numel():
+        return memoryview(b"")  # torch cannot view an empty tensor as bytes
     flat: Any = tensor.reshape(-1).view(torch.uint8).numpy()
     return memoryview(flat)

@@ -180,7 +180,7 @@ def _features(recipe: Recipe, data: DataSet) -> FeatureNet | None:
     """As large as those that the recipe asks for, but untrained; None where they would have to be downloaded."""
     codec = load_codec(recipe.codec)
     name = features_name(recipe.evaluation.features, data.shape, codec)
-    if name == "inception":
+    if name.startswith("inception"):
         return None
     if name == "digits":
         return OfPictures(DigitsNet(data.classes).eval(), codec)

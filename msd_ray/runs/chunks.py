@@ -11,6 +11,7 @@ import torch
 from msd_ray.codecs import CodecConfig, load_codec
 from msd_ray.data import DataConfig, load_data
 from msd_ray.evaluation import (
+    EvaluationConfig,
     FeatureNet,
     SampleStatistics,
     load_features,
@@ -63,7 +64,7 @@ class Chunk:
     def open(self, known: int = 0) -> "OpenChunk":
         basis = self.basis
         device = basis.prepare_device()
-        nets = _nets(basis.config.spaces, basis.data, basis.cache.uri, basis.codec)
+        nets = _nets(basis.config, basis.data, basis.cache.uri, basis.codec)
         checkpoints = Checkpoints(self.folder, keep=1)
         state = checkpoints.latest(known)
         return OpenChunk(
@@ -124,6 +125,6 @@ def opened(source: Source, data: DataConfig, device: str) -> Make:
 
 
 @lru_cache(maxsize=1)
-def _nets(spaces: tuple[str, ...], data: DataConfig, cache: str, codec: CodecConfig) -> tuple[FeatureNet, ...]:
-    loaded = load_data(data)
-    return tuple(load_features(name, loaded, Store(cache), load_codec(codec)) for name in spaces)
+def _nets(config: EvaluationConfig, data: DataConfig, cache: str, codec: CodecConfig) -> tuple[FeatureNet, ...]:
+    loaded, store, seen = load_data(data), Store(cache), load_codec(codec)
+    return tuple(load_features(name, loaded, store, seen, config.inception) for name in config.spaces)

@@ -31,6 +31,9 @@ from msd_ray.teachers import TeacherSource
 from msd_ray.training.config import StageConfig
 from msd_ray.training.student_spec import StudentSpec
 
+MEANS_OF = 20_000
+"""Samples, evenly spread, that the mean features of classes are taken of, by which k-means groups them."""
+
 
 @dataclass(frozen=True)
 class StudentPlan:
@@ -188,7 +191,7 @@ def _means(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) ->
     """The mean features of each class, by which k-means groups them."""
     if recipe.partition.kind != KMEANS:
         return None
-    return Judge(features(), data.train, recipe.evaluation).class_means(data.classes)
+    return Judge(features(), data.train.thinned(MEANS_OF), recipe.evaluation).class_means(data.classes)
 
 
 def _baselines(recipe: Recipe, student: DenoiserSpec, conditions: Conditions, students: int) -> list[EnsemblePlan]:

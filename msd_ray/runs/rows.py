@@ -15,6 +15,8 @@ from msd_ray.conditions import make_conditions
 from msd_ray.data import identity, load_data
 from msd_ray.errors import CorruptError
 from msd_ray.evaluation import Costs, Row, Scores, features_name, student_name
+from msd_ray.evaluation.feature_nets import dimensions
+from msd_ray.evaluation.reference import read_reference
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.chunks import Chunk, opened
@@ -117,7 +119,14 @@ class ScoreTable:
         self._conditions = make_conditions(recipe.conditions, self._data.labels)
         self._features = spaces(recipe, self._data.shape)
         seen = [said] if (said := recipe.codec.to_json()) else []
+        self._reference = reference_of(recipe, self._data.shape)
         self._common = [VERSION, identity(recipe.data), self._features, config.batch, *seen]
+
+    def whole(self) -> Chunk:
+        """All training data, which everything is judged against."""
+        chunk = self._real("train")
+        assert chunk, "there is a sample to train on"
+        return chunk
 
     def held_out(self) -> RequestedRow:
         """Real samples that nobody trained on: what a perfect sampler would score at this n."""
@@ -149,12 +158,13 @@ class ScoreTable:
         basis, config = self._basis, self._basis.config
         if not chunks:
             return RequestedRow(name, costs, None, config.samples)
-        of = Real("train", of_part).to_json()
-        key = digest([[chunk.place for chunk in chunks], of, config.neighbours, config.kid_subsets, timed])
+        of, reference = Real("train", of_part).to_json(), [] if of_part else self._reference
+        key = digest([[c.place for c in chunks], of, config.neighbours, config.kid_subsets, timed, *reference])
         real, held_out = self._real("train", of_part), self._real("held_out", of_part)
         assert real, "each condition has a sample to train on"
         folder = basis.cache.child(f"row-{key}")
-        scoring = Scoring(basis, name, tuple(chunks), real, held_out, self._features, folder, timed)
+        against = config.reference if reference else ""
+        scoring = Scoring(basis, name, tuple(chunks), real, held_out, self._features, folder, timed, against)
         return RequestedRow(name, costs, scoring, config.samples)
 
     def _real(self, split: Any, of_part: FromPart | None = None) -> Chunk | None:
@@ -176,6 +186,14 @@ def spaces(recipe: Recipe, shape: tuple[int, ...]) -> tuple[str, ...]:
     """The names of the features that an evaluation of samples of this shape is measured in, the main ones first."""
     codec = load_codec(recipe.codec)
     return tuple(features_name(name, shape, codec) for name in recipe.evaluation.spaces)
+
+
+def reference_of(recipe: Recipe, shape: tuple[int, ...]) -> list[str]:
+    """The digest of the recipe's reference statistics, or nothing. Raises UserError where they cannot be used."""
+    if not (path := recipe.evaluation.reference):
+        return []
+    moments = read_reference(path, dimensions(spaces(recipe, shape)[0], shape))
+    return [digest([moments.mean.tolist(), moments.scatter.sum(0).tolist(), np.diag(moments.scatter).tolist()])]
 
 
 def _where(recipe: Recipe) -> ClusterConfig:

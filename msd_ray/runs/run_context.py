@@ -56,7 +56,8 @@ class RunContext:
     @cached_property
     def features(self) -> FeatureNet:
         """The feature network; trained now if it needs training and the cache does not have it."""
-        return load_features(self.recipe.evaluation.features, self.data, self.cache, self.codec)
+        config = self.recipe.evaluation
+        return load_features(config.features, self.data, self.cache, self.codec, config.inception)
 
     @cached_property
     def plan(self) -> Plan:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
@@ -10,7 +12,8 @@ from msd_ray.data import load_data
 from msd_ray.ensemble import ONE_STEP, Description, Sampling, read_description
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.evaluation import Costs, Row, from_records, to_records
-from msd_ray.recipes import Recipe, parse_recipe
+from msd_ray.evaluation.reference import write_reference
+from msd_ray.recipes import Recipe, load_recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.compatibility import teachers_sampling
 from msd_ray.runs.costs import ensemble_costs, student_costs, teacher_costs
@@ -150,6 +153,17 @@ def evaluate_uri(uri: str, overrides: list[str], complete: Complete, note: Note)
     table = ScoreTable(recipe, cache)
     asked = [table.held_out(), table.ensemble("ensemble", parts_of(known), _bare_costs(known))]
     return _measured(recipe, cache, asked, (), complete, note)
+
+
+def make_reference(recipe: str, overrides: list[str], output: Path, complete: Complete) -> str:
+    """Writes the reference statistics of a recipe's training data, in its first features, and says what they are of."""
+    loaded, cache = load_recipe(recipe, overrides), default_cache()
+    chunk = ScoreTable(replace(loaded, evaluation=replace(loaded.evaluation, also=(), reference="")), cache).whole()
+    if not chunk.measured():
+        complete([chunk])
+    moments, features = chunk.measured()[0].moments, spaces(loaded, load_data(loaded.data).shape)[0]
+    write_reference(Store(str(output.absolute().parent)), output.name, moments)
+    return f"{output}: {features}, {len(moments.mean)} features of {moments.n} images"
 
 
 def _bare_costs(known: Description) -> Costs:

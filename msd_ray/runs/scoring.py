@@ -13,6 +13,7 @@ from msd_ray.evaluation import (
     to_records,
     with_ratio,
 )
+from msd_ray.evaluation.reference import read_reference
 from msd_ray.runs.chunks import Chunk
 from msd_ray.runs.evaluation_pieces import EvaluationInputs
 from msd_ray.storage import Store, read_manifest, write_bundle
@@ -22,7 +23,8 @@ from msd_ray.storage import Store, read_manifest, write_bundle
 class Scoring:
     """A row of the table, of chunks that are measured to their ends. real, held_out: the real samples of the same
     classes. features: the names of those that it has scores in, the main ones first. folder: where the row is kept.
-    timed: whether it says how long a sample takes."""
+    timed: whether it says how long a sample takes. reference: a file of moments that FIDs in the main features are
+    measured against, instead of `real`'s."""
 
     basis: EvaluationInputs
     name: str
@@ -32,6 +34,7 @@ class Scoring:
     features: tuple[str, ...]
     folder: Store
     timed: bool = False
+    reference: str = ""
     row: str = "scores"
     images: int = 1
 
@@ -49,11 +52,15 @@ class Scoring:
 
     def measure(self) -> Row:
         """The statistics of a finished chunk. Raises TrainingError if they are missing."""
+        reals = list(_whole(self.real))
+        if self.reference:
+            moments = read_reference(self.reference, len(reals[0].moments.mean))
+            reals[0] = replace(reals[0], moments=moments)
         fakes = [gathered(pieces) for pieces in zip(*map(_whole, self.chunks), strict=True)]
         held_out = _whole(self.held_out) if self.held_out else (None,) * len(fakes)
         first, *also = [
             replace(with_ratio(scored(fake, real, self.basis.config), fake, unseen, real), features=name)
-            for name, fake, real, unseen in zip(self.features, fakes, _whole(self.real), held_out, strict=True)
+            for name, fake, real, unseen in zip(self.features, fakes, reals, held_out, strict=True)
         ]
         ms = 1000 * fakes[0].seconds / fakes[0].n if self.timed else None
         return Row(self.name, first, ms_per_image=ms, also=tuple(also))

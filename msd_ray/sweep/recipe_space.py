@@ -119,7 +119,8 @@ class RecipeSpace:
     def features(self) -> FeatureNet:
         """Trains the feature network now, if it needs training and the cache does not have it."""
         first = self.first
-        return load_features(first.evaluation.features, self.data, default_cache(), load_codec(first.codec))
+        config, codec = first.evaluation, load_codec(first.codec)
+        return load_features(config.features, self.data, default_cache(), codec, config.inception)
 
 
 def said(choice: Choice) -> str:

@@ -12,7 +12,7 @@ from msd_ray.codecs import as_stored
 from msd_ray.data import DataSet
 from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, digits_net, inception, load_features
-from msd_ray.evaluation.inception import Inception
+from msd_ray.evaluation.inception import Inception, LegacyInception
 from msd_ray.storage import Store
 
 
@@ -113,12 +113,34 @@ def test_inception_gets_rgb_of_299_pixels_in_0_to_255() -> None:
     assert net.classify(grey) is None
 
 
+def test_the_legacy_mode_gets_bytes_of_the_images_own_size() -> None:
+    seen: list[Tensor] = []
+
+    def extractor(batch: Tensor) -> Tensor:
+        seen.append(batch)
+        return batch.float().mean((2, 3))
+
+    net = LegacyInception(extractor)
+    features = net.features(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1).expand(-1, -1, 32, 32))
+    assert seen[0].shape == (2, 3, 32, 32) and seen[0].dtype == torch.uint8
+    assert np.array_equal(features, [[0.0] * 3, [255.0] * 3]) and net.name == "inception-legacy"
+
+
+def test_a_file_that_is_named_must_be_the_published_one(digits: DataSet, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with pytest.raises(UserError, match=r"evaluation\.inception: cannot read .*none.pt: No such file"):
+        load_features("inception", digits, store, inception_file=str(tmp_path / "none.pt"))
+    (tmp_path / "other.pt").write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"other.pt is not inception-2015-12-05.pt with sha256 f58cb9b6"):
+        load_features("inception-legacy", digits, store, inception_file=str(tmp_path / "other.pt"))
+
+
 def test_inception_out_of_reach_says_where_to_put_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(url: str) -> bytes:
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(inception, "_download", unreachable)
-    with pytest.raises(UserError, match=r"no network.*put that file into .*"):
+    with pytest.raises(UserError, match=r"no network.*put that file.*sha256.*into .*"):
         inception.load(Store(str(tmp_path)))
 
 

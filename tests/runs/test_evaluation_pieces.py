@@ -6,18 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from msd_ray.errors import TrainingError
+from msd_ray.errors import TrainingError, UserError
 from msd_ray.evaluation import Row, digits_net, from_records, remarks, tables, to_records
 from msd_ray.evaluation.digits_net import DigitsNet
-from msd_ray.runs import chunks, run_results
+from msd_ray.runs import chunks, run_results, sample_sources
 from msd_ray.runs.chunks import Chunk
 from msd_ray.runs.evaluation_pieces import Complete, EvaluationPiece, here
 from msd_ray.runs.run_context import RunContext
 from msd_ray.training.checkpoints import Checkpoints
 
-from .finished import finished
+from .finished import TINY, finished
 
 ONE_STEP = ["stages={dm: {objective: dm, images: 160, batch: 16}}", "partition.kind=sequential"]
 SMALL = [*ONE_STEP, "evaluation.samples=200", "evaluation.batch=16", "teacher.steps=3"]
@@ -143,6 +144,41 @@ def test_samples_are_made_once_and_scored_in_all_features(
     assert (titles[1], further[1]) == ("FID@n (identity)", "FID@n (digits)")
     assert [row[0] for row in cells] == [row.name for row in rows]
     assert from_records(json.loads(json.dumps(to_records(rows)))) == rows
+
+
+def test_fids_may_be_measured_against_statistics_from_a_file(tmp_path: Path, fresh: Fresh) -> None:
+    fresh("cache")
+    small = ["partition.k=2", "evaluation.samples=40", "evaluation.kid_subsets=2", *ONE_STEP]
+    own = scores(table(finished(tmp_path / "own", small), here))
+    said = run_results.make_reference(TINY, [], tmp_path / "ref.npz", here)
+    assert said.endswith("ref.npz: identity, 2 features of 256 images")
+    given = [*small, f"evaluation.reference={tmp_path / 'ref.npz'}"]
+    same = scores(table(finished(tmp_path / "given", given), here))
+    assert same["ensemble"].fid == pytest.approx(own["ensemble"].fid, rel=1e-6)
+    with np.load(tmp_path / "ref.npz") as arrays:
+        np.savez(tmp_path / "ref.npz", mu=arrays["mu"] + 10, sigma=arrays["sigma"])
+    moved = scores(table(finished(tmp_path / "moved", given), here))
+    assert moved["ensemble"].fid > own["ensemble"].fid + 100 and moved["ensemble"].kid == own["ensemble"].kid
+    student = next(name for name in own if name.startswith("student 0"))
+    assert moved[student] == own[student]  # judged against real samples of its own classes
+    with pytest.raises(UserError, match=r"of 2 features, but those of evaluation.features are 64"):
+        run_results.evaluate_uri(str(tmp_path / "moved"), ["evaluation.features=digits"], nobody, lambda _: None)
+
+
+def test_features_are_kept_of_some_samples_only(tmp_path: Path, fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh("all")
+    context, kept = finished(tmp_path / "run", SMALL), list[int]()
+    every = scores(table(context, here))
+    fresh("some")
+    monkeypatch.setattr(sample_sources, "KEPT", 60)
+
+    def held(pieces: list[EvaluationPiece]) -> None:
+        here(pieces)
+        kept.extend(len(piece.measured()[0].features) for piece in pieces if isinstance(piece, Chunk))
+
+    some = scores(table(context, held))
+    assert max(kept) == 60 and some["ensemble"].n == 200
+    assert {name: row.fid for name, row in some.items()} == {name: row.fid for name, row in every.items()}
 
 
 def nobody(pieces: list[EvaluationPiece]) -> None:
