@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from msd_ray.cli_results import Address, AsJson, Run, print_rows
+from msd_ray.cli_teachers import teacher_app
 from msd_ray.stopping import STOP
 from msd_ray.terminal import Watcher, err, out, table, wide
 
 runs_app = typer.Typer()
-teacher_app = typer.Typer(help="Teachers.", no_args_is_help=True)
 runs_app.add_typer(teacher_app, name="teacher")
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (digits, toy2d) or a YAML file.")]
 Overrides = Annotated[
@@ -90,20 +90,6 @@ def plan(
     from msd_ray.runs.run_context import RunContext
 
     _print_plan(RunContext.of(recipe, overrides, run_dir), cluster, tflops, as_json)
-
-
-@teacher_app.command("train")
-def train_teacher(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Train a recipe's teacher in this process, without Ray, into the cache that `train` looks in first."""
-    from msd_ray.runs.run_context import RunContext
-    from msd_ray.runs.teacher_cache import train_here
-
-    context = RunContext.of(recipe, overrides, None)
-    folder = train_here(context.plan, context.cache, err.print)
-    if as_json:
-        out.print_json(json.dumps({"teacher": folder.uri, "parameters": context.plan.teacher.parameters()}))
-    else:
-        out.print(f"teacher: {folder.uri}", soft_wrap=True)
 
 
 @runs_app.command()

@@ -61,6 +61,11 @@ class KeptTeacher:
         return self.spec.parameters()
 
     @property
+    def origin(self) -> dict[str, str]:
+        """Of a converted one: format, network and licence."""
+        return dict(read_manifest(self.folder).body.get("origin", {}))
+
+    @property
     def facts(self) -> dict[str, float]:
         """What its training cost, if it was trained here: wall_seconds and cpu_seconds."""
         facts: dict[str, float] = read_manifest(self.folder).body["facts"]
