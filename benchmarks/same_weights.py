@@ -28,8 +28,10 @@ from common import finish, say
 
 HERE = Path(__file__).parents[1]
 TWO_STUDENTS = ["partition.k=2"]
-OTHERWISE = {"digits-o2mkd": ["partition.timesteps=2"]}
-"""Where students are divided by noise levels instead of conditions."""
+OTHERWISE = {
+    "digits-o2mkd": ["partition.timesteps=2"],  # its students divide the noise levels, not the conditions
+    "digits-small": [*TWO_STUDENTS, "stages.tsm.shared=false"],  # as before stages could be shared
+}
 VARIANTS = {
     "digits-shared": ("digits", ["partition.k=1", "training.shards=2", "cluster.workers_per_student=[2, 2]"]),
 }
