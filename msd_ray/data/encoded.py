@@ -5,13 +5,14 @@ update sees still follows from their indices alone.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 
 from msd_ray.data.labelled import LOOKED_AT, Labelled, data_set
@@ -24,6 +25,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".gif", ".
 TOLD = 10
 """Broken images that are named in the log; more are only counted."""
 log = logging.getLogger(__name__)
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """folder: where the images lie. size: of a side, in pixels; needed by every preprocessing but `none`. channels: of
-    the first image if it is not said. held_out: where others of the same kind lie, that are never trained on. labels:
-    names of the classes in their order."""
+    """folder: where the images lie. size: of a side, in pixels; needed by every preprocessing but `none`. channels: if
+    it is not said, 3 where one of the images that are looked at has colours. held_out: where others of the same kind
+    lie, that are never trained on. labels: names of the classes in their order."""
 
     folder: str
     size: Width | None = None
@@ -68,30 +70,28 @@ class ImageOptions:
         return data_set(train, held_out, self.labels or files.labels)
 
     def _preprocessing(self, files: ImageFiles) -> Preprocessing:
-        """As the options and the first image that is one say. Raises UserError where many of those looked at are
-        broken, or one is hostile."""
-        faults, made = list[str](), None
-        looked_at = np.unique(np.linspace(0, len(files.classes) - 1, LOOKED_AT).astype(np.int64)).tolist()
-        for index in looked_at:
-            try:
-                data = files.read(index)
-                made = made or self._of(data)
-                made(data)
-            except HostileImage as fault:
-                raise UserError(f"{files.where}: {files.name(index)} {fault}") from None
-            except BrokenImage as fault:
-                faults.append(f"{files.name(index)} {fault}")
-        if made is None or len(faults) > len(looked_at) // 4:
+        """As the options and the images that are looked at say. Raises UserError where one of these is hostile, or many
+        are broken."""
+        n, faults = len(files.classes), list[str]()
+        looked_at = np.unique(np.linspace(0, n - 1, LOOKED_AT).astype(np.int64)).tolist()
+        heads = [head for index in looked_at if (head := _tried(files, index, opened, faults))]
+        if heads:
+            faults.clear()
+            prepare = self._as_in(heads)
+            for index in looked_at:
+                _tried(files, index, prepare, faults)
+        if not heads or len(faults) > len(looked_at) // 4:
             raise UserError(
                 f"{files.where}: of {len(looked_at)} images that were looked at {len(faults)} cannot be used, first "
                 f"{faults[0]}; choose data.options.preprocessing and size, or remove them"
             )
-        return made
+        return prepare
 
-    def _of(self, data: bytes) -> Preprocessing:
-        image = opened(data)
-        size = (self.size, self.size) if self.size else (image.height, image.width)
-        return Preprocessing(self.preprocessing, size, self.channels or (1 if image.mode in ("1", "L", "LA") else 3))
+    def _as_in(self, heads: Sequence[Image]) -> Preprocessing:
+        """The size is that of the first, and there are colours where one of them has some."""
+        size = (self.size, self.size) if self.size else (heads[0].height, heads[0].width)
+        coloured = any(head.mode not in ("1", "L", "LA") for head in heads)
+        return Preprocessing(self.preprocessing, size, self.channels or (3 if coloured else 1))
 
 
 class Encoded:
@@ -136,6 +136,18 @@ class Encoded:
             log.warning("%s: skipped a broken image: %s", self.files.where, self.broken[index])
         if len(self.broken) == TOLD:
             log.warning("%s: more broken images will only be counted", self.files.where)
+
+
+def _tried(files: ImageFiles, index: int, use: Callable[[bytes], _Made], faults: list[str]) -> _Made | None:
+    """What `use` makes of an image; None where it is broken, which `faults` then says. Raises UserError where it is
+    hostile."""
+    try:
+        return use(files.read(index))
+    except HostileImage as fault:
+        raise UserError(f"{files.where}: {files.name(index)} {fault}") from None
+    except BrokenImage as fault:
+        faults.append(f"{files.name(index)} {fault}")
+        return None
 
 
 def _renumbered(others: ImageFiles, labels: tuple[str, ...]) -> NDArray[np.int64]:

@@ -98,6 +98,16 @@ def test_what_is_not_decoded(data: bytes, message: str) -> None:
         Preprocessing("none", (8, 8), 1)(data)
 
 
+@pytest.mark.parametrize("coloured", [None, 0, 2])
+def test_there_are_three_channels_where_one_image_has_colours(coloured: int | None, tmp_path: Path) -> None:
+    x = [RNG.integers(0, 256, (3 if i == coloured else 1, 6, 6), dtype=np.uint8) for i in range(4)]
+    data = load_data(folder(tmp_path, [png(each) for each in x], np.arange(4) // 2))
+    channels = 1 if coloured is None else 3
+    assert data.shape == (channels, 6, 6)
+    taken = data.train.rows.take(np.arange(4)).numpy()
+    assert all(np.array_equal(taken[i], np.broadcast_to(x[i], (channels, 6, 6))) for i in range(4))
+
+
 def test_a_recipe_says_which_way_and_a_size_with_it(tmp_path: Path) -> None:
     config = folder(tmp_path, [png(TALL)] * 4, np.arange(4) // 2)
     asked = DataConfig("folder", config.folder, {"preprocessing": "center-crop", "size": 24, "channels": 1})
