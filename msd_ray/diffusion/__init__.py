@@ -17,7 +17,7 @@ from msd_ray.diffusion.preconditioning import (
     Stepped,
     preconditioning_of,
 )
-from msd_ray.diffusion.samplers import ddim, heun, nfe_of_heun
+from msd_ray.diffusion.samplers import Churn, ddim, heun, nfe_of_heun, stochastic
 
 __all__ = [
     "EDM",
@@ -25,6 +25,7 @@ __all__ = [
     "PRECONDITIONINGS",
     "VE",
     "VP",
+    "Churn",
     "Denoiser",
     "EDMDenoiser",
     "Network",
@@ -42,4 +43,5 @@ __all__ = [
     "one_step",
     "per_sample",
     "preconditioning_of",
+    "stochastic",
 ]

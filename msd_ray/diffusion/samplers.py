@@ -1,12 +1,36 @@
-"""Samplers that integrate the probability flow ODE from pure noise to data. All have the same signature."""
+"""Samplers that go from pure noise to data: by the probability flow ODE, or with new noise on the way."""
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from msd_ray.diffusion.denoiser import Denoiser
 from msd_ray.diffusion.noise import Noise, per_sample
+from msd_ray.ranges import Weight, within
+
+
+@dataclass(frozen=True)
+class Churn:
+    """The new noise that each step of `stochastic` begins with, which raises the level (arXiv 2206.00364, algorithm 2).
+
+    amount: S_churn, 0 for none. sigma_min, sigma_max: levels between which there is any. scale: S_noise, the noise's
+    standard deviation over what the higher level would have.
+    """
+
+    amount: Weight = 0.0
+    sigma_min: Weight = 0.0
+    sigma_max: Weight = 1e9
+    scale: Annotated[float, within(gt=0, le=10)] = 1.0
+
+    def raised(self, sigma: Tensor, steps: int) -> Tensor:
+        """The level [B] of a step that would begin at sigma [B]."""
+        gamma = min(self.amount / steps, math.sqrt(2) - 1)
+        return torch.where((sigma >= self.sigma_min) & (sigma <= self.sigma_max), sigma + gamma * sigma, sigma)
 
 
 def _descending(noise: Noise, steps: int, z: Tensor) -> list[Tensor]:
@@ -22,13 +46,39 @@ def heun(denoiser: Denoiser, z: Tensor, condition: Tensor, noise: Noise, steps: 
     sigmas = _descending(noise, steps, z)
     x = per_sample(sigmas[0], z) * z
     for i, (sigma, below) in enumerate(pairwise(sigmas)):
-        slope = (x - denoiser(x, sigma, condition)) / per_sample(sigma, x)
-        euler = x + per_sample(below - sigma, x) * slope
-        if i == steps - 1:
-            return euler
-        corrected = (euler - denoiser(euler, below, condition)) / per_sample(below, x)
-        x = x + per_sample(below - sigma, x) * (slope + corrected) / 2
+        x = _heun_step(denoiser, x, sigma, below, condition, last=i == steps - 1)
     return x
+
+
+@torch.no_grad()
+def stochastic(
+    denoiser: Denoiser,
+    z: Tensor,
+    condition: Tensor,
+    noise: Noise,
+    steps: int,
+    churn: Churn,
+    fresh: Callable[[int], Tensor],
+) -> Tensor:
+    """`heun` with new noise (arXiv 2206.00364, algorithm 2). fresh: the noise of each step by its number, ~ N(0, I) as
+    z."""
+    sigmas = _descending(noise, steps, z)
+    x = per_sample(sigmas[0], z) * z
+    for i, (sigma, below) in enumerate(pairwise(sigmas)):
+        raised = churn.raised(sigma, steps)
+        x = x + per_sample((raised**2 - sigma**2).sqrt(), x) * churn.scale * fresh(i)
+        x = _heun_step(denoiser, x, raised, below, condition, last=i == steps - 1)
+    return x
+
+
+def _heun_step(denoiser: Denoiser, x: Tensor, sigma: Tensor, below: Tensor, condition: Tensor, last: bool) -> Tensor:
+    """From the level sigma to the next; the last step is Euler's."""
+    slope = (x - denoiser(x, sigma, condition)) / per_sample(sigma, x)
+    euler = x + per_sample(below - sigma, x) * slope
+    if last:
+        return euler
+    corrected = (euler - denoiser(euler, below, condition)) / per_sample(below, x)
+    return x + per_sample(below - sigma, x) * (slope + corrected) / 2
 
 
 @torch.no_grad()

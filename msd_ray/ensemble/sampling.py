@@ -7,29 +7,34 @@ from typing import Any
 from torch import Tensor
 
 from msd_ray.conditions import Partition
-from msd_ray.diffusion import Denoiser, Noise, ddim, heun, nfe_of_heun, one_step
+from msd_ray.diffusion import Churn, Denoiser, Noise, ddim, heun, nfe_of_heun, one_step, stochastic
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.validation import made_of
 
 SAMPLERS: dict[str, Callable[[Denoiser, Tensor, Tensor, Noise, int], Tensor]] = {"heun": heun, "ddim": ddim}
+Fresh = Callable[[int], Tensor]
 FEWEST, MOST = 5, 35
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """kind: "one_step", or which of `SAMPLERS`. steps, noise: of the sampler; a single step needs neither."""
+    """kind: "one_step", or which of `SAMPLERS`. steps, noise: of the sampler; a single step needs neither. churn: of a
+    teacher that is sampled with new noise on the way."""
 
     kind: str = "one_step"
     steps: int = 1
     noise: Noise = Noise()
+    churn: Churn | None = None
 
     @property
     def nfe(self) -> int:
         """Network evaluations per sample."""
         return nfe_of_heun(self.steps) if self.kind == "heun" else self.steps
 
-    def integrate(self, denoiser: Denoiser, z: Tensor, condition: Tensor) -> Tensor:
-        """The sampler's samples from z ~ N(0, I) [B, ...]."""
+    def integrate(self, denoiser: Denoiser, z: Tensor, condition: Tensor, fresh: Fresh | None = None) -> Tensor:
+        """The sampler's samples from z ~ N(0, I) [B, ...]. fresh: noise as z for each step, where there is churn."""
+        if self.churn and fresh:
+            return stochastic(denoiser, z, condition, self.noise, self.steps, self.churn, fresh)
         return SAMPLERS[self.kind](denoiser, z, condition, self.noise, self.steps)
 
     def changed(self, kind: str | None, steps: int | None) -> "Sampling":
@@ -56,7 +61,9 @@ class Sampling:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind} if self == ONE_STEP else asdict(self)
+        if self == ONE_STEP:
+            return {"kind": self.kind}
+        return {name: value for name, value in asdict(self).items() if name != "churn" or value}
 
     @classmethod
     def from_json(cls, raw: Any) -> "Sampling":

@@ -18,8 +18,9 @@ from msd_ray.teachers import TeacherSource, load_source
 
 
 def teachers_sampling(recipe: Recipe) -> Sampling:
-    """How the teacher makes samples, and students that are denoisers as it is."""
-    return Sampling("heun", recipe.teacher.steps, recipe.noise)
+    """How the teacher makes samples; students that are denoisers as it is do so without churn."""
+    churn = recipe.teacher.churn
+    return Sampling("heun", recipe.teacher.steps, recipe.noise, churn if churn.amount else None)
 
 
 def without_imports(recipe: Recipe) -> Recipe:
@@ -95,7 +96,7 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
         raise UserError(
             f"stages.{name}: tsm alone makes no one-step generator; let a stage such as dm follow, or take o2mkd"
         )
-    sampling = teachers_sampling(recipe)
+    sampling = replace(teachers_sampling(recipe), churn=None)
     if problem := sampling.problem():
         raise UserError(f"teacher.steps, which these students share: {problem}")
     if timesteps > sampling.steps:

@@ -15,6 +15,7 @@ from msd_ray.data import DataConfig, DataSet, Samples, Split, load_data
 from msd_ray.ensemble import Ensemble, Part, Sampling, read_description, seeded_noise
 from msd_ray.evaluation import Sampler
 from msd_ray.evaluation.sample_statistics import KEPT, Numbers
+from msd_ray.rng import stream
 from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store, digest
 from msd_ray.teachers import TeacherSource
@@ -29,8 +30,12 @@ def teacher_sampler(teacher: TeacherSource, sampling: Sampling, device: torch.de
     denoiser, shape = load_teacher(teacher, device), teacher.sample_shape
 
     def sample(condition: Tensor, seeds: list[int]) -> Tensor:
+        def fresh(step: int) -> Tensor:
+            drawn = [torch.randn(shape, generator=stream("churn", seed, step)) for seed in seeds]
+            return torch.stack(drawn).to(device)
+
         z = seeded_noise(seeds, shape).to(device)
-        return sampling.integrate(denoiser, z, condition.to(device))
+        return sampling.integrate(denoiser, z, condition.to(device), fresh)
 
     return sample
 

@@ -22,7 +22,7 @@ from msd_ray.training.state import State
 from msd_ray.training.teacher_trainer import TeacherTrainer
 
 REPORTS = 20  # while a teacher trains
-_WITHOUT_EFFECT = ("steps", "source", "options")  # on the weights of a teacher that is trained here
+_WITHOUT_EFFECT = ("steps", "churn", "source", "options")  # on the weights of a teacher that is trained here
 _TRAINER_VERSION = 1  # to be raised when TeacherTrainer makes something else of the same recipe
 
 

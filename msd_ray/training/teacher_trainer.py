@@ -10,7 +10,7 @@ import torch
 
 from msd_ray.conditions import Conditions, conditioned
 from msd_ray.data import Samples, Split
-from msd_ray.diffusion import Noise, edm_loss
+from msd_ray.diffusion import Churn, Noise, edm_loss
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.ranges import Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Spread, Threads, within
@@ -26,9 +26,9 @@ from msd_ray.training.state import State, bytes_of, tensors_of
 @dataclass(frozen=True)
 class TeacherConfig:
     """EDM training (arXiv 2206.00364, table 1): images, batch, lr and warmup (in images) of Adam, P_mean and P_std of
-    the noise. steps: of the Heun sampler that the teacher is judged with. threads: torch threads on a CPU. source:
-    "trained" here, one of `msd_ray.teachers.SOURCES` or module:Class; options: of the source, where there is one.
-    Recipes may say `from`, the path of a file or directory, instead of both."""
+    the noise. steps, churn: of the Heun sampler that the teacher is judged with. threads: torch threads on a CPU.
+    source: "trained" here, one of `msd_ray.teachers.SOURCES` or module:Class; options: of the source, where there is
+    one. Recipes may say `from`, the path of a file or directory, instead of the source."""
 
     seed: Seed = 0
     images: Images = 200_000
@@ -39,6 +39,7 @@ class TeacherConfig:
     p_std: Spread = 1.2
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(halflife=20_000))
     steps: Annotated[int, within(ge=1, le=10_000)] = 18
+    churn: Churn = field(default_factory=Churn)
     threads: Threads = 1
     source: str = TRAINED
     options: dict[str, Any] = field(default_factory=dict)

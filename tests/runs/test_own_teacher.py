@@ -1,6 +1,6 @@
 """A teacher that is not trained here but comes from a source, such as one of a user's own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +13,12 @@ from msd_ray.cluster.planning.outlook import outlook
 from msd_ray.cluster.pool.denoising import BatchDenoiser
 from msd_ray.cluster.students import RunInputs, StudentTask
 from msd_ray.data import load_data
-from msd_ray.diffusion import Noise, heun
+from msd_ray.diffusion import Churn, Noise, heun
+from msd_ray.ensemble import Sampling
 from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.recipes import parse_recipe
+from msd_ray.runs.compatibility import teachers_sampling
 from msd_ray.runs.costs import teacher_costs
 from msd_ray.runs.disk_needs import disk_needed
 from msd_ray.runs.init_weights import starting_weights
@@ -194,13 +196,30 @@ def test_a_replica_and_the_table_ask_it(tmp_path: Path) -> None:
 
 
 def test_its_samples_are_those_of_its_own_ode(tmp_path: Path) -> None:
-    from msd_ray.ensemble import Sampling, seeded_noise
+    from msd_ray.ensemble import seeded_noise
 
     noise, numbers = Noise(), torch.arange(3).numpy()
     row = FromTeacher(Given(), "given 0", Sampling("heun", 4, noise), 10)
     made = row.open(context(tmp_path).recipe.data, torch.device("cpu"))(numbers)
     z = seeded_noise([0, 1, 2], (1, 8, 8))
     assert torch.equal(made.x, heun(Given().open(torch.device("cpu")), z, torch.arange(3), noise, 4))
+
+
+def test_new_noise_on_the_way_follows_from_the_seed_alone(tmp_path: Path) -> None:
+    made = context(tmp_path)
+    raw = made.recipe.to_json()
+    raw["teacher"]["churn"] = {"amount": 2.0, "sigma_max": 50.0}
+    sampling = teachers_sampling(parse_recipe(raw))
+    assert sampling.churn == Churn(2.0, sigma_max=50.0)
+    assert Sampling.from_json(sampling.to_json()) == sampling
+    assert teachers_sampling(made.recipe).to_json().keys() == {"kind", "steps", "noise"}
+    sample = FromTeacher(Given(), "given 0", sampling, 10).open(made.recipe.data, torch.device("cpu"))
+    plain = FromTeacher(Given(), "given 0", replace(sampling, churn=None), 10).open(
+        made.recipe.data, torch.device("cpu")
+    )
+    together, alone = sample(torch.arange(3).numpy()).x, sample(torch.arange(2, 3).numpy()).x
+    assert torch.allclose(together[2:], alone, atol=1e-6)
+    assert not torch.allclose(together, plain(torch.arange(3).numpy()).x, atol=0.01)
 
 
 def test_a_run_goes_on_with_the_same_teacher_only(tmp_path: Path) -> None:
