@@ -16,10 +16,12 @@ from msd_ray.export.onnx_model import write_onnx
 from msd_ray.export.stock_unet import TRIED, consistency_pipeline
 from msd_ray.extras import needed
 from msd_ray.networks.weights import to_chunks
+from msd_ray.own_code import is_own
 from msd_ray.runs.run_directory import ensemble_folder
 from msd_ray.runs.run_results import known_rows
 from msd_ray.storage import Store
 from msd_ray.storage.local_disk import TEMPORARY
+from msd_ray.teachers import TRAINED, load_source
 
 Facts = dict[str, Any]
 
@@ -38,9 +40,23 @@ def export(uri: str, form: str, student: int | None, output: Path) -> Facts:
     members = [read_member(known, index) for index in ([chosen] if chosen is not None else range(known.partition.k))]
     with whole(output) as folder:
         facts = FORMATS[form](known, members, folder)
-        card = model_card(known, members, chosen is None, form, "", known_rows(Store(uri)) or [])
+        card = model_card(
+            known, members, chosen is None, form, teachers_licence(known.recipe), known_rows(Store(uri)) or []
+        )
         (folder / "README.md").write_text(card, encoding="utf-8")
     return {"output": str(output), "format": form, "students": [member.index for member in members], **facts}
+
+
+def teachers_licence(recipe: dict[str, Any]) -> str:
+    """Of the teacher that students of this recipe were distilled from, as its file says; empty where it is not known,
+    or the file no longer there."""
+    said = recipe.get("teacher", {})
+    name = str(said.get("source", TRAINED))
+    try:
+        source = None if is_own(name) else load_source(name, said.get("options", {}))
+    except UserError:
+        return ""
+    return str(getattr(source, "origin", {}).get("licence", ""))
 
 
 def _chosen(known: Description, form: str, student: int | None) -> int | None:

@@ -55,6 +55,11 @@ class Converted:
     def parameters(self) -> int:
         return self.spec.parameters()
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """Its format, network and licence."""
+        return _kept(self.file, self.fingerprint).origin
+
     def open(self, device: torch.device) -> Denoiser:
         return _kept(self.file, self.fingerprint).open(device)
 

@@ -1,9 +1,11 @@
 """What a file or directory of a teacher is, and a bundle of ours made of it."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from msd_ray.diffusion import Noise, Preconditioning, Stepped
 from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.storage import Store, refuse_unwritable
@@ -54,5 +56,14 @@ def _of_spec(spec: DenoiserSpec) -> dict[str, Any]:
         "classes": spec.classes,
         "preconditioning": said.get("preconditioning", {"kind": "edm", "noise_scale": 1.0}),
         "noise_levels": [low, high if high < float("inf") else None],
-        "recipe": {"network": said["network"]},
+        "recipe": {"network": said["network"], **_noise(spec.preconditioning)},
     }
+
+
+def _noise(how: Preconditioning) -> dict[str, Any]:
+    """The levels of a network that was trained at steps, up to the highest that is used otherwise."""
+    if not isinstance(how, Stepped):
+        return {}
+    (low, high), usual = how.span, Noise()
+    ends = {"sigma_min": low, "sigma_max": min(high, usual.sigma_max), "sigma_init": min(high, usual.sigma_init)}
+    return {"noise": {"table": asdict(how.table), **ends}}

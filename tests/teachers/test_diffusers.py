@@ -1,10 +1,12 @@
 """Teachers in directories of diffusers: what is read is what diffusers computes; what is damaged is one line."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +14,12 @@ from msd_ray.diffusion import EDMDenoiser, Stepped, per_sample
 from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec, DiffusersUNetConfig, StudentSize
 from msd_ray.networks.weights import to_chunks
+from msd_ray.recipes import parse_recipe
+from msd_ray.runs.run_context import RunContext
+from msd_ray.storage import Store
 from msd_ray.teachers import load_source
 from msd_ray.teachers.detection import format_of
+from msd_ray.teachers.inspection import inspect
 
 from .diffusers_directories import change, network, write
 
@@ -129,6 +135,33 @@ def test_the_licence_and_the_fingerprint_are_those_of_the_directory(tmp_path: Pa
     assert load_source("diffusers", {"path": str(folder)}).fingerprint == source.fingerprint  # type: ignore[union-attr]
     change(folder / "scheduler" / "scheduler_config.json", beta_end=0.03)
     assert load_source("diffusers", {"path": str(folder)}).fingerprint != source.fingerprint  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["UNet2DModel", "DiTTransformer2DModel"])
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_what_inspect_says_makes_a_recipe_whose_students_start_as_the_teacher(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "teacher", network(name), SCHEDULERS[kind][0])
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "labels.npy", np.arange(16) % 2)
+    np.save(tmp_path / "data" / "images.npy", np.zeros((16, 3, 8, 8), np.uint8))
+    found = inspect(str(folder), {})
+    assert (found["network"], found["classes"], found["sample_shape"]) == (name, 2, [3, 8, 8])
+    assert found["preconditioning"]["prediction"] == SCHEDULERS[kind][1]
+    raw = {
+        "name": "of-diffusers",
+        "data": {"name": "arrays", "folder": str(tmp_path / "data")},
+        "teacher": {"from": str(folder)},
+        "partition": {"k": 2},
+        "stages": {"only": {"objective": "dm", "images": 32, "batch": 8, "generator_lr": 1e-4}},
+        **json.loads(json.dumps(found["recipe"])),
+    }
+    plan = RunContext(parse_recipe(raw), Store(str(tmp_path / "run"))).plan
+    assert plan.source and {student.spec.denoiser for student in plan.students} == {plan.source.spec}
+    levels = plan.students[0].spec.noise.grid()
+    assert isinstance(how := plan.teacher.preconditioning, Stepped)
+    assert torch.isin(levels, how.table.sigmas.float()).all()
 
 
 def weights_of(folder: Path) -> Path:
