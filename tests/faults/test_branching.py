@@ -88,10 +88,12 @@ def cut_at_the_branching(run_dir: Path, number: signal.Signals, delay: float) ->
     """Sends the command a signal so many seconds after the trunk's last update; all that it started must end. Its exit
     status."""
     command = [sys.executable, "-m", "msd_ray", "train", TINY, FEW, TREE, "--run-dir", str(run_dir), "--json"]
-    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    said = run_dir.with_suffix(".said")
+    with said.open("w") as stderr:
+        driver = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
     logged = run_dir / "trunks" / "0000" / "metrics" / f"{TRUNK:012d}.json"
     while not logged.exists():  # it is written just before the trunk's last checkpoint
-        assert driver.poll() is None
+        assert driver.poll() is None, said.read_text()
         time.sleep(0.005)
     time.sleep(delay)
     started = psutil.Process(driver.pid).children(recursive=True)
