@@ -21,7 +21,8 @@ from msd_ray.runs.run_directory import ensemble_folder
 from msd_ray.runs.run_results import known_rows
 from msd_ray.storage import Store
 from msd_ray.storage.local_disk import TEMPORARY
-from msd_ray.teachers import TRAINED, load_source
+from msd_ray.teachers import TRAINED
+from msd_ray.teachers.sources import load_source
 
 Facts = dict[str, Any]
 

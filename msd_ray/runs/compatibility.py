@@ -14,7 +14,8 @@ from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Needs, Nets, objective_class
 from msd_ray.own_code import is_own
 from msd_ray.recipes import Recipe
-from msd_ray.teachers import TeacherSource, load_source
+from msd_ray.teachers import TeacherSource
+from msd_ray.teachers.sources import load_source
 
 
 def teachers_sampling(recipe: Recipe) -> Sampling:

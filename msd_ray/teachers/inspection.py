@@ -12,7 +12,7 @@ from msd_ray.storage import Store, refuse_unwritable
 from msd_ray.teachers.checkpoint import Checkpoint
 from msd_ray.teachers.converted import FILES, file_of, fingerprint_of, keep_converted, read
 from msd_ray.teachers.detection import format_of, sha256_of
-from msd_ray.teachers.source import load_source
+from msd_ray.teachers.sources import load_source
 
 
 def inspect(path: str, options: dict[str, Any]) -> dict[str, Any]:

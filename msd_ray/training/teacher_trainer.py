@@ -27,8 +27,8 @@ from msd_ray.training.state import State, bytes_of, tensors_of
 class TeacherConfig:
     """EDM training (arXiv 2206.00364, table 1): images, batch, lr and warmup (in images) of Adam, P_mean and P_std of
     the noise. steps, churn: of the Heun sampler that the teacher is judged with. threads: torch threads on a CPU.
-    source: "trained" here, one of `msd_ray.teachers.SOURCES` or module:Class; options: of the source, where there is
-    one. Recipes may say `from`, the path of a file or directory, instead of the source."""
+    source: "trained" here, one of `msd_ray.teachers.sources.SOURCES` or module:Class; options: of the source, where
+    there is one. Recipes may say `from`, the path of a file or directory, instead of the source."""
 
     seed: Seed = 0
     images: Images = 200_000

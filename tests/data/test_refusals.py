@@ -15,7 +15,7 @@ import yaml
 
 from msd_ray.cli import main
 from msd_ray.data import DataConfig
-from msd_ray.teachers.source import SOURCES
+from msd_ray.teachers.sources import SOURCES
 
 from .formats import CLASSES, LABELS, Images, arrays, cifar, edm_zip, folder, idx, png
 

@@ -17,9 +17,9 @@ from msd_ray.networks.weights import to_chunks
 from msd_ray.recipes import parse_recipe
 from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store
-from msd_ray.teachers import load_source
 from msd_ray.teachers.detection import format_of
 from msd_ray.teachers.inspection import inspect
+from msd_ray.teachers.sources import load_source
 
 from .diffusers_directories import change, network, write
 

@@ -10,9 +10,9 @@ import torch
 
 from msd_ray.diffusion import EDM, IDDPM, VE, VP, Preconditioning
 from msd_ray.errors import UserError
-from msd_ray.teachers import load_source
 from msd_ray.teachers.converted import read
 from msd_ray.teachers.edm import EDMFile
+from msd_ray.teachers.sources import load_source
 from tests.golden.vectors import Vectors, close
 
 from .edm_files import snapshot, write

@@ -11,7 +11,7 @@ import torch
 
 from msd_ray.cli import main
 from msd_ray.networks import DenoiserSpec
-from msd_ray.teachers import load_source
+from msd_ray.teachers.sources import load_source
 from tests.golden.vectors import Vectors
 
 from .edm_files import snapshot, write
