@@ -121,7 +121,7 @@ def teacher_of(recipe: Recipe, data: DataSet, brought: DenoiserSpec | None) -> D
 def source_of(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> TeacherSource | None:
     """Of a teacher that is not trained here. Raises UserError where it does not fit the data or a stage."""
     source = load_source(recipe.teacher.source, recipe.teacher.options)
-    name = recipe.teacher.options.get("path", recipe.teacher.source)
+    name = recipe.teacher.origin
     if source is None:
         return None
     if (there := tuple(source.sample_shape)) != data.shape:

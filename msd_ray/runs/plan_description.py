@@ -46,9 +46,14 @@ def _stage(name: str, stage: StageConfig) -> str:
 
 
 def _teacher(plan: Plan) -> str:
-    origin = f", from {plan.recipe.teacher.source}" if plan.source else ""
-    blind = "; its operations and memory are not counted" if plan.source and not plan.source.spec else ""
-    return f"{plan.teachers_parameters:,} parameters{origin}{blind}"
+    counted = f"{plan.teachers_parameters:,} parameters"
+    if not plan.source:
+        return counted
+    origin = f"{counted}, from {plan.recipe.teacher.origin}"
+    if not plan.source.spec:
+        return f"{origin}; its operations and memory are not counted"
+    alike = plan.source.spec.network == plan.student.network
+    return origin if alike else f"{origin}; students have another network, so they start from random weights"
 
 
 def _parameters(plan: Plan) -> str:

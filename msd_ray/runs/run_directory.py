@@ -99,7 +99,7 @@ def refuse_other_source(store: Store, plan: Plan) -> None:
     """Raises UserError where the directory's run learns from another teacher than the recipe brings now."""
     if plan.source and _has_other(store, "teacher.json", plan.source.fingerprint):
         raise UserError(
-            f"{store.uri} has students of another teacher than {plan.recipe.teacher.source} gives now; choose another "
+            f"{store.uri} has students of another teacher than {plan.recipe.teacher.origin} gives now; choose another "
             f"--run-dir"
         )
 

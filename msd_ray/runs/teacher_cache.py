@@ -65,7 +65,7 @@ def train_here(plan: Plan, cache: Store, say: Callable[[str], None]) -> Store:
     """Trains the plan's teacher in this process, unless the cache has it; returns its folder in the cache. Raises
     UserError where the recipe brings a teacher."""
     if plan.source:
-        raise UserError(f"there is nothing to train: the teacher comes from {plan.recipe.teacher.source}")
+        raise UserError(f"there is nothing to train: the teacher comes from {plan.recipe.teacher.origin}")
     recipe, folder = plan.recipe, cached_in(cache, plan.recipe, plan.teacher)
     if not has_teacher(folder):
         refuse_unwritable(cache, "set MSD_RAY_CACHE to a folder that can be written")

@@ -44,6 +44,11 @@ class TeacherConfig:
     source: str = TRAINED
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for messages."""
+        return str(self.options.get("path", self.source))
+
     def __post_init__(self) -> None:
         if self.options and self.source == TRAINED:
             raise ValueError("options are those of a source; a teacher that is trained here has none")
