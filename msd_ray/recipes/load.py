@@ -10,6 +10,7 @@ from msd_ray.errors import UserError
 from msd_ray.objectives import objective_class
 from msd_ray.own_code import allow, is_own, refuse_strange
 from msd_ray.recipes.schema import Recipe
+from msd_ray.recipes.smoke import shrunk
 from msd_ray.recipes.yaml_files import check_plain, read_mapping, read_value, read_yaml, validated
 from msd_ray.teachers import FOUND, TRAINED
 from msd_ray.training.config import StageConfig
@@ -33,7 +34,12 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
 
     Raises UserError, in one line, where there is no such recipe, a key is unknown or a value is of the wrong type.
     """
-    return parse_recipe(with_overrides(_read(name_or_path), overrides or []))
+    raw = with_overrides(_read(name_or_path), overrides or [])
+    smoke = raw.pop("smoke", False)
+    if not isinstance(smoke, bool):
+        raise UserError("smoke: must be true or false")
+    recipe = parse_recipe(raw)
+    return shrunk(recipe) if smoke else recipe
 
 
 def with_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a definition may say, and the recipes that follow from it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from msd_ray.sweep.milestones import milestones, shareable
 from msd_ray.sweep.recipe_space import RecipeSpace
 from msd_ray.sweep.sweep_directory import keep_definition, read_definition, refuse_other_definition
 
+from ..recipes.stand_ins import stand_ins
 from .cases import DM, SAID, TSM, recipe_space
 
 EVERY_80 = {"training.checkpoint_every": 80}
@@ -19,8 +21,11 @@ SHIPPED = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_definitions_are_named_after_their_file_and_all_their_trials_are_recipes(path: Path) -> None:
-    found = RecipeSpace.of(load_definition(str(path)))
+def test_shipped_definitions_are_named_after_their_file_and_all_their_trials_are_recipes(
+    path: Path, tmp_path: Path
+) -> None:
+    said = load_definition(str(path))
+    found = RecipeSpace.of(replace(said, overrides=said.overrides | stand_ins(said.recipe, tmp_path / "data")))
     assert found.definition.name == path.stem
     assert len(found.check()) == len(found.listed or [])
 

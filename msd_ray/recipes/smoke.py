@@ -1,0 +1,55 @@
+"""`smoke: true`: a recipe cut to seconds, to see that all its parts fit each other. Shapes and lengths change, and
+nothing else: objectives, optimizers, partition and the order of stages stay."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from msd_ray.networks import Kind
+from msd_ray.objectives import objective_class
+from msd_ray.recipes.schema import Recipe
+from msd_ray.training.config import StageConfig
+from msd_ray.validation import made_of
+
+BATCH, UPDATES = 2, 4
+NARROW = {"channels": {"channels": 16, "blocks": 1}, "width": {"width": 16, "blocks": 2}}
+"""By the field that says how wide a network is: what its fields become."""
+
+
+def shrunk(recipe: Recipe) -> Recipe:
+    """The recipe with narrow networks, and a few updates of a few images in each stage."""
+    batch = BATCH * recipe.training.shards
+    images = UPDATES * batch * len(recipe.stages)
+    return replace(
+        recipe,
+        network=_narrow(recipe.network),
+        student=replace(recipe.student, blocks=recipe.student.blocks and 1),
+        students={i: replace(size, blocks=size.blocks and 1) for i, size in recipe.students.items()},
+        pairs=2 * BATCH,
+        stages={name: _stage(stage, batch) for name, stage in recipe.stages.items()},
+        teacher=replace(recipe.teacher, images=UPDATES * BATCH, batch=BATCH, warmup=0, steps=2),
+        training=replace(recipe.training, share_images=False, log_every=batch, checkpoint_every=images),
+        evaluation=replace(
+            recipe.evaluation, samples=16, curve_samples=4, kid_subsets=2, batch=8, preview_every=10 * images
+        ),
+    )
+
+
+def _narrow(network: Kind) -> Kind:
+    known = {f.name for f in fields(network)}  # type: ignore[arg-type]
+    sizes: dict[str, Any] = next((sizes for width, sizes in NARROW.items() if width in known), {})
+    return replace(network, **sizes)  # type: ignore[type-var]
+
+
+def _stage(stage: StageConfig, batch: int) -> StageConfig:
+    """What a method does from some image on (a generator that rests at first, a GAN that joins) happens in it too."""
+    method = objective_class(stage.objective)
+    rests = stage.optimization(made_of(method, stage.options).needs.optimization).fake_first
+    joins = {"gan_from": 2 * batch} if "gan_from" in {f.name for f in fields(method)} else {}
+    return replace(
+        stage,
+        images=UPDATES * batch,
+        batch=batch,
+        warmup=0,
+        fake_first=batch if rests else 0,
+        options=stage.options | joins,
+    )
