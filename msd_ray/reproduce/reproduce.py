@@ -55,7 +55,7 @@ def reproduce(
         listener.note(where)
         for i, (seed, arm) in enumerate(runs):
             listener.note(f"{experiment.name}: {arm.name}, seed {seed} ({i + 1} of {len(runs)})")
-            teacher, ensemble = _result(arm, seed, folder, address, listener, idle)
+            teacher, ensemble = _result(arm, seed, folder, address, listener, idle, compared="l1" in experiment.columns)
             found[arm.name].append(ensemble)
             found[TEACHER].append(teacher)
     columns = [*experiment.columns, "n"]
@@ -64,9 +64,10 @@ def reproduce(
 
 
 def _result(
-    arm: Arm, seed: int, folder: str, address: str | None, listener: Listener, idle: IdleSlots
+    arm: Arm, seed: int, folder: str, address: str | None, listener: Listener, idle: IdleSlots, compared: bool
 ) -> tuple[Values, Values]:
-    """Figures of teacher and ensemble of one run; trained and measured unless that was done already."""
+    """Figures of teacher and ensemble of one run; trained and measured unless that was done already. compared: whether
+    sample by sample, too, which takes as long as the teacher's samples."""
     overrides = [*arm.overrides, f"seed={seed}"]
     context = RunContext.of(arm.recipe, overrides, f"{folder}/{slug(arm.name)}-seed{seed}")
     key = json.dumps(context.plan.recipe.to_json(), sort_keys=True)
@@ -80,7 +81,8 @@ def _result(
         rows = {str(r["name"]): flat(r) for r in to_records(measured_rows(context, complete, listener.note))}
     longest = max(student.spec.images for student in context.plan.ensembles[0].students)
     teacher = dict(rows[TEACHER])
-    ensemble = {**rows["ensemble"], "l1": distance_to_teacher(context), "longest": longest}
+    distance = {"l1": distance_to_teacher(context)} if compared else {}
+    ensemble = {**rows["ensemble"], **distance, "longest": longest}
     content = {"key": key, TEACHER: teacher, "ensemble": ensemble}
     context.store.write("result.json", json.dumps(content, indent=1).encode())
     return teacher, ensemble
