@@ -8,7 +8,12 @@ _RATES = "batch: 32, fake_steps: 3, generator_lr: 5e-4, fake_lr: 2e-3, warmup: 3
 _TSM = "tsm: {objective: tsm, batch: 64, generator_lr: 2e-3, warmup: 1_600, images: 51_200, shared: %s}"
 _WIDTHS = {"full width": "", "half width": "student.channel_factor=0.5"}
 _ALL = "[optimizers, average, fake_score, discriminator]"
-_REST = ("training.share_images=true", "training.checkpoint_every=4_800", "evaluation.preview_every=1_000_000")
+_REST = (
+    "training.share_images=true",
+    "training.checkpoint_every=4_800",
+    "evaluation.preview_every=1_000_000",
+    "cluster.max_slots=2",
+)
 _LASTS = 8_000
 """ADM images of all students together, of which the last branch point leaves fewer."""
 
@@ -73,17 +78,20 @@ class _Width:
 
 
 def _arms(width: str) -> list[Arm]:
-    of, pairs = _Width(width), [(2, 50), (5, 25), (5, 50), (5, 75)]
-    if width == "full width":
-        pairs += [(2, 25), (2, 75)]
-    apart = [replace(of.branches(5, 50, what), most=1) for what in ("optimizers", "average", "fake_score")]
+    """What takes long and decides little is run with the first seed alone."""
+    of, full = _Width(width), width == "full width"
+    twos = [of.scratch(2), of.branches(2, 50), of.as_long_as(2, 50)]
+    others = [of.branches(2, at) for at in (25, 75)] + [
+        of.branches(5, 50, what) for what in ("optimizers", "average", "fake_score")
+    ]
     return [
         of.one(),
-        *(of.scratch(k) for k in (2, 5)),
-        *(of.branches(k, at) for k, at in sorted(pairs)),
-        *(of.as_long_as(k, at) for k, at in ((2, 50), (5, 25), (5, 50), (5, 75))),
+        of.scratch(5),
+        *(of.branches(5, at) for at in (25, 50, 75)),
+        *(of.as_long_as(5, at) for at in (25, 50, 75)),
         of.branches(5, 50, "all"),
-        *(apart if width == "full width" else []),
+        *(arm if full else replace(arm, most=1) for arm in twos),
+        *(replace(arm, most=1) for arm in others if full),
     ]
 
 
