@@ -8,12 +8,6 @@ _RATES = "batch: 32, fake_steps: 3, generator_lr: 5e-4, fake_lr: 2e-3, warmup: 3
 _TSM = "tsm: {objective: tsm, batch: 64, generator_lr: 2e-3, warmup: 1_600, images: 51_200, shared: %s}"
 _WIDTHS = {"full width": "", "half width": "student.channel_factor=0.5"}
 _ALL = "[optimizers, average, fake_score, discriminator]"
-_REST = (
-    "training.share_images=true",
-    "training.checkpoint_every=4_800",
-    "evaluation.preview_every=1_000_000",
-    "cluster.max_slots=2",
-)
 _LASTS = 8_000
 """ADM images of all students together, of which the last branch point leaves fewer."""
 
