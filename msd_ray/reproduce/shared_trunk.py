@@ -8,6 +8,7 @@ _RATES = "batch: 32, fake_steps: 3, generator_lr: 5e-4, fake_lr: 2e-3, warmup: 3
 _TSM = "tsm: {objective: tsm, batch: 64, generator_lr: 2e-3, warmup: 1_600, images: 51_200, shared: %s}"
 _WIDTHS = {"full width": "", "half width": "student.channel_factor=0.5"}
 _ALL = "[optimizers, average, fake_score, discriminator]"
+_ALSO = "efficientnet-lite0"
 _LASTS = 8_000
 """ADM images of all students together, of which the last branch point leaves fewer."""
 
@@ -79,14 +80,23 @@ def _arms(width: str) -> list[Arm]:
         of.branches(5, 50, what) for what in ("optimizers", "average", "fake_score")
     ]
     return [
-        of.one(),
-        of.scratch(5),
-        *(of.branches(5, at) for at in (25, 50, 75)),
-        *(of.as_long_as(5, at) for at in (25, 50, 75)),
+        _in_both(of.one()),
+        _in_both(of.scratch(5)),
+        of.branches(5, 25),
+        _in_both(of.branches(5, 50)),
+        of.branches(5, 75),
+        of.as_long_as(5, 25),
+        _in_both(of.as_long_as(5, 50)),
+        of.as_long_as(5, 75),
         of.branches(5, 50, "all"),
         *(arm if full else replace(arm, most=1) for arm in twos),
         *(replace(arm, most=1) for arm in others if full),
     ]
+
+
+def _in_both(arm: Arm) -> Arm:
+    """Measured in the second feature space, too, which takes longer than many arms' training."""
+    return replace(arm, overrides=(*arm.overrides, f"evaluation.also=[{_ALSO}]"))
 
 
 def _claims(width: str) -> list[Claim]:
@@ -107,7 +117,7 @@ def _claims(width: str) -> list[Claim]:
     ]
 
 
-_COLUMNS = ("fid", "precision", "recall", "agreement", "images", "longest", "cpu_seconds")
+_COLUMNS = ("fid", f"{_ALSO}/fid", "precision", "recall", "agreement", "images", "longest", "cpu_seconds")
 
 SHARED_TRUNK = Experiment(
     name="shared-trunk",
