@@ -5,20 +5,10 @@ import os
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, Protocol
 
-from msd_ray.data.arrays import Arrays
-from msd_ray.data.cifar import Cifar
-from msd_ray.data.digits import Digits
-from msd_ray.data.edm_zip import EdmZip
-from msd_ray.data.emoji import Emoji
-from msd_ray.data.idx import Idx
-from msd_ray.data.image_folder import ImageFolder
-from msd_ray.data.imagenet64 import ImageNet64
-from msd_ray.data.parquet import Parquet
 from msd_ray.data.source import DataSet
-from msd_ray.data.toy2d import Toy2d
-from msd_ray.data.webdataset import WebDataset
 from msd_ray.errors import UserError, one_line
 from msd_ray.own_code import imported, is_own
 from msd_ray.validation import made_of
@@ -32,23 +22,32 @@ class Format(Hashable, Protocol):
         ...
 
 
-FORMATS: dict[str, type[Any]] = {
-    "digits": Digits,
-    "toy2d": Toy2d,
-    "arrays": Arrays,
-    "idx": Idx,
-    "cifar": Cifar,
-    "folder": ImageFolder,
-    "edm-zip": EdmZip,
-    "parquet": Parquet,
-    "webdataset": WebDataset,
-    "imagenet64": ImageNet64,
-    "emoji": Emoji,
+FORMATS = {
+    "digits": "digits:Digits",
+    "toy2d": "toy2d:Toy2d",
+    "arrays": "arrays:Arrays",
+    "idx": "idx:Idx",
+    "cifar": "cifar:Cifar",
+    "folder": "image_folder:ImageFolder",
+    "edm-zip": "edm_zip:EdmZip",
+    "parquet": "parquet:Parquet",
+    "webdataset": "webdataset:WebDataset",
+    "imagenet64": "imagenet64:ImageNet64",
+    "emoji": "emoji:Emoji",
 }
+"""module:class, both in this package. Imported when it is asked for: formats import libraries for their files, and most
+processes read one format, or none."""
 _SAID = ("digits", "toy2d")
 """Whose samples follow from what a recipe says."""
 _ONCE = ("classes", "samples", "seed")
 """Options of toy2d that recipes said beside `name` before there were options."""
+
+
+def format_named(name: str) -> type[Any]:
+    """The class of a built-in format."""
+    module, _, attribute = FORMATS[name].partition(":")
+    found: type[Any] = getattr(import_module(f"msd_ray.data.{module}"), attribute)
+    return found
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,14 @@ class DataConfig:
         return self.options | ({"folder": self.folder} if self.folder else {})
 
     def _completed(self) -> dict[str, Any]:
-        known = [each.name for each in fields(FORMATS[self.name])]
+        known = [each.name for each in fields(format_named(self.name))]
         if bool(self.folder) != ("folder" in known) or "folder" in self.options:
             fault = "needs a folder, where its files lie" if "folder" in known else "reads no files, so has no folder"
             raise UserError(f"data.folder: {self.name} {fault}")
         if self.options and not known:
             raise UserError(f"data.options: {self.name} has none")
         try:
-            made = made_of(FORMATS[self.name], self.settings, "data.options")
+            made = made_of(format_named(self.name), self.settings, "data.options")
         except ValueError as error:
             raise UserError(str(error)) from None
         return {key: value for key, value in asdict(made).items() if key != "folder"}
@@ -123,7 +122,7 @@ def identity(config: DataConfig) -> dict[str, Any]:
 
 
 def _built_in(config: DataConfig) -> DataSet:
-    made: Format = FORMATS[config.name](**config.settings)
+    made: Format = format_named(config.name)(**config.settings)
     return made.load() if config.name in _SAID else _loaded(made, _last_changed(config.folder))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from msd_ray.data import load_data
-from msd_ray.data.registry import FORMATS
+from msd_ray.data.registry import FORMATS, format_named
 from msd_ray.errors import UserError
 from msd_ray.objectives import OBJECTIVES
 from msd_ray.recipes import Recipe, load_recipe
@@ -58,7 +58,7 @@ NETWORKS = {
 }
 OPTIONS = [(name, path) for name, cls in OBJECTIVES.items() for path in numbers(cls) if not path.startswith("noise")]
 
-DATA = [(name, path) for name, cls in FORMATS.items() for path in numbers(cls) if not path.endswith("[]")]
+DATA = [(name, path) for name in FORMATS for path in numbers(format_named(name)) if not path.endswith("[]")]
 
 
 def said(path: str, value: str) -> str:
@@ -108,7 +108,7 @@ def test_nor_of_an_objective(objective: str, path: str, value: str) -> None:
 @pytest.mark.parametrize(("name", "path"), DATA)
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "-1", "1e30"])
 def test_nor_of_a_data_set(name: str, path: str, value: str) -> None:
-    folder = ["data.folder=/data"] if "folder" in typing.get_type_hints(FORMATS[name]) else []
+    folder = ["data.folder=/data"] if "folder" in typing.get_type_hints(format_named(name)) else []
     message = recipe_refused("toy2d", f"data.name={name}", *folder, f"data.options.{path}={value}")
     assert message.startswith(f"data.options.{path}"), message
 
