@@ -127,11 +127,11 @@ SHARED_TRUNK = Experiment(
     columns=_COLUMNS,
 )
 
-_LONG = [_Width(width, 3 * 28_800) for width in _WIDTHS]
+_LONG = _Width("full width", 3 * 28_800)
 SHARED_TRUNK_LONG = Experiment(
     name="shared-trunk-long",
     title="Digits: students that branch off from a trunk, three times as long",
-    arms=tuple(arm for of in _LONG for arm in (of.one(), of.branches(5, 50), of.as_long_as(5, 50))),
-    claims=tuple(claim for width in _WIDTHS for claim in _claims(width)[:2]),
-    columns=_COLUMNS,
+    arms=(_LONG.one(), _LONG.branches(5, 50), _LONG.as_long_as(5, 50)),
+    claims=tuple(_claims("full width")[:2]),
+    columns=tuple(column for column in _COLUMNS if not column.startswith(_ALSO)),
 )
