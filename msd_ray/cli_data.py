@@ -41,13 +41,14 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Say what a data set holds: samples per class, sizes, mean and standard deviation, broken images."""
+    from msd_ray.codecs import NO_CODEC, load_codec
     from msd_ray.data import load_data
     from msd_ray.data.inspection import inspect as inspect_data
 
     _refuse_other_suffix(output, ".png")
     config = _config(words or [], name, folder)
     data = load_data(config)
-    if output and len(data.shape) != 3:
+    if output and load_codec(NO_CODEC).picture_shape(data.shape) is None:
         raise UserError(f"--output: {config.name} has points, of which there is no sheet")
     with _progress(len(data.train)) as seen:
         found = inspect_data(data, seen)

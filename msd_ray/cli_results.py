@@ -72,15 +72,17 @@ def _counted(students: list[int]) -> str:
     return f"student {students[0]}" if len(students) == 1 else f"{len(students)} students"
 
 
+_RUN = "run-or-ensemble"
+"""What `evaluate RUN` is short for. No directory has this name."""
 evaluate_app = typer.Typer(
     help="Measure a run's ensemble: `evaluate RUN`; or the statistics of real samples.",
-    cls=by_default("run"),
+    cls=by_default(_RUN),
     no_args_is_help=True,
 )
 results_app.add_typer(evaluate_app, name="evaluate")
 
 
-@evaluate_app.command("run")
+@evaluate_app.command(_RUN, hidden=True)
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or an ensemble.")],
     overrides: Annotated[

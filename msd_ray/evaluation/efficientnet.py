@@ -44,8 +44,7 @@ class EfficientNetLite0(nn.Module):
 def prepared(pixels: Tensor, side: int) -> Tensor:
     """uint8 [N, 1 or 3, H, W] -> what the network takes, [N, 3, side, side]."""
     resized = F.interpolate(pixels.float(), (side, side), mode="bilinear", antialias=True)
-    rgb = ((resized - MEAN) / SCALE).expand(-1, 3, -1, -1)
-    return rgb.contiguous(memory_format=torch.channels_last)
+    return ((resized - MEAN) / SCALE).expand(-1, 3, -1, -1)
 
 
 def load(side: int = SIDE) -> EfficientNetLite0:
@@ -64,7 +63,7 @@ def network() -> Any:
         raise UserError(f"{path} is not the published file with sha256 {SHA256}: install its package again")
     made = model.EfficientNet.from_name(NAME)
     made.load_state_dict(torch.load(BytesIO(content), map_location="cpu", weights_only=True))
-    return made.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return made.eval().requires_grad_(False)
 
 
 def _package(name: str) -> Any:

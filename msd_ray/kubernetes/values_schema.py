@@ -24,7 +24,8 @@ def values_schema() -> Schema:
     models = made["$defs"]
     models |= _strict("Recipe", Recipe, partial=True) | _strict("Definition", Definition, partial=False)
     models["Recipe"]["properties"]["network"]["anyOf"].append(_OWN_NETWORK)
-    models["Recipe"]["properties"]["base"] = {"type": "string", "minLength": 1}
+    models["Recipe"]["properties"] |= {"base": {"type": "string", "minLength": 1}, "smoke": {"type": "boolean"}}
+    models["TeacherConfig"]["properties"]["from"] = {"type": "string", "minLength": 1}
     train, sweep = models["Train"]["properties"], models["Sweep"]["properties"]
     recipe, definition = {"$ref": "#/$defs/Recipe"}, {"$ref": "#/$defs/Definition"}
     train["recipe"] = _with(train["recipe"], anyOf=[{"type": "string", "minLength": 1}, recipe])

@@ -123,7 +123,10 @@ def _read_one(name_or_path: str) -> dict[str, Any]:
         return read_mapping(name_or_path, resources.files(__package__).joinpath(f"{name_or_path}.yaml").read_text())
     if os.path.isfile(name_or_path):
         return read_yaml(name_or_path)
-    raise UserError(f"no recipe {name_or_path}: give a YAML file or one of {', '.join(shipped())}")
+    known = ", ".join(name for name in shipped() if "-" not in name)
+    raise UserError(
+        f"no recipe {name_or_path}: give a YAML file, or one of {known} or their variants, such as digits-trunk"
+    )
 
 
 def _named(raw: Any) -> Any:

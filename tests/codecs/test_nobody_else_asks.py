@@ -12,6 +12,7 @@ MAY = ("codecs", "networks", "data", "serving/generated")
 OF_SOMETHING_ELSE = {
     "cluster/pool/batching.py": "whether a request has several samples",
     "conditions/fit.py": "the features of classes",
+    "evaluation/reference.py": "the mean and covariance of features",
     "objectives/discriminators.py": "the features of a network",
 }
 """Files that ask about the dimensions of something else."""

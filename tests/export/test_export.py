@@ -16,6 +16,7 @@ from msd_ray.cli import main
 from msd_ray.diffusion import VP, Stepped, one_step
 from msd_ray.ensemble import Ensemble, read_description, read_member, seeded_noise
 from msd_ray.errors import MsdRayError, UserError
+from msd_ray.evaluation import Row, Scores, to_records
 from msd_ray.export import export, onnx_model
 from msd_ray.export.export import teachers_licence
 from msd_ray.export.model_card import model_card
@@ -160,9 +161,8 @@ def test_safetensors_hold_a_student_and_its_description(pictures: str, tmp_path:
 
 def test_the_model_card_has_recipe_scores_and_what_it_may_be_used_for(tmp_path: Path) -> None:
     context = finished(tmp_path / "run", [])
-    row = {"name": "ensemble", "n": 64, "fid": 1.25, "kid": 0.5, "precision": 0.5, "recall": 0.25, "fid_ratio": 2.0}
-    row |= {"fid_ratio_n": 32, "agreement": None, "missing": "", "parameters": 10, "nfe": 1, "images": 7}
-    row |= {"wall_seconds": 1.0, "cpu_seconds": 1.0, "ms_per_image": 0.1}
+    scores = Scores(64, 1.25, 0.5, 0.5, 0.25, fid_ratio=2.0, fid_ratio_n=32)
+    (row,) = to_records([Row("ensemble", scores)])
     context.store.write("evaluation.json", json.dumps({"key": "any", "rows": [row]}).encode())
     export(context.store.uri, "safetensors", 0, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()

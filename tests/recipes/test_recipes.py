@@ -110,7 +110,7 @@ def test_another_kind_of_network_takes_nothing_from_the_recipes_own() -> None:
 
 
 def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no recipe nowhere: give a YAML file or one of digits, "):
+    with pytest.raises(UserError, match="no recipe nowhere: give a YAML file, or one of cifar10, digits, "):
         load_recipe("nowhere")
     for text, message in [("- 1", "must hold a mapping"), ("a: [", "is not YAML"), ("name: x", "network")]:
         file = tmp_path / "r.yaml"
