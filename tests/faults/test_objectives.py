@@ -47,7 +47,7 @@ def setting_of(objectives: tuple[str, ...], run_dir: Path) -> RunContext:
     """Two students that go through a short stage of each objective."""
     stages = ", ".join(
         f"s{i}: {{objective: '{name}', images: 640, batch: 16, fake_steps: 1, generator_lr: 1e-3, fake_lr: 1e-3, "
-        f"fake_first: 32, options: {{{'gan_from: 64' if name == 'sida' else ''}}}}}"
+        f"fake_first: 32, shared: false, options: {{{'gan_from: 64' if name == 'sida' else ''}}}}}"
         for i, name in enumerate(objectives)
     )
     parts = "{k: 1, timesteps: 2}" if objectives == BY_TIMESTEPS else "{k: 2, kind: sequential}"
