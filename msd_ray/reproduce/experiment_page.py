@@ -50,7 +50,8 @@ def grid(experiment: Experiment, found: Summaries) -> tuple[list[str], list[list
 def plot(experiment: Experiment, found: Summaries) -> bytes:
     """The first column: lines over x with error bars, or bars where the arms have no order."""
     column = experiment.columns[0]
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    height = 3.6 if experiment.x else max(3.6, 0.25 * len(experiment.arms))
+    figure = Figure(figsize=(6.4, height), layout="constrained")
     axes = figure.subplots()
     if experiment.x:
         lines = defaultdict(list)
