@@ -84,12 +84,12 @@ def _arms(width: str) -> list[Arm]:
         _in_both(of.scratch(5)),
         of.branches(5, 25),
         _in_both(of.branches(5, 50)),
-        of.branches(5, 75),
+        _in_both(of.branches(5, 75)),
         of.as_long_as(5, 25),
         _in_both(of.as_long_as(5, 50)),
         of.as_long_as(5, 75),
         of.branches(5, 50, "all"),
-        *(arm if full else replace(arm, most=1) for arm in twos),
+        *(_in_both(arm) if full else replace(arm, most=1) for arm in twos),
         *(replace(arm, most=1) for arm in others if full),
     ]
 
