@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msd_ray.diffusion import Network
 from msd_ray.networks.sizes import Multipliers, StudentSize
 from msd_ray.networks.unet import attention_misfit, group_norm, levels_of, self_attention
+from msd_ray.networks.ushaped import UShaped
 from msd_ray.ranges import BelowOne, Blocks, Width
 
 HALF = math.sqrt(0.5)  # keeps the variance of a sum of two
@@ -126,7 +126,7 @@ class SongAttention(nn.Module):
         return out
 
 
-class SongUNet(Network):
+class SongUNet(UShaped):
     """F(x [B, C, H, W], c_noise [B], condition) -> [B, C, H, W].
 
     Raises ValueError where the resolution cannot be halved once per level below the first.
@@ -166,22 +166,6 @@ class SongUNet(Network):
                 c = width
         self.norm_out = group_norm(c, EPS)
         self.conv_out = _drawn(nn.Conv2d(c, image_channels, 3, padding=1), 1e-5)
-
-    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
-        emb = self.embedding(c_noise, condition)
-        skips = self._encode(x, emb)
-        h = skips[-1]
-        for block in self.middle:
-            h = block(h, emb)
-        for block in self.up:
-            h = block(h if block.resample else torch.cat([h, skips.pop()], dim=1), emb)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
-        return out
-
-    def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> list[Tensor]:
-        """The encoder's last feature map of each level, [B, *feature_shapes[level]]."""
-        features = self._encode(x, self.embedding(c_noise, condition))
-        return [features[i] for i in self.last_of_level]
 
     def _encode(self, x: Tensor, emb: Tensor) -> list[Tensor]:
         features, image, smaller = [self.conv_in(x)], x, iter(self.images)

@@ -18,6 +18,16 @@ from .cases import DM, OPTIONS, REAL, SPEC, Spy, assert_same, original, pairs_of
 ALL = Owned(Classes.numbered(4), torch.arange(4))
 MINE = Owned(Classes.numbered(4), torch.tensor([1, 3]))
 IMAGES = 24
+EACH = pytest.mark.parametrize(
+    ("what", "part"),
+    [
+        ("optimizers", "generator_optimizer"),
+        ("average", "ema"),
+        ("fake_score", "fake"),
+        ("discriminator", "head.adm"),
+    ],
+)
+"""What can begin afresh, and the part of a checkpoint that changes by it."""
 
 
 def specs(objective: str = "dm", **own: Any) -> tuple[StudentSpec, StudentSpec]:
@@ -56,15 +66,7 @@ def test_everything_goes_on_where_nothing_else_is_said(objective: str) -> None:
     assert_same(trunk, branch(trunk, spec))
 
 
-@pytest.mark.parametrize(
-    ("what", "part"),
-    [
-        ("optimizers", "generator_optimizer"),
-        ("average", "ema"),
-        ("fake_score", "fake"),
-        ("discriminator", "head.adm"),
-    ],
-)
+@EACH
 def test_each_can_begin_afresh_alone(what: str, part: str) -> None:
     trunk_spec, spec = specs("adm", afresh=(what,))
     trunk, start = grown(trunk_spec), original(trunk_spec).state_dict()
@@ -163,15 +165,7 @@ def test_a_student_goes_on_from_another_run_with_all_that_a_branch_has() -> None
     assert student.done and student.nimg == IMAGES
 
 
-@pytest.mark.parametrize(
-    ("what", "part"),
-    [
-        ("optimizers", "generator_optimizer"),
-        ("average", "ema"),
-        ("fake_score", "fake"),
-        ("discriminator", "head.adm"),
-    ],
-)
+@EACH
 def test_of_another_run_each_can_begin_afresh(what: str, part: str) -> None:
     trunk = grown(specs("adm")[0])
     before, after = parts(trunk), parts(successor(trunk, afresh=(what,)))
