@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from msd_ray.errors import CorruptError, TrainingError
 from msd_ray.evaluation import (
     Row,
     SampleStatistics,
     from_records,
-    gathered,
     scored,
     to_records,
     with_ratio,
@@ -56,7 +56,7 @@ class Scoring:
         if self.reference:
             moments = read_reference(self.reference, len(reals[0].moments.mean))
             reals[0] = replace(reals[0], moments=moments)
-        fakes = [gathered(pieces) for pieces in zip(*map(_whole, self.chunks), strict=True)]
+        fakes = reduce(_both, map(_whole, self.chunks))
         held_out = _whole(self.held_out) if self.held_out else (None,) * len(fakes)
         first, *also = [
             replace(with_ratio(scored(fake, real, self.basis.config), fake, unseen, real), features=name)
@@ -64,6 +64,12 @@ class Scoring:
         ]
         ms = 1000 * fakes[0].seconds / fakes[0].n if self.timed else None
         return Row(self.name, first, ms_per_image=ms, also=tuple(also))
+
+
+def _both(some: tuple[SampleStatistics, ...], more: tuple[SampleStatistics, ...]) -> tuple[SampleStatistics, ...]:
+    """Of two sets of samples, in each of the features. Chunks are added one after the other: the moments of all of
+    them at once would take gigabytes."""
+    return tuple(a + b for a, b in zip(some, more, strict=True))
 
 
 def _whole(chunk: Chunk) -> tuple[SampleStatistics, ...]:
