@@ -1,46 +1,61 @@
 """Which networks of features there are."""
 
+from collections.abc import Callable
 from math import prod
 
 from msd_ray.codecs import IDENTITY, Codec
 from msd_ray.data import DataSet
 from msd_ray.errors import UserError
-from msd_ray.evaluation import coordinates, digits_net, efficientnet, inception
+from msd_ray.evaluation import classifier, coordinates, digits_net, efficientnet, inception
 from msd_ray.evaluation.decoded import OfPictures, decoded
 from msd_ray.evaluation.features import FeatureNet
 from msd_ray.storage import Store
 
-DIGITS_SHAPE = (1, 8, 8)
-NAMES = ("digits", "identity", "inception", "inception-legacy", efficientnet.NAME)
+TRAINED = {kind.name: kind for kind in (digits_net.DIGITS, classifier.CLASSIFIER)}
+"""Those that are trained on the data."""
+NAMES = (*TRAINED, "identity", "inception", "inception-legacy", efficientnet.NAME)
 SIDES = range(32, 1025)
 """Pixels of a side that EfficientNet-Lite0 may be asked to see images at: `efficientnet-lite0-64`."""
 
 
 def load_features(
-    name: str, data: DataSet, cache: Store, codec: Codec = IDENTITY, inception_file: str = ""
+    name: str,
+    data: DataSet,
+    cache: Store,
+    codec: Codec = IDENTITY,
+    inception_file: str = "",
+    note: Callable[[str], None] = classifier.log.info,
 ) -> FeatureNet:
     """The features called `name`: one of NAMES, or auto, which picks by the shape of the pictures.
 
     cache: where networks are kept from one run to the next. codec: what samples look like. inception_file: of
-    Inception's weights. Raises UserError where the features do not fit the data or cannot be had.
+    Inception's weights. note: told what takes long. Raises UserError where the features do not fit the data or
+    cannot be had.
     """
     choice, picture = features_name(name, data.shape, codec), codec.picture_shape(data.shape)
     if codec == IDENTITY:
-        return _load(choice, data, picture, cache, inception_file)
-    return OfPictures(_load(choice, decoded(data, codec), picture, cache, inception_file), codec)
+        return _load(choice, data, picture, cache, inception_file, note)
+    return OfPictures(_load(choice, decoded(data, codec), picture, cache, inception_file, note), codec)
 
 
-def _load(choice: str, data: DataSet, picture: tuple[int, ...] | None, cache: Store, inception_file: str) -> FeatureNet:
+def _load(
+    choice: str,
+    data: DataSet,
+    picture: tuple[int, ...] | None,
+    cache: Store,
+    inception_file: str,
+    note: Callable[[str], None],
+) -> FeatureNet:
     """picture: the shape of the samples' pictures, None where they have none."""
     check_name(choice)
     if choice == "identity":
         return coordinates.Coordinates(data)
-    if choice == "digits":
-        if picture != DIGITS_SHAPE:
-            raise UserError(f"evaluation.features: digits needs images of shape 1 x 8 x 8, not {_times(data.shape)}")
-        return digits_net.load_or_train(data, cache)
+    if choice == digits_net.DIGITS.name and picture != digits_net.SHAPE:
+        raise UserError(f"evaluation.features: digits needs images of shape 1 x 8 x 8, not {_times(data.shape)}")
     if picture is None:
         raise UserError(f"evaluation.features: {choice} needs grey or RGB images, not {_times(data.shape)}")
+    if choice in TRAINED:
+        return classifier.load_or_train(TRAINED[choice], data, cache, note)
     side = _side(choice)
     return efficientnet.load(side) if side else inception.load(cache, inception_file, legacy=choice != "inception")
 
@@ -50,14 +65,14 @@ def features_name(name: str, shape: tuple[int, ...], codec: Codec = IDENTITY) ->
     if name != "auto":
         return name
     picture = codec.picture_shape(shape)
-    if picture == DIGITS_SHAPE:
+    if picture == digits_net.SHAPE:
         return "digits"
     return "inception" if picture else "identity"
 
 
 def dimensions(name: str, shape: tuple[int, ...]) -> int:
     """How many numbers the features of that name have, for samples of this shape."""
-    known = {"digits": digits_net.WIDTH, "identity": prod(shape)}
+    known = dict.fromkeys(TRAINED, classifier.WIDTH) | {"identity": prod(shape)}
     return known.get(name, efficientnet.WIDTH if _side(name) else inception.WIDTH)
 
 

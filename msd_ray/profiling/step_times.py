@@ -14,8 +14,9 @@ from msd_ray.conditions import conditioned
 from msd_ray.data import DataSet, in_memory, load_data
 from msd_ray.diffusion import Denoiser, EDMDenoiser, one_step
 from msd_ray.evaluation import FeatureNet, Judge, features_name, load_features
-from msd_ray.evaluation.decoded import OfPictures
-from msd_ray.evaluation.digits_net import DigitsNet
+from msd_ray.evaluation.classifier import untrained
+from msd_ray.evaluation.decoded import OfPictures, decoded
+from msd_ray.evaluation.feature_nets import TRAINED
 from msd_ray.objectives import Pairs
 from msd_ray.profiling.clocks import Clock, ClockedTeacher
 from msd_ray.profiling.timing import StageTiming, Timing
@@ -182,6 +183,6 @@ def _features(recipe: Recipe, data: DataSet) -> FeatureNet | None:
     name = features_name(recipe.evaluation.features, data.shape, codec)
     if name.startswith("inception"):
         return None
-    if name == "digits":
-        return OfPictures(DigitsNet(data.classes).eval(), codec)
+    if name in TRAINED:
+        return OfPictures(untrained(TRAINED[name], decoded(data, codec)).eval(), codec)
     return load_features(name, data, default_cache(), codec)

@@ -1,6 +1,7 @@
 """The experiments, and what their papers claim. Figures of MSD marked second-hand come from secondary sources."""
 
 from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below, every, falls
+from msd_ray.reproduce.fashion import FASHION
 from msd_ray.reproduce.shared_trunk import SHARED_TRUNK, SHARED_TRUNK_LONG
 
 COUNTS = (1, 2, 4, 8)
@@ -150,6 +151,7 @@ TIMESTEPS = Experiment(
 )
 
 _ALL = (
-    TOY2D, ABLATION_K, ABLATION_PARTITION, SMALL_STUDENTS, OBJECTIVES, TIMESTEPS, SHARED_TRUNK, SHARED_TRUNK_LONG
+    TOY2D, ABLATION_K, ABLATION_PARTITION, SMALL_STUDENTS, OBJECTIVES, TIMESTEPS, SHARED_TRUNK, SHARED_TRUNK_LONG,
+    FASHION,
 )  # fmt: skip
 EXPERIMENTS = {e.name: e for e in _ALL}

@@ -11,7 +11,8 @@ from torch import Tensor
 from msd_ray.codecs import as_stored
 from msd_ray.data import DataSet
 from msd_ray.errors import UserError
-from msd_ray.evaluation import FeatureNet, digits_net, inception, load_features
+from msd_ray.evaluation import FeatureNet, classifier, inception, load_features
+from msd_ray.evaluation.digits_net import DIGITS
 from msd_ray.evaluation.inception import Inception, LegacyInception
 from msd_ray.storage import Store
 
@@ -38,13 +39,13 @@ def test_digits_features_are_64_numbers_of_unit_mean_square(digits: DataSet, dig
     assert np.linalg.matrix_rank(np.cov(features, rowvar=False)) == 64
 
 
-def test_training_repeats_and_leaves_the_global_random_state(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(digits_net.RECIPE, "epochs", 1)
+def test_training_repeats_and_leaves_the_global_random_state(digits: DataSet) -> None:
+    short = dataclasses.replace(DIGITS, epochs=1)
     torch.manual_seed(3)
     expected = torch.rand(())
-    first = digits_net.train(digits)
+    first = classifier.train(short, digits)
     torch.manual_seed(3)
-    second = digits_net.train(digits)
+    second = classifier.train(short, digits)
     assert torch.equal(torch.rand(()), expected)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
@@ -52,14 +53,16 @@ def test_training_repeats_and_leaves_the_global_random_state(digits: DataSet, mo
 def test_the_second_load_does_not_train(
     digits: DataSet, digits_features: FeatureNet, digits_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digits_net, "train", pytest.fail)
+    monkeypatch.setattr(classifier, "train", pytest.fail)
     again = load_features("digits", digits, Store(str(digits_cache)))
     x = digits.held_out.all().x
     assert np.array_equal(again.features(x), digits_features.features(x))
 
 
 def test_other_data_does_not_get_the_same_network(digits: DataSet) -> None:
-    assert digits_net._key(digits) != digits_net._key(dataclasses.replace(digits, train=digits.held_out))
+    assert classifier._key(DIGITS, digits) != classifier._key(
+        DIGITS, dataclasses.replace(digits, train=digits.held_out)
+    )
 
 
 @pytest.mark.usefixtures("digits_features")
@@ -75,11 +78,11 @@ def test_a_damaged_network_is_trained_again(
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    trained = digits_net.DigitsNet(digits.classes)
-    monkeypatch.setattr(digits_net, "train", lambda data: trained)
+    trained = classifier.untrained(DIGITS, digits)
+    monkeypatch.setattr(classifier, "train", lambda kind, data, note: trained)
     assert load_features("digits", digits, Store(str(tmp_path))) is trained
     assert "damaged" in caplog.text
-    monkeypatch.setattr(digits_net, "train", pytest.fail)
+    monkeypatch.setattr(classifier, "train", pytest.fail)
     load_features("digits", digits, Store(str(tmp_path)))
 
 
