@@ -53,6 +53,7 @@ def root(
 def main() -> None:
     """Runs the command line; every error that a user can mend is one line on standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("msd_ray.evaluation").setLevel(logging.INFO)  # of features that are trained, which takes minutes
     try:
         code = app(standalone_mode=False)
     except Stopped as stopped:

@@ -77,7 +77,7 @@ def train(
     if students or not teacher:
         check_cache(cache)
         refuse_full(plan, store)
-        _bring_features(plan.recipe, cache, listener.note)
+        _bring_features(plan.recipe, cache)
         with connected(address, dashboard=plan.cluster.shares) as where, _kept(idle) as idle:
             most = most_at_a_time(students)
             check_room(max(1, most), plan.cluster)
@@ -107,11 +107,11 @@ def _kept(idle: IdleSlots | None) -> AbstractContextManager[IdleSlots]:
     return nullcontext(idle) if idle else IdleSlots()
 
 
-def _bring_features(recipe: Recipe, cache: Store, note: Callable[[str], None]) -> None:
+def _bring_features(recipe: Recipe, cache: Store) -> None:
     """Sees, once for all students, that every feature network is there. Raises UserError where one cannot be had."""
     data, codec = load_data(recipe.data), load_codec(recipe.codec)
     for name in recipe.evaluation.spaces:
-        load_features(name, data, cache, codec, recipe.evaluation.inception, note)
+        load_features(name, data, cache, codec, recipe.evaluation.inception)
     reference_of(recipe, data.shape)
 
 

@@ -77,9 +77,9 @@ class Classifier(nn.Module):
         return logits.argmax(1)
 
 
-def load_or_train(kind: Kind, data: DataSet, cache: Store, note: Callable[[str], None] = log.info) -> Classifier:
-    """The classifier of `data` from the cache; trained and put there where it is absent or damaged. note: told how far
-    the training is. Raises UserError where the cache cannot be written, or the data has a single class."""
+def load_or_train(kind: Kind, data: DataSet, cache: Store) -> Classifier:
+    """The classifier of `data` from the cache; trained and put there where it is absent or damaged.
+    Raises UserError where the cache cannot be written, or the data has a single class."""
     if data.classes < 2:
         raise UserError(f"evaluation.features: {kind.name} needs data of two or more classes")
     store = cache.child(f"features-{kind.name}-{_key(kind, data)}")
@@ -94,12 +94,12 @@ def load_or_train(kind: Kind, data: DataSet, cache: Store, note: Callable[[str],
         net.load_state_dict(weights)
         return _frozen(net)
     refuse_unwritable(cache, "set MSD_RAY_CACHE to a folder that can be written")
-    net = _frozen(train(kind, data, note))
+    net = _frozen(train(kind, data))
     write_bundle(store, {"features": kind.name, "accuracy": accuracy(net, data)}, [(WEIGHTS, save(net.state_dict()))])
     return net
 
 
-def train(kind: Kind, data: DataSet, note: Callable[[str], None] = log.info) -> Classifier:
+def train(kind: Kind, data: DataSet) -> Classifier:
     """AdamW with a cosine schedule and noise added to each image."""
     split = data.train.thinned(kind.most)
     epochs = max(kind.epochs, round(kind.images / len(split)))
@@ -109,7 +109,7 @@ def train(kind: Kind, data: DataSet, note: Callable[[str], None] = log.info) -> 
     optimizer = torch.optim.AdamW(net.parameters(), lr=kind.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(split) // kind.batch))
     for epoch in range(epochs):
-        note(f"the {kind.name} features are trained once: epoch {epoch + 1} of {epochs}")
+        log.info("the %s features are trained once: epoch %d of %d", kind.name, epoch + 1, epochs)
         rng = stream(SEED, f"features-{kind.name}", epoch)
         for numbers in torch.split(torch.randperm(len(split), generator=rng), kind.batch):
             samples = split.take(numbers)

@@ -1,6 +1,5 @@
 """Which networks of features there are."""
 
-from collections.abc import Callable
 from math import prod
 
 from msd_ray.codecs import IDENTITY, Codec
@@ -19,33 +18,20 @@ SIDES = range(32, 1025)
 
 
 def load_features(
-    name: str,
-    data: DataSet,
-    cache: Store,
-    codec: Codec = IDENTITY,
-    inception_file: str = "",
-    note: Callable[[str], None] = classifier.log.info,
+    name: str, data: DataSet, cache: Store, codec: Codec = IDENTITY, inception_file: str = ""
 ) -> FeatureNet:
     """The features called `name`: one of NAMES, or auto, which picks by the shape of the pictures.
 
     cache: where networks are kept from one run to the next. codec: what samples look like. inception_file: of
-    Inception's weights. note: told what takes long. Raises UserError where the features do not fit the data or
-    cannot be had.
+    Inception's weights. Raises UserError where the features do not fit the data or cannot be had.
     """
     choice, picture = features_name(name, data.shape, codec), codec.picture_shape(data.shape)
     if codec == IDENTITY:
-        return _load(choice, data, picture, cache, inception_file, note)
-    return OfPictures(_load(choice, decoded(data, codec), picture, cache, inception_file, note), codec)
+        return _load(choice, data, picture, cache, inception_file)
+    return OfPictures(_load(choice, decoded(data, codec), picture, cache, inception_file), codec)
 
 
-def _load(
-    choice: str,
-    data: DataSet,
-    picture: tuple[int, ...] | None,
-    cache: Store,
-    inception_file: str,
-    note: Callable[[str], None],
-) -> FeatureNet:
+def _load(choice: str, data: DataSet, picture: tuple[int, ...] | None, cache: Store, inception_file: str) -> FeatureNet:
     """picture: the shape of the samples' pictures, None where they have none."""
     check_name(choice)
     if choice == "identity":
@@ -55,7 +41,7 @@ def _load(
     if picture is None:
         raise UserError(f"evaluation.features: {choice} needs grey or RGB images, not {_times(data.shape)}")
     if choice in TRAINED:
-        return classifier.load_or_train(TRAINED[choice], data, cache, note)
+        return classifier.load_or_train(TRAINED[choice], data, cache)
     side = _side(choice)
     return efficientnet.load(side) if side else inception.load(cache, inception_file, legacy=choice != "inception")
 

@@ -12,7 +12,7 @@ from msd_ray.storage import Store, copy_bundle, digest
 from msd_ray.training.checkpoints import Checkpoints, checkpoint_name
 from msd_ray.training.records import LoggedSegment, Records
 
-_SAID_BY_THE_TRUNK = ("name", "partition", "seed", "stages", "student", "students", "training", "noise")
+_SAID_BY_THE_TRUNK = ("name", "partition", "evaluation", "seed", "stages", "student", "students", "training", "noise")
 """Parts of a recipe of which the trunk's spec says what matters to the trunk."""
 
 

@@ -32,16 +32,11 @@ def test_pictures_of_any_size_are_classified(side: int, channels: int) -> None:
     assert (features**2).mean() == pytest.approx(1, rel=1e-4)
 
 
-def test_progress_is_told() -> None:
-    told: list[str] = []
-    classifier.train(SHORT, pictures(16, 8), told.append)
-    assert told[-1] == "the classifier features are trained once: epoch 8 of 8"
-
-
-def test_few_images_are_seen_more_often_and_many_are_thinned() -> None:
-    told: list[str] = []
-    classifier.train(dataclasses.replace(SHORT, images=640, most=32), pictures(64, 8), told.append)
-    assert len(told) == 20
+def test_few_images_are_seen_more_often_and_many_are_thinned(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    classifier.train(dataclasses.replace(SHORT, images=640, most=32), pictures(64, 8))
+    assert caplog.messages[-1] == "the classifier features are trained once: epoch 20 of 20"
+    assert len(caplog.messages) == 20
 
 
 def test_data_of_one_class_has_none(tmp_path: Path) -> None:

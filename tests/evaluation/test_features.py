@@ -79,7 +79,7 @@ def test_a_damaged_network_is_trained_again(
     content[-1] ^= 1
     weights.write_bytes(content)
     trained = classifier.untrained(DIGITS, digits)
-    monkeypatch.setattr(classifier, "train", lambda kind, data, note: trained)
+    monkeypatch.setattr(classifier, "train", lambda kind, data: trained)
     assert load_features("digits", digits, Store(str(tmp_path))) is trained
     assert "damaged" in caplog.text
     monkeypatch.setattr(classifier, "train", pytest.fail)

@@ -19,7 +19,7 @@ def stand_ins(name: str, folder: Path) -> dict[str, object]:
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), channels, side, side), dtype=np.uint8)
     np.save(folder / "images.npy", pixels)
     data = {"name": "arrays", "folder": str(folder)}
-    return {"data": data, "teacher": {}, "evaluation.features": "efficientnet-lite0-32"}
+    return {"data": data, "teacher": {}, "evaluation.features": "efficientnet-lite0-32", "evaluation.also": []}
 
 
 def as_arguments(overrides: dict[str, object]) -> list[str]:

@@ -1,6 +1,7 @@
 """The experiments are valid, and their verdicts follow from the figures."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,11 @@ from msd_ray.reproduce.experiment import Arm, Claim, Experiment, Summary, below,
 from msd_ray.reproduce.experiment_page import grid, page, plot
 from msd_ray.reproduce.experiments import EXPERIMENTS
 from msd_ray.reproduce.reproduce import Finding, flat, slug
+from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.shared_trunks import branch_points
+
+from ..recipes.stand_ins import as_arguments, stand_ins
 
 FOUND = {
     name: {"fid": summary(values), "n": summary([64, 64])}
@@ -19,10 +23,15 @@ FOUND = {
 }
 
 
+def plan_of(arm: Arm, folder: Path) -> Plan:
+    """With images of the test's own where the recipe needs files."""
+    return RunContext.of(arm.recipe, [*arm.overrides, *as_arguments(stand_ins(arm.recipe, folder))], None).plan
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_arm_is_a_valid_recipe_with_a_run_of_its_own(name: str) -> None:
+def test_every_arm_is_a_valid_recipe_with_a_run_of_its_own(name: str, tmp_path: Path) -> None:
     arms = EXPERIMENTS[name].arms
-    plans = [RunContext.of(arm.recipe, list(arm.overrides), None).plan for arm in arms]
+    plans = [plan_of(arm, tmp_path) for arm in arms]
     assert len({str(plan.recipe.to_json()) for plan in plans}) == len(arms)
     assert len({slug(arm.name) for arm in arms}) == len(arms)
 
@@ -56,13 +65,17 @@ def test_the_table_of_methods_has_every_method_for_conditions() -> None:
         assert RunContext.of(arm.recipe, list(arm.overrides), None).plan.ensembles[0].students[0].spec.images == images
 
 
-@pytest.mark.parametrize(("name", "total"), [("shared-trunk", 28_800), ("shared-trunk-long", 86_400)])
-def test_branches_have_one_trunk_of_each_width_and_as_many_images_as_one_student(name: str, total: int) -> None:
-    plans = {a.name: RunContext.of(a.recipe, list(a.overrides), None).plan for a in EXPERIMENTS[name].arms}
+@pytest.mark.parametrize(
+    ("name", "total"), [("shared-trunk", 28_800), ("shared-trunk-long", 86_400), ("fashion", 25_600)]
+)
+def test_branches_have_one_trunk_of_each_width_and_as_many_images_as_one_student(
+    name: str, total: int, tmp_path: Path
+) -> None:
+    plans = {arm.name: plan_of(arm, tmp_path) for arm in EXPERIMENTS[name].arms}
     lines = branch_points(plans.values())
     assert len(lines) == len({arm.split(",")[0] for arm in plans})
     for arm, plan in plans.items():
-        ensemble, tsm = plan.ensembles[0], 51_200 if arm.startswith("half") else 0
+        ensemble, tsm = plan.ensembles[0], {"full": 0, "half": 51_200}.get(arm.split()[0], 64_000)
         if "as long as" in arm:
             branches = plans[f"{arm.split(',')[0]}, {arm.split('as long as ')[1]}"]
             assert ensemble.images == branches.first.images and len(ensemble.students) == 1

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from msd_ray.errors import TrainingError, UserError
-from msd_ray.evaluation import Row, digits_net, from_records, remarks, tables, to_records
-from msd_ray.evaluation.digits_net import DigitsNet
+from msd_ray.evaluation import Row, classifier, from_records, remarks, tables, to_records
+from msd_ray.evaluation.digits_net import DIGITS
 from msd_ray.runs import chunks, run_results, sample_sources
 from msd_ray.runs.chunks import Chunk
 from msd_ray.runs.evaluation_pieces import Complete, EvaluationPiece, here
@@ -126,8 +126,8 @@ def test_samples_are_made_once_and_scored_in_all_features(
     tmp_path: Path, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh("cache")
-    classifier = DigitsNet(10).eval()
-    monkeypatch.setattr(digits_net, "load_or_train", lambda data, cache: classifier)
+    net = classifier.untrained(DIGITS, RunContext.of("digits", [], None).data).eval()
+    monkeypatch.setattr(classifier, "load_or_train", lambda kind, data, cache: net)
     small = ["partition.k=2", "evaluation.samples=40", "evaluation.kid_subsets=2", "teacher.steps=2", *ONE_STEP]
     both = finished(tmp_path / "both", [*small, "evaluation.features=identity", "evaluation.also=[digits]"], "digits")
     rows, made = table(both, here), list[str]()
