@@ -21,7 +21,8 @@ from msd_ray.codecs import load_codec
 from msd_ray.data import fingerprint, load_data
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
-from msd_ray.recipes import ClusterConfig, Recipe
+from msd_ray.networks import PRETRAINED
+from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.disk_needs import check_cache, check_run_dir, refuse_full, room_line
 from msd_ray.runs.init_weights import check_init, what_init_lacks
 from msd_ray.runs.lease import Lease, held, refuse_if_held
@@ -77,7 +78,7 @@ def train(
     if students or not teacher:
         check_cache(cache)
         refuse_full(plan, store)
-        _bring_features(plan.recipe, cache)
+        _bring_features(plan, cache)
         with connected(address, dashboard=plan.cluster.shares) as where, _kept(idle) as idle:
             most = most_at_a_time(students)
             check_room(max(1, most), plan.cluster)
@@ -107,9 +108,13 @@ def _kept(idle: IdleSlots | None) -> AbstractContextManager[IdleSlots]:
     return nullcontext(idle) if idle else IdleSlots()
 
 
-def _bring_features(recipe: Recipe, cache: Store) -> None:
-    """Sees, once for all students, that every feature network is there. Raises UserError where one cannot be had."""
+def _bring_features(plan: Plan, cache: Store) -> None:
+    """Sees, once for all students, that every feature network is there, and every network that a discriminator looks
+    into. Raises UserError where one cannot be had."""
+    recipe = plan.recipe
     data, codec = load_data(recipe.data), load_codec(recipe.codec)
+    for name in plan.judged:
+        PRETRAINED[name]()
     for name in recipe.evaluation.spaces:
         load_features(name, data, cache, codec, recipe.evaluation.inception)
     reference_of(recipe, data.shape)

@@ -49,7 +49,8 @@ class EDMDenoiser(nn.Module):
 
     sigma_min: noise level at which D is the identity, 0 as in EDM; consistency models have it above 0. preconditioning:
     gives the coefficients, EDM's own by default. around: makes the context in which F runs on a type of device; the
-    preconditioning runs outside of it. embed: what F takes for conditions [B], as D is given them.
+    preconditioning runs outside of it. embed: what F takes for conditions [B], as D is given them: ids below `classes`,
+    the number of conditions (0 for none), or vectors [B, classes].
     """
 
     around: Callable[[str], AbstractContextManager[Any]]
@@ -61,9 +62,10 @@ class EDMDenoiser(nn.Module):
         sigma_data: float = 0.5,
         sigma_min: float = 0.0,
         preconditioning: Preconditioning = _EDM,
+        classes: int = 0,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.classes = network, classes
         self.sigma_data = sigma_data
         self.sigma_min = sigma_min
         self.preconditioning = preconditioning

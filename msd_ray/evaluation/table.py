@@ -38,7 +38,7 @@ class Costs:
 @dataclass(frozen=True)
 class Row:
     """One line of the table: the costs are those of `Costs`; ms_per_image is the wall time to generate one sample.
-    also: the scores of the same samples in further features."""
+    also: the scores of the same samples in further features. remark: what whoever reads the scores must know."""
 
     name: str
     scores: Scores
@@ -49,6 +49,7 @@ class Row:
     cpu_seconds: float | None = None
     ms_per_image: float | None = None
     also: tuple[Scores, ...] = ()
+    remark: str = ""
 
 
 def to_records(rows: list[Row]) -> list[TableRecord]:
@@ -108,9 +109,10 @@ def cells(row: Row) -> list[str]:
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """Why a "-" stands where a score is undefined, a line for each row that has any."""
+    """What is to be known of the scores, and why a "-" stands where one is undefined, a line for each row that has
+    any."""
     said = [f"{row.name}: {scores.missing}" for row in rows for scores in (row.scores, *row.also) if scores.missing]
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys([*(row.remark for row in rows if row.remark), *said]))
 
 
 def _row(record: TableRecord) -> Row:

@@ -4,13 +4,14 @@ from msd_ray.networks.denoiser_spec import DenoiserSpec, count_parameters
 from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.mlp import MLPConfig
-from msd_ray.networks.registry import KINDS, Kind, kind_class, kind_of
+from msd_ray.networks.registry import KINDS, PRETRAINED, Kind, kind_class, kind_of
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.networks.songunet import SongUNetConfig
 from msd_ray.networks.unet import UNetConfig
 
 __all__ = [
     "KINDS",
+    "PRETRAINED",
     "DenoiserSpec",
     "DiffusersDiTConfig",
     "DiffusersUNetConfig",

@@ -31,7 +31,7 @@ class DenoiserSpec:
     def build(self) -> EDMDenoiser:
         """A denoiser with fresh weights, drawn from torch's global random state."""
         network = self.network.build(self.sample_shape, self.classes)
-        return EDMDenoiser(network, self.sigma_data, self.sigma_min, self.preconditioning)
+        return EDMDenoiser(network, self.sigma_data, self.sigma_min, self.preconditioning, self.classes)
 
     def parameters(self) -> int:
         """Number of parameters, counted without allocating them."""

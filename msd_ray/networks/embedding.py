@@ -16,6 +16,11 @@ def fourier(c_noise: Tensor, width: int, max_period: float = 10_000.0) -> Tensor
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
+def as_vectors(condition: Tensor, classes: int) -> Tensor:
+    """Conditions as networks are given them, ids [B] below `classes` or vectors [B, classes], as vectors."""
+    return condition if condition.ndim > 1 else F.one_hot(condition, classes)
+
+
 class ConditionEmbedding(nn.Module):
     """Noise level and condition -> one vector [B, width_out]; the condition's part starts at unit variance."""
 
@@ -32,6 +37,21 @@ class ConditionEmbedding(nn.Module):
         h = fourier(c_noise, self.width).to(self.noise_in.weight.dtype)
         h = self.noise_out(F.silu(self.noise_in(h)))
         if self.label is not None:
-            one_hot = condition if condition.ndim > 1 else F.one_hot(condition, self.classes)
-            h = h + self.label(one_hot.to(h.dtype))
+            h = h + self.label(as_vectors(condition, self.classes).to(h.dtype))
         return F.silu(h)
+
+
+class ConditionVector(nn.Module):
+    """Conditions, ids [B] below `classes` or vectors [B, classes] -> what discriminators compare pictures with, vectors
+    [B, width]."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.label = nn.Linear(classes, width, bias=False)
+        self.out = nn.Linear(width, width)
+        nn.init.normal_(self.label.weight)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        known = as_vectors(condition, self.classes).to(self.label.weight.dtype)
+        return F.leaky_relu(self.out(self.label(known)), 0.2)

@@ -1,12 +1,15 @@
 """The kinds of networks. A new one is a frozen dataclass with the methods of `Kind`, named in `KINDS`; or it lies in a
 user's own module, and recipes name it as `module:Class`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Protocol
 
+from torch import nn
+
 from msd_ray.diffusion import Network
 from msd_ray.errors import UserError
+from msd_ray.networks import efficientnet
 from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.mlp import MLPConfig
@@ -47,6 +50,8 @@ KINDS: dict[str, type[Any]] = {
     "diffusers-unet": DiffusersUNetConfig,
     "diffusers-dit": DiffusersDiTConfig,
 }
+PRETRAINED: dict[str, Callable[[], nn.Module]] = {efficientnet.NAME: efficientnet.network}
+"""Frozen networks whose features a discriminator may judge, each with its published weights, on the CPU."""
 _METHODS = ("build", "cut", "misfit")
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msd_ray.networks.embedding import as_vectors
 from msd_ray.networks.sizes import Multipliers, StudentSize
 from msd_ray.networks.unet import attention_misfit, group_norm, levels_of, self_attention
 from msd_ray.networks.ushaped import UShaped
@@ -65,8 +66,7 @@ class SongEmbedding(nn.Module):
     def forward(self, c_noise: Tensor, condition: Tensor) -> Tensor:
         h = self._waves(c_noise).to(self.noise_in.weight.dtype)
         if self.label is not None:
-            one_hot = condition if condition.ndim > 1 else F.one_hot(condition, self.classes)
-            h = h + self.label(one_hot.to(h.dtype) * math.sqrt(self.classes))
+            h = h + self.label(as_vectors(condition, self.classes).to(h.dtype) * math.sqrt(self.classes))
         return F.silu(self.noise_out(F.silu(self.noise_in(h))))
 
     def _waves(self, c_noise: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ class Nets:
     """The networks of one student.
 
     fake: the fake score. head: the discriminator's own layers, where the objective has one. target: an average of the
-    generator's weights. encoder: the frozen teacher, for what lies inside it. memory: tensors that the objective keeps
-    from one update to the next.
+    generator's weights. encoder: the frozen teacher, for what lies inside it. pretrained: the frozen network of
+    `Needs.pretrained`. memory: tensors that the objective keeps from one update to the next.
     """
 
     generator: EDMDenoiser
@@ -24,6 +24,7 @@ class Nets:
     head: nn.Module | None = None
     target: EDMDenoiser | None = None
     encoder: EDMDenoiser | None = None
+    pretrained: nn.Module | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def logits(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
@@ -58,13 +59,14 @@ class Needs:
     """What the trainer must provide, and what it gets.
 
     teacher: nothing, its output, or also the gradient through it. follow_up: a second question to the teacher, made of
-    the first and its answer. real_data, pairs: samples beside the noise. fake:
-    whether a fake score trains beside the generator. head: makes the discriminator's layers. encoder: the frozen
-    teacher beside the student. memory: name and shape of what is kept between updates, all ones at first. boundary:
-    the generator must be the identity at sigma_min. frozen: regular expressions; generator weights whose names hold
-    one of them stay as they are. target_decay: how much of `Nets.target`, which begins
-    as the generator, an update keeps. optimization: what the recipe's stage may leave out.
-    complete_from: images of a stage after which all terms of the loss take part, so that it must have more.
+    the first and its answer. real_data, pairs: samples beside the noise. fake: whether a fake score trains beside the
+    generator. head: makes the discriminator's layers. encoder: the frozen teacher beside the student. pretrained: the
+    name, in `networks.PRETRAINED`, of a frozen network, whose features of pictures the discriminator judges; no
+    checkpoint holds it. memory: name and shape of what is kept between updates, all ones at first. boundary: the
+    generator must be the identity at sigma_min. frozen: regular expressions; generator weights whose names hold one of
+    them stay as they are. target_decay: how much of `Nets.target`, which begins as the generator, an update keeps.
+    optimization: what the recipe's stage may leave out. complete_from: images of a stage after which all terms of the
+    loss take part, so that it must have more.
 
     makes: a one-step generator, or a denoiser at every noise level, which the next stage's fake score then starts from.
     """
@@ -76,6 +78,7 @@ class Needs:
     fake: bool = True
     head: Callable[[Nets], nn.Module] | None = None
     encoder: bool = False
+    pretrained: str = ""
     memory: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     boundary: bool = False
     frozen: tuple[str, ...] = ()

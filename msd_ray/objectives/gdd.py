@@ -2,14 +2,17 @@
 generators", arXiv 2405.20750)."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, one_step
+from msd_ray.networks import efficientnet
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
 from msd_ray.objectives.discriminators import discriminator_gan, generator_gan, projected_head
+from msd_ray.objectives.random_projections import random_projections_head
 from msd_ray.ranges import Count, Weight, within
 
 INNATE = (r"\.conv0\.", r"\.conv1\.", r"\.proj\.", r"\.hidden\.", r"\.out\.")
@@ -18,34 +21,40 @@ INNATE = (r"\.conv0\.", r"\.conv1\.", r"\.proj\.", r"\.hidden\.", r"\.out\.")
 
 @dataclass(frozen=True)
 class GDD:
-    """The discriminator judges features of the frozen teacher's encoder: the paper's ImageNet networks say little about
-    small data, and the classifier that FID is measured in must not also be the judge in training. Its heads are plain
-    (`ProjectedHead`): the paper's have spectral norm, random mixing of channels and scales, class projection and a map
-    of logits each. Its augmentations are left out, and our discriminator steps before the generator, not after it.
+    """features: what the discriminator judges. `teacher`: the features of the frozen teacher's encoder, at noise
+    `sigma`, with plain heads (`ProjectedHead`); ImageNet networks say little about data such as digits.
+    `efficientnet-lite0`: the maps of that network in pictures scaled to `side` pixels, mixed at random, with the
+    paper's heads (`RandomProjectionsHead`). The paper judges a second network's maps as well (VGG16 for CIFAR-10, DeiT
+    for 64 pixels), and its vectors of conditions begin as ImageNet's classes, ours at random. As in its training
+    scripts nothing is augmented. Our discriminator steps before the generator, not after it.
 
     innate: GDD-I, which leaves the layers in `INNATE` as the teacher has them. affine: whether GDD-I trains the weights
-    of the blocks' scale and shift, as the paper does; in a narrow network these alone are a sixth of all. sigma: noise
-    that the features are taken at. r1: weight gamma of R1 on real samples, applied every r1_every updates, and beside a
-    loss that is a sum over heads: ours is their mean, so it has that share of the weight. The official code takes it as
-    a step of its own; with Adam, whose denominator hardly sees it, that is nearly the same.
+    of the blocks' scale and shift, as the paper does; in a narrow network these alone are a sixth of all. r1: weight
+    gamma of R1 on real samples, applied every r1_every updates, over the number of a sample's logits: our loss is a
+    mean over them. The official code takes it as a step of its own; with Adam, whose denominator hardly sees it, that
+    is nearly the same.
     """
 
     noise: Noise = Noise()
     innate: bool = False
     affine: bool = True
+    features: Literal["teacher", "efficientnet-lite0"] = "teacher"
+    side: Annotated[int, within(ge=64, le=1024, multiple_of=32)] = 224
     sigma: Annotated[float, within(ge=0, le=1e6)] = 0.2
     r1: Weight = 1e-4
     r1_every: Count = 16
 
     @property
     def needs(self) -> Needs:
+        pretrained = "" if self.features == "teacher" else self.features
         frozen = INNATE if self.affine else (*INNATE, r"\.affine\.weight")
         return Needs(
             teacher="none",
             real_data=True,
             fake=False,
-            head=projected_head,
-            encoder=True,
+            head=partial(random_projections_head, side=self.side) if pretrained else projected_head,
+            encoder=not pretrained,
+            pretrained=pretrained,
             boundary=True,
             frozen=frozen if self.innate else (),
             optimization=Optimization("adam", betas=(0.0, 0.99), weight_decay=0.0, clip=0.0, fake_steps=1),
@@ -70,15 +79,22 @@ class GDD:
         head = discriminator_gan(on_fake, on_real)
         if not regular:
             return Loss(head, {"head": head.detach()})
-        heads = on_real.shape[1]
-        penalty = self.r1_every * self.r1 / 2 / heads * _squared_gradient(on_real, real)
+        penalty = self.r1_every * self.r1 / 2 / on_real.shape[1] * _squared_gradient(on_real, real)
         return Loss(head + penalty, {"head": head.detach(), "r1": penalty.detach()})
 
     def _logits(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> Tensor:
-        assert nets.encoder is not None and nets.head is not None
-        sigma = torch.full((len(x),), self.sigma, dtype=x.dtype, device=x.device)
-        logits: Tensor = nets.head(nets.encoder.features(add_noise(x, sigma, rng), sigma, condition))
+        assert nets.head is not None
+        logits: Tensor = nets.head(*self._judged(nets, x, condition, rng))
         return logits
+
+    def _judged(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> tuple[Any, ...]:
+        """What the head takes: features, and the condition where these do not depend on it."""
+        if self.features == "teacher":
+            assert nets.encoder is not None
+            sigma = torch.full((len(x),), self.sigma, dtype=x.dtype, device=x.device)
+            return (nets.encoder.features(add_noise(x, sigma, rng), sigma, condition),)
+        assert nets.pretrained is not None
+        return efficientnet.feature_maps(nets.pretrained, x, self.side), nets.generator.embed(condition)
 
 
 def _squared_gradient(logits: Tensor, x: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from msd_ray.training.config import StageConfig
 from msd_ray.validation import made_of
 
 BATCH, UPDATES = 2, 4
+SIDE = 64
+"""Pixels of what a discriminator's pretrained network sees, where that is a method's choice."""
 NARROW = {"channels": {"channels": 16, "blocks": 1}, "width": {"width": 16, "blocks": 2}}
 """By the field that says how wide a network is: what its fields become."""
 
@@ -44,12 +46,13 @@ def _stage(stage: StageConfig, batch: int) -> StageConfig:
     """What a method does from some image on (a generator that rests at first, a GAN that joins) happens in it too."""
     method = objective_class(stage.objective)
     rests = stage.optimization(made_of(method, stage.options).needs.optimization).fake_first
-    joins = {"gan_from": 2 * batch} if "gan_from" in {f.name for f in fields(method)} else {}
+    known = {f.name for f in fields(method)}
+    cut = {name: value for name, value in {"gan_from": 2 * batch, "side": SIDE}.items() if name in known}
     return replace(
         stage,
         images=UPDATES * batch,
         batch=batch,
         warmup=0,
         fake_first=batch if rests else 0,
-        options=stage.options | joins,
+        options=stage.options | cut,
     )

@@ -165,6 +165,16 @@ def check_codec(recipe: Recipe, data: DataSet) -> None:
         raise UserError(f"codec.kind: {kind} makes pictures of shape {list(shape)}, neither [1, H, W] nor [3, H, W]")
 
 
+def check_pictures(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> None:
+    """Raises UserError where a discriminator is to judge pictures, and the data are none."""
+    for name, needed in needs.items():
+        if needed.pretrained and not IDENTITY.picture_shape(data.shape):
+            raise UserError(
+                f"stages.{name}: {needed.pretrained} sees grey or RGB images, and the data have the shape "
+                f"{list(data.shape)}; set stages.{name}.options.features=teacher"
+            )
+
+
 def student_of(
     recipe: Recipe, teacher: DenoiserSpec, looked_into: DenoiserSpec | None, size: StudentSize, needs: Collection[Needs]
 ) -> DenoiserSpec:

@@ -19,6 +19,7 @@ from msd_ray.networks import DenoiserSpec
 from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.compatibility import (
     check_codec,
+    check_pictures,
     needs_of,
     refuse_short_stages,
     sampling_of,
@@ -138,6 +139,12 @@ class Plan:
         )
 
     @property
+    def judged(self) -> list[str]:
+        """The pretrained networks whose features discriminators judge."""
+        spec = self.first
+        return sorted({spec.objective(stage).needs.pretrained for stage in spec.stages} - {""})
+
+    @property
     def cluster(self) -> ClusterConfig:
         """The recipe's cluster, without a pool if no stage needs the teacher."""
         spec = self.first
@@ -153,6 +160,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     needs = {name: needs_of(recipe, name) for name in recipe.stages}
     recipe, sampling = spelled_out(recipe, needs), sampling_of(recipe, needs)
     check_codec(recipe, data)
+    check_pictures(recipe, data, needs)
     source = source_of(recipe, data, needs)
     teacher = teacher_of(recipe, data, source.spec if source else None)
     looked_into = source.spec if source else teacher

@@ -6,6 +6,7 @@ from typing import Any
 from msd_ray.conditions import named
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
+from msd_ray.runs.rows import flattered
 from msd_ray.training.config import StageConfig
 
 SHOWN = 10
@@ -15,6 +16,7 @@ SHOWN = 10
 def describe(plan: Plan) -> dict[str, Any]:
     """The plan as facts for JSON."""
     recipe, cluster = plan.recipe, plan.cluster
+    remark = flattered(recipe, plan.teacher.sample_shape)
     return {
         "recipe": recipe.name,
         "teacher": _teacher(plan),
@@ -25,6 +27,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "teacher_actors": _replicas(cluster.pool)
         if cluster.teacher == "pool"
         else "none: the teacher runs in each student",
+        **({"scores": remark} if remark else {}),
         "students": students_of(plan, plan.ensembles),
     }
 

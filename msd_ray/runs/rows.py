@@ -20,6 +20,7 @@ from msd_ray.evaluation.reference import read_reference
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.chunks import Chunk, opened
+from msd_ray.runs.compatibility import needs_of, without_imports
 from msd_ray.runs.evaluation_pieces import Complete, EvaluationInputs, EvaluationPiece
 from msd_ray.runs.sample_sources import FromPart, FromTeacher, Real, Source
 from msd_ray.runs.scoring import Scoring
@@ -186,6 +187,19 @@ def spaces(recipe: Recipe, shape: tuple[int, ...]) -> tuple[str, ...]:
     """The names of the features that an evaluation of samples of this shape is measured in, the main ones first."""
     codec = load_codec(recipe.codec)
     return tuple(features_name(name, shape, codec) for name in recipe.evaluation.spaces)
+
+
+def flattered(recipe: Recipe, shape: tuple[int, ...]) -> str:
+    """A line where scores are in the features of a network that a discriminator judged in training; empty where not."""
+    known = without_imports(recipe)
+    judged = tuple({needs_of(known, name).pretrained for name in known.stages} - {""})
+    same = [name for name in spaces(recipe, shape) if name.startswith(judged)]
+    if not same:
+        return ""
+    return (
+        f"scores in {' and '.join(same)} flatter the students, whose discriminator judged that network's features in "
+        f"training: compare them in other features"
+    )
 
 
 def reference_of(recipe: Recipe, shape: tuple[int, ...]) -> list[str]:

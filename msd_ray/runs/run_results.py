@@ -21,7 +21,7 @@ from msd_ray.runs.curves import curves
 from msd_ray.runs.disk_needs import check_cache, check_run_dir
 from msd_ray.runs.evaluation_pieces import Complete
 from msd_ray.runs.plan import EnsemblePlan
-from msd_ray.runs.rows import VERSION, Drawing, RequestedRow, ScoreTable, measure, spaces
+from msd_ray.runs.rows import VERSION, Drawing, RequestedRow, ScoreTable, flattered, measure, spaces
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder, has_ensemble, refuse_other_source, refuse_unfinished
 from msd_ray.runs.run_report import write_all
@@ -74,12 +74,14 @@ def _measured(
     complete: Complete,
     note: Note,
 ) -> list[Row]:
+    shape = load_data(recipe.data).shape
     if any(row.missing for row in asked):
-        features = " and ".join(spaces(recipe, load_data(recipe.data).shape))
+        features = " and ".join(spaces(recipe, shape))
         check_cache(cache)
         note(f"evaluating on {recipe.evaluation.samples} samples each ({features} features)")
     measure(asked, drawings, complete)
-    return [row.row() for row in asked]
+    remark = flattered(recipe, shape)
+    return [replace(row.row(), remark=remark) for row in asked]
 
 
 def _teacher_rows(context: RunContext, table: ScoreTable) -> list[RequestedRow]:

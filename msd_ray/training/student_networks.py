@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from msd_ray.diffusion import EDMDenoiser
+from msd_ray.networks import PRETRAINED
 from msd_ray.objectives import Nets
 from msd_ray.rng import derived_seed
 from msd_ray.training.config import StageConfig
@@ -60,7 +61,9 @@ class StudentNetworks:
         self.optimization = self.config.optimization(needs.optimization)
         memory = {name: torch.ones(shape, device=self._device) for name, shape in needs.memory.items()}
         target = None if needs.target_decay is None else copy.deepcopy(self.nets.generator).requires_grad_(False)
-        self.nets = replace(self.nets, head=self._head(self.config.objective), memory=memory, target=target)
+        pretrained = PRETRAINED[needs.pretrained]().to(self._device) if needs.pretrained else None
+        head = self._head(self.config.objective)
+        self.nets = replace(self.nets, head=head, memory=memory, target=target, pretrained=pretrained)
         frozen = re.compile("|".join(needs.frozen) or "(?!)")
         for name, p in self.nets.generator.named_parameters():
             p.requires_grad_(not frozen.search(name))
@@ -109,7 +112,8 @@ class StudentNetworks:
     def held(self) -> list[Tensor]:
         """All that lies on the device: weights, gradients, optimizers, memory."""
         nets, descents = self.nets, [self.generator_descent, self.fake_descent] if self.stage else []
-        modules = [nets.generator, nets.fake, self.ema, nets.target, nets.encoder, *self._heads.values()]
+        frozen = [nets.encoder, nets.pretrained]
+        modules = [nets.generator, nets.fake, self.ema, nets.target, *frozen, *self._heads.values()]
         weights = [t for m in modules if m for t in (*m.parameters(), *m.buffers())]
         optimizers = [t for d in descents if d for t in d.optimizer.tensors().values()]
         gradients = [t.grad for t in weights if t.grad is not None]

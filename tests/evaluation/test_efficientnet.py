@@ -12,6 +12,7 @@ from msd_ray.data import DataSet
 from msd_ray.errors import UserError
 from msd_ray.evaluation import EvaluationConfig, Judge, efficientnet, load_features
 from msd_ray.evaluation.efficientnet import EfficientNetLite0, prepared
+from msd_ray.networks import efficientnet as published_network
 from msd_ray.storage import Store
 
 AT_32 = "efficientnet-lite0-32"
@@ -53,7 +54,7 @@ def test_k_means_may_group_classes_by_it(digits: DataSet, tmp_path: Path) -> Non
 
 
 def test_another_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficientnet, "SHA256", "0" * 64)
+    monkeypatch.setattr(published_network, "SHA256", "0" * 64)
     efficientnet.network.cache_clear()
     with pytest.raises(UserError, match=r"\.pth is not the published file with sha256 0000"):
         efficientnet.load()

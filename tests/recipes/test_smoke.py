@@ -64,9 +64,9 @@ def test_smoke_changes_shapes_and_lengths_only(name: str) -> None:
         assert cut.images <= 16 < stage.images
         same = ("objective", "generator_lr", "fake_lr", "fake_steps", "optimizer", "betas", "clip", "shared")
         assert [getattr(cut, key) for key in same] == [getattr(stage, key) for key in same]
-        lengths = {"gan_from"}
-        assert {k: v for k, v in cut.options.items() if k not in lengths} == {
-            k: v for k, v in stage.options.items() if k not in lengths
+        sizes = {"gan_from", "side"}
+        assert {k: v for k, v in cut.options.items() if k not in sizes} == {
+            k: v for k, v in stage.options.items() if k not in sizes
         }
         assert objective_class(cut.objective) is objective_class(stage.objective)
     for part in ("data", "noise", "partition", "codec", "conditions", "cluster"):
