@@ -33,10 +33,13 @@ def generate(
     sampler: Annotated[
         str | None, typer.Option(metavar="heun|ddim", help="Another sampler, for students of several steps.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Another number of its steps.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Another number of steps; at most those trained, for students of a few."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Generate samples: one network evaluation each, or 5 to 35 where the students were trained for several steps."""
+    """Generate samples, in as many network evaluations each as the students were trained for."""
     from msd_ray.runs.generate import generate_file
 
     made = generate_file(ensemble, conditions, seeds, output, sampler, steps, err.print)

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from msd_ray.codecs import IDENTITY, Codec, pictures
-from msd_ray.diffusion import one_step
+from msd_ray.diffusion import few_steps
 from msd_ray.errors import named
 from msd_ray.evaluation import EvaluationConfig, Judge
 from msd_ray.evaluation.tiles import sheet
@@ -120,8 +120,9 @@ class StudentEvaluation:
 
     def _fid(self, trainer: StudentTrainer) -> float:
         spec, n = trainer.spec, self.evaluation.curve_samples
-        z = torch.randn(n, *spec.denoiser.sample_shape, generator=stream("curve", spec.index))
-        condition = trainer.owned.in_turn(n)
+        levels, rng = spec.noise.step_levels, stream("curve", spec.index)
+        z = torch.randn(n, *spec.denoiser.sample_shape, generator=rng).to(trainer.device)
+        renoise = torch.randn(len(levels) - 1, *z.shape, generator=rng).to(trainer.device)
         with torch.no_grad():
-            x = one_step(trainer.ema, z.to(trainer.device), condition.to(trainer.device), spec.noise.sigma_init)
+            x = few_steps(trainer.ema, z, trainer.owned.in_turn(n).to(trainer.device), renoise, levels)
         return self.judge.fid(x.cpu())

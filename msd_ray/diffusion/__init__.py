@@ -4,6 +4,7 @@ A `Denoiser` maps a noised sample to an estimate of the clean one. Teacher, fake
 """
 
 from msd_ray.diffusion.denoiser import Denoiser, EDMDenoiser, Network, one_step
+from msd_ray.diffusion.few_steps import few_steps, last_steps, levels_of_fewer, rolled_out
 from msd_ray.diffusion.loss import edm_loss, edm_weight, lognormal_sigma
 from msd_ray.diffusion.noise import Noise, add_noise, per_sample
 from msd_ray.diffusion.noise_table import NoiseTable
@@ -37,11 +38,15 @@ __all__ = [
     "ddim",
     "edm_loss",
     "edm_weight",
+    "few_steps",
     "heun",
+    "last_steps",
+    "levels_of_fewer",
     "lognormal_sigma",
     "nfe_of_heun",
     "one_step",
     "per_sample",
     "preconditioning_of",
+    "rolled_out",
     "stochastic",
 ]

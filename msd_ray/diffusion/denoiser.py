@@ -98,5 +98,10 @@ def one_step(generator: Denoiser, z: Tensor, condition: Tensor, sigma_init: floa
     """G(sigma_init z; sigma_init, c): what a one-step generator makes of the noise z ~ N(0, I), [B, ...]. Networks that
     were trained at steps start from z in the coordinates of their table instead."""
     sigma = torch.full(z.shape[:1], sigma_init, dtype=z.dtype, device=z.device)
+    return generator(at_start(generator, z, sigma_init), sigma, condition)
+
+
+def at_start(generator: Denoiser, z: Tensor, sigma_init: float) -> Tensor:
+    """The noise z ~ N(0, I) as the generator takes it at its first level."""
     scale = start(generator.preconditioning, sigma_init) if isinstance(generator, EDMDenoiser) else sigma_init
-    return generator(scale * z, sigma, condition)
+    return scale * z

@@ -1,6 +1,7 @@
 """The noise levels: Karras grids (EDM, arXiv 2206.00364, equation 5) or tables, and the noising of samples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -17,7 +18,8 @@ class Noise:
     sigma_min, sigma_max, rho: the Karras grid. sigma_data: standard deviation of the data, in the units of the
     samples. sigma_init: noise level at which one-step generators start (DMD2: 80, SiD: 2.5). levels: length of the
     training grid from which objectives draw (DMD2: 1000). table: the levels of a network that was trained at steps,
-    those of them from sigma_min to sigma_max, in place of the Karras grid.
+    those of them from sigma_min to sigma_max, in place of the Karras grid. steps: in which generators make a sample; or
+    the levels, falling, at which those after the first begin.
     """
 
     sigma_min: Sigma = 0.002
@@ -27,12 +29,36 @@ class Noise:
     sigma_init: Sigma = 80.0
     levels: Annotated[int, within(ge=2, le=10**6)] = 1000
     table: NoiseTable | None = None
+    steps: Annotated[int, within(ge=1, le=64)] | tuple[Sigma, ...] = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError("sigma_min must be above 0 and below sigma_max")
         if self.table and len(self._of(self.table)) < 2:
             raise ValueError("the table has fewer than two levels from sigma_min to sigma_max")
+        if self.steps != 1:
+            self._check_steps()
+
+    @property
+    def step_levels(self) -> tuple[float, ...]:
+        """The noise levels of a generator's steps, in training and in sampling, from sigma_init down. Where `steps` is
+        a number, they divide the grid from sigma_init to sigma_min into as many equal parts."""
+        if isinstance(self.steps, tuple):
+            return (self.sigma_init, *self.steps)
+        if self.steps == 1:
+            return (self.sigma_init,)
+        grid = replace(self, sigma_max=self.sigma_init, steps=1).grid(self.steps + 1)
+        return (self.sigma_init, *grid[1:-1].flip(0).tolist())
+
+    def _check_steps(self) -> None:
+        if self.sigma_init <= self.sigma_min:
+            raise ValueError("steps: there is no level between sigma_init and sigma_min for a second step")
+        levels = self.step_levels
+        if not all(above > below for above, below in pairwise((*levels, self.sigma_min))):
+            raise ValueError(
+                f"steps: the levels must fall from sigma_init and stay above sigma_min ({self.sigma_min:g}), which "
+                f"{', '.join(f'{level:g}' for level in levels)} do not; take fewer steps or other levels"
+            )
 
     def grid(self, n: int | None = None, device: torch.device | None = None) -> Tensor:
         """[n] noise levels from sigma_min up to sigma_max, evenly spaced in sigma^(1/rho) or among the steps of the

@@ -1,9 +1,9 @@
-"""The artifact of a run: K students, their partition, and the sampler and steps with which they make samples."""
+"""The artifact of a run: K students, their partition, and how they make samples."""
 
 from msd_ray.ensemble.artifact import FORMAT_VERSION, Description, Member, read_description, read_member, save_ensemble
 from msd_ray.ensemble.ensemble import Ensemble
 from msd_ray.ensemble.part import Part, SampleId
-from msd_ray.ensemble.requests import seeded_noise
+from msd_ray.ensemble.requests import seeded_noise, seeded_noises
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "read_member",
     "save_ensemble",
     "seeded_noise",
+    "seeded_noises",
 ]

@@ -3,7 +3,8 @@
 body = {format_version, recipe, partition, labels, sampling, students: [{index, part, conditions, file, spec,
 sigma_init, nimg, parameters}]}
 
-`conditions` is the number of those that a student owns. Formats 1 and 2 listed them and had no `part`; format 1 has
+`conditions` is the number of those that a student owns. Format 4 has students of a few steps; others are written as
+format 3. Formats 1 and 2 listed them and had no `part`; format 1 has
 neither `sampling` nor a spec's `sigma_min`.
 """
 
@@ -30,7 +31,7 @@ from msd_ray.storage import Chunks, Manifest, Store, read_manifest, write_bundle
 class Member:
     """index: the student's number. spec: how its network is built.
 
-    sigma_init: noise level that its step starts from, if it makes samples in a single one. nimg: images it was trained
+    sigma_init: noise level that its step starts from, or the first of a few. nimg: images it was trained
     on. weights: its state dict, or the file that it is kept in.
     """
 
@@ -58,7 +59,7 @@ class Member:
         return network.to(device).eval().requires_grad_(False)
 
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def save_ensemble(
     if problem:
         raise ValueError(problem)
     body = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if sampling.levels else 3,
         "recipe": recipe,
         "partition": partition.to_json(),
         "labels": labels,
@@ -186,8 +187,10 @@ def contradiction(
             return f"student {member.index} knows {member.spec.classes} conditions instead of {len(labels)}"
         if member.spec.sample_shape != members[0].spec.sample_shape:
             return f"student {member.index} makes samples of another shape than student 0"
-    if partition.borders and sampling == ONE_STEP:
-        return "students that share the noise levels cannot make a sample in a single step"
+    if partition.borders and (sampling == ONE_STEP or sampling.levels):
+        return "students that share the noise levels cannot make a sample in a single step or a few"
+    if sampling.levels and any(member.sigma_init != sampling.levels[0] for member in members):
+        return "a student's first step begins at another noise level than the ensemble's"
     return sampling.problem()
 
 

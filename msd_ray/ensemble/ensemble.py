@@ -89,7 +89,7 @@ class Ensemble:
         condition, whatever else is generated in the same call, on one machine, device and number of threads (see
         `msd_ray.ensemble.positions` for how). With `batch` > 0, up to that many samples are evaluated together instead,
         which suits an accelerator better and changes a sample by rounding errors (about 1e-6). sampler ("heun" or
-        "ddim") and steps replace those of an ensemble that takes several.
+        "ddim") and steps replace those of an ensemble that takes several; students of a few steps can take fewer.
 
         Raises UserError for conditions that no student owns, for values that are not integers, for different lengths,
         and for a sampler or steps that these students do not allow; CorruptError as `part`, before any sample is made.

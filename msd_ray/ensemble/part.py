@@ -10,7 +10,7 @@ from msd_ray.codecs import IDENTITY, Codec, load_codec
 from msd_ray.conditions import Conditions, Partition, spread
 from msd_ray.ensemble.artifact import Description, Member, read_member
 from msd_ray.ensemble.positions import Evaluation, batch_size_for, in_order, in_positions
-from msd_ray.ensemble.requests import seeded_noise
+from msd_ray.ensemble.requests import seeded_noises
 from msd_ray.ensemble.sampling import Sampling, sampled
 from msd_ray.networks import count_parameters
 
@@ -70,12 +70,13 @@ class Part:
         self, sample_ids: Sequence[SampleId], positions: Sequence[int], size: int, sampling: Sampling | None = None
     ) -> Tensor:
         """The samples of these ids, made together in a batch of `size`, each at its position: [N, *sample_shape]."""
-        at, z = list(positions), torch.zeros(size, *self.sample_shape)
-        z[at] = seeded_noise([seed for _, seed in sample_ids], self.sample_shape)
+        how, at = sampling or self._sampling, list(positions)
+        noises = torch.zeros(how.draws, size, *self.sample_shape)
+        noises[:, at] = seeded_noises([seed for _, seed in sample_ids], self.sample_shape, how.draws)
         condition = torch.zeros(size, dtype=torch.long)
         condition[at] = torch.tensor([condition for condition, _ in sample_ids])
-        where, how = self._device, sampling or self._sampling
-        x = sampled(self._partition, self._students, self._sigma_init, how, z.to(where), condition.to(where))
+        where = self._device
+        x = sampled(self._partition, self._students, self._sigma_init, how, noises.to(where), condition.to(where))
         return x.cpu()[at]
 
     def _evaluations(self, sample_ids: Sequence[SampleId], batch: int) -> Iterator[Evaluation]:

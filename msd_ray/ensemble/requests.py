@@ -14,7 +14,16 @@ from msd_ray.validation import shortened
 
 def seeded_noise(seeds: Sequence[int], sample_shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise, each sample's drawn from its own seed: [N, *sample_shape]."""
-    return torch.stack([torch.randn(sample_shape, generator=stream("sample", seed)) for seed in seeds])
+    return seeded_noises(seeds, sample_shape, 1)[0]
+
+
+def seeded_noises(seeds: Sequence[int], sample_shape: tuple[int, ...], draws: int) -> Tensor:
+    """As `seeded_noise`, and what each seed gives after that: [draws, N, *sample_shape]."""
+    drawn = []
+    for seed in seeds:
+        rng = stream("sample", seed)
+        drawn.append(torch.stack([torch.randn(sample_shape, generator=rng) for _ in range(draws)]))
+    return torch.stack(drawn, dim=1)
 
 
 def integers(values: Sequence[int] | Tensor, what: str) -> list[int]:

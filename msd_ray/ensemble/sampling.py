@@ -1,14 +1,27 @@
-"""How the students of an ensemble make a sample: in one step, or at one noise level after the other."""
+"""How the students of an ensemble make a sample: in one step, in a few with new noise in between, or by a sampler."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
 from msd_ray.conditions import Partition
-from msd_ray.diffusion import Churn, Denoiser, Noise, ddim, heun, nfe_of_heun, one_step, stochastic
+from msd_ray.diffusion import (
+    Churn,
+    Denoiser,
+    Noise,
+    ddim,
+    few_steps,
+    heun,
+    levels_of_fewer,
+    nfe_of_heun,
+    one_step,
+    stochastic,
+)
 from msd_ray.errors import CorruptError, UserError
+from msd_ray.ranges import Sigma
 from msd_ray.validation import made_of
 
 SAMPLERS: dict[str, Callable[[Denoiser, Tensor, Tensor, Noise, int], Tensor]] = {"heun": heun, "ddim": ddim}
@@ -18,18 +31,31 @@ FEWEST, MOST = 5, 35
 
 @dataclass(frozen=True)
 class Sampling:
-    """kind: "one_step", or which of `SAMPLERS`. steps, noise: of the sampler; a single step needs neither. churn: of a
-    teacher that is sampled with new noise on the way."""
+    """kind: "one_step", "few_steps", or which of `SAMPLERS`. steps, noise: of the sampler; a single step needs neither.
+    churn: of a teacher that is sampled with new noise on the way. levels: noise levels of the steps that students of a
+    few steps were trained for, which are asked in `steps` of them."""
 
     kind: str = "one_step"
     steps: int = 1
     noise: Noise = Noise()
     churn: Churn | None = None
+    levels: tuple[Sigma, ...] = ()
+
+    @classmethod
+    def of_generators(cls, noise: Noise) -> "Sampling":
+        """That of generators trained with this noise."""
+        levels = noise.step_levels
+        return ONE_STEP if len(levels) == 1 else cls("few_steps", len(levels), levels=levels)
 
     @property
     def nfe(self) -> int:
         """Network evaluations per sample."""
         return nfe_of_heun(self.steps) if self.kind == "heun" else self.steps
+
+    @property
+    def draws(self) -> int:
+        """Noises that a sample is made of: one for each step where every step takes a new one."""
+        return self.steps if self.kind == "few_steps" else 1
 
     def integrate(self, denoiser: Denoiser, z: Tensor, condition: Tensor, fresh: Fresh | None = None) -> Tensor:
         """The sampler's samples from z ~ N(0, I) [B, ...]. fresh: noise as z for each step, where there is churn."""
@@ -41,8 +67,12 @@ class Sampling:
         """The same with another sampler or number of steps; None keeps it. Raises UserError if that is not possible."""
         if kind is None and steps is None:
             return self
+        if self == ONE_STEP and (kind, steps) == (None, 1):
+            return self
         if self == ONE_STEP:
             raise UserError("these students make a sample in a single step: there is no sampler or steps to choose")
+        if self.levels and kind is not None:
+            raise UserError("these students make a sample in steps of their own: there is no sampler to choose")
         other = replace(self, kind=kind or self.kind, steps=self.steps if steps is None else steps)
         problem = other.problem()
         if problem:
@@ -53,6 +83,8 @@ class Sampling:
         """Why no ensemble can sample like this, in one line; None if it can."""
         if self == ONE_STEP:
             return None
+        if self.kind == "few_steps" or self.levels:
+            return self._problem_of_few()
         if self.kind not in SAMPLERS:
             return f"there is no sampler {self.kind!r}, only {' and '.join(SAMPLERS)}"
         if not FEWEST <= self.nfe <= MOST:
@@ -60,10 +92,20 @@ class Sampling:
             return f"{self.kind} takes {fewest} to {most} steps ({FEWEST} to {MOST} evaluations), not {self.steps}"
         return None
 
+    def _problem_of_few(self) -> str | None:
+        ends, most = (*self.levels, 0.0), len(self.levels)
+        if self.kind != "few_steps" or most < 2 or not all(high > low for high, low in pairwise(ends)):
+            return "the noise levels of a few steps must be at least two, and fall"
+        if not 1 <= self.steps <= most:
+            return f"these students were trained for {most} steps: take 1 to {most}, not {self.steps}"
+        return None
+
     def to_json(self) -> dict[str, Any]:
         if self == ONE_STEP:
             return {"kind": self.kind}
-        return {name: value for name, value in asdict(self).items() if name != "churn" or value}
+        if self.kind == "few_steps":
+            return {"kind": self.kind, "steps": self.steps, "levels": list(self.levels)}
+        return {name: value for name, value in asdict(self).items() if value or name not in ("churn", "levels")}
 
     @classmethod
     def from_json(cls, raw: Any) -> "Sampling":
@@ -84,15 +126,19 @@ def sampled(
     students: Sequence[Denoiser],
     sigma_init: float,
     sampling: Sampling,
-    z: Tensor,
+    noises: Tensor,
     condition: Tensor,
 ) -> Tensor:
-    """What the students of one part, lowest noise levels first, make of the noise z ~ N(0, I) [B, ...]. sigma_init:
-    level that a single step starts from."""
+    """What the students of one part, lowest noise levels first, make of the noises ~ N(0, I) [sampling.draws, B, ...].
+    sigma_init: level that a single step starts from."""
+    if sampling.levels:
+        (alone,) = students
+        levels = levels_of_fewer(sampling.levels, sampling.steps)
+        return few_steps(alone, noises[0], condition, noises[1:], levels)
     if sampling == ONE_STEP:
         (alone,) = students
-        return one_step(alone, z, condition, sigma_init)
-    return sampling.integrate(Relay(partition, students), z, condition)
+        return one_step(alone, noises[0], condition, sigma_init)
+    return sampling.integrate(Relay(partition, students), noises[0], condition)
 
 
 class Relay:

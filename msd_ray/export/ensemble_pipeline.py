@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from msd_ray.codecs import load_codec, to_image
 from msd_ray.conditions import conditioned
-from msd_ray.ensemble import Description, Member, read_member, seeded_noise
+from msd_ray.ensemble import Description, Member, read_member, seeded_noises
 from msd_ray.ensemble.artifact import described
 from msd_ray.ensemble.requests import as_tensor, seeds_of
 from msd_ray.ensemble.sampling import sampled
@@ -41,14 +41,14 @@ class EnsembleModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.sample_shape = self.members[0].spec.sample_shape
 
     @torch.no_grad()
-    def forward(self, z: Tensor, condition: Tensor) -> Tensor:
-        """The samples [B, ...] that the owners of the conditions [B] make of the noise z ~ N(0, I)."""
-        x, parts = torch.empty_like(z), self.partition.router.part_of(condition)
+    def forward(self, noises: Tensor, condition: Tensor) -> Tensor:
+        """The samples [B, ...] that the owners of the conditions [B] make of the noises ~ N(0, I) [draws, B, ...]."""
+        x, parts = torch.empty_like(noises[0]), self.partition.router.part_of(condition)
         for part in sorted(set(parts.tolist())):
             mine, numbers = parts == part, self.partition.students_of(part)
             students = [self.students[i] for i in numbers]
             sigma_init = self.members[numbers[0]].sigma_init
-            x[mine] = sampled(self.partition, students, sigma_init, self.sampling, z[mine], condition[mine])
+            x[mine] = sampled(self.partition, students, sigma_init, self.sampling, noises[:, mine], condition[mine])
         return x
 
 
@@ -78,9 +78,13 @@ class EnsemblePipeline(DiffusionPipeline):  # type: ignore[misc]
         ids = [known.id_of(asked) for asked in ([conditions] if isinstance(conditions, int | str) else conditions)]
         if seeds is not None and len(seeds) != len(ids):
             raise UserError(f"{len(ids)} conditions but {len(seeds)} seeds: give one seed per condition")
-        z = torch.randn(len(ids), *shape, generator=generator) if seeds is None else _noise(seeds, shape)
+        draws = self.students.sampling.draws
+        if seeds is None:
+            noises = torch.randn(draws, len(ids), *shape, generator=generator)
+        else:
+            noises = seeded_noises(seeds_of(seeds), shape, draws)
         where = self.students.device, self.students.dtype
-        x = self.students(z.to(*where), as_tensor(ids).to(where[0])).cpu()
+        x = self.students(noises.to(*where), as_tensor(ids).to(where[0])).cpu()
         if output_type == "pt":
             return ImagePipelineOutput(images=x)
         return ImagePipelineOutput(images=[Image.fromarray(to_image(picture)) for picture in codec.to_pixels(x)])
@@ -92,7 +96,3 @@ def of_ensemble(known: Description, members: Sequence[Member]) -> EnsemblePipeli
     for empty, member in zip(model.students, members, strict=True):
         empty.load_state_dict(member.build(known.conditions).state_dict())
     return EnsemblePipeline(model)
-
-
-def _noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-    return seeded_noise(seeds_of(seeds), shape)

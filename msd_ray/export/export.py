@@ -65,8 +65,8 @@ def _chosen(known: Description, form: str, student: int | None) -> int | None:
     k = known.partition.k
     if student is not None and not 0 <= student < k:
         raise UserError(f"--student {student}: there are students 0 to {k - 1}")
-    if student is None and k == 1:
-        student = 0
+    if student is None and k == 1 and (form != "diffusers" or known.sampling == ONE_STEP):
+        student = 0  # several steps are what only the pipeline of a whole ensemble makes
     if student is None and form != "diffusers":
         raise UserError(
             f"choose one of the {k} students with --student 0 to {k - 1}; only --format diffusers takes all"
@@ -105,7 +105,7 @@ def _onnx(known: Description, members: Sequence[Member], folder: Path) -> Facts:
 
 
 def _diffusers(known: Description, members: Sequence[Member], folder: Path) -> Facts:
-    if len(members) == 1:
+    if known.sampling == ONE_STEP and len(members) == 1:
         (member,) = members
         student, conditions = member.build(known.conditions), _owned(known, member)[:TRIED]
         pipeline, difference = consistency_pipeline(student, member.spec, member.sigma_init, conditions)

@@ -28,7 +28,7 @@ def model_card(
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         *_what(known, members, of_all),
         "## Use",
-        _use(members[0], of_all, form),
+        _use(members[0], of_all, form, bool(known.sampling.levels)),
         "## Licence",
         _licence(known.recipe, licence),
         "## Scores",
@@ -58,7 +58,8 @@ def _steps(nfe: int) -> str:
     return "one network evaluation" if nfe == 1 else f"{nfe} network evaluations"
 
 
-def _use(member: Member, of_all: bool, form: str) -> str:
+def _use(member: Member, of_all: bool, form: str, few: bool) -> str:
+    """few: whether it makes a sample in a few steps."""
     if form == "onnx":
         return (
             '`onnxruntime.InferenceSession("model.onnx").run(None, {"noise": noise, "condition": condition})`, with '
@@ -68,12 +69,14 @@ def _use(member: Member, of_all: bool, form: str) -> str:
         lines = [
             "import json",
             "from safetensors.torch import load_file",
-            "from msd_ray.diffusion import one_step",
+            f"from msd_ray.diffusion import {'few_steps' if few else 'one_step'}",
             "from msd_ray.networks import DenoiserSpec",
             'config = json.load(open("config.json"))',
             'student = DenoiserSpec.from_json(config["spec"]).build().eval()',
             'student.load_state_dict(load_file("model.safetensors"))',
-            'x = one_step(student, noise, condition, config["sigma_init"])',
+            'x = few_steps(student, noises[0], condition, noises[1:], config["sampling"]["levels"])'
+            if few
+            else 'x = one_step(student, noise, condition, config["sigma_init"])',
         ]
     elif of_all:
         lines = [

@@ -9,7 +9,18 @@ from typing import Any
 
 from msd_ray.errors import UserError
 from msd_ray.objectives.adm import ADM
-from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Objective, Optimization, Pairs
+from msd_ray.objectives.base import (
+    Batch,
+    Draft,
+    Loss,
+    Needs,
+    Nets,
+    Objective,
+    Optimization,
+    Pairs,
+    generated,
+    joined,
+)
 from msd_ray.objectives.consistency import Consistency
 from msd_ray.objectives.dm import DM
 from msd_ray.objectives.dmd import DMD
@@ -70,5 +81,7 @@ __all__ = [
     "Pairs",
     "SiD",
     "SiDA",
+    "generated",
+    "joined",
     "objective_class",
 ]

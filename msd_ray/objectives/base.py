@@ -1,13 +1,13 @@
 """What every objective takes and gives."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from msd_ray.diffusion import EDMDenoiser, Noise
+from msd_ray.diffusion import EDMDenoiser, Noise, rolled_out
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,11 @@ class Needs:
     generator must be the identity at sigma_min. frozen: regular expressions; generator weights whose names hold one of
     them stay as they are. target_decay: how much of `Nets.target`, which begins as the generator, an update keeps.
     optimization: what the recipe's stage may leave out. complete_from: images of a stage after which all terms of the
-    loss take part, so that it must have more.
+    loss take part, so that it must have more. few_steps: whether it trains a generator at all of `noise.step_levels`,
+    rather than at the first.
 
-    makes: a one-step generator, or a denoiser at every noise level, which the next stage's fake score then starts from.
+    makes: a generator of one step or a few, or a denoiser at every noise level, which the next stage's fake score then
+    starts from.
     """
 
     teacher: Literal["none", "output", "gradient"] = "output"
@@ -85,6 +87,7 @@ class Needs:
     target_decay: float | None = None
     optimization: Optimization = Optimization()
     complete_from: int = 0
+    few_steps: bool = False
     makes: Literal["generator", "denoiser"] = "generator"
 
 
@@ -108,7 +111,8 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Batch:
-    """z: [B, ...] noise for the generator. condition: [B] classes of the student. real: [B, ...] real samples of the
+    """z: [B, ...] noise for the generator, renoise: [steps - 1, B, ...] for its further steps. condition: [B] classes
+    of the student. real: [B, ...] real samples of the
     student's classes and real_condition [B] theirs, pairs: [B] of the teacher's, of any class, where the objective
     needs them. step, seen: updates and images of the stage so far, those in which the generator rests included."""
 
@@ -119,6 +123,20 @@ class Batch:
     pairs: Pairs | None = None
     step: int = 0
     seen: int = 0
+    renoise: Tensor | None = None
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """What the generator takes of several batches, one after the other."""
+    z, condition = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("z", "condition"))
+    renoise = [batch.renoise for batch in batches if batch.renoise is not None]
+    return Batch(z, condition, renoise=torch.cat(renoise, dim=1) if renoise else None)
+
+
+def generated(generator: EDMDenoiser, batch: Batch, noise: Noise, batches: int = 1) -> Tensor:
+    """What the generator makes of a batch's noise, [B, ...]: each sample after another number of its steps, see
+    `rolled_out`. batches: that the batch is made of."""
+    return rolled_out(generator, batch.z, batch.condition, batch.renoise, noise.step_levels, batches)
 
 
 @dataclass(frozen=True)

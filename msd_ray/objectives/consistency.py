@@ -19,7 +19,8 @@ from msd_ray.ranges import BelowOne, within
 
 @dataclass(frozen=True)
 class Consistency:
-    """levels: of the Karras grid that neighbouring points are taken from. distance: between what the generator says at
+    """levels: of the Karras grid that neighbouring points are taken from; the levels of a generator's further steps, at
+    which sampling asks it, are points beside these. distance: between what the generator says at
     one point and what its target says at the next, one step of Heun's method below on the teacher's ODE. target_decay:
     how much of the target, an average of the generator's weights, an update keeps."""
 
@@ -36,14 +37,15 @@ class Consistency:
             boundary=True,
             follow_up=self._one_level_below,
             target_decay=self.target_decay,
+            few_steps=True,
             optimization=Optimization("radam", weight_decay=0.0, clip=0.0),
         )
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
         assert batch.real is not None and batch.real_condition is not None
         x = batch.real
-        index = torch.randint(1, self.levels, (len(x),), generator=rng, device=x.device)
-        sigma = self._grid(x)[index]
+        grid = self._grid(x)
+        sigma = grid[torch.randint(1, len(grid), (len(x),), generator=rng, device=x.device)]
         return Draft(x, add_noise(x, sigma, rng), sigma, batch.real_condition)
 
     def generator_loss(
@@ -68,7 +70,8 @@ class Consistency:
         return Draft(draft.x, x_below, below, draft.condition, earlier=(draft, teacher_x0))
 
     def _grid(self, x: Tensor) -> Tensor:
-        return self.noise.grid(self.levels, device=x.device).to(x.dtype)
+        grid, further = self.noise.grid(self.levels, device=x.device), self.noise.step_levels[1:]
+        return torch.cat([grid, grid.new_tensor(further)]).sort().values.to(x.dtype)
 
 
 def _slope(draft: Draft, teacher_x0: Tensor) -> Tensor:

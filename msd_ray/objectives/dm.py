@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msd_ray.diffusion import Denoiser, Noise, add_noise, one_step, per_sample
-from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
+from msd_ray.diffusion import Denoiser, Noise, add_noise, per_sample
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, generated
 from msd_ray.ranges import BelowOne, Share
 
 
@@ -24,11 +24,11 @@ class DM:
 
     @property
     def needs(self) -> Needs:
-        return Needs()
+        return Needs(few_steps=True)
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
         n = self.noise
-        x = one_step(nets.generator, batch.z, batch.condition, n.sigma_init)
+        x = generated(nets.generator, batch, n)
         first, last = int(self.first * n.levels), min(int(self.last * n.levels), n.levels - 1)
         sigma = n.draw(len(x), first, last, rng).to(x.dtype)
         return Draft(x, add_noise(x.detach(), sigma, rng), sigma, batch.condition)

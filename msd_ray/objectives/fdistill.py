@@ -40,7 +40,7 @@ class FDistill:
 
     @property
     def needs(self) -> Needs:
-        return Needs(real_data=True, head=bottleneck_head, memory={"ratio": (BINS,)})
+        return Needs(real_data=True, head=bottleneck_head, memory={"ratio": (BINS,)}, few_steps=True)
 
     @property
     def _adm(self) -> ADM:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msd_ray.diffusion import Noise, add_noise, edm_weight, lognormal_sigma, one_step, per_sample
-from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
+from msd_ray.diffusion import Noise, add_noise, edm_weight, lognormal_sigma, per_sample
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization, generated
 from msd_ray.ranges import LogSigma, Share, Spread, Weight
 
 OPTIMIZATION = Optimization("adam", betas=(0.0, 0.999), weight_decay=0.0, clip=0.0, fake_steps=1)
@@ -32,11 +32,11 @@ class SiD:
 
     @property
     def needs(self) -> Needs:
-        return Needs(teacher="gradient", optimization=OPTIMIZATION)
+        return Needs(teacher="gradient", optimization=OPTIMIZATION, few_steps=True)
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
         n = self.noise
-        x = one_step(nets.generator, batch.z, batch.condition, n.sigma_init)
+        x = generated(nets.generator, batch, n)
         sigma = n.draw(len(x), 0, int(self.last * (n.levels - 1)), rng).to(x.dtype)
         return Draft(x, add_noise(x, sigma, rng), sigma, batch.condition)
 

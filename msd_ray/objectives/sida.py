@@ -39,7 +39,13 @@ class SiDA:
     @property
     def needs(self) -> Needs:
         optimization = replace(OPTIMIZATION, fake_clip_value=1.0, fake_first=100_000)
-        return Needs(teacher="gradient", real_data=True, optimization=optimization, complete_from=self.gan_from)
+        return Needs(
+            teacher="gradient",
+            real_data=True,
+            optimization=optimization,
+            complete_from=self.gan_from,
+            few_steps=True,
+        )
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
         return SiD(self.noise, self.alpha, self.last).draft(nets, batch, rng)

@@ -7,7 +7,7 @@ import torch
 
 from msd_ray.conditions import conditioned
 from msd_ray.data import in_memory
-from msd_ray.diffusion import Denoiser, EDMDenoiser, one_step
+from msd_ray.diffusion import Denoiser, EDMDenoiser, few_steps
 from msd_ray.errors import MsdRayError
 from msd_ray.objectives import Pairs
 from msd_ray.profiling.clocks import ClockedTeacher
@@ -142,9 +142,10 @@ class _Stage:
 
     def probe(self) -> float:
         n, spec, before = self._plan.recipe.evaluation.curve_samples, self._spec, self._seconds()
+        levels = spec.noise.step_levels
         with torch.no_grad():
-            z = torch.zeros(n, *spec.denoiser.sample_shape)
-            one_step(self._trainer.ema, z, torch.zeros(n, dtype=torch.long), spec.noise.sigma_init)
+            z = torch.zeros(len(levels), n, *spec.denoiser.sample_shape)
+            few_steps(self._trainer.ema, z[0], torch.zeros(n, dtype=torch.long), z[1:], levels)
         return self._seconds() - before
 
     def _update(self) -> None:

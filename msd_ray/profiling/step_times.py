@@ -12,7 +12,7 @@ import torch
 from msd_ray.codecs import load_codec
 from msd_ray.conditions import conditioned
 from msd_ray.data import DataSet, in_memory, load_data
-from msd_ray.diffusion import Denoiser, EDMDenoiser, one_step
+from msd_ray.diffusion import Denoiser, EDMDenoiser, few_steps
 from msd_ray.evaluation import FeatureNet, Judge, features_name, load_features
 from msd_ray.evaluation.classifier import untrained
 from msd_ray.evaluation.decoded import OfPictures, decoded
@@ -108,11 +108,12 @@ class _StepTimer:
         if judge is None or not self._trainer.makes_samples:
             return 0.0
         z = torch.randn(n, *spec.denoiser.sample_shape, device=self.device)
-        condition = self._owned.in_turn(n).to(self.device)
+        condition, levels = self._owned.in_turn(n).to(self.device), spec.noise.step_levels
+        renoise = torch.randn(len(levels) - 1, *z.shape, device=self.device)
 
         def measure() -> None:
             with torch.no_grad():
-                judge.fid(one_step(self._trainer.ema, z, condition, spec.noise.sigma_init).cpu())
+                judge.fid(few_steps(self._trainer.ema, z, condition, renoise, levels).cpu())
 
         return self._median(measure)
 

@@ -150,8 +150,31 @@ TIMESTEPS = Experiment(
     x="students",
 )
 
+_STEPS = (1, 2, 4)
+_OF_A_FEW_STEPS = {"DM": "DM", "ADM": "DM, ADM", "SiDA": "SiDA", "consistency": "consistency"}
+
+FEW_STEPS = Experiment(
+    name="few-steps",
+    title="Digits: students of 1, 2 and 4 steps, two students of 5,760 images each",
+    arms=tuple(
+        Arm(f"{label}, steps {n}", recipe, ("partition.k=2", f"noise.steps={n}", *overrides), n, label)
+        for label, method in _OF_A_FEW_STEPS.items()
+        for recipe, overrides in [_METHODS[method]]
+        for n in _STEPS
+    ),
+    claims=tuple(
+        Claim(
+            f"our own aim: {label} has a lower FID in 4 steps than in 1, after as many images",
+            falls("fid", [f"{label}, steps {n}" for n in _STEPS]),
+        )
+        for label in _OF_A_FEW_STEPS
+    ),
+    columns=("fid", "kid", "precision", "recall", "agreement", "nfe", "images", "cpu_seconds", "ms_per_image"),
+    x="steps",
+)
+
 _ALL = (
-    TOY2D, ABLATION_K, ABLATION_PARTITION, SMALL_STUDENTS, OBJECTIVES, TIMESTEPS, SHARED_TRUNK, SHARED_TRUNK_LONG,
-    FASHION,
+    TOY2D, ABLATION_K, ABLATION_PARTITION, SMALL_STUDENTS, OBJECTIVES, TIMESTEPS, FEW_STEPS, SHARED_TRUNK,
+    SHARED_TRUNK_LONG, FASHION,
 )  # fmt: skip
 EXPERIMENTS = {e.name: e for e in _ALL}

@@ -7,7 +7,7 @@ from itertools import takewhile
 from msd_ray.codecs import IDENTITY, load_codec
 from msd_ray.data import DataSet
 from msd_ray.diffusion import Noise
-from msd_ray.ensemble import ONE_STEP, Sampling
+from msd_ray.ensemble import Sampling
 from msd_ray.errors import UserError, one_line
 from msd_ray.networks import DenoiserSpec, StudentSize
 from msd_ray.networks.shapes import shapes_only
@@ -92,7 +92,12 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
             raise UserError(
                 f"partition.timesteps: {objective} makes one-step students, which cannot share the timesteps"
             )
-        return ONE_STEP
+        return Sampling.of_generators(recipe.noise)
+    if recipe.noise.steps != 1:
+        raise UserError(
+            f"noise.steps: {objective} (stages.{name}) makes students that are asked at every noise level; leave it "
+            "out, and set teacher.steps"
+        )
     if objective == "tsm" and timesteps == 1:
         raise UserError(
             f"stages.{name}: tsm alone makes no one-step generator; let a stage such as dm follow, or take o2mkd"

@@ -85,11 +85,11 @@ def _measured(
 
 
 def _teacher_rows(context: RunContext, table: ScoreTable) -> list[RequestedRow]:
-    """The teacher as the recipe has it, and as an ensemble of several steps is asked where that is something else."""
+    """The teacher as the recipe has it, and as an ensemble that has a sampler is asked where that is something else."""
     ways = {"teacher": teachers_sampling(context.recipe)}
     for ensemble in context.plan.ensembles:
         way = read_description(folder(context.store, ensemble.directory)).sampling
-        if way not in (ONE_STEP, *ways.values()):
+        if way != ONE_STEP and not way.levels and way not in ways.values():
             ways[f"teacher, {way.steps} steps of {way.kind}"] = way
     return [table.teacher(name, _teacher(context, way), teacher_costs(context, way)) for name, way in ways.items()]
 

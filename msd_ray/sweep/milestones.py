@@ -62,9 +62,9 @@ def _wanted(scheduler: SchedulerConfig, images: int) -> list[int]:
 
 
 def shareable(plan: Plan) -> list[int]:
-    """Images per student at which the stages end that prepare one-step students (TSM). These stages depend on partition
+    """Images per student at which the stages end that prepare generators (TSM). These stages depend on partition
     and size alone; later stages may differ between trials."""
-    if plan.sampling != ONE_STEP:
+    if plan.sampling != ONE_STEP and not plan.sampling.levels:
         return []
     spec = plan.first
     ends = accumulate(stage.images for stage in spec.stages.values())

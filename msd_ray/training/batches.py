@@ -71,6 +71,8 @@ class Batches:
     def _batch(self, n: int, needs: Needs, step: int, seen: int, rng: torch.Generator) -> Batch:
         z = torch.randn(n, *self._spec.denoiser.sample_shape, generator=rng, device=self._device)
         batch = Batch(z, self._owned.draw(n, rng), step=step, seen=seen)
+        if further := len(self._spec.noise.step_levels) - 1:
+            batch = replace(batch, renoise=torch.randn(further, *z.shape, generator=rng, device=self._device))
         if needs.real_data:
             assert self._real is not None
             real = self._real.take(self._indices(n, len(self._real), rng), rng)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from msd_ray.codecs import Codec
-from msd_ray.diffusion import add_noise, one_step
+from msd_ray.diffusion import add_noise, few_steps
 from msd_ray.rng import stream
 from msd_ray.training.student_spec import StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
@@ -33,7 +33,9 @@ def preview(trainer: StudentTrainer) -> Tensor:
     z = torch.randn(SAMPLES, *spec.denoiser.sample_shape, generator=rng, device=device)
     condition = trainer.owned.in_turn(SAMPLES).to(device)
     follower = trainer.nets.fake if trainer.makes_samples else trainer.ema
-    x = one_step(trainer.ema, z, condition, spec.noise.sigma_init)
+    levels = spec.noise.step_levels
+    renoise = torch.randn(len(levels) - 1, *z.shape, generator=rng, device=device)
+    x = few_steps(trainer.ema, z, condition, renoise, levels)
     rows = [x]
     for level in SIGMAS:
         sigma = torch.full((SAMPLES,), level, device=device)

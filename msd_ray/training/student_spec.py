@@ -37,6 +37,8 @@ class StudentSpec:
         if self.shards > 1:
             for stage in self.stages:
                 self._check_shards(stage)
+        for stage in self.stages if self.noise.steps != 1 else ():
+            self._check_steps(stage)
 
     @property
     def images(self) -> int:
@@ -80,6 +82,16 @@ class StudentSpec:
         config = self.stages[stage]
         objective: Objective = objective_class(config.objective)(noise=self.noise, **config.options)
         return objective
+
+    def _check_steps(self, stage: str) -> None:
+        config, steps, needs = self.stages[stage], len(self.noise.step_levels), self.objective(stage).needs
+        if needs.makes == "generator" and not needs.few_steps:
+            raise UserError(f"noise.steps: {config.objective} (stages.{stage}) trains generators of a single step only")
+        if config.batch // self.shards < steps:
+            raise UserError(
+                f"stages.{stage}.batch: {config.batch // self.shards} samples in a shard cannot be divided among the "
+                f"{steps} steps of the generator (noise.steps); take larger batches or fewer steps"
+            )
 
     def _check_shards(self, stage: str) -> None:
         config, kept = self.stages[stage], self.objective(stage).needs.memory

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from msd_ray.conditions import Owned, conditioned
 from msd_ray.data import Split
-from msd_ray.diffusion import EDMDenoiser, one_step
+from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import TrainingError, UserError
-from msd_ray.objectives import Batch, Draft, Loss, Nets, Objective
+from msd_ray.objectives import Batch, Draft, Loss, Nets, Objective, generated, joined
 from msd_ray.rng import derived_seed
 from msd_ray.teachers import Answer, Teacher
 from msd_ray.training import precision
@@ -221,9 +221,9 @@ class StudentTrainer:
         """One shard of each step's batch. The generator rests meanwhile, so one pass makes the samples of all steps: in
         small batches most of a pass is overhead."""
         drawn = [self._draw(f"fake {i}", shard, seen) for i in range(self._networks.optimization.fake_steps)]
-        z, condition = (torch.cat([getattr(batch, name) for batch, _ in drawn]) for name in ("z", "condition"))
         with torch.no_grad():
-            x = one_step(self.nets.generator, z, condition, self._objective.noise.sigma_init)
+            together = joined([batch for batch, _ in drawn])
+            x = generated(self.nets.generator, together, self._objective.noise, len(drawn))
         return [(made, *pair) for made, pair in zip(x.chunk(len(drawn)), drawn, strict=True)]
 
     def _descend(self, descent: OptimizerStep, losses: Iterable[Loss]) -> bool:

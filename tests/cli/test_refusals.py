@@ -67,6 +67,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.json").write_text(text)
     saved(tmp_path / "ensemble", k=2, spec=POINTS)
+    saved(tmp_path / "two-steps", k=2, spec=POINTS, steps=2)
     (tmp_path / "sweep-journal").mkdir()
     (tmp_path / "sweep-journal" / "sweep.json").write_text(json.dumps(SWEEP))
     (tmp_path / "sweep-journal" / "journal.jsonl").write_text('[]\n3\n{"event": "trial", "trial": 0}\n')
@@ -123,6 +124,8 @@ TABLE: list[tuple[list[str], str]] = [
     (["generate", "ensemble", "--seeds", "-5"], "seeds '-5' is not of the form 0-4,7"),
     (["generate", "ensemble", "--seeds", "9" * 5000], "is not of the form 0-4,7"),
     (["generate", "ensemble", "--steps", "0"], "there is no sampler or steps to choose"),
+    (["generate", "two-steps", "--steps", "3"], "these students were trained for 2 steps: take 1 to 2, not 3"),
+    (["generate", "two-steps", "--sampler", "ddim"], "make a sample in steps of their own: there is no sampler"),
     (["generate", "ensemble", "--seeds", "0", "-o", "/proc/nowhere/x.npy"], "cannot write /proc/nowhere"),
     (["generate", "ensemble", "--steps", "nan"], "Invalid value for '--steps'"),
     (
@@ -346,6 +349,19 @@ def test_samples_that_do_not_fit_into_memory_are_refused(
     said = "error: 100,000 samples need 2.4 MB of memory, 1 MB are free; give several commands\n"
     assert (code, out, err) == (2, "", said)
     assert not (here / "x.npy").exists()
+
+
+def test_fewer_steps_than_were_trained(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for steps in (1, 2):
+        asked = ["generate", "two-steps", "--seeds", "0-2", "-o", "x.npy", "--json", "--steps", str(steps)]
+        code, out, _ = run(capsys, monkeypatch, *asked)
+        assert (code, json.loads(out)["nfe"]) == (0, steps)
+        expected = Ensemble.load("two-steps").generate(
+            [c for c in range(10) for _ in range(3)], [0, 1, 2] * 10, 0, None, steps
+        )
+        assert np.array_equal(np.load("x.npy").reshape(30, 2), expected.numpy())
 
 
 def test_many_samples_come_with_progress_and_are_those_that_few_are(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from msd_ray.cli import main
 from msd_ray.diffusion import VP, Stepped, one_step
-from msd_ray.ensemble import Ensemble, read_description, read_member, seeded_noise
+from msd_ray.ensemble import Ensemble, read_description, read_member, seeded_noise, seeded_noises
 from msd_ray.errors import MsdRayError, UserError
 from msd_ray.evaluation import Row, Scores, to_records
 from msd_ray.export import export, onnx_model
@@ -117,6 +117,36 @@ def test_students_of_several_steps_go_into_the_ensembles_pipeline(tmp_path: Path
     assert torch.allclose(theirs, Ensemble.load(uri).generate(range(4), range(4)), atol=1e-4)
     with pytest.raises(UserError, match="several steps"):
         export(uri, "onnx", 0, tmp_path / "onnx")
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_students_of_two_steps_go_into_the_ensembles_pipeline(k: int, tmp_path: Path) -> None:
+    from msd_ray.export.ensemble_pipeline import EnsemblePipeline
+
+    uri = saved(tmp_path / "ensemble", k=k, steps=2)
+    export(uri, "diffusers", None, tmp_path / "out")
+    pipeline, ours = EnsemblePipeline.from_pretrained(tmp_path / "out"), Ensemble.load(uri).generate(range(4), range(4))
+    assert torch.allclose(pipeline(range(4), seeds=range(4), output_type="pt").images, ours, atol=1e-5)
+    drawn = pipeline([3], generator=torch.Generator().manual_seed(0), output_type="pt").images
+    assert drawn.isfinite().all()
+
+
+def test_one_student_of_two_steps_is_exported_as_safetensors_only(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = saved(tmp_path / "ensemble", k=2, steps=2)
+    for form in ("onnx", "diffusers"):
+        code, _, err = run(capsys, monkeypatch, uri, "--format", form, "--student", "0", "-o", str(tmp_path / "out"))
+        assert code == 2 and len(err.splitlines()) == 1
+        assert "these students make a sample in several steps: take --format safetensors" in err
+    export(uri, "safetensors", 0, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    monkeypatch.chdir(tmp_path / "out")
+    ids = owned(uri, 0)[:3]
+    known = {"noises": seeded_noises(ids, (1, 8, 8), 2), "condition": torch.tensor(ids)}
+    with torch.no_grad():
+        exec(card.split("```python")[1].split("```")[0], known)
+    assert torch.allclose(known["x"], Ensemble.load(uri).generate(ids, ids), atol=1e-5)
 
 
 def in_onnxruntime(folder: Path, noise: Tensor, condition: Tensor) -> Tensor:

@@ -65,6 +65,12 @@ def test_the_table_of_methods_has_every_method_for_conditions() -> None:
         assert RunContext.of(arm.recipe, list(arm.overrides), None).plan.ensembles[0].students[0].spec.images == images
 
 
+def test_students_of_a_few_steps_have_as_many_images() -> None:
+    for arm in EXPERIMENTS["few-steps"].arms:
+        plan = RunContext.of(arm.recipe, list(arm.overrides), None).plan
+        assert (plan.sampling.nfe, plan.ensembles[0].images) == (arm.x, 2 * 5_760)
+
+
 @pytest.mark.parametrize(
     ("name", "total"), [("shared-trunk", 28_800), ("shared-trunk-long", 86_400), ("fashion", 25_600)]
 )

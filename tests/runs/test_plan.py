@@ -45,6 +45,29 @@ def test_one_step_students_know_all_noise_levels() -> None:
     assert {student.spec.noise for student in made.students} == {Noise()}
 
 
+def test_students_of_a_few_steps_are_sampled_as_they_are_trained() -> None:
+    made = sequential("noise.steps=2")
+    levels = made.first.noise.step_levels
+    assert (made.sampling.kind, made.sampling.nfe, made.sampling.levels) == ("few_steps", 2, levels)
+    assert sequential("noise.steps=[4.0, 0.5]").sampling.levels == (80.0, 4.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ([stages(dmd="dmd"), "noise.steps=2"], "dmd .stages.dmd. trains generators of a single step only"),
+        ([*DENOISER, "noise.steps=2"], "o2mkd .stages.kd. makes students that are asked at every noise level"),
+        (["noise.steps=[90.0]"], "noise: steps: the levels must fall from sigma_init"),
+        (["noise.steps=0"], "noise.steps"),
+        ([stages(dm="dm"), "noise.steps=20"], "16 samples in a shard cannot be divided among the 20 steps"),
+    ],
+)
+def test_a_few_steps_that_cannot_be_are_refused(overrides: list[str], why: str) -> None:
+    with pytest.raises(UserError, match=why) as told:
+        sequential(*overrides)
+    assert "\n" not in str(told.value)
+
+
 def test_students_of_a_grid_own_conditions_and_levels() -> None:
     made = plan(*DENOISER, "partition.timesteps=3", "noise.sigma_max=50.0", "teacher.steps=7")
     noise, borders = made.recipe.noise, made.ensembles[0].partition.borders

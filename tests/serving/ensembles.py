@@ -7,7 +7,7 @@ from torch import nn
 
 from msd_ray.conditions import Classes, PartitionConfig, fit
 from msd_ray.diffusion import Noise
-from msd_ray.ensemble import ONE_STEP, Member, Sampling, save_ensemble
+from msd_ray.ensemble import Member, Sampling, save_ensemble
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.storage import Store
 
@@ -18,13 +18,19 @@ POINTS = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 10)
 
 
 def saved(
-    where: Path, k: int = 3, timesteps: int = 1, spec: DenoiserSpec = PICTURES, weights: tuple[int, ...] = ()
+    where: Path,
+    k: int = 3,
+    timesteps: int = 1,
+    spec: DenoiserSpec = PICTURES,
+    weights: tuple[int, ...] = (),
+    steps: int = 1,
 ) -> str:
-    """Saves an ensemble of random weights. weights: a seed for each student, its number by default."""
+    """Saves an ensemble of random weights. weights: a seed for each student, its number by default. steps: in which
+    each makes a sample."""
     partition = fit(PartitionConfig(k, "random", timesteps=timesteps), Classes.numbered(len(LABELS)), noise=NOISE)
     seeds = weights or tuple(range(partition.k))
     members = [Member(i, spec, 80.0, 640, _random(spec, seeds[i])) for i in range(len(seeds))]
-    sampling = ONE_STEP if timesteps == 1 else Sampling("heun", 3, NOISE)
+    sampling = Sampling.of_generators(Noise(steps=steps)) if timesteps == 1 else Sampling("heun", 3, NOISE)
     save_ensemble(Store(str(where)), {"name": "tiny"}, partition, LABELS, members, sampling)
     return str(where)
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from msd_ray.data import in_memory
-from msd_ray.diffusion import Noise, one_step
-from msd_ray.errors import TrainingError
+from msd_ray.diffusion import Noise, few_steps
+from msd_ray.errors import TrainingError, UserError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
-from msd_ray.objectives import OBJECTIVES, Needs, Pairs
+from msd_ray.objectives import OBJECTIVES, Needs, Pairs, generated
 from msd_ray.objectives.gdd import INNATE
 from msd_ray.teachers import Answer
 from msd_ray.training.batches import Batches, Draw
@@ -127,6 +127,34 @@ def test_so_it_is_for_every_objective_and_through_their_stages(objectives: list[
     }
     assert ("memory" in parts(t)) == bool(needs[-1].memory)
     assert ("fake_optimizer" in parts(t)) == bool(needs[-1].fake or needs[-1].head)
+
+
+FEW_STEPS = Noise(steps=(5.0, 0.4))
+
+
+@pytest.mark.parametrize(
+    "objectives", [["dm", "adm"], ["sid", "sida"], ["tsm", "f-distill"], ["consistency"]], ids="-".join
+)
+def test_so_it_is_with_a_few_steps(objectives: list[str]) -> None:
+    spec = replace(staged(objectives), noise=FEW_STEPS)
+    whole, t = trained(spec), trainer(spec)
+    while not t.done:
+        t.advance(8)
+        t = resumed(t)
+    assert_same(t, whole)
+    assert differ(t, trained(staged(objectives)))
+
+
+@pytest.mark.parametrize(
+    ("stage", "shards", "why"),
+    [
+        (replace(DM, objective="dmd"), 1, "noise.steps: dmd .stages.dm. trains generators of a single step only"),
+        (DM, 4, "stages.dm.batch: 2 samples in a shard cannot be divided among the 3 steps"),
+    ],
+)
+def test_a_few_steps_that_a_stage_cannot_train_are_refused(stage: StageConfig, shards: int, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        replace(SPEC, stages={"dm": stage}, noise=FEW_STEPS, shards=shards)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -316,15 +344,16 @@ def test_only_its_own_conditions_and_real_samples_are_used(monkeypatch: pytest.M
     assert z.std().item() == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.parametrize("noise", [Noise(), FEW_STEPS], ids=["one step", "three steps"])
 @pytest.mark.parametrize("shards", [1, 2])
 def test_one_pass_makes_the_samples_of_all_steps_of_the_fake_score(
-    shards: int, monkeypatch: pytest.MonkeyPatch
+    shards: int, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    t = trainer(replace(SPEC, shards=shards, stages={"dm": replace(DM, fake_steps=3)}))
+    t = trainer(replace(SPEC, shards=shards, stages={"dm": replace(DM, fake_steps=3)}, noise=noise))
     steps, original = [], OBJECTIVES["dm"].fake_loss
 
     def noted(self: Any, nets: Any, x: Any, batch: Any, rng: Any) -> Any:
-        expected = one_step(nets.generator, batch.z, batch.condition, self.noise.sigma_init)
+        expected = generated(nets.generator, batch, self.noise)
         steps.append((x, expected.detach()))
         return original(self, nets, x, batch, rng)
 
@@ -614,22 +643,24 @@ def test_bad_stages_are_refused(bad: dict[str, int]) -> None:
 # It learns.
 
 
-def test_a_generator_moves_to_the_distribution_of_its_teacher() -> None:
+@pytest.mark.parametrize("noise", [Noise(), Noise(steps=2)], ids=["one step", "two steps"])
+def test_a_generator_moves_to_the_distribution_of_its_teacher(noise: Noise) -> None:
     stage = StageConfig("dm", images=60 * 64, batch=64, generator_lr=5e-3, fake_lr=1e-2, fake_steps=4, warmup=0)
     spec = replace(
         SPEC,
         denoiser=DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 4),
         stages={"dm": stage},
         training=TrainingConfig(ema=EMAConfig(halflife=300, rampup=0.5)),
+        noise=noise,
     )
-    teacher = Spy()
+    teacher, levels = Spy(), noise.step_levels
     t = trainer(spec, teacher)
-    z = torch.randn(512, 2, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(len(levels), 512, 2, generator=torch.Generator().manual_seed(0))
 
     def means() -> Tensor:
         with torch.no_grad():
             return torch.stack(
-                [one_step(t.ema, z, torch.full((512,), c), spec.noise.sigma_init).mean(dim=0) for c in CONDITIONS]
+                [few_steps(t.ema, z[0], torch.full((512,), c), z[1:], levels).mean(dim=0) for c in CONDITIONS]
             )
 
     before = (means() - teacher.mean).norm(dim=1)
