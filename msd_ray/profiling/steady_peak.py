@@ -7,8 +7,7 @@ from msd_ray.training.adam import Adam
 class SteadyPeak:
     """Follows the first update of a stage from one step of an optimizer to the next.
 
-    Later updates hold more: the averages of all optimizers from the beginning, and each optimizer's last gradient until
-    its turn comes, which for the generator's is the last of an update.
+    Later updates hold more: the averages of all optimizers from the beginning.
     """
 
     def __init__(self, tally: Tally) -> None:
@@ -25,12 +24,8 @@ class SteadyPeak:
         Adam.before_step.remove(self._note)
 
     def bytes(self) -> int:
-        """At most; where the first step is when most is held, it may be by a gradient less."""
-        averages, last = self._averages(), len(self._before) - 1
-        gradients = [nbytes_in(o.parameters) for o in self._optimizers.values()]
-        old = [sum(gradients) if i == 0 < last else gradients[-1] if i < last else 0 for i in range(last + 1)]
-        later = [peak + averages - had + kept for (peak, had), kept in zip(self._before, old, strict=True)]
-        return max(self._tally.peak, *later)
+        averages = self._averages()
+        return max(self._tally.peak, *(peak + averages - had for peak, had in self._before))
 
     def _note(self, optimizer: Adam) -> None:
         self._optimizers[id(optimizer)] = optimizer

@@ -34,19 +34,17 @@ class OptimizerStep:
         """One step down the mean over all shards, at `warm` times the learning rate.
 
         losses: of this process's shards, computed lazily. Returns their parts, or None if the gradient is not finite;
-        the weights then stay as they are. The result is the same in all processes.
+        the weights then stay as they are. The result is the same in all processes. Afterwards the gradient is freed, so
+        that a student never holds those of both its optimizers.
         """
-        self.optimizer.zero_grad()
         parts = [self._add(loss) for loss in losses]
         self._group.sum([p.grad for p in self.parameters if p.grad is not None])
         norm = nn.utils.clip_grad_norm_(self.parameters, self._clip)
-        if not torch.isfinite(norm):
-            return None
-        if self._clip_value:
-            nn.utils.clip_grad_value_(self.parameters, self._clip_value)
-        self.optimizer.lr = self._lr * warm
-        self.optimizer.step()
-        return parts
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            self._move(self._lr * warm)
+        self.optimizer.zero_grad()
+        return parts if finite else None
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -58,6 +56,12 @@ class OptimizerStep:
         finally:
             for p in self.parameters:
                 p.requires_grad_(True)
+
+    def _move(self, lr: float) -> None:
+        if self._clip_value:
+            nn.utils.clip_grad_value_(self.parameters, self._clip_value)
+        self.optimizer.lr = lr
+        self.optimizer.step()
 
     def _add(self, loss: Loss) -> Tensors:
         """One shard's part of the mean's gradient."""

@@ -44,7 +44,8 @@ class StudentNetworks:
             fake.load_state_dict(extras.fake)
         self.nets = Nets(generator, fake, encoder=extras.encoder)
         self._heads: dict[str, nn.Module] = {}
-        self._start_of_fake = extras.fake
+        begins_again = any("fake_score" in spec.begins_afresh(stage) for stage in spec.stages)
+        self._start_of_fake = extras.fake if begins_again else None  # a copy of a large network takes gigabytes
         self.generator_descent: OptimizerStep
         self.fake_descent: OptimizerStep | None
         self.stage = ""
@@ -110,18 +111,13 @@ class StudentNetworks:
             update(nets.target, nets.generator, decay)
 
     def held(self) -> list[Tensor]:
-        """All that lies on the device: weights, gradients, optimizers, memory."""
+        """All that lies on the device between two updates: weights, optimizers, memory."""
         nets, descents = self.nets, [self.generator_descent, self.fake_descent] if self.stage else []
         frozen = [nets.encoder, nets.pretrained]
         modules = [nets.generator, nets.fake, self.ema, nets.target, *frozen, *self._heads.values()]
         weights = [t for m in modules if m for t in (*m.parameters(), *m.buffers())]
         optimizers = [t for d in descents if d for t in d.optimizer.tensors().values()]
-        gradients = [t.grad for t in weights if t.grad is not None]
-        return [*weights, *gradients, *optimizers, *nets.memory.values()]
-
-    def drop_gradients(self) -> None:
-        for module in (self.nets.generator, self.nets.fake, *self._heads.values()):
-            module.zero_grad(set_to_none=True)
+        return [*weights, *optimizers, *nets.memory.values()]
 
     def state(self) -> dict[str, Tensors]:
         """What a checkpoint keeps of them, as `State.tensors`."""

@@ -129,13 +129,13 @@ class StudentTrainer:
         return taken
 
     def bytes(self) -> int:
-        """The memory that it holds on its device: weights, gradients, optimizers, and the data that it draws from."""
+        """The memory that it holds on its device between two updates: weights, optimizers, and the data that it draws
+        from."""
         return bytes_of([*self._networks.held(), *self._batches.tensors])
 
     def rest(self) -> None:
-        """Frees what the next update makes or reads anew."""
+        """Keeps nothing that was read ahead."""
         self._batches.rest()
-        self._networks.drop_gradients()
 
     def state_dict(self) -> State:
         """The same in each process of a group, but for the wall seconds among the metrics."""

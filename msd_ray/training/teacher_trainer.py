@@ -93,11 +93,9 @@ class TeacherTrainer:
         return averages.take("teacher", self.nimg)
 
     def bytes(self) -> int:
-        """The memory that it holds on its device."""
+        """The memory that it holds on its device between two updates."""
         weights = [*self.denoiser.parameters(), *self.denoiser.buffers(), *self.ema.parameters(), *self.ema.buffers()]
-        gradients = [w.grad for w in weights if w.grad is not None]
-        optimizer = self.optimizer.tensors().values()
-        return bytes_of([*weights, *gradients, *optimizer, *self._data.tensors])
+        return bytes_of([*weights, *self.optimizer.tensors().values(), *self._data.tensors])
 
     def rest(self) -> None:
         """Keeps nothing that was read ahead."""
@@ -131,10 +129,10 @@ class TeacherTrainer:
             p_mean=c.p_mean,
             p_std=c.p_std,
         )
-        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.lr = c.lr * self._schedule()
         self.optimizer.step()
+        self.optimizer.zero_grad()
         if not torch.isfinite(loss):
             raise TrainingError(f"the teacher's loss is not finite at {self.nimg} images; lower teacher.lr")
         self.nimg += c.batch

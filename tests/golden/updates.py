@@ -26,6 +26,8 @@ from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 from msd_ray.training.teacher_trainer import TeacherConfig, TeacherTrainer
 
+from ..gradients import Gradients, last_gradients
+
 FILE = Path(__file__).with_name("updates.json")
 BATCH, UPDATES = 8, 2
 Numbers = dict[str, list[float]]
@@ -144,24 +146,24 @@ def teacher(kind: str) -> TeacherTrainer:
 
 
 def numbers_of_student(name: str, kind: str) -> Numbers:
-    with float64():
+    with float64(), last_gradients() as gradients:
         trainer, found = student(name, kind), Numbers()
         for number in range(1, UPDATES + 1):
             losses = {m.name: [m.value] for m in trainer.advance(BATCH) if not m.name.endswith("_seconds")}
             nets = trainer.nets
             modules = {"generator": nets.generator, "ema": trainer.ema, "fake": nets.fake, "head": nets.head}
-            described = {**losses, **_described({**modules, "target": nets.target})}
+            described = {**losses, **_described({**modules, "target": nets.target}, gradients)}
             described |= {f"memory {key}": value.tolist() for key, value in nets.memory.items()}
             found |= {f"update {number}: {key}": value for key, value in described.items()}
         return found
 
 
 def numbers_of_teacher(kind: str) -> Numbers:
-    with float64():
+    with float64(), last_gradients() as gradients:
         trainer, found = teacher(kind), Numbers()
         for number in range(1, UPDATES + 1):
             losses = {m.name: [m.value] for m in trainer.advance(BATCH)}
-            described = {**losses, **_described({"denoiser": trainer.denoiser, "ema": trainer.ema})}
+            described = {**losses, **_described({"denoiser": trainer.denoiser, "ema": trainer.ema}, gradients)}
             found |= {f"update {number}: {key}": value for key, value in described.items()}
         return found
 
@@ -179,7 +181,7 @@ def numbers_of(name: str) -> Numbers:
     return found
 
 
-def _described(modules: dict[str, nn.Module | None]) -> Numbers:
+def _described(modules: dict[str, nn.Module | None], gradients: Gradients) -> Numbers:
     """Of each network its first weights and the norm of all, and that of the gradient, where it has one."""
     found = Numbers()
     for name, module in modules.items():
@@ -187,8 +189,8 @@ def _described(modules: dict[str, nn.Module | None]) -> Numbers:
             continue
         weights = list(module.parameters())
         found[f"{name} weights"] = [*weights[0].detach().flatten()[:3].tolist(), _norm(weights)]
-        if gradients := [p.grad for p in weights if p.grad is not None]:
-            found[f"{name} gradient"] = [_norm(gradients)]
+        if gradient := gradients(module):
+            found[f"{name} gradient"] = [_norm(gradient)]
     return found
 
 

@@ -154,7 +154,7 @@ def test_no_weights_are_allocated() -> None:
     """More than this machine has."""
     made = plan(TINY, "network.width=65536", "network.blocks=4")
     found = count_student(made, made.largest, COUNT_ONLY)
-    assert found.memory > 9 * FLOAT * made.student.parameters()
+    assert found.memory > 8 * FLOAT * made.student.parameters()  # three networks, four averages, a gradient
     assert found.memory > psutil.virtual_memory().total
 
 

@@ -14,6 +14,7 @@ from msd_ray.rng import stream
 from msd_ray.training.process_group import ProcessGroup
 from msd_ray.training.student_trainer import StudentTrainer
 
+from ..gradients import last_gradients
 from .cases import CONDITIONS, DM, SPEC, Spy, pairs_of, shared, staged, trainer
 
 SHARDS, SIZE = 4, 2  # of DM's batch of 8
@@ -33,9 +34,9 @@ def gradients_after_one_update(objective: str, fake_steps: int) -> tuple[Student
     """A trainer as it was before its first update of four shards, and the gradients that the update took."""
     spec = shared([objective], SHARDS, fake_steps=fake_steps, clip=1e9)
     t = trainer(spec)
-    t.advance(1)
-    nets = {"generator": t.nets.generator, "fake": t.nets.fake}
-    return trainer(spec), {name: [p.grad for p in net.parameters() if p.grad is not None] for name, net in nets.items()}
+    with last_gradients() as gradients:
+        t.advance(1)
+    return trainer(spec), {"generator": gradients(t.nets.generator), "fake": gradients(t.nets.fake)}
 
 
 def same(ours: list[Tensor], loss: Tensor, network: nn.Module) -> None:

@@ -1,11 +1,13 @@
 import copy
+import gc
 import re
+import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msd_ray.data import in_memory
 from msd_ray.diffusion import Noise, few_steps
@@ -14,6 +16,7 @@ from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.objectives import OBJECTIVES, Needs, Pairs, generated
 from msd_ray.objectives.gdd import INNATE
 from msd_ray.teachers import Answer
+from msd_ray.training.adam import Adam
 from msd_ray.training.batches import Batches, Draw
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.ema import EMAConfig
@@ -21,6 +24,7 @@ from msd_ray.training.student_spec import Extras
 from msd_ray.training.student_trainer import StudentTrainer
 from msd_ray.validation import in_range
 
+from ..gradients import last_gradients
 from .cases import (
     ADM,
     BATCH,
@@ -313,12 +317,42 @@ def test_the_fake_score_rests_where_it_has_no_steps() -> None:
 
 def test_the_generators_update_leaves_fake_score_and_head_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     t = trainer(replace(SPEC, stages={"adm": replace(ADM, fake_steps=0)}))
-    t.advance(8)
+    with last_gradients() as gradients:
+        t.advance(8)
     assert t.nets.head is not None
-    assert all(p.grad is None for p in [*t.nets.fake.parameters(), *t.nets.head.parameters()])
+    assert not gradients(t.nets.fake) and not gradients(t.nets.head) and gradients(t.nets.generator)
     assert all(p.requires_grad for p in [*t.nets.fake.parameters(), *t.nets.head.parameters()])
-    assert any(p.grad is not None for p in t.nets.generator.parameters())
     assert all(p.grad is None and not p.requires_grad for p in t.ema.parameters())
+
+
+def test_the_gradients_of_two_optimizers_are_never_held_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    t, strange = trainer(staged(["adm"])), []
+
+    def note(optimizer: Adam) -> None:
+        own = {id(p) for p in optimizer.parameters}
+        strange.append(sum(p.grad is not None and id(p) not in own for net in networks() for p in net.parameters()))
+
+    def networks() -> list[nn.Module]:
+        assert t.nets.head is not None
+        return [t.nets.generator, t.nets.fake, t.nets.head]
+
+    monkeypatch.setattr(Adam, "before_step", [note])
+    t.advance(16)
+    assert strange == [0] * 6  # two steps of the fake score and one of the generator, twice
+    assert all(p.grad is None for net in networks() for p in net.parameters())
+
+
+@pytest.mark.parametrize("afresh", ["auto", ("fake_score",)])
+def test_the_weights_that_the_fake_score_began_with_are_kept_only_where_it_begins_again(afresh: Any) -> None:
+    kept = original().state_dict()
+    first = weakref.ref(kept["network.first.weight"])
+    spec = staged(["dm", "dm"])
+    stages = {"0-dm": spec.stages["0-dm"], "1-dm": replace(spec.stages["1-dm"], afresh=afresh)}
+    t = trainer(replace(spec, stages=stages), extras=Extras(fake=kept))
+    del kept
+    gc.collect()
+    assert (first() is None) == (afresh == "auto")
+    t.advance(8)
 
 
 def test_only_its_own_conditions_and_real_samples_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,20 +430,17 @@ def test_the_optimizer_is_the_methods_own_unless_the_stage_has_another(name: str
     assert set(settings_of(t)) == {("radam", (0.5, 0.6), 0.25)}
 
 
-def gradients(t: StudentTrainer) -> dict[str, Tensor]:
-    """Those of the last update, as the optimizers saw them."""
+def gradients_of_an_update(t: StudentTrainer) -> dict[str, Tensor]:
+    """As the optimizers saw them last."""
+    with last_gradients() as gradients:
+        t.advance(8)
     networks = {"generator": t.nets.generator, "fake": t.nets.fake}
-    return {
-        name: torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
-        for name, network in networks.items()
-    }
+    return {name: torch.cat([g.flatten() for g in gradients(network)]) for name, network in networks.items()}
 
 
 def test_nothing_is_clipped_where_the_limits_are_0() -> None:
-    after = {clip: trainer(staged(["dm"], clip=clip)) for clip in (0.0, 1e9, 1e-3)}
-    for t in after.values():
-        t.advance(8)
-    found = {clip: gradients(t)["fake"] for clip, t in after.items()}
+    clips = (0.0, 1e9, 1e-3)
+    found = {clip: gradients_of_an_update(trainer(staged(["dm"], clip=clip)))["fake"] for clip in clips}
     assert found[1e-3].norm().item() == pytest.approx(1e-3, rel=1e-3)
     assert found[0.0].norm() > 0.01
     assert torch.equal(found[0.0], found[1e9])
@@ -417,9 +448,7 @@ def test_nothing_is_clipped_where_the_limits_are_0() -> None:
 
 def test_values_are_clipped_in_the_fake_scores_gradient_only() -> None:
     limited, free = (trainer(staged(["dm"], clip=0.0, fake_steps=1, fake_clip_value=v)) for v in (1e-3, 0.0))
-    for t in (limited, free):
-        t.advance(8)
-    ours, whole = gradients(limited), gradients(free)
+    ours, whole = gradients_of_an_update(limited), gradients_of_an_update(free)
     assert torch.equal(ours["fake"], whole["fake"].clamp(-1e-3, 1e-3))
     assert ours["generator"].abs().max() > 1e-3
 
