@@ -16,7 +16,7 @@ from msd_ray.storage import Store
 
 @dataclass(frozen=True)
 class SampleGrids:
-    """Samples of both sides, row i of class i.
+    """Samples of both sides, a row for each class that is shown.
 
     teacher, students: [classes, n, C, H, W] images in [-1, 1], or [classes, n, D] points. labels: the name of each
     class. owners: class -> student. of_points: whether they are points.

@@ -17,6 +17,7 @@ from msd_ray.errors import CorruptError
 from msd_ray.evaluation import Costs, Row, Scores, features_name, student_name
 from msd_ray.evaluation.feature_nets import dimensions
 from msd_ray.evaluation.reference import read_reference
+from msd_ray.evaluation.sample_statistics import Numbers
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.chunks import Chunk, opened
@@ -31,27 +32,33 @@ DRAWN = "samples.safetensors"
 
 @dataclass(frozen=True)
 class Drawing:
-    """The first samples of each condition, for the report. sources: which together make them. n: conditions. each:
-    samples of each."""
+    """The first samples of the conditions that the report shows. sources: which together make them. n: conditions that
+    there are. ids: those that are shown. each: samples of each."""
 
     basis: EvaluationInputs
     row: str
     sources: tuple[Source, ...]
     n: int
+    ids: tuple[int, ...]
     each: int
     folder: Store
 
     @property
+    def numbers(self) -> Numbers:
+        """Those of the samples, in a set in which all conditions come in turn."""
+        return np.concatenate([np.array(self.ids) + i * self.n for i in range(self.each)])
+
+    @property
     def images(self) -> int:
-        return self.n * self.each
+        return len(self.numbers)
 
     def kept(self) -> Tensor | None:
-        """[n, each, ...]; None where they were not made yet, or are damaged."""
+        """[ids, each, ...]; None where they were not made yet, or are damaged."""
         try:
             x: Tensor = StoredWeights(self.folder, read_manifest(self.folder), DRAWN).read()["x"]
         except (FileNotFoundError, CorruptError):
             return None
-        return x.reshape(self.each, self.n, *x.shape[1:]).transpose(0, 1)
+        return x.reshape(self.each, -1, *x.shape[1:]).transpose(0, 1)
 
     def open(self, known: int = 0) -> "OpenDrawing":
         return OpenDrawing(self, 0 if self.kept() is None else self.images)
@@ -69,10 +76,13 @@ class OpenDrawing:
         drawing, basis = self.drawing, self.drawing.basis
         device, made = basis.prepare_device(), dict[int, Tensor]()
         for source in drawing.sources:
-            numbers, make = source.numbers(drawing.images), opened(source, basis.data, str(device))
+            numbers = np.intersect1d(source.numbers(drawing.n * drawing.each), drawing.numbers)
+            if not len(numbers):  # a part that owns none of the conditions that are shown
+                continue
+            make = opened(source, basis.data, str(device))
             for some in np.array_split(numbers, -(-len(numbers) // basis.config.batch)):
                 made |= zip(some.tolist(), make(some).x, strict=True)
-        x = torch.stack([made[number] for number in range(drawing.images)])
+        x = torch.stack([made[number] for number in drawing.numbers.tolist()])
         write_bundle(drawing.folder, {"drawn": drawing.images}, [(DRAWN, partial(to_chunks, {"x": x}))])
         self.nimg = drawing.images
 
@@ -81,7 +91,15 @@ VERSION = 3
 """To be raised when something else is measured under the same name."""
 MOST_SHARDS = 16
 """Of one source: so many processes can work on it at once."""
-SHOWN_PER_CLASS = 12
+SHOWN_PER_CLASS, MOST_SHOWN = 12, 40
+"""Samples of each condition in a report, and conditions, at most: all of a thousand would take hours."""
+
+
+def shown(n: int, samples: int) -> tuple[int, ...]:
+    """Which of n conditions a report shows: all, or evenly spread ones where these are too many, or more than the
+    samples that a row of the table is of."""
+    rows = min(n, MOST_SHOWN, samples)
+    return tuple(i * n // rows for i in range(rows))
 
 
 @dataclass(frozen=True)
@@ -148,9 +166,12 @@ class ScoreTable:
 
     def drawing(self, sources: Sequence[Source]) -> Drawing:
         """The samples that a report shows."""
-        key = digest([*self._common, [source.to_json() for source in sources], SHOWN_PER_CLASS])
+        n, samples = self._conditions.n, self._basis.config.samples
+        ids = shown(n, samples)
+        each = min(SHOWN_PER_CLASS, samples // len(ids))
+        key = digest([*self._common, [source.to_json() for source in sources], ids, each])
         folder = self._basis.cache.child(f"drawn-{key}")
-        return Drawing(self._basis, "samples to show", tuple(sources), self._conditions.n, SHOWN_PER_CLASS, folder)
+        return Drawing(self._basis, "samples to show", tuple(sources), n, ids, each, folder)
 
     def _asked(
         self, name: str, chunks: list[Chunk], of_part: FromPart | None, costs: Costs, timed: bool

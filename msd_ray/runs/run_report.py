@@ -14,7 +14,7 @@ from msd_ray.runs.broken_images import broken_images
 from msd_ray.runs.curves import curves
 from msd_ray.runs.plan import StudentPlan
 from msd_ray.runs.plan_description import students_of
-from msd_ray.runs.rows import spaces
+from msd_ray.runs.rows import shown, spaces
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.run_directory import folder
 from msd_ray.storage import Store
@@ -26,7 +26,7 @@ PREVIEWS_SHOWN = 5
 
 def write_all(context: RunContext, rows: list[Row], drawn: tuple[Tensor, Tensor] | None) -> list[str]:
     """Writes report.html, samples.png and metrics.parquet; returns where they are. drawn: samples of the teacher and of
-    the ensemble, [classes, n, ...]; None where there is no ensemble yet."""
+    the ensemble, [shown classes, n, ...]; None where there is no ensemble yet."""
     store, plan = context.store, context.plan
     logged = curves(store, plan)
     logged = logged[logged["name"] != BROKEN_IMAGE]
@@ -67,8 +67,9 @@ def _content(
 
 def _grids(context: RunContext, teacher: Tensor, students: Tensor) -> SampleGrids:
     """The samples as they look."""
-    codec, owners = context.codec, context.plan.ensembles[0].partition.router.owners
-    labels = context.conditions.labels(range(context.conditions.n))
+    codec, ids = context.codec, shown(context.conditions.n, context.recipe.evaluation.samples)
+    labels, everyone = context.conditions.labels(ids), context.plan.ensembles[0].partition.router.owners
+    owners = [everyone[i] for i in ids]
     of_points = codec.picture_shape(context.data.shape) is None
     return SampleGrids(pictures(codec, teacher), pictures(codec, students), labels, owners, of_points)
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from msd_ray.errors import TrainingError, UserError
 from msd_ray.evaluation import Row, classifier, from_records, remarks, tables, to_records
 from msd_ray.evaluation.digits_net import DIGITS
-from msd_ray.runs import chunks, run_results, sample_sources
+from msd_ray.runs import chunks, rows, run_report, run_results, sample_sources
 from msd_ray.runs.chunks import Chunk
 from msd_ray.runs.evaluation_pieces import Complete, EvaluationPiece, here
 from msd_ray.runs.run_context import RunContext
@@ -267,3 +268,36 @@ def test_a_process_that_measures_takes_what_the_recipe_says(tmp_path: Path, fres
     seen.clear()
     table(finished(tmp_path / "other", [*SMALL, "evaluation.cpus=0.5", "evaluation.samples=64"]), complete)
     assert set(seen) == {(0.5, 0.0)}
+
+
+@pytest.mark.parametrize("ids", [[0, 2], [0]])
+def test_a_report_shows_evenly_spread_classes_where_there_are_many(
+    ids: list[int], tmp_path: Path, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second student owns classes 2 and 3, so that it may have none to show."""
+    context = finished(tmp_path / "run", [*SMALL, "partition.k=2"])
+    fresh("all")
+    everything = run_results._drawings(context)
+    here(everything)
+    monkeypatch.setattr(rows, "MOST_SHOWN", len(ids))
+    fresh("few")
+    few = run_results._drawings(context)
+    here(few)
+    for some, whole in zip(few, everything, strict=True):
+        kept, all_of_them = some.kept(), whole.kept()
+        assert kept is not None and all_of_them is not None
+        assert some.images == len(ids) * rows.SHOWN_PER_CLASS
+        assert torch.allclose(kept, all_of_them[ids], atol=1e-5)  # made in other batches
+    drawn = run_results._drawn(few)
+    assert drawn and f"{context.store.uri}/samples.png" in run_report.write_all(context, [], drawn)
+    grids = run_report._grids(context, *drawn)
+    assert (list(grids.labels), list(grids.owners)) == ([f"ring {i}" for i in ids], [i // 2 for i in ids])
+
+
+def test_a_report_shows_no_more_samples_than_a_row_has(tmp_path: Path) -> None:
+    few, fewest = (
+        run_results._drawings(finished(tmp_path / str(n), [*FEW, f"evaluation.samples={n}"]))[0] for n in (9, 3)
+    )
+    assert (few.ids, few.each) == ((0, 1, 2, 3), 2)
+    assert (fewest.ids, fewest.each) == ((0, 1, 2), 1)
+    assert rows.shown(1000, 50_000) == tuple(range(0, 1000, 25))
