@@ -1,7 +1,7 @@
 """The experiments, and what their papers claim. Figures of MSD marked second-hand come from secondary sources."""
 
 from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below, every, falls
-from msd_ray.reproduce.fashion import FASHION
+from msd_ray.reproduce.fashion import FASHION, FASHION_SMALL
 from msd_ray.reproduce.shared_trunk import SHARED_TRUNK, SHARED_TRUNK_LONG
 
 COUNTS = (1, 2, 4, 8)
@@ -175,6 +175,6 @@ FEW_STEPS = Experiment(
 
 _ALL = (
     TOY2D, ABLATION_K, ABLATION_PARTITION, SMALL_STUDENTS, OBJECTIVES, TIMESTEPS, FEW_STEPS, SHARED_TRUNK,
-    SHARED_TRUNK_LONG, FASHION,
+    SHARED_TRUNK_LONG, FASHION, FASHION_SMALL,
 )  # fmt: skip
 EXPERIMENTS = {e.name: e for e in _ALL}

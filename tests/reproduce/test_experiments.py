@@ -72,7 +72,8 @@ def test_students_of_a_few_steps_have_as_many_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "total"), [("shared-trunk", 28_800), ("shared-trunk-long", 86_400), ("fashion", 25_600)]
+    ("name", "total"),
+    [("shared-trunk", 28_800), ("shared-trunk-long", 86_400), ("fashion", 25_600), ("fashion-small", 25_600)],
 )
 def test_branches_have_one_trunk_of_each_width_and_as_many_images_as_one_student(
     name: str, total: int, tmp_path: Path
