@@ -1,6 +1,6 @@
 """Distillation objectives: one file per method. Pure functions of networks and a batch; no optimizer, no Ray.
 
-To add a method: write its file, then name its class in `OBJECTIVES`; or leave this package alone and name the class in
+To add a method: write its file, then name its class in `methods.py`; or leave this package alone and name the class in
 the recipe as `module:Class`.
 """
 
@@ -26,35 +26,30 @@ from msd_ray.objectives.dm import DM
 from msd_ray.objectives.dmd import DMD
 from msd_ray.objectives.fdistill import FDistill
 from msd_ray.objectives.gdd import GDD
+from msd_ray.objectives.methods import OBJECTIVES
 from msd_ray.objectives.o2mkd import O2MKD
 from msd_ray.objectives.sid import SiD
 from msd_ray.objectives.sida import SiDA
+from msd_ray.objectives.sum import Sum
 from msd_ray.objectives.tsm import TSM
 from msd_ray.own_code import imported, is_own
 
-OBJECTIVES: dict[str, type[Any]] = {
-    "dm": DM,
-    "adm": ADM,
-    "tsm": TSM,
-    "dmd": DMD,
-    "sid": SiD,
-    "sida": SiDA,
-    "gdd": GDD,
-    "consistency": Consistency,
-    "f-distill": FDistill,
-    "o2mkd": O2MKD,
-}
+SUM = "sum"
 
 
 def objective_class(name: str) -> type[Any]:
-    """The class of a method: one of `OBJECTIVES`, or `module:Class` for one of the user's own.
+    """The class of a method: one of `OBJECTIVES`, `sum`, or `module:Class` for one of the user's own.
 
     Raises UserError where there is none.
     """
     if name in OBJECTIVES:
         return OBJECTIVES[name]
+    if name == SUM:
+        return Sum
     if not is_own(name):
-        raise UserError(f"there is no objective {name!r}, only {', '.join(OBJECTIVES)}, or module:Class for your own")
+        raise UserError(
+            f"there is no objective {name!r}, only {', '.join([*OBJECTIVES, SUM])}, or module:Class for your own"
+        )
     found = imported(name, "objective")
     if not (isinstance(found, type) and is_dataclass(found)):
         raise UserError(f"there is no objective {name!r}: what it names is not a dataclass")
@@ -68,6 +63,7 @@ __all__ = [
     "GDD",
     "O2MKD",
     "OBJECTIVES",
+    "SUM",
     "TSM",
     "Batch",
     "Consistency",
@@ -81,6 +77,7 @@ __all__ = [
     "Pairs",
     "SiD",
     "SiDA",
+    "Sum",
     "generated",
     "joined",
     "objective_class",

@@ -7,7 +7,7 @@ from typing import Any
 
 from msd_ray.data.registry import of_today
 from msd_ray.errors import UserError
-from msd_ray.objectives import objective_class
+from msd_ray.objectives import SUM, objective_class
 from msd_ray.own_code import allow, is_own, refuse_strange
 from msd_ray.recipes.schema import Recipe
 from msd_ray.recipes.smoke import shrunk
@@ -170,6 +170,10 @@ def _check_objective(name: str, stage: StageConfig) -> None:
         raise UserError(f"unknown key {path}.noise; noise is a key of the recipe, the same for all stages")
     try:
         made_of(objective_class(stage.objective), stage.options, path)
+        if stage.objective == SUM:
+            for term, options in stage.options["terms"].items():
+                own = {key: value for key, value in options.items() if key != "weight"}
+                made_of(objective_class(term), own, f"{path}.terms.{term}")
     except ValueError as error:
         raise UserError(str(error)) from None
     except UserError as error:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
-from msd_ray.objectives import Optimization
+from msd_ray.objectives import SUM, Optimization
 from msd_ray.ranges import BelowOne, Count, CountOrNone, Images, ImagesOrNone, Rate, Threads, Weight, within
 from msd_ray.training.ema import EMAConfig
 
@@ -42,6 +42,11 @@ class StageConfig:
     def groups(self) -> int:
         """So many students train it together; 0 where each trains it alone, or this is still open."""
         return 0 if self.shared == "auto" else int(self.shared)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The objective, and the terms of a sum: stages that have these alike can go on from each other."""
+        return self.objective, *(sorted(self.options.get("terms", ())) if self.objective == SUM else ())
 
     def __post_init__(self) -> None:
         if (self.fake_first or 0) >= self.images:

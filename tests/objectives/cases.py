@@ -76,7 +76,8 @@ def generator_loss(case: Case, objective: Objective) -> Loss:
     draft, needs = objective.draft(nets, case.batch, source), objective.needs
     teacher_x0 = case.teacher(draft.x_t, draft.sigma, draft.condition) if needs.teacher != "none" else None
     if needs.follow_up:
-        draft = needs.follow_up(draft, teacher_x0.detach())  # type: ignore[union-attr]
+        assert teacher_x0 is not None
+        draft = needs.follow_up(draft, teacher_x0 if needs.teacher == "gradient" else teacher_x0.detach())
         teacher_x0 = case.teacher(draft.x_t, draft.sigma, draft.condition)
     return objective.generator_loss(nets, draft, case.batch, teacher_x0, source)
 

@@ -67,6 +67,14 @@ def test_overrides_replace_values_in_order() -> None:
         ("noise.sigma_min=100", "sigma_min must be above 0 and below sigma_max"),
         ("seed.x=1", "seed: input should be a valid integer, not {'x': 1}"),
         ("data={name: mine:data, options: {a: [.nan]}}", "data.options.a.0: must be a finite number, not nan"),
+        (
+            "stages={a: {objective: sum, images: 32, batch: 32, options: {terms: {consistency: {}, dm: {last: 2}}}}}",
+            "stages.a.options.terms.dm.last: input should be less than or equal to 1, not 2",
+        ),
+        (
+            "stages={a: {objective: sum, images: 32, batch: 32, options: {terms: {dm: {}, sid: {}}}}}",
+            "stages.a.options: terms: two objectives that train a fake score cannot be summed",
+        ),
         ("stages.dm.options.noise=1", "unknown key stages.dm.options.noise; noise is a key of the recipe"),
         ("network.channel=8", "unknown key network.channel; did you mean network.channels?"),
         ("students.0.blcks=1", "unknown key students.0.blcks; did you mean students.0.blocks?"),

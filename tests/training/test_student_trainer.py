@@ -149,6 +149,27 @@ def test_so_it_is_with_a_few_steps(objectives: list[str]) -> None:
     assert differ(t, trained(staged(objectives)))
 
 
+SUM = replace(DM, objective="sum", options={"terms": {"consistency": {"levels": 6}, "dm": {"weight": 0.5}}})
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_so_it_is_with_a_sum(shards: int) -> None:
+    spec = replace(SPEC, stages={"dm": DM, "sum": replace(SUM, images=24)}, shards=shards)
+    whole, t = trained(spec), trainer(spec)
+    while not t.done:
+        t.advance(8)
+        t = resumed(t)
+    assert_same(t, whole)
+    assert {m.name for m in whole.metrics if m.stage == "sum"} >= {"consistency", "dm", "fake_score"}
+
+
+def test_only_a_sum_of_the_same_terms_goes_on_from_a_shared_stage() -> None:
+    other = replace(SUM, options={"terms": {"consistency": {}, "dmd": {}}})
+    for before, goes_on in [(SUM, True), (other, False)]:
+        spec = replace(SPEC, stages={"trunk": replace(before, shared=True), "sum": SUM})
+        assert spec.begins_afresh("sum") == (() if goes_on else ("optimizers",))
+
+
 @pytest.mark.parametrize(
     ("stage", "shards", "why"),
     [

@@ -1,0 +1,27 @@
+"""The methods by their names in recipes."""
+
+from typing import Any
+
+from msd_ray.objectives.adm import ADM
+from msd_ray.objectives.consistency import Consistency
+from msd_ray.objectives.dm import DM
+from msd_ray.objectives.dmd import DMD
+from msd_ray.objectives.fdistill import FDistill
+from msd_ray.objectives.gdd import GDD
+from msd_ray.objectives.o2mkd import O2MKD
+from msd_ray.objectives.sid import SiD
+from msd_ray.objectives.sida import SiDA
+from msd_ray.objectives.tsm import TSM
+
+OBJECTIVES: dict[str, type[Any]] = {
+    "dm": DM,
+    "adm": ADM,
+    "tsm": TSM,
+    "dmd": DMD,
+    "sid": SiD,
+    "sida": SiDA,
+    "gdd": GDD,
+    "consistency": Consistency,
+    "f-distill": FDistill,
+    "o2mkd": O2MKD,
+}
