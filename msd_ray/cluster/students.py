@@ -112,7 +112,7 @@ class StudentTask:
         teacher: Teacher | None = pool or (LocalTeacher(original) if original else None)
         assert teacher
         extras = Extras(fake, original if isinstance(original, EDMDenoiser) else None, pairs)
-        return StudentTrainer(spec, owned, teacher, initial, real, device, extras, group), pool
+        return StudentTrainer(spec, owned, teacher, initial, real, device, extras, group, blank=resumed), pool
 
     def _judge(self, data: DataSet, real: Split, codec: Codec) -> Judge:
         evaluation = self.inputs.evaluation

@@ -40,7 +40,8 @@ class StudentNetworks:
         self._spec, self._device, self._group = spec, device, group
         self.ema = copy.deepcopy(generator).requires_grad_(False)
         fake = copy.deepcopy(generator)
-        if extras.fake is not None:
+        self._blank = next(generator.parameters()).is_meta
+        if extras.fake is not None and not self._blank:
             fake.load_state_dict(extras.fake)
         self.nets = Nets(generator, fake, encoder=extras.encoder)
         self._heads: dict[str, nn.Module] = {}
@@ -131,8 +132,10 @@ class StudentNetworks:
         return state | {f"{HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
 
     def load(self, stage: str, state: dict[str, Tensors]) -> None:
-        """The inverse of `state`, taken in that stage; empty before the first."""
-        self.stage, self._heads = "", {}
+        """The inverse of `state`, taken in that stage; empty before the first. Networks that have no weights yet take
+        those of the state, without a copy."""
+        self.stage, self._heads, self.nets = "", {}, replace(self.nets, target=None)
+        self._load_modules(state)
         for name, tensors in state.items():
             if name.startswith(HEAD) and (head := self._head(name.removeprefix(HEAD))):
                 head.load_state_dict(tensors)
@@ -142,8 +145,16 @@ class StudentNetworks:
             if self.fake_descent:
                 self.fake_descent.optimizer.load(state["fake_optimizer"])
             self.nets.memory.update({k: v.clone().to(self._device) for k, v in state.get("memory", {}).items()})
+        if self.nets.target:
+            self.nets.target.load_state_dict(state["target"])
+
+    def _load_modules(self, state: dict[str, Tensors]) -> None:
         for name, module in self._modules().items():
-            module.load_state_dict(state[name])
+            tensors = (
+                {key: value.to(self._device) for key, value in state[name].items()} if self._blank else state[name]
+            )
+            module.load_state_dict(tensors, assign=self._blank)
+        self._blank = False
 
     def go_on_from(self, stage: StageConfig, state: dict[str, Tensors]) -> None:
         """Enters the first stage as if it came after `stage`, in which a student of another run ended in that state."""

@@ -12,6 +12,7 @@ from msd_ray.conditions import Owned, conditioned
 from msd_ray.data import Split
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import TrainingError, UserError
+from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Batch, Draft, Loss, Nets, Objective, generated, joined
 from msd_ray.rng import derived_seed
 from msd_ray.teachers import Answer, Teacher
@@ -57,10 +58,12 @@ class StudentTrainer:
         device: torch.device | str = "cpu",
         extras: Extras | None = None,
         group: ProcessGroup = ALONE,
+        blank: bool = False,
     ) -> None:
         """owned: the conditions that the student is trained on. initial: the weights that generator and fake score
-        start from (fresh ones if None). real: real samples of its conditions, where an objective needs them. Raises
-        UserError where some process of the group would have no shard."""
+        start from (fresh ones if None). real: real samples of its conditions, where an objective needs them. blank: the
+        networks take no memory, and have no weights but those of the state that is loaded next. Raises UserError where
+        some process of the group would have no shard."""
         if group.world > spec.shards:
             raise UserError(
                 f"student {spec.index}: {group.world} workers cannot share batches of {spec.shards} shards; "
@@ -72,9 +75,11 @@ class StudentTrainer:
         self.nimg, self._before = 0, 0
         self.metrics: list[Metric] = []
         torch.manual_seed(derived_seed(spec.seed, spec.index, "initial weights"))
-        generator = precision.apply(conditioned(spec.denoiser.build(), owned.conditions), spec.training)
-        generator = generator.to(self.device).eval()
-        if initial is not None:
+        with shapes_only() if blank else nullcontext():
+            generator = spec.denoiser.build()
+        generator = precision.apply(conditioned(generator, owned.conditions), spec.training)
+        generator = generator.to("meta" if blank else self.device).eval()
+        if initial is not None and not blank:
             generator.load_state_dict(initial)
         self._networks = StudentNetworks(generator, spec, extras, self.device, group)
         self._batches, self._shards = Batches(spec, owned, real, extras.pairs, self.device), group.mine(spec.shards)

@@ -50,10 +50,10 @@ def differ(a: StudentTrainer, b: StudentTrainer) -> bool:
 
 
 def resumed(t: StudentTrainer) -> StudentTrainer:
-    """A new trainer from the state, in a process whose random state is another one."""
+    """A new trainer from the state, as slots make it, in a process whose random state is another one."""
     state = copy.deepcopy(t.state_dict())
     torch.manual_seed(t.nimg + 100)
-    fresh = trainer(t.spec)
+    fresh = trainer(t.spec, blank=True)
     torch.randn(t.nimg + 1)
     fresh.load_state_dict(state)
     return fresh
@@ -256,6 +256,19 @@ def test_an_earlier_state_can_be_loaded_into_a_later_trainer() -> None:
     assert (t.nimg, t.stage) == (16, "dm")
     t.advance(SPEC.images)
     assert_same(t, trained())
+
+
+def test_a_blank_trainer_takes_no_memory_and_then_that_of_the_state() -> None:
+    t = trainer(staged(["consistency", "adm"]))
+    t.advance(32)
+    state, fresh = copy.deepcopy(t.state_dict()), trainer(t.spec, blank=True)
+    assert all(p.is_meta for p in fresh.nets.generator.parameters()) and fresh.ema.network.first.weight.is_meta
+    fresh.load_state_dict(state)
+    for name, network in (("generator", fresh.nets.generator), ("ema", fresh.ema), ("fake", fresh.nets.fake)):
+        ours, theirs = network.state_dict(), state.tensors[name]
+        assert [ours[key].data_ptr() for key in theirs] == [value.data_ptr() for value in theirs.values()]
+    fresh.load_state_dict(copy.deepcopy(trainer(t.spec).state_dict()))  # another state is copied into it
+    assert_same(fresh, trainer(t.spec))
 
 
 def test_the_global_random_state_does_not_matter() -> None:
