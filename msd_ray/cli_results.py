@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from msd_ray.cli_groups import by_default
 from msd_ray.errors import UserError
@@ -25,6 +26,9 @@ Address = Annotated[
 def generate(
     ensemble: Annotated[str, typer.Argument(metavar="ENSEMBLE", help="An ensemble, or the directory of its run.")],
     conditions: Annotated[str, typer.Option(help="Conditions, such as 0-9 or 3,3,7; one of 0-9 by default all.")] = "",
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What to make, in words; several times for several.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, such as 0-7; every condition is made with each.")] = "0-7",
     output: Annotated[
         Path | None,
@@ -37,18 +41,35 @@ def generate(
         int | None,
         typer.Option(metavar="N", help="Another number of steps; at most those trained, for students of a few."),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which student makes what, and how much farther the next one is.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Generate samples, in as many network evaluations each as the students were trained for."""
     from msd_ray.runs.generate import generate_file
 
-    made = generate_file(ensemble, conditions, seeds, output, sampler, steps, err.print)
+    made = generate_file(ensemble, conditions, seeds, output, sampler, steps, err.print, prompt or ())
     if as_json:
         out.print_json(json.dumps(made))
     else:
         out.print(
             f"{made['samples']} samples in {made['output']} ({made['ms_per_sample']:.2f} ms each)", soft_wrap=True
         )
+        if explain:
+            out.print(table(["asked", "students", "margin"], _places(made["conditions"])))
+
+
+def _places(conditions: list[dict[str, Any]]) -> list[list[str]]:
+    """Which students make each condition, and the margin where a rule gave it to them."""
+    return [
+        [
+            escape(str(each["asked"])),
+            ", ".join(map(str, each["students"])),
+            "" if each["margin"] is None else f"{each['margin']:.3g}",
+        ]
+        for each in conditions
+    ]
 
 
 @results_app.command()

@@ -143,7 +143,7 @@ def _train(
     teacher: TeacherSource | None,
     idle: IdleSlots,
 ) -> None:
-    keep_data(store, fingerprint(plan.recipe.data))
+    keep_data(store, fingerprint(plan.recipe.data) + plan.conditions.fingerprint)
     keep_recipe(store, plan.recipe)  # not before it is certain that something will run
     for ensemble in plan.ensembles:
         keep_partition(store, ensemble)

@@ -6,31 +6,34 @@ consecutive classes, k-means clusters and random parts. O2MKD (arXiv 2410.04191)
 
 from msd_ray.conditions.conditions import (
     Classes,
+    Condition,
     Conditions,
-    ConditionsConfig,
-    ConditionsSpec,
     Owned,
     conditioned,
     in_turn,
-    make_conditions,
     named,
     spread,
 )
-from msd_ray.conditions.fit import PartitionConfig, fit
-from msd_ray.conditions.partition import Partition, Router, Table
+from msd_ray.conditions.fit import fit
+from msd_ray.conditions.kinds import ConditionsConfig, ConditionsSpec, identity, make_conditions
+from msd_ray.conditions.partition import Partition, Place, Router, Table
+from msd_ray.conditions.partition_config import PartitionConfig
 
 __all__ = [
     "Classes",
+    "Condition",
     "Conditions",
     "ConditionsConfig",
     "ConditionsSpec",
     "Owned",
     "Partition",
     "PartitionConfig",
+    "Place",
     "Router",
     "Table",
     "conditioned",
     "fit",
+    "identity",
     "in_turn",
     "make_conditions",
     "named",

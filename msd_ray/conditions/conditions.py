@@ -1,80 +1,135 @@
 """What an ensemble can be asked for."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from msd_ray.diffusion import EDMDenoiser
-from msd_ray.errors import CorruptError, UserError, one_line
-from msd_ray.own_code import imported, is_own, refuse_strange
+from msd_ray.errors import UserError
+from msd_ray.rng import derived_seed
 
-CLASSES = "classes"
 SHOWN = 6
 """Labels that are named before the rest is only counted."""
+Condition = int | str
+"""What a request asks for: an id, or a text where conditions are open."""
 
 
 class Conditions(Protocol):
-    """All conditions of an ensemble. An id, 0 to n - 1, stands for one of them in data, batches, requests and messages;
-    what an id means is decided here and in the networks."""
+    """All conditions of an ensemble. An id, 0 to n - 1, stands for one of them in data, partitions and figures; what an
+    id means is decided here and in the networks. Open ones are more than can be counted: those with an id are what
+    students are trained on, and requests ask with any text."""
 
     @property
     def n(self) -> int: ...
+
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def called(self) -> tuple[str, str]:
+        """What one of them is called, and several."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Of the vector that a network takes for one; of class numbers, how many there are."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with what a condition stands for, where neither data set nor recipe say that."""
+        ...
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The labels that are kept beside weights, of which these conditions can be made again."""
+        ...
 
     def labels(self, ids: Sequence[int]) -> list[str]:
         """The name of each of these."""
         ...
 
-    def id_of(self, asked: int | str) -> int:
-        """The condition that a user asks for, by number or in words. Raises UserError where there is none."""
+    def id_of(self, asked: Condition) -> Condition:
+        """The condition that a user asks for, by number or in words: its id, or a text where conditions are open.
+        Raises UserError where there is none."""
+        ...
+
+    def asked(self, ids: Tensor) -> list[Condition]:
+        """What a request asks for to get these ids [B], as `id_of` gives it."""
         ...
 
     def draw(self, among: Tensor, n: int, rng: torch.Generator) -> Tensor:
         """n of the ids `among` [M] at random, as a student trains on them: [n], on the device of both."""
         ...
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """What a network takes for ids [B]: these themselves, or vectors [B, ...] on the same device."""
+    def encode(self, wanted: Tensor | Sequence[Condition]) -> Tensor:
+        """What denoisers take for the ids [B], or for each of what `id_of` gives: [B, ...], on the device of the ids.
+        This is what processes send each other, so that a teacher need not know all conditions."""
+        ...
+
+    def embed(self, encoded: Tensor) -> Tensor:
+        """What a network takes for encoded conditions [B, ...]: these themselves, or vectors on the same device."""
         ...
 
 
+class Listed(Protocol):
+    """A user's own conditions, one for each label of the data set, with methods as `Conditions` has them."""
+
+    @property
+    def n(self) -> int: ...
+
+    def labels(self, ids: Sequence[int]) -> list[str]: ...
+
+    def id_of(self, asked: Condition) -> int: ...
+
+    def draw(self, among: Tensor, n: int, rng: torch.Generator) -> Tensor: ...
+
+    def embed(self, ids: Tensor) -> Tensor: ...
+
+
+class _Countable:
+    """What class numbers and a user's own have in common: denoisers take their ids."""
+
+    is_open = False
+    called = ("class", "classes")
+    fingerprint = ""
+    kept: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.kept)
+
+    @property
+    def width(self) -> int:
+        return self.n
+
+    def asked(self, ids: Tensor) -> list[Condition]:
+        known: list[Condition] = ids.tolist()
+        return known
+
+    def encode(self, wanted: Tensor | Sequence[Condition]) -> Tensor:
+        return wanted if isinstance(wanted, Tensor) else torch.tensor(wanted, dtype=torch.long)
+
+
 @dataclass(frozen=True)
-class ConditionsConfig:
-    """kind: what a condition is: `classes` are the labels of the data set, and `module:Class` is one of the user's own,
-    which is called with these labels and `options` and returns a `Conditions`."""
+class Classes(_Countable):
+    """Class numbers, which networks take as they are. kept: the name of each class."""
 
-    kind: str = CLASSES
-    options: dict[str, Any] = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        if self.kind != CLASSES and not is_own(self.kind):
-            raise ValueError(f"there is no kind {self.kind!r}, only {CLASSES}, or your own module:Class")
-        if self.options and not is_own(self.kind):
-            raise ValueError(f"options are those of a module:Class; {self.kind} has none")
-
-
-@dataclass(frozen=True)
-class Classes:
-    """Class numbers, which networks take as they are. names: of each class."""
-
-    names: tuple[str, ...]
+    kept: tuple[str, ...]
 
     @classmethod
     def numbered(cls, n: int) -> "Classes":
         """n classes that are named by their numbers."""
         return cls(tuple(map(str, range(n))))
 
-    @property
-    def n(self) -> int:
-        return len(self.names)
-
     def labels(self, ids: Sequence[int]) -> list[str]:
-        return [self.names[i] for i in ids]
+        return [self.kept[i] for i in ids]
 
-    def id_of(self, asked: int | str) -> int:
+    def id_of(self, asked: Condition) -> int:
         """Of equal names the first class."""
         if isinstance(asked, str):
             if asked not in self._ids:
@@ -85,59 +140,44 @@ class Classes:
         return asked
 
     def draw(self, among: Tensor, n: int, rng: torch.Generator) -> Tensor:
-        return among[torch.randint(len(among), (n,), generator=rng, device=among.device)]
+        return at_random(among, n, rng)
 
-    def embed(self, ids: Tensor) -> Tensor:
-        return ids
+    def embed(self, encoded: Tensor) -> Tensor:
+        return encoded
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return {name: i for i, name in reversed(list(enumerate(self.names)))}
-
-
-def make_conditions(config: ConditionsConfig, labels: tuple[str, ...]) -> Conditions:
-    """Those that `config` describes. Raises UserError where a user's own cannot be had."""
-    if config.kind == CLASSES:
-        return Classes(labels)
-    make = imported(config.kind, "conditions.kind")
-    try:
-        made: Conditions = make(labels, **config.options)
-    except Exception as error:  # whatever the user's module does
-        raise UserError(f"conditions.kind: {config.kind} gives no conditions: {one_line(error)}") from None
-    if made.n != len(labels):
-        raise UserError(f"conditions.kind: {config.kind} has {made.n} conditions, the data set {len(labels)}")
-    return made
+        return {name: i for i, name in reversed(list(enumerate(self.kept)))}
 
 
 @dataclass(frozen=True)
-class ConditionsSpec:
-    """What is needed to make conditions, stored beside the weights that know them. labels: of the data set."""
+class Own(_Countable):
+    """A user's own conditions. kept: the labels of the data set."""
 
-    config: ConditionsConfig
-    labels: tuple[str, ...]
+    theirs: Listed
+    kept: tuple[str, ...]
 
-    def make(self) -> Conditions:
-        """Raises UserError as `make_conditions`, and for a user's own that this process may not import."""
-        refuse_strange(self.config.kind, "kind of conditions", "the description of an ensemble or teacher")
-        return make_conditions(self.config, self.labels)
+    def labels(self, ids: Sequence[int]) -> list[str]:
+        return self.theirs.labels(ids)
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self.config), "labels": list(self.labels)}
+    def id_of(self, asked: Condition) -> int:
+        return self.theirs.id_of(asked)
 
-    @classmethod
-    def from_json(cls, raw: Any) -> "ConditionsSpec":
-        """The inverse of `to_json`, of what a directory has; without kind and options it is of classes. Raises
-        CorruptError for anything else."""
-        try:
-            kind, options = str(raw.get("kind", CLASSES)), dict(raw.get("options", {}))
-            return cls(ConditionsConfig(kind, options), tuple(str(label) for label in raw["labels"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptError(f"not a description of conditions: {error}") from error
+    def draw(self, among: Tensor, n: int, rng: torch.Generator) -> Tensor:
+        return self.theirs.draw(among, n, rng)
+
+    def embed(self, encoded: Tensor) -> Tensor:
+        return self.theirs.embed(encoded)
+
+
+def at_random(among: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    """n of the ids `among` [M], each as likely as the others: [n]."""
+    return among[torch.randint(len(among), (n,), generator=rng, device=among.device)]
 
 
 def conditioned(denoiser: EDMDenoiser, conditions: Conditions) -> EDMDenoiser:
-    """The denoiser itself. It and its copies then take ids, and give their networks what these stand for."""
-    denoiser.embed = lambda ids: conditions.embed(ids)  # a function, which copies share; a method they would copy
+    """The denoiser itself. It and its copies then give their networks what encoded conditions stand for."""
+    denoiser.embed = lambda given: conditions.embed(given)  # a function, which copies share; a method they would copy
     return denoiser
 
 
@@ -152,12 +192,12 @@ class Owned:
         return replace(self, ids=self.ids.to(device))
 
     def draw(self, n: int, rng: torch.Generator) -> Tensor:
-        """n at random, [n]; as `Conditions.draw`."""
-        return self.conditions.draw(self.ids, n, rng)
+        """n at random, encoded, [n, ...]; as `Conditions.draw`."""
+        return self.conditions.encode(self.conditions.draw(self.ids, n, rng))
 
     def in_turn(self, n: int) -> Tensor:
-        """The first n of them, over and over: [n]."""
-        return in_turn(self.ids, torch.arange(n))
+        """The first n of them, over and over, encoded: [n, ...]."""
+        return self.conditions.encode(in_turn(self.ids, torch.arange(n)))
 
 
 def in_turn(ids: Tensor, numbers: Tensor) -> Tensor:
@@ -166,18 +206,20 @@ def in_turn(ids: Tensor, numbers: Tensor) -> Tensor:
     return ids[numbers % len(ids)]
 
 
-def spread(condition: int, seed: int, places: int) -> int:
+def spread(condition: Condition, seed: int, places: int) -> int:
     """One of so many places. Consecutive seeds spread evenly, also with conditions in turn.
 
     With a factor of 1 the usual pairs (seed i, condition i mod 10) would share every other place; with 0 all
     conditions of one seed would have one. The factor 2 does neither.
     """
-    return (seed + 2 * condition) % places
+    number = derived_seed("prompt", condition) if isinstance(condition, str) else condition
+    return (seed + 2 * number) % places
 
 
-def named(labels: Sequence[str], most: int = SHOWN) -> str:
+def named(conditions: Conditions, ids: Sequence[int], most: int = SHOWN) -> str:
     """ "class 3", "classes 1, 2" or "20 classes: 0, 1, 2, 3, 4, 5, ..."."""
-    shown = ", ".join(labels[:most])
-    if len(labels) > most:
-        return f"{len(labels)} classes: {shown}, ..."
-    return f"{'class' if len(labels) == 1 else 'classes'} {shown}"
+    one, several = conditions.called
+    shown = ", ".join(conditions.labels(ids[:most]))
+    if len(ids) > most:
+        return f"{len(ids)} {several}: {shown}, ..."
+    return f"{one if len(ids) == 1 else several} {shown}"

@@ -1,8 +1,7 @@
 """Fitting a partition: the ways of dividing conditions among students that MSD tried (arXiv 2410.23274), and O2MKD's
 division of the timesteps (arXiv 2410.04191)."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,31 +10,12 @@ from numpy.typing import NDArray
 from msd_ray.conditions.conditions import Conditions
 from msd_ray.conditions.kmeans import balanced_kmeans
 from msd_ray.conditions.partition import Partition, Table
+from msd_ray.conditions.partition_config import KMEANS, OF_CLASSES, RANDOM, SEQUENTIAL, PartitionConfig
+from msd_ray.conditions.prompt_fit import fit_rule
 from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError, one_line
 from msd_ray.own_code import imported, is_own
-from msd_ray.ranges import Count, Seed, within
 from msd_ray.rng import derived_seed, stream
-
-SEQUENTIAL, RANDOM, KMEANS = KINDS = ("sequential", "random", "kmeans")
-
-
-@dataclass(frozen=True)
-class PartitionConfig:
-    """k: parts of the conditions. kind: consecutive classes, a random division, classes with similar features together,
-    or `module:function` for one of the user's own, which is called with the `Conditions` and this configuration and
-    returns the part of each condition; its parts may differ in size. seed: of random and kmeans. timesteps: intervals
-    of the noise levels. There are k * timesteps students.
-    """
-
-    k: Count = 1
-    kind: str = SEQUENTIAL
-    seed: Seed = 0
-    timesteps: Annotated[int, within(ge=1, le=1000)] = 1
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS and not is_own(self.kind):
-            raise ValueError(f"there is no kind {self.kind!r}, only {', '.join(KINDS)}, or your own module:function")
 
 
 def fit(
@@ -44,15 +24,19 @@ def fit(
     """Divides the conditions into config.k parts; same input, same result. Sizes differ by at most one, but where the
     user's own function says otherwise.
 
-    means: [n, d] mean features of each condition, for kmeans. Parts are numbered by the lowest condition that they
-    hold. noise: schedule that the timesteps are taken from. Raises UserError for more parts than conditions, for kmeans
-    without finite means, and for a user's own function that gives no partition.
+    means: [n, d] mean features of each class, for kmeans. Parts are numbered by the lowest condition that they hold.
+    noise: schedule that the timesteps are taken from. Raises UserError for more parts than conditions, for
+    kmeans without finite means, for a kind that does not suit the conditions, and for a user's own function that gives
+    no partition. Parts of prompts may differ in size.
     """
-    n = conditions.n
+    n, borders = conditions.n, _borders(config.timesteps, noise or Noise())
+    if conditions.is_open:
+        rule, of_each = fit_rule(config, conditions)
+        return Partition(config.kind, Table(of_each), borders, rule)
     if config.k > n:
         raise UserError(f"{config.k} students cannot share {n} classes: set k to at most {n}")
     owners = _own(config, conditions) if is_own(config.kind) else _built_in(config, n, means)
-    return Partition(config.kind, Table(_renumbered(owners)), _borders(config.timesteps, noise or Noise()))
+    return Partition(config.kind, Table(_renumbered(owners)), borders)
 
 
 def _built_in(config: PartitionConfig, n: int, means: NDArray[Any] | None) -> list[int]:
@@ -62,8 +46,10 @@ def _built_in(config: PartitionConfig, n: int, means: NDArray[Any] | None) -> li
         owners = blocks
     elif config.kind == RANDOM:
         owners = blocks[torch.randperm(n, generator=stream("partition", config.seed)).numpy()]
-    else:
+    elif config.kind == KMEANS:
         owners = balanced_kmeans(_usable(means, n), config.k, derived_seed("partition", config.seed))
+    else:
+        raise UserError(f"partition.kind: {config.kind} divides prompts; of classes write {', '.join(OF_CLASSES)}")
     return [int(owner) for owner in owners]
 
 

@@ -1,7 +1,9 @@
-"""k-means with clusters of equal size."""
+"""k-means with clusters of like size."""
 
 import numpy as np
 from numpy.typing import NDArray
+
+from msd_ray.errors import UserError
 
 Points = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -59,3 +61,53 @@ def _assigned(points: Points, centres: Points) -> Labels:
     _, chosen = linear_sum_assignment(np.vstack([cost, phantoms]))
     labels: Labels = np.concatenate([seats, extra])[chosen[:n]]
     return labels
+
+
+ROUNDS = 30
+
+
+def balanced_centres(points: NDArray[np.float32], k: int, seed: int) -> tuple[NDArray[np.float32], tuple[float, ...]]:
+    """Centres [k, d] and a price of each, so that about as many of the points [N, d] are nearest to each, where price
+    and squared distance are added. Raises UserError for more centres than points.
+
+    Lloyd's iterations from one k-means++ start. Unlike `balanced_kmeans` it says where a new point belongs, and takes
+    time and memory in proportion to N.
+    """
+    from sklearn.cluster import kmeans_plusplus
+
+    if k > len(points):
+        raise UserError(f"{k} students cannot share {len(points)} prompts: set partition.k to at most {len(points)}")
+    centres, _ = kmeans_plusplus(points, k, random_state=np.random.RandomState(seed % 2**32))
+    labels = np.zeros(len(points), dtype=np.int64)
+    for _ in range(ITERATIONS):
+        distances = _squared_distances(points, centres)
+        prices = _prices(distances)
+        previous, labels = labels, (distances + prices).argmin(axis=1)
+        if np.array_equal(previous, labels):
+            break
+        found = [points[labels == cluster] for cluster in range(k)]
+        centres = np.stack([f.mean(axis=0) if len(f) else old for f, old in zip(found, centres, strict=True)])
+    return centres.astype(np.float32), tuple(prices.tolist())
+
+
+def _squared_distances(points: NDArray[np.float32], centres: NDArray[np.float32]) -> Points:
+    """[N, k]."""
+    squares: Points = (points**2).sum(axis=1, dtype=np.float64)[:, None] + (centres**2).sum(axis=1, dtype=np.float64)
+    squares -= 2 * (points @ centres.T)
+    return squares
+
+
+def _prices(distances: Points) -> Points:
+    """Of each cluster in turn the price at which it gets its share of the points, given the prices of the others."""
+    n, k = distances.shape
+    prices, share = np.zeros(k), n // k
+    for _ in range(ROUNDS if k > 1 else 0):
+        before = prices.copy()
+        for cluster in range(k):
+            others = np.delete(distances + prices, cluster, axis=1).min(axis=1)
+            gaps = np.sort(others - distances[:, cluster])[::-1]
+            prices[cluster] = (gaps[share - 1] + gaps[share]) / 2
+        if np.allclose(prices, before, rtol=0, atol=1e-9):
+            break
+    prices -= prices.min()
+    return prices

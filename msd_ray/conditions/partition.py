@@ -4,7 +4,9 @@ MSD (arXiv 2410.23274) divides the conditions, O2MKD (arXiv 2410.04191) the time
 object filters what a student is trained on and routes requests to the student that owns them.
 """
 
+import io
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msd_ray.conditions.conditions import Conditions, Owned
+from msd_ray.conditions.conditions import Condition, Conditions, Owned
+from msd_ray.conditions.rules import Rule, rule_of
 from msd_ray.errors import CorruptError, UserError
 
 
@@ -65,15 +68,43 @@ class Table:
     def ids_of(self, part: int) -> Tensor:
         return torch.from_numpy(np.flatnonzero(self._owners == part))
 
+    def to_bytes(self) -> bytes:
+        """As `numpy.load` reads it."""
+        buffer = io.BytesIO()
+        np.save(buffer, self._owners.astype(np.min_scalar_type(self.parts)))
+        return buffer.getvalue()
+
     @cached_property
     def _owners(self) -> NDArray[np.int64]:
         return np.array(self.owners)
 
 
 @dataclass(frozen=True)
+class Place:
+    """part: that a condition belongs to. margin: how much more the next part would cost by the rule, 0 where it costs
+    as much; None where there is no rule or no other part."""
+
+    part: int
+    margin: float | None = None
+
+
+def placed(rule: Rule, conditions: Conditions, wanted: Sequence[Condition]) -> list[Place]:
+    """The place of each of these, by the rule. It depends on none of the others."""
+    costs = rule.costs(list(map(str, wanted)), conditions.embed(conditions.encode(wanted)).double().numpy())
+    parts, least = costs.argmin(axis=1).tolist(), np.sort(costs, axis=1)
+    margins = (least[:, 1] - least[:, 0]).tolist() if rule.parts > 1 else [None] * len(wanted)
+    return [Place(part, margin) for part, margin in zip(parts, margins, strict=True)]
+
+
+OWNERS = "owners.npy"
+"""The file, beside what describes a partition with a rule, that has the part of each id."""
+
+
+@dataclass(frozen=True)
 class Partition:
     """kind: how it was fitted. router: which part of the conditions each belongs to; without borders parts are
-    students. borders: rising noise levels between the intervals that the students of one part divide among them.
+    students. borders: rising noise levels between the intervals that the students of one part divide among them. rule:
+    of open conditions, which gives each id the part that the router has, and any text one.
 
     Student number part * intervals + interval has the conditions of its part in its interval; interval 0 has the lowest
     levels. A level exactly on a border belongs to the interval below it.
@@ -82,6 +113,7 @@ class Partition:
     kind: str
     router: Table
     borders: tuple[float, ...] = ()
+    rule: Rule | None = None
 
     @property
     def parts(self) -> int:
@@ -138,19 +170,51 @@ class Partition:
         """The conditions that a student owns."""
         return Owned(conditions, self.router.ids_of(self.part_of_student(student)))
 
+    def place(self, conditions: Conditions, wanted: Sequence[Condition]) -> list[Place]:
+        """Where each of these belongs, which are as `Conditions.id_of` gives them. Raises UserError for an id that no
+        part owns."""
+        if self.rule:
+            return placed(self.rule, conditions, wanted)
+        return [Place(part) for part in self.router.part_of(conditions.encode(wanted)).tolist()]
+
     def to_json(self) -> dict[str, Any]:
-        """Without borders, just kind and owners, as before there were any."""
-        said = {"kind": self.kind, "owners": list(self.router.owners)}
+        """Without borders and rule, just kind and owners, as before there were any. With a rule the owners are in
+        `files`, since they may be a million."""
+        said: dict[str, Any] = {"kind": self.kind, "owners": list(self.router.owners)}
+        if self.rule:
+            said = {"kind": self.kind, "rule": self.rule.to_json()}
         return {**said, "borders": list(self.borders)} if self.borders else said
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What is kept beside the description, by name."""
+        return {OWNERS: self.router.to_bytes()} if self.rule else {}
+
     @classmethod
-    def from_json(cls, raw: Any) -> "Partition":
-        """The inverse of `to_json`; raises CorruptError for anything that is not a valid partition."""
-        if not isinstance(raw, dict) or set(raw) | {"borders"} != {"kind", "owners", "borders"}:
-            raise CorruptError("not a partition: it needs the fields kind and owners, and may have borders")
+    def from_json(cls, raw: Any, read: Callable[[str], bytes] | None = None) -> "Partition":
+        """The inverse of `to_json`; raises CorruptError for anything that is not a valid partition. read: the content
+        of each of `files`."""
+        if not isinstance(raw, dict) or set(raw) | {"borders"} not in (
+            {"kind", part, "borders"} for part in ("owners", "rule")
+        ):
+            raise CorruptError("not a partition: it needs the fields kind and owners or rule, and may have borders")
         if not isinstance(raw["kind"], str):
             raise CorruptError("not a partition: its kind must be a word")
-        return cls(raw["kind"], _table(raw["owners"]), _borders(raw["borders"]) if "borders" in raw else ())
+        borders = _borders(raw["borders"]) if "borders" in raw else ()
+        if "rule" in raw and read:
+            router, rule = _table(_read_owners(read(OWNERS))), rule_of(raw["rule"])
+            if router.parts != rule.parts:
+                raise CorruptError(f"not a partition: its rule makes no sense for {router.parts} parts")
+            return cls(raw["kind"], router, borders, rule)
+        return cls(raw["kind"], _table(raw["owners"]), borders)
+
+
+def _read_owners(content: bytes) -> list[int]:
+    try:
+        owners: list[int] = np.load(io.BytesIO(content), allow_pickle=False).tolist()
+    except ValueError as error:
+        raise CorruptError(f"not a partition: its {OWNERS} is damaged: {error}") from None
+    return owners
 
 
 def _table(raw: Any) -> Table:

@@ -34,6 +34,7 @@ FORMATS = {
     "webdataset": "webdataset:WebDataset",
     "imagenet64": "imagenet64:ImageNet64",
     "emoji": "emoji:Emoji",
+    "emoji-names": "emoji:NamedEmoji",
 }
 """module:class, both in this package. Imported when it is asked for: formats import libraries for their files, and most
 processes read one format, or none."""

@@ -11,6 +11,7 @@ neither `sampling` nor a spec's `sigma_min`.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from msd_ray.errors import CorruptError, UserError, one_line
 from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.networks.weights import StoredWeights, to_chunks
-from msd_ray.storage import Chunks, Manifest, Store, read_manifest, write_bundle
+from msd_ray.storage import Chunks, Manifest, Store, read_file, read_manifest, write_bundle
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def save_ensemble(
     arguments contradict each other, CorruptError if such a file is damaged, UserError if the store cannot be written
     to.
     """
-    problem = contradiction(partition, labels, members, sampling)
+    problem = contradiction(partition, conditions_spec(recipe, labels).make(), members, sampling)
     if problem:
         raise ValueError(problem)
     body = {
@@ -117,7 +118,8 @@ def save_ensemble(
         "students": [_described(member, partition) for member in members],
         **({"codec": codec.to_json()} if codec.to_json() else {}),
     }
-    write_bundle(store, body, ((_file(member.index), _content(member)) for member in members))
+    students = ((_file(member.index), _content(member)) for member in members)
+    write_bundle(store, body, chain(partition.files.items(), students))
 
 
 def read_description(store: Store) -> Description:
@@ -144,7 +146,7 @@ def described(store: Store, manifest: Manifest) -> Description:
     try:
         body = manifest.body
         labels, recipe = tuple(str(label) for label in body["labels"]), dict(body["recipe"])
-        partition, sampling = Partition.from_json(body["partition"]), ONE_STEP
+        partition, sampling = Partition.from_json(body["partition"], partial(read_file, store, manifest)), ONE_STEP
         if "sampling" in body:
             sampling = Sampling.from_json(body["sampling"])
         codec = CodecConfig.from_json(body.get("codec", {}))
@@ -175,16 +177,18 @@ def _check_owned(raw: dict[str, Any], partition: Partition, index: int) -> None:
 
 
 def contradiction(
-    partition: Partition, labels: tuple[str, ...], members: Sequence[Member], sampling: Sampling
+    partition: Partition, conditions: Conditions, members: Sequence[Member], sampling: Sampling
 ) -> str | None:
     """What is wrong with the parts of an ensemble, in one line; None if they fit together."""
-    if len(labels) != partition.router.n:
-        return f"{len(labels)} labels for {partition.router.n} conditions"
+    if conditions.is_open != (partition.rule is not None):
+        return f"a partition that cannot place {conditions.called[1]}"
+    if not conditions.is_open and conditions.n != partition.router.n:
+        return f"{conditions.n} labels for {partition.router.n} conditions"
     if [member.index for member in members] != list(range(partition.k)):
         return f"the partition has students 0 to {partition.k - 1}, but not exactly these are given, in order"
     for member in members:
-        if member.spec.classes not in (0, len(labels)):
-            return f"student {member.index} knows {member.spec.classes} conditions instead of {len(labels)}"
+        if member.spec.classes not in (0, conditions.width):
+            return f"student {member.index} knows {member.spec.classes} conditions instead of {conditions.width}"
         if member.spec.sample_shape != members[0].spec.sample_shape:
             return f"student {member.index} makes samples of another shape than student 0"
     if partition.borders and (sampling == ONE_STEP or sampling.levels):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from msd_ray.codecs import IDENTITY, Codec, load_codec
-from msd_ray.conditions import Partition
+from msd_ray.conditions import Condition, Partition
 from msd_ray.ensemble.artifact import Member, conditions_spec, contradiction, read_description, read_member
 from msd_ray.ensemble.part import Part
-from msd_ray.ensemble.requests import as_tensor, integers, seeds_of
+from msd_ray.ensemble.requests import asked_of, seeds_of
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.storage import Store
@@ -35,14 +35,14 @@ class Ensemble:
         codec: Codec = IDENTITY,
     ) -> None:
         """Raises CorruptError if the arguments contradict each other."""
-        problem = contradiction(partition, labels, members, sampling)
+        self.conditions = conditions_spec(recipe, labels).make()
+        problem = contradiction(partition, self.conditions, members, sampling)
         if problem:
             raise CorruptError(f"this is not one ensemble: {problem}")
         self.recipe, self.partition, self.labels = recipe, partition, labels
         self.members, self.device, self.sampling = tuple(members), torch.device(device), sampling
         self.codec = codec
         self.parameters = sum(member.spec.parameters() for member in self.members)
-        self.conditions = conditions_spec(recipe, labels).make()
         self._parts: dict[int, Part] = {}
 
     @classmethod
@@ -77,13 +77,13 @@ class Ensemble:
 
     def generate(
         self,
-        conditions: Sequence[int] | Tensor,
+        conditions: Sequence[Condition] | Tensor,
         seeds: Sequence[int] | Tensor,
         batch: int = 0,
         sampler: str | None = None,
         steps: int | None = None,
     ) -> Tensor:
-        """One sample for each pair of condition and seed: [N, *sample_shape], float32, on the CPU.
+        """One sample for each pair of condition and seed: [N, *sample_shape], float32, on the CPU. Prompts are texts.
 
         The noise of a sample follows from its seed alone. By default every bit of the sample follows from seed and
         condition, whatever else is generated in the same call, on one machine, device and number of threads (see
@@ -91,14 +91,14 @@ class Ensemble:
         which suits an accelerator better and changes a sample by rounding errors (about 1e-6). sampler ("heun" or
         "ddim") and steps replace those of an ensemble that takes several; students of a few steps can take fewer.
 
-        Raises UserError for conditions that no student owns, for values that are not integers, for different lengths,
+        Raises UserError for conditions that no student owns, for values that are no conditions, for different lengths,
         and for a sampler or steps that these students do not allow; CorruptError as `part`, before any sample is made.
         """
         sampling = self.sampling.changed(sampler, steps)
-        wanted, seed_list = integers(conditions, "conditions"), seeds_of(seeds)
+        wanted, seed_list = asked_of(self.conditions, conditions), seeds_of(seeds)
         if len(wanted) != len(seed_list):
             raise UserError(f"{len(wanted)} conditions but {len(seed_list)} seeds: give one seed per condition")
-        numbers = self.partition.router.part_of(as_tensor(wanted)).tolist()
+        numbers = [place.part for place in self.partition.place(self.conditions, wanted)]
         parts = {number: self.part(number) for number in sorted(set(numbers))}
         out = torch.empty(len(wanted), *self.sample_shape)
         for number, part in parts.items():

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from msd_ray.codecs import IDENTITY, Codec, load_codec
-from msd_ray.conditions import Conditions, Partition, spread
+from msd_ray.conditions import Condition, Conditions, Partition, spread
 from msd_ray.ensemble.artifact import Description, Member, read_member
 from msd_ray.ensemble.positions import Evaluation, batch_size_for, in_order, in_positions
 from msd_ray.ensemble.requests import seeded_noises
 from msd_ray.ensemble.sampling import Sampling, sampled
 from msd_ray.networks import count_parameters
 
-SampleId = tuple[int, int]
+SampleId = tuple[Condition, int]
 """The condition and the seed that a sample follows from."""
 
 
@@ -38,6 +38,7 @@ class Part:
         """members: the students of the part, lowest noise levels first. Raises CorruptError if weights do not fit their
         network."""
         self._partition, self._sampling, self._device = partition, sampling, torch.device(device)
+        self._conditions = conditions
         self._students = [member.build(conditions, device) for member in members]
         self._sigma_init, self.codec = members[0].sigma_init, codec
         sizes = [count_parameters(student) for student in self._students]
@@ -73,8 +74,9 @@ class Part:
         how, at = sampling or self._sampling, list(positions)
         noises = torch.zeros(how.draws, size, *self.sample_shape)
         noises[:, at] = seeded_noises([seed for _, seed in sample_ids], self.sample_shape, how.draws)
-        condition = torch.zeros(size, dtype=torch.long)
-        condition[at] = torch.tensor([condition for condition, _ in sample_ids])
+        asked = self._conditions.encode([condition for condition, _ in sample_ids])
+        condition = asked.new_zeros(size, *asked.shape[1:])
+        condition[at] = asked
         where = self._device
         x = sampled(self._partition, self._students, self._sigma_init, how, noises.to(where), condition.to(where))
         return x.cpu()[at]

@@ -2,10 +2,12 @@
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from msd_ray.conditions import Condition, Conditions
 from msd_ray.errors import UserError
 from msd_ray.ranges import LARGEST_SEED
 from msd_ray.rng import stream
@@ -26,7 +28,7 @@ def seeded_noises(seeds: Sequence[int], sample_shape: tuple[int, ...], draws: in
     return torch.stack(drawn, dim=1)
 
 
-def integers(values: Sequence[int] | Tensor, what: str) -> list[int]:
+def integers(values: Sequence[Any] | Tensor, what: str) -> list[int]:
     """`values` as integers; the message calls them `what`. Raises UserError if one is not an integer."""
     try:
         return [operator.index(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]
@@ -40,6 +42,16 @@ def seeds_of(values: Sequence[int] | Tensor) -> list[int]:
     if strangers := [seed for seed in seeds if not 0 <= seed <= LARGEST_SEED]:
         raise UserError(f"seeds must be from 0 to {LARGEST_SEED}, not {shortened(strangers[0])}")
     return seeds
+
+
+def asked_of(conditions: Conditions, values: Sequence[Condition] | Tensor) -> list[Condition]:
+    """`values` as requests have them: ids, or texts where conditions are open. Raises UserError where one is neither,
+    or a number that does not fit."""
+    if conditions.is_open:
+        return [conditions.id_of(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]
+    ids = integers(values, "conditions")
+    as_tensor(ids)
+    return list(ids)
 
 
 def as_tensor(conditions: list[int]) -> Tensor:

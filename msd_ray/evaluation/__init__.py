@@ -17,7 +17,6 @@ from msd_ray.evaluation.table import (
     headers,
     remarks,
     sampler_row,
-    student_name,
     tables,
     to_records,
 )
@@ -41,7 +40,6 @@ __all__ = [
     "sampler_row",
     "scored",
     "statistics_of",
-    "student_name",
     "tables",
     "to_records",
     "with_ratio",

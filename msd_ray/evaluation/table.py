@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msd_ray.conditions import in_turn, named
+from msd_ray.conditions import in_turn
 from msd_ray.data import Samples
 from msd_ray.evaluation.scores import Judge, Scores
 from msd_ray.formatting import duration
@@ -169,8 +169,3 @@ def sampler_row(
     seconds = time.perf_counter() - begin
     row = Row(name, judge.score(x, conditions), **asdict(costs or Costs()), ms_per_image=1000 * seconds / n)
     return row, Samples(x, conditions)
-
-
-def student_name(student: int, labels: Sequence[str]) -> str:
-    """Of a student's row, with the labels of its conditions."""
-    return f"student {student} ({named(labels)})"

@@ -63,6 +63,8 @@ def teachers_licence(recipe: dict[str, Any]) -> str:
 def _chosen(known: Description, form: str, student: int | None) -> int | None:
     """The one student to be exported; None for all. Raises UserError where there is no such, or it cannot be alone."""
     k = known.partition.k
+    if known.conditions.is_open:
+        raise UserError("students of prompts cannot be exported yet; `msd-ray generate` makes their samples")
     if student is not None and not 0 <= student < k:
         raise UserError(f"--student {student}: there are students 0 to {k - 1}")
     if student is None and k == 1 and (form != "diffusers" or known.sampling == ONE_STEP):

@@ -159,7 +159,7 @@ class _Stage:
         stage = self._spec.stages[self._name]
         spec = replace(self._spec, stages={self._name: replace(stage, images=stage.batch, fake_first=0)})
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
-        real = in_memory(blank, self._owned.in_turn(1))
+        real = in_memory(blank, self._owned.ids[:1])
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long))
         encoder = self._teacher(
             held=self._local or any(self._spec.objective(s).needs.encoder for s in self._spec.stages)

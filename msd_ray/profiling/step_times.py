@@ -134,7 +134,8 @@ class _StepTimer:
         prepare_device(0, threads=1)
         n, clock = next(iter(self._spec.stages.values())).batch, Clock(self.device, threads=1)
         x = torch.randn(n, *self._plan.teacher.sample_shape, device=self.device)
-        sigma, condition = torch.ones(n, device=self.device), torch.zeros(n, dtype=torch.long, device=self.device)
+        sigma, first = torch.ones(n, device=self.device), torch.zeros(n, dtype=torch.long, device=self.device)
+        condition = self._plan.conditions.encode(first)
         with torch.no_grad():
             return _repeated(lambda: clock.of(lambda: self._teacher(x, sigma, condition))) / n
 
@@ -144,7 +145,7 @@ class _StepTimer:
         training = replace(self._spec.training, max_skipped=ENDLESS)
         spec = replace(self._spec, stages={name: stage}, training=training)
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
-        real = in_memory(blank.expand(stage.batch, *blank.shape[1:]), self._owned.in_turn(1).expand(stage.batch))
+        real = in_memory(blank.expand(stage.batch, *blank.shape[1:]), self._owned.ids[:1].expand(stage.batch))
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long)).to(self.device)
         extras = Extras(encoder=self._teacher if isinstance(self._teacher, EDMDenoiser) else None, pairs=pairs)
         return StudentTrainer(spec, self._owned, teacher, None, real, self.device, extras)

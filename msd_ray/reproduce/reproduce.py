@@ -110,9 +110,9 @@ def distance_to_teacher(context: RunContext) -> float:
     seeds = list(range(SAMPLES))
     condition = in_turn(torch.arange(context.conditions.n), torch.arange(SAMPLES))
     store, device = context.store, device_here()
-    ours = ensemble_sampler(Ensemble.load(store.child("ensemble"), device))(condition, seeds)
+    ours = ensemble_sampler(Ensemble.load(store.child("ensemble"), device), context.conditions)(condition, seeds)
     teacher = teacher_in(store, context.plan)
-    theirs = teacher_sampler(teacher, teachers_sampling(context.recipe), device)(condition, seeds)
+    theirs = teacher_sampler(teacher, teachers_sampling(context.recipe), context.conditions, device)(condition, seeds)
     return float((ours.cpu() - theirs.cpu()).abs().mean())
 
 

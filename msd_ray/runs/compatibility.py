@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import takewhile
 
 from msd_ray.codecs import IDENTITY, load_codec
+from msd_ray.conditions import Conditions
 from msd_ray.data import DataSet
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import Sampling
@@ -112,18 +113,18 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
     return sampling
 
 
-def teacher_of(recipe: Recipe, data: DataSet, brought: DenoiserSpec | None) -> DenoiserSpec:
+def teacher_of(recipe: Recipe, data: DataSet, conditions: Conditions, brought: DenoiserSpec | None) -> DenoiserSpec:
     """The teacher that students are cut from; preconditioned as the one that is brought, where one is. Raises UserError
     where the network's configuration makes no sense for the data."""
     if misfit := recipe.network.misfit(data.shape):
         raise UserError(misfit)
-    spec = DenoiserSpec(recipe.network, data.shape, data.classes, recipe.noise.sigma_data)
+    spec = DenoiserSpec(recipe.network, data.shape, conditions.width, recipe.noise.sigma_data)
     if brought:
         spec = replace(spec, sigma_data=brought.sigma_data, preconditioning=brought.preconditioning)
     return spec
 
 
-def source_of(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> TeacherSource | None:
+def source_of(recipe: Recipe, data: DataSet, conditions: Conditions, needs: dict[str, Needs]) -> TeacherSource | None:
     """Of a teacher that is not trained here. Raises UserError where it does not fit the data or a stage."""
     source = load_source(recipe.teacher.source, recipe.teacher.options)
     name = recipe.teacher.origin
@@ -134,9 +135,9 @@ def source_of(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> Teacher
             f"teacher.source: {name} makes samples of shape {list(there)}, the data have {list(data.shape)}; set "
             f"data.options to what the teacher saw (size, preprocessing, channels), or choose other data"
         )
-    if source.classes != data.classes:
+    if source.classes != conditions.width:
         raise UserError(
-            f"teacher.source: {name} knows {source.classes} conditions, the data have {data.classes}; "
+            f"teacher.source: {name} knows {source.classes} conditions, the data have {conditions.width}; "
             f"choose data of the teacher's classes"
         )
     if source.spec:

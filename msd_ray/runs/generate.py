@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from msd_ray.codecs import pictures
-from msd_ray.conditions import Conditions
+from msd_ray.conditions import Condition, Conditions
 from msd_ray.ensemble import Ensemble
+from msd_ray.ensemble.requests import asked_of
 from msd_ray.errors import UserError
 from msd_ray.evaluation.tiles import sheet
 from msd_ray.formatting import duration, size
@@ -38,13 +39,17 @@ def generate_file(
     sampler: str | None = None,
     steps: int | None = None,
     note: Note = lambda line: None,
+    prompts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Every condition with every seed, as a .png sheet (a row per condition) or a .npy array [conditions, seeds, ...].
 
     output: by default samples.png, or samples.npy for points. sampler, steps: other than the ensemble's own. note:
-    takes a progress line now and then. Returns facts about the samples. Raises UserError if an argument is wrong; then
+    takes a progress line now and then. prompts: what to make in words, instead of `conditions`. Returns facts about the
+    samples, and which students make each condition, by what margin. Raises UserError if an argument is wrong; then
     nothing is written.
     """
+    if prompts and conditions:
+        raise UserError("--prompt says in words what --conditions says by number: give one of them")
     if output and re.match(r"[a-z0-9]+:/", str(output)):
         raise UserError(f"-o {output}: samples are written to a file on this machine; copy it where it shall be")
     if output and output.suffix not in (".png", ".npy"):
@@ -52,7 +57,9 @@ def generate_file(
     chosen = numbers(seeds, "seeds")
     listed = numbers(conditions, "conditions") if re.fullmatch(r"[-\d,\s]+", conditions) else None
     ensemble = Ensemble.load(ensemble_folder(uri), device_here())
-    wanted = _by_label(conditions, ensemble.conditions) if listed is None else listed
+    asked = _asked(conditions, prompts, ensemble.conditions) if listed is None else listed
+    wanted = asked_of(ensemble.conditions, asked)
+    places = ensemble.partition.place(ensemble.conditions, wanted)
     refuse_many(len(wanted) * len(chosen), ensemble.sample_shape)
     has_pictures = ensemble.codec.picture_shape(ensemble.sample_shape) is not None
     output = output or Path("samples.png" if has_pictures else "samples.npy")
@@ -72,11 +79,15 @@ def generate_file(
         "shape": list(x.shape),
         "nfe": nfe,
         "ms_per_sample": 1000 * seconds / n,
+        "conditions": [
+            {"asked": condition, "students": list(ensemble.partition.students_of(place.part)), "margin": place.margin}
+            for condition, place in zip(wanted, places, strict=True)
+        ],
     }
 
 
 def _made(
-    ensemble: Ensemble, pairs: Sequence[tuple[int, int]], sampler: str | None, steps: int | None, note: Note
+    ensemble: Ensemble, pairs: Sequence[tuple[Condition, int]], sampler: str | None, steps: int | None, note: Note
 ) -> Tensor:
     """[N, ...] samples of the pairs of condition and seed. They have the same bits whatever the size of a portion."""
     out = torch.empty(len(pairs), *ensemble.sample_shape)
@@ -111,11 +122,14 @@ def _npy(x: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _by_label(text: str, conditions: Conditions) -> list[int]:
-    """ "cat, dog" -> their ids; all for an empty text. Raises UserError for a label that there is not."""
-    if not text:
+def _asked(text: str, prompts: Sequence[str], conditions: Conditions) -> list[Condition]:
+    """The prompts, or "cat, dog" -> their ids; all where neither is given. Raises UserError for a label that there is
+    not."""
+    if conditions.is_open and not prompts:
+        raise UserError("these students make what words ask for: say what, with --prompt TEXT")
+    if not text and not prompts:
         return list(range(conditions.n))
-    return [conditions.id_of(label.strip()) for label in text.split(",")]
+    return [conditions.id_of(each) for each in prompts or map(str.strip, text.split(","))]
 
 
 def numbers(text: str, what: str) -> list[int]:

@@ -90,4 +90,5 @@ def check_init(plan: Plan) -> None:
 
 def _nearest(known: Description, owned: Owned) -> int:
     """The student there that owns most of the conditions of this one; the lowest where several do."""
-    return int(torch.bincount(known.partition.router.part_of(owned.ids)).argmax())
+    places = known.partition.place(owned.conditions, owned.conditions.asked(owned.ids))
+    return int(torch.bincount(torch.tensor([place.part for place in places])).argmax())

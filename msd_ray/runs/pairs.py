@@ -50,7 +50,9 @@ def make_chunk(store: Store, chunk: int, denoiser: Denoiser, device: torch.devic
     seeds = list(range(chunk * CHUNK, (chunk + 1) * CHUNK))
     condition = in_turn(torch.arange(plan.conditions.n), torch.tensor(seeds))
     z = seeded_noise(seeds, plan.teacher.sample_shape).to(device)
-    x = heun(denoiser, z, condition.to(device), plan.recipe.noise, plan.recipe.teacher.steps).cpu()
+    x = heun(
+        denoiser, z, plan.conditions.encode(condition).to(device), plan.recipe.noise, plan.recipe.teacher.steps
+    ).cpu()
     table = pa.table({"seed": seeds, "condition": condition.numpy(), "x": list(x.flatten(1).numpy())})
     file = io.BytesIO()
     pq.write_table(table, file)

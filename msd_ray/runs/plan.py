@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msd_ray.conditions import Conditions, ConditionsSpec, Partition, PartitionConfig, fit, make_conditions
-from msd_ray.conditions.conditions import CLASSES
-from msd_ray.conditions.fit import KMEANS
+from msd_ray.conditions.kinds import CLASSES
+from msd_ray.conditions.partition_config import KMEANS
 from msd_ray.data import DataSet
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import ONE_STEP, Sampling
@@ -161,13 +161,13 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     recipe, sampling = spelled_out(recipe, needs), sampling_of(recipe, needs)
     check_codec(recipe, data)
     check_pictures(recipe, data, needs)
-    source = source_of(recipe, data, needs)
-    teacher = teacher_of(recipe, data, source.spec if source else None)
+    conditions = make_conditions(recipe.conditions, data.labels)
+    source = source_of(recipe, data, conditions, needs)
+    teacher = teacher_of(recipe, data, conditions, source.spec if source else None)
     looked_into = source.spec if source else teacher
     student = student_of(recipe, teacher, looked_into, recipe.student, needs.values())
     single = {i: student_of(recipe, teacher, looked_into, size, needs.values()) for i, size in recipe.students.items()}
-    conditions = make_conditions(recipe.conditions, data.labels)
-    partition = fit(recipe.partition, conditions, _means(recipe, data, features), recipe.noise)
+    partition = fit(recipe.partition, conditions, _means(recipe, data, conditions, features), recipe.noise)
     if strangers := [i for i in single if not 0 <= i < partition.k]:
         raise UserError(f"students.{strangers[0]}: the students are those from 0 to {partition.k - 1}")
     each = _for_each_student(recipe, partition.k)
@@ -176,7 +176,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     ensembles = [_ensemble_plan(each, [single.get(i, student) for i in range(partition.k)], "ensemble", "", partition)]
     if recipe.evaluation.baselines:
         ensembles += _baselines(each, student, conditions, partition.k)
-    return Plan(recipe, teacher, student, data.labels, conditions, tuple(ensembles), sampling, source)
+    return Plan(recipe, teacher, student, conditions.kept, conditions, tuple(ensembles), sampling, source)
 
 
 def _for_each_student(recipe: Recipe, students: int) -> Recipe:
@@ -195,9 +195,11 @@ def _share(stage: StageConfig, students: int) -> StageConfig:
     return replace(stage, images=round(stage.images / students / stage.batch) * stage.batch)
 
 
-def _means(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet]) -> NDArray[np.float64] | None:
-    """The mean features of each class, by which k-means groups them."""
-    if recipe.partition.kind != KMEANS:
+def _means(
+    recipe: Recipe, data: DataSet, conditions: Conditions, features: Callable[[], FeatureNet]
+) -> NDArray[np.float64] | None:
+    """The mean features of each class, by which k-means groups them; prompts have vectors of their own."""
+    if recipe.partition.kind != KMEANS or conditions.is_open:
         return None
     return Judge(features(), data.train.thinned(MEANS_OF), recipe.evaluation).class_means(data.classes)
 

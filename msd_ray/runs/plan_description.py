@@ -82,7 +82,7 @@ def _student(plan: Plan, ensemble: EnsemblePlan, student: StudentPlan, tree: boo
     return {
         "student": student.name,
         **origin,
-        "owns": named(plan.conditions.labels(ids), SHOWN) + (levels if plan.recipe.partition.timesteps > 1 else ""),
+        "owns": named(plan.conditions, ids, SHOWN) + (levels if plan.recipe.partition.timesteps > 1 else ""),
         "parameters": f"{spec.denoiser.parameters():,}",
         "images": f"{spec.images:,}",
         **own,

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from msd_ray.codecs import load_codec
-from msd_ray.conditions import make_conditions
+from msd_ray.conditions import make_conditions, named
 from msd_ray.data import identity, load_data
 from msd_ray.errors import CorruptError
-from msd_ray.evaluation import Costs, Row, Scores, features_name, student_name
+from msd_ray.evaluation import Costs, Row, Scores, features_name
 from msd_ray.evaluation.feature_nets import dimensions
 from msd_ray.evaluation.reference import read_reference
 from msd_ray.evaluation.sample_statistics import Numbers
@@ -161,7 +161,7 @@ class ScoreTable:
 
     def student(self, ensemble: str, part: FromPart, costs: Costs) -> RequestedRow:
         """A student's samples among those of its ensemble, judged against real samples of its own conditions only."""
-        name = student_name(part.part, self._conditions.labels(part.ids.tolist()))
+        name = f"student {part.part} ({named(self._conditions, part.ids.tolist())})"
         return self._asked(name, self._chunks(ensemble, part), part, costs, False)
 
     def drawing(self, sources: Sequence[Source]) -> Drawing:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from msd_ray.conditions import Partition
-from msd_ray.conditions.fit import KMEANS
+from msd_ray.conditions.partition_config import KMEANS
 from msd_ray.ensemble import Member, save_ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import Recipe, parse_recipe
@@ -114,13 +114,15 @@ def _as_kept(fingerprint: str) -> bytes:
 
 def keep_partition(store: Store, ensemble: EnsemblePlan) -> None:
     """Writes down which conditions each part of the ensemble owns: its students look it up there."""
-    folder(store, ensemble.home).write("partition.json", json.dumps(ensemble.partition.to_json()).encode())
+    home, partition = folder(store, ensemble.home), ensemble.partition
+    for name, content in {**partition.files, "partition.json": json.dumps(partition.to_json()).encode()}.items():
+        home.write(name, content)
 
 
 def kept_partition(home: Store) -> Partition:
     """The partition of the students whose directories lie in `home`. Raises CorruptError if it is damaged."""
     try:
-        return Partition.from_json(json.loads(home.read("partition.json")))
+        return Partition.from_json(json.loads(home.read("partition.json")), home.read)
     except (FileNotFoundError, ValueError, CorruptError) as error:
         raise CorruptError(f"{home.uri}/partition.json is damaged or missing: {error}") from None
 

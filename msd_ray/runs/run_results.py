@@ -99,7 +99,7 @@ def _teacher(context: RunContext, sampling: Sampling) -> FromTeacher:
     refuse_other_source(context.store, context.plan)
     teacher = teacher_in(context.store, context.plan)
     try:
-        return FromTeacher(teacher, teacher.fingerprint, sampling, context.conditions.n)
+        return FromTeacher(teacher, teacher.fingerprint, sampling, context.conditions.n, context.recipe.conditions)
     except FileNotFoundError:
         raise UserError(f"{context.store.uri} holds no teacher: `msd-ray train` it again") from None
 

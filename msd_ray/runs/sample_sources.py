@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msd_ray.conditions import Router, in_turn
+from msd_ray.conditions import Conditions, ConditionsConfig, Router, in_turn, make_conditions
 from msd_ray.data import DataConfig, DataSet, Samples, Split, load_data
 from msd_ray.ensemble import Ensemble, Part, Sampling, read_description, seeded_noise
+from msd_ray.ensemble.artifact import conditions_spec
 from msd_ray.evaluation import Sampler
 from msd_ray.evaluation.sample_statistics import KEPT, Numbers
 from msd_ray.rng import stream
@@ -25,29 +26,31 @@ def device_here() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def teacher_sampler(teacher: TeacherSource, sampling: Sampling, device: torch.device) -> Sampler:
+def teacher_sampler(
+    teacher: TeacherSource, sampling: Sampling, conditions: Conditions, device: torch.device
+) -> Sampler:
     """The teacher, asked as `sampling` says."""
     denoiser, shape = load_teacher(teacher, device), teacher.sample_shape
 
-    def sample(condition: Tensor, seeds: list[int]) -> Tensor:
+    def sample(ids: Tensor, seeds: list[int]) -> Tensor:
         def fresh(step: int) -> Tensor:
             drawn = [torch.randn(shape, generator=stream("churn", seed, step)) for seed in seeds]
             return torch.stack(drawn).to(device)
 
         z = seeded_noise(seeds, shape).to(device)
-        return sampling.integrate(denoiser, z, condition.to(device), fresh)
+        return sampling.integrate(denoiser, z, conditions.encode(ids).to(device), fresh)
 
     return sample
 
 
-def part_sampler(part: Part) -> Sampler:
+def part_sampler(part: Part, conditions: Conditions) -> Sampler:
     """In plain batches as the teacher is sampled, so that their times compare; `generate` pays for exact samples."""
-    return lambda condition, seeds: part.generate(list(zip(condition.tolist(), seeds, strict=True)), batch=len(seeds))
+    return lambda ids, seeds: part.generate(list(zip(conditions.asked(ids), seeds, strict=True)), batch=len(seeds))
 
 
-def ensemble_sampler(ensemble: Ensemble) -> Sampler:
+def ensemble_sampler(ensemble: Ensemble, conditions: Conditions) -> Sampler:
     """As `part_sampler`, of any condition."""
-    return lambda condition, seeds: ensemble.generate(condition, seeds, batch=len(seeds))
+    return lambda ids, seeds: ensemble.generate(conditions.asked(ids), seeds, batch=len(seeds))
 
 
 WARM_UP = 8
@@ -107,12 +110,13 @@ class Real:
 
 @dataclass(frozen=True)
 class FromTeacher:
-    """What a teacher makes. weights: its fingerprint. n: how many conditions there are."""
+    """What a teacher makes. weights: its fingerprint. n: how many conditions there are. conditions: what they are."""
 
     teacher: TeacherSource = field(compare=False)
     weights: str
     sampling: Sampling
     n: int
+    conditions: ConditionsConfig = field(default=ConditionsConfig(), compare=False)
 
     def numbers(self, total: int) -> Numbers:
         return np.arange(total)
@@ -121,7 +125,8 @@ class FromTeacher:
         return numbers < KEPT  # conditions come in turn
 
     def open(self, data: DataConfig, device: torch.device) -> Make:
-        return _by_number(teacher_sampler(self.teacher, self.sampling, device), self.n, 0)
+        conditions = make_conditions(self.conditions, load_data(data).labels)
+        return _by_number(teacher_sampler(self.teacher, self.sampling, conditions, device), self.n, 0)
 
     def to_json(self) -> dict[str, Any]:
         return {"teacher": self.weights, "sampling": self.sampling.to_json(), "n": self.n}
@@ -150,8 +155,10 @@ class FromPart:
         return numbers < KEPT  # conditions come in turn
 
     def open(self, data: DataConfig, device: torch.device) -> Make:
-        part = Part.load(read_description(Store(self.uri)), self.part, device)
-        return _by_number(part_sampler(part), self._router.n, int(self.ids[0]))
+        known = read_description(Store(self.uri))
+        conditions = conditions_spec(known.recipe, load_data(data).labels).make()
+        part = Part.load(known, self.part, device)
+        return _by_number(part_sampler(part, conditions), self._router.n, int(self.ids[0]))
 
     def to_json(self) -> dict[str, Any]:
         return {"ensemble": self.weights, "part": self.part}

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from msd_ray.conditions import ConditionsSpec
+from msd_ray.conditions import identity as conditions_identity
 from msd_ray.data import identity, load_data
 from msd_ray.diffusion import Denoiser, EDMDenoiser
 from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec
-from msd_ray.own_code import is_own
 from msd_ray.recipes import Recipe
 from msd_ray.runs.plan import Plan
 from msd_ray.storage import Store, copy_bundle, digest, refuse_unwritable
@@ -30,7 +30,7 @@ def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
     """The folder of this teacher; its name is the hash of everything that its weights depend on."""
     said = recipe.to_json()
     training = {key: value for key, value in said["teacher"].items() if key not in _WITHOUT_EFFECT}
-    own = [said["conditions"]] if is_own(recipe.conditions.kind) else []
+    own = conditions_identity(recipe.conditions, lambda: load_data(recipe.data).labels)
     return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), identity(recipe.data), training, *own])}")
 
 

@@ -180,7 +180,7 @@ class Trial:
     def _measure(self, ensemble: Ensemble, images: int) -> Report:
         means, plan, config = self._means, self._plan, self._recipe
         clock = Clock(means.device, config.training.threads)
-        self._speed = self._speed or speed_of(ensemble, clock, config.evaluation.batch)
+        self._speed = self._speed or speed_of(ensemble, plan.conditions, clock, config.evaluation.batch)
         self._flops = self._flops or training_flops(plan)
         logged = curves(self._store, plan)
         report, samples = judged(means.judge, plan, ensemble, logged, images, self._speed, self._flops)
@@ -189,7 +189,7 @@ class Trial:
         return report
 
     def _picture(self, samples: Samples) -> bytes:
-        return picture(samples, len(self._plan.labels), load_codec(self._recipe.codec))
+        return picture(samples, self._plan.conditions.n, load_codec(self._recipe.codec))
 
     def _refuse_unmeasured(self, report: Report) -> None:
         definition = self._means.inputs.recipe_space.definition

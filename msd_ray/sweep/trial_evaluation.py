@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from msd_ray.codecs import Codec, pictures
-from msd_ray.conditions import in_turn
+from msd_ray.conditions import Conditions, in_turn
 from msd_ray.data import Samples
 from msd_ray.ensemble import Ensemble
 from msd_ray.evaluation import Judge, sampler_row
@@ -39,11 +39,11 @@ class Speed:
     batch_latency_ms: float
 
 
-def speed_of(ensemble: Ensemble, clock: Clock, batch: int) -> Speed:
+def speed_of(ensemble: Ensemble, known: Conditions, clock: Clock, batch: int) -> Speed:
     """Medians; the samples of a batch are of all classes in turn, and requests are routed. Batches are not padded, as
     `generate` pads them so that every bit follows from the seed."""
-    sample = ensemble_sampler(ensemble)
-    conditions = in_turn(torch.arange(ensemble.partition.router.n), torch.arange(batch))
+    sample = ensemble_sampler(ensemble, known)
+    conditions = in_turn(torch.arange(known.n), torch.arange(batch))
     alone = _median(lambda i: sample(conditions[i % batch][None], [i]), clock)
     together = _median(lambda i: sample(conditions, list(range(batch))), clock)
     return Speed(1000 * alone, 1000 * together / batch)
@@ -81,7 +81,9 @@ def judged(
     that were judged. logged: the students' curves. flops: as `training_flops` gives them."""
     planned = plan.ensembles[0]
     costs = ensemble_costs(planned, ensemble.sampling, logged)
-    row, samples = sampler_row("ensemble", judge, ensemble_sampler(ensemble), torch.arange(plan.conditions.n), costs)
+    row, samples = sampler_row(
+        "ensemble", judge, ensemble_sampler(ensemble, plan.conditions), torch.arange(plan.conditions.n), costs
+    )
     scores, k = row.scores, planned.partition.k
     trained = [student.spec for student in (*planned.trunks, *planned.students)]
     held = float(logged.loc[logged["name"] == "wall_seconds", "value"].sum())

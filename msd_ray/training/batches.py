@@ -35,7 +35,7 @@ class Batches:
     ) -> None:
         """owned: the student's conditions. real: samples of these. pairs: of any condition, on the device already."""
         self._spec, self._device, self._pairs = spec, device, pairs
-        self._owned = owned.to(device)
+        self._owned, self._encode = owned.to(device), owned.conditions.encode
         self._real = Reader(real, device) if real else None
         self._ahead = Ahead(self._drawn)
 
@@ -76,10 +76,11 @@ class Batches:
         if needs.real_data:
             assert self._real is not None
             real = self._real.take(self._indices(n, len(self._real), rng), rng)
-            batch = replace(batch, real=real.x, real_condition=real.condition)
+            batch = replace(batch, real=real.x, real_condition=self._encode(real.condition))
         if needs.pairs:
             assert self._pairs is not None
-            batch = replace(batch, pairs=self._pairs.at(self._indices(n, len(self._pairs), rng)))
+            pairs = self._pairs.at(self._indices(n, len(self._pairs), rng))
+            batch = replace(batch, pairs=replace(pairs, condition=self._encode(pairs.condition)))
         return batch
 
     def _indices(self, n: int, below: int, rng: torch.Generator) -> Tensor:

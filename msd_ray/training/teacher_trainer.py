@@ -67,6 +67,7 @@ class TeacherTrainer:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config, self.noise, self.device = config, noise, torch.device(device)
+        self._encode = conditions.encode
         self._data, self._ahead = Reader(data, self.device), Ahead(self._drawn)
         torch.manual_seed(derived_seed(config.seed, "teacher weights"))
         self.denoiser = conditioned(spec.build(), conditions).to(self.device)
@@ -123,7 +124,7 @@ class TeacherTrainer:
         loss = edm_loss(
             self.denoiser,
             real.x,
-            real.condition,
+            self._encode(real.condition),
             rng,
             sigma_data=self.noise.sigma_data,
             p_mean=c.p_mean,

@@ -55,9 +55,10 @@ def test_pairs_are_spread_evenly() -> None:
 
 
 def test_names_are_cut_short() -> None:
-    assert named(["3"]) == "class 3"
-    assert named(["1", "2"]) == "classes 1, 2"
-    assert named([str(i) for i in range(20)], 3) == "20 classes: 0, 1, 2, ..."
+    ten = Classes.numbered(20)
+    assert named(ten, [3]) == "class 3"
+    assert named(ten, [1, 2]) == "classes 1, 2"
+    assert named(ten, list(range(20)), 3) == "20 classes: 0, 1, 2, ..."
 
 
 OWN = "a_users_conditions:Angles"
@@ -88,9 +89,12 @@ def test_own_conditions_that_cannot_be_had_are_refused(config: ConditionsConfig,
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("conditions.kind=prompts", "conditions: there is no kind 'prompts', only classes, or your own module:Class"),
-        ("conditions.options={a: 1}", "options are those of a module:Class; classes has none"),
-        ("partition.kind=magic", "there is no kind 'magic', only sequential, random, kmeans, or your own module:func"),
+        (
+            "conditions.kind=magic",
+            "conditions: there is no kind 'magic', only classes, prompts, or your own module:Class",
+        ),
+        ("conditions.options={a: 1}", "options are those of prompts or of a module:Class; classes has none"),
+        ("partition.kind=magic", "there is no kind 'magic', only sequential, random, kmeans, quadrants, keywords, or"),
     ],
 )
 def test_a_recipe_names_kinds_that_there_are(override: str, message: str) -> None:

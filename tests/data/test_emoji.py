@@ -72,3 +72,13 @@ def test_a_font_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message) as refused:
             load_data(DataConfig("emoji", options={"font": str(path)}))
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("small_font")
+def test_each_emoji_may_be_a_class_that_has_its_name() -> None:
+    data = load_data(DataConfig("emoji-names", options={"size": 4}))
+    assert data.labels[:2] == ("left right arrow", "up down arrow") and data.classes == len(FACES + CARS + ARROWS)
+    assert data.train.classes.tolist() == list(range(data.classes)) and len(data.held_out) == 0
+    assert torch.equal(
+        data.train.all().x[2], load_data(DataConfig("emoji", options={"least": 2, "size": 4})).train.all().x[2]
+    )

@@ -18,7 +18,6 @@ from msd_ray.evaluation import (
     sampler_row,
     scored,
     statistics_of,
-    student_name,
     with_ratio,
 )
 from msd_ray.storage import Store
@@ -131,9 +130,3 @@ def test_a_sampler_is_asked_for_balanced_classes_and_every_seed_once(judge: Judg
     assert torch.equal(samples.condition, torch.cat([conditions for conditions, _ in timed]))
     assert (row.name, row.parameters, row.nfe, row.scores.n, row.scores.agreement) == ("students", 12, 1, 90, 1)
     assert row.ms_per_image is not None and row.ms_per_image > 0
-
-
-def test_students_are_named_by_their_classes(toy: DataSet) -> None:
-    assert student_name(0, ["ring 1", "ring 3"]) == "student 0 (classes ring 1, ring 3)"
-    assert student_name(1, ["b"]) == "student 1 (class b)"
-    assert student_name(0, [str(i) for i in range(100)]) == "student 0 (100 classes: 0, 1, 2, 3, 4, 5, ...)"

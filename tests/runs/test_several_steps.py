@@ -92,7 +92,7 @@ def test_the_report_says_that_students_take_turns(grid: RunContext) -> None:
 
 def test_the_teacher_is_asked_as_told(grid: RunContext) -> None:
     teacher = KeptTeacher(grid.store.child("teacher"))
-    sample = teacher_sampler(teacher, Sampling("heun", 6, grid.recipe.noise), torch.device("cpu"))
+    sample = teacher_sampler(teacher, Sampling("heun", 6, grid.recipe.noise), grid.conditions, torch.device("cpu"))
     z = seeded_noise([3, 4], (2,))
     expected = heun(load_teacher(teacher), z, torch.tensor([0, 1]), grid.recipe.noise, 6)
     torch.testing.assert_close(sample(torch.tensor([0, 1]), [3, 4]), expected)

@@ -4,6 +4,7 @@ from typing import Any
 
 from msd_ray.codecs import load_codec
 from msd_ray.ensemble import Description, read_description
+from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.serving.service.versions import StudentFacts, Version, content_hash
 from msd_ray.storage import Store, check_sizes
@@ -16,6 +17,8 @@ def describe(uri: str, name: str = "") -> Version:
     and the sizes of files tell; each replica verifies every byte of what it loads.
     """
     known = read_description(Store(uri))
+    if known.partition.rule:
+        raise UserError(f"{uri} takes prompts, which are not served yet; `msd-ray generate` makes its samples")
     check_sizes(known.store, known.manifest)
     shape = DenoiserSpec.from_json(_student(known, 0)["spec"]).sample_shape
     partition, parts = known.partition, tuple(part_hash(known, part) for part in range(known.partition.parts))

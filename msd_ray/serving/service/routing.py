@@ -73,7 +73,7 @@ def _version(image_request: ImageRequest, traffic: Traffic, seed: int) -> Versio
 
 def _id_of(condition: int | str, version: Version, field: str) -> int:
     try:
-        return version.conditions.id_of(condition)
+        return int(version.conditions.id_of(condition))
     except UserError as error:
         raise wrong(field, f"{error}; {_LABELS}" if isinstance(condition, str) else str(error)) from None
 

@@ -1,0 +1,51 @@
+"""What makes a vector of a text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Embedder(Protocol):
+    """width: of the vectors. A text's tokens and its vector depend on this text alone, bit for bit, whatever else is in
+    the batch."""
+
+    @property
+    def width(self) -> int: ...
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """What stands for the texts between processes: [B, ...]."""
+        ...
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The vectors that networks take, [B, width], on the device of the tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class HashedNgrams:
+    """Counts of the groups of three to five letters inside of words, each group at a place and with a sign that its
+    hash says, scaled to length 1: texts that share words are close. Nothing is trained. The tokens are the vector."""
+
+    width: int
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        if not texts:
+            return torch.zeros(0, self.width)
+        return torch.from_numpy(self._hashing.transform(texts).toarray())
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+    @cached_property
+    def _hashing(self) -> Any:
+        import numpy as np  # here with scikit-learn, which is slow to import
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        return HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=self.width, dtype=np.float32)
+
+
+EMBEDDERS = {"hashed-ngrams": HashedNgrams}

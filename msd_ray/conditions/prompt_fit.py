@@ -1,0 +1,54 @@
+"""Fitting a rule to prompts."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from msd_ray.conditions.conditions import Conditions
+from msd_ray.conditions.kmeans import balanced_centres
+from msd_ray.conditions.partition import placed
+from msd_ray.conditions.partition_config import KEYWORDS, KMEANS, QUADRANTS, PartitionConfig
+from msd_ray.conditions.rules import Keywords, Nearest, Quadrants, Rule
+from msd_ray.errors import UserError
+from msd_ray.rng import derived_seed
+
+MOST_POINTS = 20_000
+"""Prompts, evenly spread, that centres are fitted to."""
+CHUNK = 4096
+"""Prompts that are placed at a time."""
+
+
+def fit_rule(config: PartitionConfig, conditions: Conditions) -> tuple[Rule, tuple[int, ...]]:
+    """The rule, and the part of each prompt that has an id. Raises UserError where the kind is not one for prompts, or
+    a part gets none of them."""
+    rule = _rule(config, conditions)
+    if rule.parts != config.k:
+        raise UserError(f"partition.k: {config.kind} makes {rule.parts} parts here, so write partition.k={rule.parts}")
+    owners = [
+        place.part
+        for first in range(0, conditions.n, CHUNK)
+        for place in placed(rule, conditions, conditions.asked(torch.arange(first, min(first + CHUNK, conditions.n))))
+    ]
+    sizes = np.bincount(owners, minlength=rule.parts)
+    if not sizes.all():
+        raise UserError(
+            f"partition.kind: with {config.kind} student {int(sizes.argmin())} would own none of the {conditions.n} "
+            f"prompts; take fewer students, or another kind"
+        )
+    return rule, tuple(owners)
+
+
+def _rule(config: PartitionConfig, conditions: Conditions) -> Rule:
+    if config.kind == KMEANS:
+        n = min(MOST_POINTS, conditions.n)
+        vectors: NDArray[np.float32] = conditions.embed(conditions.encode(torch.arange(n) * conditions.n // n)).numpy()
+        centres, prices = balanced_centres(vectors, config.k, derived_seed("partition", config.seed))
+        return Nearest(centres, prices)
+    if config.kind == QUADRANTS:
+        return Quadrants()
+    if config.kind == KEYWORDS or config.k == 1:
+        return Keywords(config.keywords)
+    raise UserError(
+        f"partition.kind: {config.kind} cannot place a prompt that it has never seen; write kmeans, quadrants or "
+        f"keywords"
+    )

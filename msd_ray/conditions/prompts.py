@@ -1,0 +1,116 @@
+"""Prompts: any text may be asked for. Those with an id are what teacher and students are trained on."""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from msd_ray.conditions.conditions import Condition, at_random
+from msd_ray.conditions.embedders import EMBEDDERS, Embedder
+from msd_ray.conditions.prompt_file import PromptTable, read_prompts
+from msd_ray.errors import UserError
+from msd_ray.ranges import within
+
+LONGEST = 1000
+"""Characters of a prompt."""
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """file: a Parquet file of prompts, in a column `text`, with their `weight` where there is such a column; the class
+    of an image is the number of its prompt's row. Without it the labels of the data set are the prompts. embedder: what
+    makes vectors of them. width: of these vectors."""
+
+    file: str = ""
+    embedder: Literal["hashed-ngrams"] = "hashed-ngrams"
+    width: Annotated[int, within(ge=8, le=65_536)] = 256
+
+    def __post_init__(self) -> None:
+        if self.file and "://" not in self.file:
+            object.__setattr__(self, "file", os.path.abspath(os.path.expanduser(self.file)))
+
+    def conditions(self, labels: tuple[str, ...]) -> "Prompts":
+        return Prompts(EMBEDDERS[self.embedder](self.width), labels, self.file)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """embedder: makes vectors of them. data_labels: of the data set; none where only texts are asked for, as beside the
+    weights of an ensemble. file: of prompts, empty where the labels are the prompts."""
+
+    embedder: Embedder
+    data_labels: tuple[str, ...] = ()
+    file: str = ""
+
+    is_open = True
+    called = ("prompt", "prompts")
+    kept = ()
+
+    @property
+    def n(self) -> int:
+        return len(self._table.texts)
+
+    @property
+    def width(self) -> int:
+        return self.embedder.width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self._table.fingerprint
+
+    def labels(self, ids: Sequence[int]) -> list[str]:
+        """In their normal form. Raises UserError for one that is no prompt."""
+        return [checked(text) for text in self._table.take(ids)]
+
+    def id_of(self, asked: Condition) -> str:
+        if not isinstance(asked, str):
+            raise UserError(f"ask with a prompt, a text, not with the number {asked}")
+        return checked(asked)
+
+    def draw(self, among: Tensor, n: int, rng: torch.Generator) -> Tensor:
+        """As likely as their weights say."""
+        if self._table.weights is None:
+            return at_random(among, n, rng)
+        ends = self._table.weights.to(among.device)[among].cumsum(0)
+        drawn = torch.rand(n, dtype=ends.dtype, generator=rng, device=among.device) * ends[-1]
+        return among[torch.searchsorted(ends, drawn, right=True).clamp(max=len(among) - 1)]
+
+    def asked(self, ids: Tensor) -> list[Condition]:
+        return list(self.labels(ids.tolist()))
+
+    def encode(self, wanted: Tensor | Sequence[Condition]) -> Tensor:
+        if isinstance(wanted, Tensor):
+            return self.embedder.tokens(self.labels(wanted.tolist())).to(wanted.device)
+        return self.embedder.tokens([self.id_of(each) for each in wanted])
+
+    def embed(self, encoded: Tensor) -> Tensor:
+        return self.embedder.embed(encoded)
+
+    @cached_property
+    def _table(self) -> PromptTable:
+        if not self.file:
+            return PromptTable(self.data_labels)
+        table = read_prompts(self.file)
+        if len(table.texts) < len(self.data_labels):
+            raise UserError(
+                f"conditions.options.file: {self.file} has {len(table.texts)} prompts for {len(self.data_labels)} "
+                f"classes of images; the class of an image is the number of its prompt's row"
+            )
+        return table
+
+
+def checked(text: str) -> str:
+    """The prompt in Unicode's normal form NFC, with single spaces. Raises UserError for what is no prompt."""
+    text = " ".join(unicodedata.normalize("NFC", text).split())
+    if not text:
+        raise UserError("a prompt must not be empty")
+    if len(text) > LONGEST:
+        raise UserError(f"a prompt has at most {LONGEST:,} characters, not {len(text):,}")
+    if strange := [c for c in text if unicodedata.category(c) in ("Cc", "Cs")]:
+        raise UserError(f"a prompt must not have control characters or halves of others, such as {strange[0]!r}")
+    return text
