@@ -24,6 +24,7 @@ from msd_ray.objectives.base import (
 from msd_ray.objectives.consistency import Consistency
 from msd_ray.objectives.dm import DM
 from msd_ray.objectives.dmd import DMD
+from msd_ray.objectives.fd import FD
 from msd_ray.objectives.fdistill import FDistill
 from msd_ray.objectives.gdd import GDD
 from msd_ray.objectives.methods import OBJECTIVES
@@ -60,6 +61,7 @@ __all__ = [
     "ADM",
     "DM",
     "DMD",
+    "FD",
     "GDD",
     "O2MKD",
     "OBJECTIVES",

@@ -62,12 +62,13 @@ class Needs:
     the first and its answer. real_data, pairs: samples beside the noise. fake: whether a fake score trains beside the
     generator. head: makes the discriminator's layers. encoder: the frozen teacher beside the student. pretrained: the
     name, in `networks.PRETRAINED`, of a frozen network, whose features of pictures the discriminator judges; no
-    checkpoint holds it. memory: name and shape of what is kept between updates, all ones at first. boundary: the
-    generator must be the identity at sigma_min. frozen: regular expressions; generator weights whose names hold one of
-    them stay as they are. target_decay: how much of `Nets.target`, which begins as the generator, an update keeps.
-    optimization: what the recipe's stage may leave out. complete_from: images of a stage after which all terms of the
-    loss take part, so that it must have more. few_steps: whether it trains a generator at all of `noise.step_levels`,
-    rather than at the first.
+    checkpoint holds it. memory: name and shape of what is kept between updates, all ones at first, for these networks
+    and samples of that shape. minimised: features, as evaluations name them, whose Frechet distance is the loss, so
+    that it would say nothing in a table. boundary: the generator must be the identity at sigma_min. frozen: regular
+    expressions; generator weights whose names hold one of them stay as they are. target_decay: how much of
+    `Nets.target`, which begins as the generator, an update keeps. optimization: what the recipe's stage may leave out.
+    complete_from: images of a stage after which all terms of the loss take part, so that it must have more. few_steps:
+    whether it trains a generator at all of `noise.step_levels`, rather than at the first.
 
     makes: a generator of one step or a few, or a denoiser at every noise level, which the next stage's fake score then
     starts from.
@@ -81,7 +82,8 @@ class Needs:
     head: Callable[[Nets], nn.Module] | None = None
     encoder: bool = False
     pretrained: str = ""
-    memory: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    memory: Callable[[Nets, tuple[int, ...]], Mapping[str, tuple[int, ...]]] | None = None
+    minimised: tuple[str, ...] = ()
     boundary: bool = False
     frozen: tuple[str, ...] = ()
     target_decay: float | None = None

@@ -40,7 +40,7 @@ class FDistill:
 
     @property
     def needs(self) -> Needs:
-        return Needs(real_data=True, head=bottleneck_head, memory={"ratio": (BINS,)}, few_steps=True)
+        return Needs(real_data=True, head=bottleneck_head, memory=_memory, few_steps=True)
 
     @property
     def _adm(self) -> ADM:
@@ -75,6 +75,10 @@ class FDistill:
         hit = (counts > 0) & means.isfinite()
         averages.copy_(torch.where(hit, averages.lerp(means, 1 - self.memory), averages))
         return averages[part]
+
+
+def _memory(nets: Nets, sample_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    return {"ratio": (BINS,)}
 
 
 def density_ratio(logits: Tensor) -> Tensor:

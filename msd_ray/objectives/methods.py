@@ -6,6 +6,7 @@ from msd_ray.objectives.adm import ADM
 from msd_ray.objectives.consistency import Consistency
 from msd_ray.objectives.dm import DM
 from msd_ray.objectives.dmd import DMD
+from msd_ray.objectives.fd import FD
 from msd_ray.objectives.fdistill import FDistill
 from msd_ray.objectives.gdd import GDD
 from msd_ray.objectives.o2mkd import O2MKD
@@ -23,5 +24,6 @@ OBJECTIVES: dict[str, type[Any]] = {
     "gdd": GDD,
     "consistency": Consistency,
     "f-distill": FDistill,
+    "fd": FD,
     "o2mkd": O2MKD,
 }

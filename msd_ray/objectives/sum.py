@@ -101,7 +101,8 @@ class Sum:
             pairs=any(n.pairs for n in each),
             fake=any(n.fake for n in each),
             encoder=any(n.encoder for n in each),
-            memory={f"{t.name}.{key}": size for t in self._terms for key, size in t.objective.needs.memory.items()},
+            memory=self._memory if any(n.memory for n in each) else None,
+            minimised=tuple(name for n in each for name in n.minimised),
             boundary=any(n.boundary for n in each),
             frozen=tuple(name for n in each for name in n.frozen),
             target_decay=decays[0] if decays else None,
@@ -128,6 +129,10 @@ class Sum:
     def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         term = next(term for term in self._terms if term.objective.needs.fake)
         return term.objective.fake_loss(term.nets(nets), x, batch, rng)
+
+    def _memory(self, nets: Nets, sample_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        kept = [(term.name, memory) for term in self._terms if (memory := term.objective.needs.memory)]
+        return {f"{name}.{key}": size for name, memory in kept for key, size in memory(nets, sample_shape).items()}
 
     def _follow_up(self, draft: Draft, teacher_x0: Tensor) -> Draft:
         """The second question of those terms that have one; the others keep their answers."""

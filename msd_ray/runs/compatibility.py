@@ -10,6 +10,7 @@ from msd_ray.data import DataSet
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import Sampling
 from msd_ray.errors import UserError, one_line
+from msd_ray.evaluation import features_name
 from msd_ray.networks import DenoiserSpec, StudentSize
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Needs, Nets, objective_class
@@ -178,6 +179,19 @@ def check_pictures(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> No
             raise UserError(
                 f"stages.{name}: {needed.pretrained} sees grey or RGB images, and the data have the shape "
                 f"{list(data.shape)}; set stages.{name}.options.features=teacher"
+            )
+
+
+def refuse_minimised(recipe: Recipe, data: DataSet, needs: dict[str, Needs]) -> None:
+    """Raises UserError where a loss is the distance that the table would report."""
+    codec = load_codec(recipe.codec)
+    reported = {features_name(name, data.shape, codec) for name in recipe.evaluation.spaces}
+    for name, needed in needs.items():
+        if same := reported.intersection(needed.minimised):
+            raise UserError(
+                f"stages.{name}: {recipe.stages[name].objective} minimises the Frechet distance in the features "
+                f"{same.pop()}, in which the table reports it; choose other features for one of them "
+                f"(evaluation.features, evaluation.also)"
             )
 
 

@@ -21,6 +21,7 @@ from msd_ray.runs.compatibility import (
     check_codec,
     check_pictures,
     needs_of,
+    refuse_minimised,
     refuse_short_stages,
     sampling_of,
     source_of,
@@ -160,6 +161,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     needs = {name: needs_of(recipe, name) for name in recipe.stages}
     recipe, sampling = spelled_out(recipe, needs), sampling_of(recipe, needs)
     check_codec(recipe, data)
+    refuse_minimised(recipe, data, needs)
     check_pictures(recipe, data, needs)
     conditions = make_conditions(recipe.conditions, data.labels)
     source = source_of(recipe, data, conditions, needs)

@@ -61,7 +61,8 @@ class StudentNetworks:
         self.objective = self._spec.objective(stage)
         needs = self.objective.needs
         self.optimization = self.config.optimization(needs.optimization)
-        memory = {name: torch.ones(shape, device=self._device) for name, shape in needs.memory.items()}
+        kept = needs.memory(self.nets, self._spec.denoiser.sample_shape) if needs.memory else {}
+        memory = {name: torch.ones(shape, device=self._device) for name, shape in kept.items()}
         target = None if needs.target_decay is None else copy.deepcopy(self.nets.generator).requires_grad_(False)
         pretrained = PRETRAINED[needs.pretrained]().to(self._device) if needs.pretrained else None
         head = self._head(self.config.objective)

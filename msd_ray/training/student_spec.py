@@ -94,12 +94,12 @@ class StudentSpec:
             )
 
     def _check_shards(self, stage: str) -> None:
-        config, kept = self.stages[stage], self.objective(stage).needs.memory
+        config = self.stages[stage]
         if config.batch % self.shards:
             raise UserError(f"stages.{stage}.batch ({config.batch}) must be a multiple of the {self.shards} shards")
-        if kept:
+        if self.objective(stage).needs.memory:
             raise UserError(
-                f"stages.{stage}: {config.objective} keeps {', '.join(kept)} from one update to the next, which "
+                f"stages.{stage}: {config.objective} keeps numbers from one update to the next, which "
                 f"{self.shards} shards cannot share; train it with one shard, in one process"
             )
 

@@ -64,9 +64,7 @@ def generator_gradient(objective: Any, teacher: Any, ask: Any) -> torch.Tensor:
     rng, condition = torch.Generator().manual_seed(3), torch.arange(4)
     z, real = torch.randn(2, 4, 1, 8, 8, generator=rng)
     batch = Batch(z, condition, real, condition)
-    nets = Nets(
-        generator, fake, None, generator, teacher, {name: torch.ones(n) for name, n in objective.needs.memory.items()}
-    )
+    nets = Nets(generator, fake, None, generator, teacher, {"ratio": torch.ones(10)} if objective.needs.memory else {})
     if make := objective.needs.head:
         nets = replace(nets, head=make(nets))
     draft = objective.draft(nets, batch, rng)

@@ -17,7 +17,7 @@ from msd_ray.conditions import Classes, Owned
 from msd_ray.data import Samples, in_memory
 from msd_ray.diffusion import EDMDenoiser, Noise
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
-from msd_ray.objectives import OBJECTIVES, Pairs
+from msd_ray.objectives import OBJECTIVES, Pairs, objective_class
 from msd_ray.rng import stream
 from msd_ray.teachers import LocalTeacher
 from msd_ray.training.config import StageConfig, TrainingConfig
@@ -57,7 +57,7 @@ def case(
 
 
 CASES = {
-    **{name: case(name) for name in OBJECTIVES if name != "sida"},
+    **{name: case(name) for name in OBJECTIVES if name not in ("sida", "fd")},
     "sida": case("sida", {"fake_first": 0}, gan_from=BATCH),  # the GAN joins at the second update
     "sida, js": case("sida", {"fake_first": 0}, gan_from=0, divergence="js"),
     "sida, the generator rests": case("sida", {"fake_first": BATCH}, gan_from=0),
@@ -68,6 +68,10 @@ CASES = {
     "gdd, r1": case("gdd", r1_every=1, r1=1.0),
     "gdd-i": case("gdd", innate=True),
     "gdd-i without affine": case("gdd", innate=True, affine=False),
+    "fd": case("fd", queue=10),  # two batches are more
+    "fd of samples": case("fd", features="samples", queue=10),
+    "consistency and dm": case("sum", terms={"consistency": {"weight": 0.5}, "dm": {}}),
+    "dm in two steps": case("dm", spec={"noise": Noise(steps=2)}),
     "dmd, l2": case("dmd", distance="l2"),
     "consistency, l2": case("consistency", distance="l2"),
     "o2mkd without features": case("o2mkd", feature_weight=0.0),
@@ -114,7 +118,7 @@ def student(name: str, kind: str) -> StudentTrainer:
     stage = StageConfig(
         chosen.objective, images=UPDATES * BATCH, batch=BATCH, generator_lr=1e-3, fake_lr=2e-3, warmup=12
     )
-    boundary = OBJECTIVES[chosen.objective](**chosen.options).needs.boundary
+    boundary = objective_class(chosen.objective)(**chosen.options).needs.boundary
     spec = StudentSpec(
         index=2,
         seed=5,
@@ -153,7 +157,7 @@ def numbers_of_student(name: str, kind: str) -> Numbers:
             nets = trainer.nets
             modules = {"generator": nets.generator, "ema": trainer.ema, "fake": nets.fake, "head": nets.head}
             described = {**losses, **_described({**modules, "target": nets.target}, gradients)}
-            described |= {f"memory {key}": value.tolist() for key, value in nets.memory.items()}
+            described |= {f"memory {key}": value.flatten().tolist() for key, value in nets.memory.items()}
             found |= {f"update {number}: {key}": value for key, value in described.items()}
         return found
 

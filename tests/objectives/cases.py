@@ -46,7 +46,8 @@ class Case:
         needs = objective.needs
         torch.manual_seed(1)
         head = needs.head and randomised(needs.head(self.nets))
-        memory = {name: torch.ones(shape) for name, shape in needs.memory.items()}
+        kept = needs.memory(self.nets, self.shape) if needs.memory else {}
+        memory = {name: torch.ones(shape) for name, shape in kept.items()}
         self.nets = replace(self.nets, head=head, memory=memory)
         for network in (self.nets.generator, self.nets.target):
             assert network is not None

@@ -31,7 +31,7 @@ def of_two_steps(case: Case) -> Tensor:
     return torch.cat(out)
 
 
-@pytest.mark.parametrize("name", ROLLED_OUT)
+@pytest.mark.parametrize("name", [*ROLLED_OUT, "fd"])
 def test_what_the_generator_is_judged_by_is_each_step_of_its_own_samples(case: Case, name: str) -> None:
     objective = OBJECTIVES[name](NOISE)
     nets = case.equip(objective)
@@ -51,4 +51,5 @@ def test_the_losses_are_those_of_one_step_on_the_same_samples(case: Case, name: 
 
 
 def test_who_trains_a_few_steps() -> None:
-    assert {name for name, method in OBJECTIVES.items() if method().needs.few_steps} == {*ROLLED_OUT, "consistency"}
+    able = {name for name, method in OBJECTIVES.items() if method().needs.few_steps}
+    assert able == {*ROLLED_OUT, "consistency", "fd"}

@@ -68,6 +68,17 @@ def test_a_few_steps_that_cannot_be_are_refused(overrides: list[str], why: str) 
     assert "\n" not in str(told.value)
 
 
+def test_no_loss_is_what_the_table_reports() -> None:
+    fd = "stages={fd: {objective: fd, images: 160, batch: 16, options: {features: samples}}}"
+    said = r"^stages.fd: fd minimises the Frechet distance in the features identity, in which the table reports it; "
+    with pytest.raises(UserError, match=said):
+        sequential(fd)
+    sequential(fd.replace("samples", "teacher"))
+    summed = fd.replace("objective: fd", "objective: sum").replace("{features", "{terms: {dm: {}, fd: {features")
+    with pytest.raises(UserError, match=r"stages.fd: sum minimises"):
+        sequential(summed.replace("}}}", "}}}}}"))
+
+
 def test_students_of_a_grid_own_conditions_and_levels() -> None:
     made = plan(*DENOISER, "partition.timesteps=3", "noise.sigma_max=50.0", "teacher.steps=7")
     noise, borders = made.recipe.noise, made.ensembles[0].partition.borders

@@ -132,7 +132,7 @@ def test_there_is_at_least_one_shard(shards: int) -> None:
 
 
 def test_an_objective_that_keeps_tensors_between_updates_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^stages\.1-f-distill: f-distill keeps ratio from") as e:
+    with pytest.raises(UserError, match=r"^stages\.1-f-distill: f-distill keeps numbers from") as e:
         replace(staged(["adm", "f-distill"]), shards=2)
     assert "\n" not in str(e.value)
     assert replace(staged(["adm", "f-distill"]), shards=1).shards == 1
