@@ -1,39 +1,23 @@
 """An ensemble of prompts: on disk, any text makes a picture, and which student makes it can be had."""
 
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from msd_ray.conditions import ConditionsConfig, PartitionConfig, fit, make_conditions
 from msd_ray.ensemble import Ensemble, read_description, save_ensemble
-from msd_ray.ensemble.artifact import Member
 from msd_ray.errors import UserError
 from msd_ray.export import export
-from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.runs.generate import generate_file
 from msd_ray.storage import Store
 
-PROMPTS = tuple(f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("heart", "car", "house"))
-OPTIONS: dict[str, Any] = {"kind": "prompts", "options": {"width": 32}}
-SPEC = DenoiserSpec(UNetConfig(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0), (3, 8, 8), 32)
-
-
-@cache
-def members() -> tuple[Member, ...]:
-    torch.manual_seed(0)
-    states = [{name: torch.randn_like(x) / 4 for name, x in SPEC.build().state_dict().items()} for _ in range(3)]
-    return tuple(Member(i, SPEC, 80.0, 10, state) for i, state in enumerate(states))
+from ..serving.prompts import CONDITIONS, PROMPTS, random_members, saved_prompts
 
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    conditions = make_conditions(ConditionsConfig("prompts", OPTIONS["options"]), PROMPTS)
-    partition = fit(PartitionConfig(3, "kmeans"), conditions)
-    save_ensemble(Store(str(tmp_path / "made")), {"conditions": OPTIONS}, partition, conditions.kept, members())
-    return str(tmp_path / "made")
+    return saved_prompts(tmp_path / "made")
 
 
 def test_no_text_is_kept_and_any_text_makes_a_sample_by_the_student_that_owns_it(uri: str) -> None:
@@ -87,7 +71,7 @@ def test_what_cannot_be_made_is_refused_and_nothing_is_written(
 def test_an_ensemble_whose_partition_cannot_place_prompts_is_none(tmp_path: Path) -> None:
     partition = fit(PartitionConfig(3), make_conditions(ConditionsConfig(), PROMPTS))
     with pytest.raises(ValueError, match="a partition that cannot place prompts"):
-        save_ensemble(Store(str(tmp_path)), {"conditions": OPTIONS}, partition, (), members())
+        save_ensemble(Store(str(tmp_path)), {"conditions": vars(CONDITIONS)}, partition, (), random_members(3))
 
 
 def test_it_is_not_exported_yet(uri: str, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ class RefusedError(MsdRayError):
 @dataclass(frozen=True)
 class GeneratedImage:
     """An image. students: who made it, of the ensemble `version`; student_version changes if they do. queue_ms,
-    compute_ms: how long it waited at them, and how long its evaluation took."""
+    compute_ms: how long it waited at them, and how long its evaluation took. prompt, margin: where the version takes
+    prompts; how much more the next part would cost this one. class_id is 0 then."""
 
     index: int
     class_id: int
@@ -36,6 +37,8 @@ class GeneratedImage:
     format: str
     shape: tuple[int, ...]
     data: bytes
+    prompt: str = ""
+    margin: float = 0.0
 
     def array(self) -> NDArray[np.float32]:
         """The sample, float32 [C, H, W] or [D], about -1 to 1. Raises ValueError where it came as a picture."""
@@ -63,6 +66,8 @@ def made_of(image: pb.Image) -> GeneratedImage:
         format=name_of(image.format),
         shape=tuple(image.shape),
         data=image.data,
+        prompt=image.prompt,
+        margin=image.margin,
     )
 
 

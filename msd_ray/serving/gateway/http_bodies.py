@@ -16,7 +16,7 @@ class GenerateBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    conditions: list[int | str] = Field(description="Class numbers or labels.", examples=[[3, 8]])
+    conditions: list[int | str] = Field(description="Class numbers or labels, or prompts.", examples=[[3, 8]])
     seeds: list[int] = Field([], description="One per condition, 0 to 2^63 - 1; none: drawn.", examples=[[1, 2]])
     format: str = Field("", description="png, webp or float32; empty: png, or float32 for points.")
     version: str = Field("", description="By name; empty: as the traffic is split.")
@@ -37,6 +37,8 @@ class ImageBody(BaseModel):
     student_version: str
     queue_ms: float
     compute_ms: float
+    prompt: str = Field("", description="Of a version that takes prompts.")
+    margin: float = Field(0.0, description="How much more the next part would cost this prompt.")
 
 
 class GenerateAnswer(BaseModel):
@@ -91,6 +93,8 @@ def image_body(picture: Picture) -> ImageBody:
         student_version=part_request.version.parts[part_request.part],
         queue_ms=made.queue_ms,
         compute_ms=made.compute_ms,
+        prompt=item.prompt,
+        margin=item.margin,
     )
 
 

@@ -31,6 +31,8 @@ def image_of(picture: Picture) -> pb.Image:
         student_version=part_request.version.parts[part_request.part],
         queue_ms=made.queue_ms,
         compute_ms=made.compute_ms,
+        prompt=item.prompt,
+        margin=item.margin,
     )
 
 
@@ -93,5 +95,6 @@ def _version(version: Version, weight: float, service: Service) -> pb.Version:
             mean_queue_ms=count.queue_ms / images,
             mean_compute_ms=count.compute_ms / images,
         ),
+        takes_prompts=version.rule is not None,
         not_ready=[i for found in away for i in version.students_of(found.part)],
     )

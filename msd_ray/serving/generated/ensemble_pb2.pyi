@@ -39,7 +39,7 @@ class GenerateRequest(_message.Message):
     def __init__(self, conditions: _Optional[_Iterable[_Union[Condition, _Mapping]]] = ..., seeds: _Optional[_Iterable[int]] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Image(_message.Message):
-    __slots__ = ("index", "data", "format", "shape", "class_id", "seed", "students", "version", "student_version", "queue_ms", "compute_ms")
+    __slots__ = ("index", "data", "format", "shape", "class_id", "seed", "students", "version", "student_version", "queue_ms", "compute_ms", "prompt", "margin")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,8 @@ class Image(_message.Message):
     STUDENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
     index: int
     data: bytes
     format: ImageFormat
@@ -62,7 +64,9 @@ class Image(_message.Message):
     student_version: str
     queue_ms: float
     compute_ms: float
-    def __init__(self, index: _Optional[int] = ..., data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., shape: _Optional[_Iterable[int]] = ..., class_id: _Optional[int] = ..., seed: _Optional[int] = ..., students: _Optional[_Iterable[int]] = ..., version: _Optional[str] = ..., student_version: _Optional[str] = ..., queue_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ...) -> None: ...
+    prompt: str
+    margin: float
+    def __init__(self, index: _Optional[int] = ..., data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., shape: _Optional[_Iterable[int]] = ..., class_id: _Optional[int] = ..., seed: _Optional[int] = ..., students: _Optional[_Iterable[int]] = ..., version: _Optional[str] = ..., student_version: _Optional[str] = ..., queue_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., prompt: _Optional[str] = ..., margin: _Optional[float] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("images",)
@@ -119,7 +123,7 @@ class GetEnsembleResponse(_message.Message):
     def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "weight", "partition_kind", "labels", "students", "intervals", "parameters", "evaluations", "sample_shape", "recipe", "served", "not_ready")
+    __slots__ = ("name", "weight", "partition_kind", "labels", "students", "intervals", "parameters", "evaluations", "sample_shape", "recipe", "served", "not_ready", "takes_prompts")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     PARTITION_KIND_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +136,7 @@ class Version(_message.Message):
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     SERVED_FIELD_NUMBER: _ClassVar[int]
     NOT_READY_FIELD_NUMBER: _ClassVar[int]
+    TAKES_PROMPTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     weight: float
     partition_kind: str
@@ -144,7 +149,8 @@ class Version(_message.Message):
     recipe: str
     served: Served
     not_ready: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ..., partition_kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., students: _Optional[_Iterable[int]] = ..., intervals: _Optional[int] = ..., parameters: _Optional[int] = ..., evaluations: _Optional[int] = ..., sample_shape: _Optional[_Iterable[int]] = ..., recipe: _Optional[str] = ..., served: _Optional[_Union[Served, _Mapping]] = ..., not_ready: _Optional[_Iterable[int]] = ...) -> None: ...
+    takes_prompts: bool
+    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ..., partition_kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., students: _Optional[_Iterable[int]] = ..., intervals: _Optional[int] = ..., parameters: _Optional[int] = ..., evaluations: _Optional[int] = ..., sample_shape: _Optional[_Iterable[int]] = ..., recipe: _Optional[str] = ..., served: _Optional[_Union[Served, _Mapping]] = ..., not_ready: _Optional[_Iterable[int]] = ..., takes_prompts: _Optional[bool] = ...) -> None: ...
 
 class Served(_message.Message):
     __slots__ = ("images", "failures", "mean_queue_ms", "mean_compute_ms")

@@ -4,7 +4,6 @@ from typing import Any
 
 from msd_ray.codecs import load_codec
 from msd_ray.ensemble import Description, read_description
-from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.serving.service.versions import StudentFacts, Version, content_hash
 from msd_ray.storage import Store, check_sizes
@@ -17,8 +16,6 @@ def describe(uri: str, name: str = "") -> Version:
     and the sizes of files tell; each replica verifies every byte of what it loads.
     """
     known = read_description(Store(uri))
-    if known.partition.rule:
-        raise UserError(f"{uri} takes prompts, which are not served yet; `msd-ray generate` makes its samples")
     check_sizes(known.store, known.manifest)
     shape = DenoiserSpec.from_json(_student(known, 0)["spec"]).sample_shape
     partition, parts = known.partition, tuple(part_hash(known, part) for part in range(known.partition.parts))
@@ -27,13 +24,14 @@ def describe(uri: str, name: str = "") -> Version:
         uri=uri,
         kind=partition.kind,
         conditions_spec=known.conditions_spec,
-        owners=partition.router.owners,
+        owners=() if partition.rule else partition.router.owners,
         intervals=partition.intervals,
         parts=parts,
         sample_shape=shape,
         evaluations=known.sampling.nfe,
         recipe=str(known.recipe.get("name", "")),
         students=tuple(_facts(known, index) for index in range(partition.k)),
+        rule=partition.rule.to_json() if partition.rule else None,
         has_pictures=load_codec(known.codec).picture_shape(shape) is not None,
     )
 

@@ -112,7 +112,8 @@ class Readiness:
 def refusal_of(found: NotReady, retry_seconds: float | None = None) -> Refusal:
     """UNAVAILABLE: another try may find them ready."""
     students, ids = found.version.students_of(found.part), found.version.ids_of(found.part)
-    who = f"{_listed(students, 'student')} of {_listed(ids, 'class')} {'is' if len(students) == 1 else 'are'}"
+    of = f" of {_listed(ids, 'class')}" if ids else ""
+    who = f"{_listed(students, 'student')}{of} {'is' if len(students) == 1 else 'are'}"
     return away(f"{who} not ready: {short(found.why, found.version)}", retry_seconds or 1.0)
 
 

@@ -3,6 +3,8 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
+from msd_ray.conditions import Condition
+from msd_ray.ensemble import SampleId
 from msd_ray.errors import UserError
 from msd_ray.serving.protocol.formats import FLOAT32, PNG
 from msd_ray.serving.protocol.refusal import Refusal, wrong
@@ -14,11 +16,22 @@ _LABELS = "GetEnsemble lists the labels"
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a request. index: its place there."""
+    """One image of a request. index: its place there. margin: by which a prompt belongs to the part."""
 
     index: int
-    class_id: int
+    condition: Condition
     seed: int
+    margin: float = 0.0
+
+    @property
+    def class_id(self) -> int:
+        """0 for a prompt."""
+        return 0 if isinstance(self.condition, str) else self.condition
+
+    @property
+    def prompt(self) -> str:
+        """Empty for a class."""
+        return self.condition if isinstance(self.condition, str) else ""
 
 
 @dataclass(frozen=True)
@@ -31,9 +44,9 @@ class PartRequest:
     format: str
 
     @property
-    def sample_ids(self) -> list[tuple[int, int]]:
-        """Class and seed of each item."""
-        return [(item.class_id, item.seed) for item in self.items]
+    def sample_ids(self) -> list[SampleId]:
+        """Condition and seed of each item."""
+        return [(item.condition, item.seed) for item in self.items]
 
     def alone(self) -> "list[PartRequest]":
         """One request for each image."""
@@ -43,15 +56,16 @@ class PartRequest:
 def part_requests(image_request: ImageRequest, traffic: Traffic) -> list[PartRequest]:
     """One request for each part that owns any of the conditions.
 
-    Raises Refusal for a class, label, version or format that there is not.
+    Raises Refusal for a class, label, prompt, version or format that there is not.
     """
     groups: dict[tuple[str, int], list[Item]] = defaultdict(list)
     versions: dict[str, Version] = {}
-    for index, (condition, seed) in enumerate(zip(image_request.conditions, image_request.seeds, strict=True)):
+    for index, (asked, seed) in enumerate(zip(image_request.conditions, image_request.seeds, strict=True)):
         version = _version(image_request, traffic, seed)
-        class_id = _id_of(condition, version, f"conditions[{index}]")
+        condition = _id_of(asked, version, f"conditions[{index}]")
+        place = version.place(condition)
         versions[version.name] = version
-        groups[version.name, version.part_of(class_id)].append(Item(index, class_id, seed))
+        groups[version.name, place.part].append(Item(index, condition, seed, place.margin or 0.0))
     return [
         PartRequest(versions[name], part, tuple(items), _format(image_request.format, versions[name]))
         for (name, part), items in groups.items()
@@ -71,11 +85,12 @@ def _version(image_request: ImageRequest, traffic: Traffic, seed: int) -> Versio
     return version_named(traffic, image_request.version) if image_request.version else traffic.chosen(seed)
 
 
-def _id_of(condition: int | str, version: Version, field: str) -> int:
+def _id_of(asked: Condition, version: Version, field: str) -> Condition:
     try:
-        return int(version.conditions.id_of(condition))
+        return version.conditions.id_of(asked)
     except UserError as error:
-        raise wrong(field, f"{error}; {_LABELS}" if isinstance(condition, str) else str(error)) from None
+        by_label = isinstance(asked, str) and not version.conditions.is_open
+        raise wrong(field, f"{error}; {_LABELS}" if by_label else str(error)) from None
 
 
 def _format(format: str, version: Version) -> str:

@@ -11,6 +11,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from msd_ray.codecs import IDENTITY, Codec, to_image
+from msd_ray.conditions import Condition
 from msd_ray.ensemble import Part, SampleId, read_description
 from msd_ray.errors import CorruptError
 from msd_ray.serving.protocol.formats import FLOAT32, PNG
@@ -36,20 +37,24 @@ def encoded(x: Tensor, format: str, codec: Codec = IDENTITY) -> bytes:
 ROUNDS = 4
 
 
-def positions_show(part: Part, condition: int) -> bool:
+def positions_show(part: Part, condition: Condition) -> bool:
     """Whether any sample of a test depends on its position in the batch. condition: one that the part owns.
 
     The test makes as many samples as there are positions, in five different orders: each sample is at five positions
     and each position has five samples. It takes five evaluations.
     """
     order, rng = list(range(part.batch_size)), random.Random(0)
-    sample_ids = [(condition, seed) for seed in order]
+    sample_ids: list[SampleId] = [(condition, seed) for seed in order]
     reference = part.evaluate(sample_ids, order, part.batch_size)
     for _ in range(ROUNDS):
         rng.shuffle(order)
         if not torch.equal(part.evaluate(sample_ids, order, part.batch_size), reference):
             return True
     return False
+
+
+ANY_PROMPT = "a picture"
+"""Any student can be asked for it."""
 
 
 def load_part(uri: str, part: int, version: str, device: torch.device | str) -> tuple[Part, bool]:
@@ -62,7 +67,8 @@ def load_part(uri: str, part: int, version: str, device: torch.device | str) -> 
     if found != version:
         raise CorruptError(f"{uri} has changed: its part {part} is {found} now, not {version}; deploy it as an update")
     loaded = Part.load(known, part, device)
-    return loaded, positions_show(loaded, int(known.partition.router.ids_of(part)[0]))
+    first = int(known.partition.router.ids_of(part)[0])
+    return loaded, positions_show(loaded, ANY_PROMPT if known.conditions.is_open else first)
 
 
 class StudentAtWork:

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from msd_ray.conditions import Conditions, ConditionsSpec, Table
+from msd_ray.conditions import Condition, Conditions, ConditionsSpec, Place, Table
+from msd_ray.conditions.partition import placed
+from msd_ray.conditions.rules import Rule, rule_of
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,10 @@ class StudentFacts:
 
 @dataclass(frozen=True)
 class Version:
-    """One ensemble. conditions_spec: what is needed to make its conditions. owners: the part of each. parts: the
-    content hash of each part, which is the version of its students. intervals: students of a part. evaluations: of
-    networks, per image. recipe: its name. has_pictures: whether its samples can be sent as pictures."""
+    """One ensemble. conditions_spec: what is needed to make its conditions. owners: the part of each; rule: instead of
+    it, what gives any prompt its part. parts: the content hash of each part, which is the version of its students.
+    intervals: students of a part. evaluations: of networks, per image. recipe: its name. has_pictures: whether its
+    samples can be sent as pictures."""
 
     name: str
     uri: str
@@ -49,6 +52,7 @@ class Version:
     evaluations: int
     recipe: str
     students: tuple[StudentFacts, ...]
+    rule: dict[str, Any] | None = None
     has_pictures: bool = True
 
     @cached_property
@@ -61,9 +65,15 @@ class Version:
         """Of each condition."""
         return self.conditions.labels(range(len(self.owners)))
 
-    def part_of(self, condition: int) -> int:
-        """The part that owns a condition."""
-        return self.owners[condition]
+    def place(self, condition: Condition) -> Place:
+        """The part that owns a condition, which is as `Conditions.id_of` gives it."""
+        if isinstance(condition, str):
+            return placed(self._rule, self.conditions, [condition])[0]
+        return Place(self.owners[condition])
+
+    @cached_property
+    def _rule(self) -> Rule:
+        return rule_of(self.rule or {})
 
     def ids_of(self, part: int) -> list[int]:
         """The conditions that a part owns, rising."""

@@ -1,0 +1,95 @@
+"""Prompts in the service: routed one by one, the same bits as `generate`, refused in one line."""
+
+import json
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import requests
+
+from msd_ray.ensemble import Ensemble
+from msd_ray.serving.client import Client, RefusedError
+from msd_ray.serving.protocol.refusal import Refusal
+from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.request import ImageRequest, Limits
+from msd_ray.serving.service.routing import part_requests
+from msd_ray.serving.service.versions import Traffic
+
+from .conftest import Running, running
+from .prompts import PROMPTS, saved_prompts
+
+UNSEEN = ("a red heart", "Haus am Meer", "❤️ 🚗", "сердце", "red", "blue green house of hearts")
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_prompts(tmp_path_factory.mktemp("prompts"))
+
+
+@pytest.fixture(scope="module")
+def it(uri: str) -> Iterator[Running]:
+    with running([uri], Limits()) as service:
+        yield service
+
+
+def test_a_version_has_the_rule_and_no_text(uri: str) -> None:
+    version = describe(uri)
+    traffic = Traffic((version,), (1.0,))
+    kept = json.dumps(traffic.to_json())
+    assert "heart" not in kept and Traffic.from_json(json.loads(kept)) == traffic
+    assert version.labels == [] and version.ids_of(0) == []
+
+
+def test_prompts_go_where_generate_sends_them(uri: str) -> None:
+    asked, ensemble = (*PROMPTS, *UNSEEN), Ensemble.load(uri)
+    traffic = Traffic((describe(uri),), (1.0,))
+    found = {
+        item.index: (part_request.part, item.margin, item.prompt, item.class_id)
+        for part_request in part_requests(ImageRequest(asked, tuple(range(len(asked)))), traffic)
+        for item in part_request.items
+    }
+    places = ensemble.partition.place(ensemble.conditions, asked)
+    assert found == {i: (p.part, p.margin, asked[i], 0) for i, p in enumerate(places)}
+
+
+def test_64_prompts_at_once_have_the_bits_of_generate(it: Running, uri: str) -> None:
+    rng, ensemble = random.Random(0), Ensemble.load(uri)
+    asked = [(rng.choice([*PROMPTS, *UNSEEN]), rng.getrandbits(63)) for _ in range(64)]
+    with Client(it.address) as client, ThreadPoolExecutor(16) as threads:
+        made = list(threads.map(lambda pair: client.generate([pair[0]], [pair[1]], "float32")[0], asked))
+    for (text, seed), image in zip(asked, made, strict=True):
+        assert np.array_equal(image.array(), ensemble.generate([text], [seed])[0].numpy())
+        assert (image.prompt, image.class_id) == (text, 0)
+
+
+def test_images_say_prompt_students_and_margin_over_http_as_well(it: Running, uri: str) -> None:
+    ensemble = Ensemble.load(uri)
+    (place,) = ensemble.partition.place(ensemble.conditions, ["a red heart"])
+    answer = requests.post(f"{it.url}/v1/generate", json={"conditions": ["a  red heart"], "seeds": [1]}, timeout=60)
+    (image,) = answer.json()["images"]
+    assert (image["prompt"], image["students"], image["margin"]) == ("a red heart", [place.part], place.margin)
+    with Client(it.address) as client:
+        (version,) = client.ensemble().versions
+        assert version.takes_prompts and not version.labels
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("", r"conditions\[1\]: a prompt must not be empty"),
+        ("x" * 10_000, r"conditions\[1\]: a prompt has at most 1,000 characters, not 10,000"),
+        ("a\x07b", r"conditions\[1\]: a prompt must not have control characters"),
+        (3, r"conditions\[1\]: ask with a prompt, a text, not with the number 3"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_in_one_line(it: Running, asked: int | str, message: str) -> None:
+    with Client(it.address) as client, pytest.raises(RefusedError, match=f"INVALID_ARGUMENT: {message}") as refused:
+        client.generate(["red heart", asked], [0, 1])
+    assert "\n" not in str(refused.value)
+
+
+def test_half_a_character_is_refused(uri: str) -> None:
+    with pytest.raises(Refusal, match="halves of others"):
+        part_requests(ImageRequest(("\ud83d",), (0,)), Traffic((describe(uri),), (1.0,)))
