@@ -29,6 +29,7 @@ from msd_ray.objectives.fdistill import FDistill
 from msd_ray.objectives.gdd import GDD
 from msd_ray.objectives.methods import OBJECTIVES
 from msd_ray.objectives.o2mkd import O2MKD
+from msd_ray.objectives.pd import PD
 from msd_ray.objectives.sid import SiD
 from msd_ray.objectives.sida import SiDA
 from msd_ray.objectives.sum import Sum
@@ -65,6 +66,7 @@ __all__ = [
     "GDD",
     "O2MKD",
     "OBJECTIVES",
+    "PD",
     "SUM",
     "TSM",
     "Batch",

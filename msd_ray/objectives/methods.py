@@ -10,6 +10,7 @@ from msd_ray.objectives.fd import FD
 from msd_ray.objectives.fdistill import FDistill
 from msd_ray.objectives.gdd import GDD
 from msd_ray.objectives.o2mkd import O2MKD
+from msd_ray.objectives.pd import PD
 from msd_ray.objectives.sid import SiD
 from msd_ray.objectives.sida import SiDA
 from msd_ray.objectives.tsm import TSM
@@ -25,5 +26,6 @@ OBJECTIVES: dict[str, type[Any]] = {
     "consistency": Consistency,
     "f-distill": FDistill,
     "fd": FD,
+    "pd": PD,
     "o2mkd": O2MKD,
 }

@@ -72,6 +72,8 @@ class Sum:
             raise ValueError("terms: an objective with a discriminator cannot be summed")
         if sum(n.fake for n in needs) > 1:
             raise ValueError("terms: two objectives that train a fake score cannot be summed")
+        if sum(n.target_decay is not None for n in needs) > 1:
+            raise ValueError("terms: two objectives with a target cannot be summed")
         if any(n.makes != "generator" for n in needs):
             raise ValueError("terms: objectives that make a denoiser cannot be summed")
 

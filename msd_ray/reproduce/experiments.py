@@ -108,6 +108,7 @@ _METHODS = {
     "GDD": ("digits-gdd", ()),
     "GDD-I": ("digits-gddi", ()),
     "consistency": ("digits-consistency", ()),
+    "progressive distillation": ("digits-pd", ()),
     "DM, FD": ("digits-fd", ()),
     "consistency + DM": ("digits-consistency-dm", ()),
 }  # fmt: skip

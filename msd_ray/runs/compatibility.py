@@ -100,6 +100,11 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
             f"noise.steps: {objective} (stages.{name}) makes students that are asked at every noise level; leave it "
             "out, and set teacher.steps"
         )
+    if objective == "pd":
+        raise UserError(
+            f"stages.{name}: pd ends in one step: let a stage of pd follow with options.steps=1 and "
+            f"options.teacher=before"
+        )
     if objective == "tsm" and timesteps == 1:
         raise UserError(
             f"stages.{name}: tsm alone makes no one-step generator; let a stage such as dm follow, or take o2mkd"

@@ -44,9 +44,12 @@ class StageConfig:
         return 0 if self.shared == "auto" else int(self.shared)
 
     @property
-    def methods(self) -> tuple[str, ...]:
-        """The objective, and the terms of a sum: stages that have these alike can go on from each other."""
-        return self.objective, *(sorted(self.options.get("terms", ())) if self.objective == SUM else ())
+    def method(self) -> tuple[Any, ...]:
+        """The objective, and what makes another of it, the terms of a sum or the steps of a round of progressive
+        distillation: stages that have these alike can go on from each other."""
+        if self.objective == SUM:
+            return self.objective, *sorted(self.options.get("terms", ()))
+        return self.objective, self.options.get("steps")
 
     def __post_init__(self) -> None:
         if (self.fake_first or 0) >= self.images:

@@ -66,7 +66,7 @@ class StudentSpec:
         if said != "auto":
             return said
         before = self.stages[names[names.index(stage) - 1]] if stage != names[0] else None
-        goes_on = before is not None and before.groups and before.methods == self.stages[stage].methods
+        goes_on = before is not None and before.groups and before.method == self.stages[stage].method
         return () if goes_on else ("optimizers",)
 
     def stage_at(self, nimg: int) -> tuple[str, int]:

@@ -69,6 +69,8 @@ CASES = {
     "gdd-i": case("gdd", innate=True),
     "gdd-i without affine": case("gdd", innate=True, affine=False),
     "fd": case("fd", queue=10),  # two batches are more
+    "pd of two steps": case("pd", steps=2),
+    "pd of the student before": case("pd", teacher="before"),
     "fd of samples": case("fd", features="samples", queue=10),
     "consistency and dm": case("sum", terms={"consistency": {"weight": 0.5}, "dm": {}}),
     "dm in two steps": case("dm", spec={"noise": Noise(steps=2)}),

@@ -109,6 +109,7 @@ REFUSED = [
     ({"dm": {}, "adm": {}}, "an objective with a discriminator cannot be summed"),
     ({"dm": {}, "sid": {}}, "two objectives that train a fake score cannot be summed"),
     ({"dm": {}, "tsm": {}}, "objectives that make a denoiser cannot be summed"),
+    ({"consistency": {}, "pd": {"teacher": "before"}}, "two objectives with a target cannot be summed"),
     ({"dm": {}, "a:B": {}}, "there is no objective 'a:B' that can be summed, only dm, adm"),
     ({"dm": {}, "consistency": {"weight": 0}}, "terms.consistency.weight must be a number above 0, not 0"),
     ({"dm": {}, "consistency": {"weight": float("nan")}}, "terms.consistency.weight must be a number above 0"),

@@ -68,6 +68,13 @@ def test_a_few_steps_that_cannot_be_are_refused(overrides: list[str], why: str) 
     assert "\n" not in str(told.value)
 
 
+def test_progressive_distillation_ends_in_one_step() -> None:
+    pd = "stages={pd: {objective: pd, images: 160, batch: 16, options: {steps: 2}}}"
+    with pytest.raises(UserError, match=r"^stages.pd: pd ends in one step: let a stage of pd follow with"):
+        sequential(pd)
+    assert sequential(pd.replace("steps: 2", "steps: 1")).sampling == ONE_STEP
+
+
 def test_no_loss_is_what_the_table_reports() -> None:
     fd = "stages={fd: {objective: fd, images: 160, batch: 16, options: {features: samples}}}"
     said = r"^stages.fd: fd minimises the Frechet distance in the features identity, in which the table reports it; "

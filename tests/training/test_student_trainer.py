@@ -163,6 +163,21 @@ def test_so_it_is_with_a_sum(shards: int) -> None:
     assert {m.name for m in whole.metrics if m.stage == "sum"} >= {"consistency", "dm", "fake_score"}
 
 
+def test_a_round_of_progressive_distillation_learns_from_the_student_as_it_was_before() -> None:
+    rounds = {n: replace(DM, objective="pd", images=24, options={"steps": n, "teacher": "before"}) for n in (2, 1)}
+    spec = replace(SPEC, stages={f"pd{n}": stage for n, stage in rounds.items()})
+    whole, t = trained(spec), trainer(spec)
+    while not t.done:
+        t.advance(8)
+        t = resumed(t)
+    assert_same(t, whole)
+    before = trained(replace(spec, stages={"pd2": rounds[2]}))
+    same = parts(whole)["target"], parts(before)["generator"]
+    assert all(torch.equal(same[0][name], same[1][name]) for name in same[0])
+    shared = replace(spec, stages={name: replace(s, shared=name == "pd2") for name, s in spec.stages.items()})
+    assert shared.begins_afresh("pd1") == ("optimizers",)
+
+
 def test_only_a_sum_of_the_same_terms_goes_on_from_a_shared_stage() -> None:
     other = replace(SUM, options={"terms": {"consistency": {}, "dmd": {}}})
     for before, goes_on in [(SUM, True), (other, False)]:

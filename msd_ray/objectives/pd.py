@@ -1,0 +1,91 @@
+"""PD: progressive distillation, which halves the steps of a sampler again and again (arXiv 2202.00512, algorithm 2).
+
+A stage is one round of it: the student learns to do in one step of DDIM what its teacher does in two. The levels are
+those of our students of a few steps, which also halve each other's steps, instead of the cosine schedule's; the weight
+is the paper's truncated signal-to-noise ratio.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from msd_ray.diffusion import Denoiser, Noise, add_noise, per_sample
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
+from msd_ray.ranges import within
+
+
+@dataclass(frozen=True)
+class PD:
+    """steps: in which the student is to make a sample; 1 makes a one-step generator. teacher: whose two steps it
+    learns, the frozen teacher's, or its own as it was `before` the stage, after a stage of twice the steps. Raises
+    ValueError where the noise has too few levels."""
+
+    noise: Noise = Noise()
+    steps: Annotated[int, within(ge=1, le=512)] = 1
+    teacher: Literal["frozen", "before"] = "frozen"
+
+    def __post_init__(self) -> None:
+        replace(self.noise, steps=2 * self.steps)
+
+    @property
+    def needs(self) -> Needs:
+        frozen = self.teacher == "frozen"
+        return Needs(
+            teacher="output" if frozen else "none",
+            follow_up=self._second_step if frozen else None,
+            real_data=True,
+            fake=False,
+            target_decay=None if frozen else 1.0,
+            optimization=Optimization("adam", weight_decay=0.0, clip=1.0),
+            makes="generator" if self.steps == 1 else "denoiser",
+        )
+
+    def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
+        assert batch.real is not None and batch.real_condition is not None
+        x = batch.real
+        index = 2 * torch.randint(1, self.steps + 1, (len(x),), generator=rng, device=x.device)
+        sigma = self._levels(x)[index]
+        return Draft(x, add_noise(x, sigma, rng), sigma, batch.real_condition)
+
+    def generator_loss(
+        self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
+    ) -> Loss:
+        if draft.earlier is None:
+            assert nets.target is not None
+            draft, teacher_x0 = self._two_steps(nets.target, draft)
+        assert draft.earlier is not None and teacher_x0 is not None
+        start, after = draft.earlier[0], self._below(draft)
+        ratio = per_sample(after / start.sigma, start.x_t)
+        target = (_ddim(draft, teacher_x0, after) - ratio * start.x_t) / (1 - ratio)
+        error = (nets.generator(start.x_t, start.sigma, start.condition) - target).square().flatten(1).mean(dim=1)
+        loss = ((start.sigma**-2).clamp_min(1) * error).mean()
+        return Loss(loss, {"pd": loss.detach()})
+
+    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
+        raise NotImplementedError("progressive distillation has no fake score")
+
+    @torch.no_grad()
+    def _two_steps(self, denoiser: Denoiser, start: Draft) -> tuple[Draft, Tensor]:
+        """Between the denoiser's two steps, and what it says there."""
+        draft = self._second_step(start, denoiser(start.x_t, start.sigma, start.condition))
+        return draft, denoiser(draft.x_t, draft.sigma, draft.condition)
+
+    def _second_step(self, draft: Draft, teacher_x0: Tensor) -> Draft:
+        """The second question: where the first step leads."""
+        below = self._below(draft)
+        return Draft(draft.x, _ddim(draft, teacher_x0, below), below, draft.condition, earlier=(draft, teacher_x0))
+
+    def _below(self, draft: Draft) -> Tensor:
+        levels = self._levels(draft.x)
+        return levels[torch.searchsorted(levels, draft.sigma) - 1]
+
+    def _levels(self, x: Tensor) -> Tensor:
+        """Those of the teacher's steps, rising from 0 to sigma_init."""
+        return x.new_tensor([0.0, *reversed(replace(self.noise, steps=2 * self.steps).step_levels)])
+
+
+def _ddim(draft: Draft, x0: Tensor, below: Tensor) -> Tensor:
+    """Where a step of DDIM to the level below leads (arXiv 2010.02502)."""
+    return x0 + per_sample(below / draft.sigma, x0) * (draft.x_t - x0)
