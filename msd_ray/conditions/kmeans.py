@@ -78,11 +78,11 @@ def balanced_centres(points: NDArray[np.float32], k: int, seed: int) -> tuple[ND
     if k > len(points):
         raise UserError(f"{k} students cannot share {len(points)} prompts: set partition.k to at most {len(points)}")
     centres, _ = kmeans_plusplus(points, k, random_state=np.random.RandomState(seed % 2**32))
-    labels = np.zeros(len(points), dtype=np.int64)
+    labels, prices = np.zeros(len(points), dtype=np.int64), np.zeros(k)
     for _ in range(ITERATIONS):
         distances = _squared_distances(points, centres)
-        prices = _prices(distances)
-        previous, labels = labels, (distances + prices).argmin(axis=1)
+        prices = _prices(distances, prices)
+        previous, labels = labels, (distances + prices[:, None]).argmin(axis=0)
         if np.array_equal(previous, labels):
             break
         found = [points[labels == cluster] for cluster in range(k)]
@@ -91,23 +91,23 @@ def balanced_centres(points: NDArray[np.float32], k: int, seed: int) -> tuple[ND
 
 
 def _squared_distances(points: NDArray[np.float32], centres: NDArray[np.float32]) -> Points:
-    """[N, k]."""
-    squares: Points = (points**2).sum(axis=1, dtype=np.float64)[:, None] + (centres**2).sum(axis=1, dtype=np.float64)
-    squares -= 2 * (points @ centres.T)
+    """[k, N]."""
+    squares: Points = (centres**2).sum(axis=1, dtype=np.float64)[:, None] + (points**2).sum(axis=1, dtype=np.float64)
+    squares -= 2 * (centres @ points.T)
     return squares
 
 
-def _prices(distances: Points) -> Points:
-    """Of each cluster in turn the price at which it gets its share of the points, given the prices of the others."""
-    n, k = distances.shape
-    prices, share = np.zeros(k), n // k
+def _prices(distances: Points, prices: Points) -> Points:
+    """Of each cluster in turn the price at which it gets its share of the points, given the prices of the others.
+    prices: to begin with."""
+    k, n = distances.shape
+    prices, middle = prices.copy(), [n - n // k - 1, n - n // k]
     for _ in range(ROUNDS if k > 1 else 0):
         before = prices.copy()
         for cluster in range(k):
-            others = np.delete(distances + prices, cluster, axis=1).min(axis=1)
-            gaps = np.sort(others - distances[:, cluster])[::-1]
-            prices[cluster] = (gaps[share - 1] + gaps[share]) / 2
-        if np.allclose(prices, before, rtol=0, atol=1e-9):
+            others = np.delete(distances + prices[:, None], cluster, axis=0).min(axis=0)
+            prices[cluster] = np.partition(others - distances[cluster], middle)[middle].mean()
+        if np.allclose(prices, before, rtol=0, atol=1e-6):
             break
     prices -= prices.min()
     return prices

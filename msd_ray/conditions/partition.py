@@ -88,9 +88,14 @@ class Place:
     margin: float | None = None
 
 
+def costs_of(rule: Rule, conditions: Conditions, wanted: Sequence[Condition]) -> NDArray[np.float64]:
+    """What each part costs each of these by the rule, [B, parts]."""
+    return rule.costs(list(map(str, wanted)), conditions.embed(conditions.encode(wanted)).double().numpy())
+
+
 def placed(rule: Rule, conditions: Conditions, wanted: Sequence[Condition]) -> list[Place]:
     """The place of each of these, by the rule. It depends on none of the others."""
-    costs = rule.costs(list(map(str, wanted)), conditions.embed(conditions.encode(wanted)).double().numpy())
+    costs = costs_of(rule, conditions, wanted)
     parts, least = costs.argmin(axis=1).tolist(), np.sort(costs, axis=1)
     margins = (least[:, 1] - least[:, 0]).tolist() if rule.parts > 1 else [None] * len(wanted)
     return [Place(part, margin) for part, margin in zip(parts, margins, strict=True)]

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from msd_ray.conditions.conditions import Conditions
 from msd_ray.conditions.kmeans import balanced_centres
-from msd_ray.conditions.partition import placed
+from msd_ray.conditions.partition import costs_of
 from msd_ray.conditions.partition_config import KEYWORDS, KMEANS, QUADRANTS, PartitionConfig
 from msd_ray.conditions.rules import Keywords, Nearest, Quadrants, Rule
 from msd_ray.errors import UserError
@@ -24,18 +24,16 @@ def fit_rule(config: PartitionConfig, conditions: Conditions) -> tuple[Rule, tup
     rule = _rule(config, conditions)
     if rule.parts != config.k:
         raise UserError(f"partition.k: {config.kind} makes {rule.parts} parts here, so write partition.k={rule.parts}")
-    owners = [
-        place.part
-        for first in range(0, conditions.n, CHUNK)
-        for place in placed(rule, conditions, conditions.asked(torch.arange(first, min(first + CHUNK, conditions.n))))
-    ]
+    chunks = (torch.arange(first, min(first + CHUNK, conditions.n)) for first in range(0, conditions.n, CHUNK))
+    costs = (costs_of(rule, conditions, conditions.asked(ids)) for ids in chunks)
+    owners = np.concatenate([of_each.argmin(axis=1) for of_each in costs])
     sizes = np.bincount(owners, minlength=rule.parts)
     if not sizes.all():
         raise UserError(
             f"partition.kind: with {config.kind} student {int(sizes.argmin())} would own none of the {conditions.n} "
             f"prompts; take fewer students, or another kind"
         )
-    return rule, tuple(owners)
+    return rule, tuple(owners.tolist())
 
 
 def _rule(config: PartitionConfig, conditions: Conditions) -> Rule:
