@@ -16,6 +16,11 @@ class Embedder(Protocol):
     @property
     def width(self) -> int: ...
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes with what it reads from files; empty where it reads none."""
+        ...
+
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """What stands for the texts between processes: [B, ...]."""
         ...
@@ -31,6 +36,7 @@ class HashedNgrams:
     hash says, scaled to length 1: texts that share words are close. Nothing is trained. The tokens are the vector."""
 
     width: int
+    fingerprint = ""
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         if not texts:
@@ -46,6 +52,3 @@ class HashedNgrams:
         from sklearn.feature_extraction.text import HashingVectorizer
 
         return HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=self.width, dtype=np.float32)
-
-
-EMBEDDERS = {"hashed-ngrams": HashedNgrams}

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from msd_ray.conditions.clip_text import ClipText
 from msd_ray.conditions.conditions import Condition, at_random
-from msd_ray.conditions.embedders import EMBEDDERS, Embedder
+from msd_ray.conditions.embedders import Embedder, HashedNgrams
 from msd_ray.conditions.prompt_file import PromptTable, read_prompts
 from msd_ray.errors import UserError
 from msd_ray.ranges import within
@@ -24,18 +25,24 @@ LONGEST = 1000
 class PromptOptions:
     """file: a Parquet file of prompts, in a column `text`, with their `weight` where there is such a column; the class
     of an image is the number of its prompt's row. Without it the labels of the data set are the prompts. embedder: what
-    makes vectors of them. width: of these vectors."""
+    makes vectors of them. width: of these vectors, where the embedder leaves it open. encoder: of clip, a directory of
+    diffusers with its `tokenizer` and `text_encoder`."""
 
     file: str = ""
-    embedder: Literal["hashed-ngrams"] = "hashed-ngrams"
+    embedder: Literal["hashed-ngrams", "clip"] = "hashed-ngrams"
     width: Annotated[int, within(ge=8, le=65_536)] = 256
+    encoder: str = ""
 
     def __post_init__(self) -> None:
-        if self.file and "://" not in self.file:
-            object.__setattr__(self, "file", os.path.abspath(os.path.expanduser(self.file)))
+        if bool(self.encoder) != (self.embedder == "clip"):
+            raise ValueError("encoder is the directory of the text encoder of clip, and of nothing else")
+        for name in ("file", "encoder"):
+            if (path := getattr(self, name)) and "://" not in path:
+                object.__setattr__(self, name, os.path.abspath(os.path.expanduser(path)))
 
     def conditions(self, labels: tuple[str, ...]) -> "Prompts":
-        return Prompts(EMBEDDERS[self.embedder](self.width), labels, self.file)
+        embedder = ClipText(self.encoder) if self.encoder else HashedNgrams(self.width)
+        return Prompts(embedder, labels, self.file)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Prompts:
 
     @cached_property
     def fingerprint(self) -> str:
-        return self._table.fingerprint
+        return self._table.fingerprint + self.embedder.fingerprint
 
     def labels(self, ids: Sequence[int]) -> list[str]:
         """In their normal form. Raises UserError for one that is no prompt."""
@@ -111,6 +118,6 @@ def checked(text: str) -> str:
         raise UserError("a prompt must not be empty")
     if len(text) > LONGEST:
         raise UserError(f"a prompt has at most {LONGEST:,} characters, not {len(text):,}")
-    if strange := [c for c in text if unicodedata.category(c) in ("Cc", "Cs")]:
+    if not text.isprintable() and (strange := [c for c in text if unicodedata.category(c) in ("Cc", "Cs")]):
         raise UserError(f"a prompt must not have control characters or halves of others, such as {strange[0]!r}")
     return text
