@@ -75,8 +75,8 @@ class FD:
             return x.flatten(1)
         assert nets.encoder is not None
         sigma = torch.full((len(x),), self.sigma, dtype=x.dtype, device=x.device)
-        features: Tensor = nets.encoder.bottleneck(add_noise(x, sigma, rng), sigma, condition)
-        return features.flatten(2).mean(dim=2) if features.ndim > 2 else features
+        features = nets.encoder.bottleneck(add_noise(x, sigma, rng), sigma, condition)
+        return features.reshape(len(x), features.shape[1], -1).mean(dim=2)
 
     def _distance(self, memory: dict[str, Tensor], made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """That of the batches with their queues, and how many samples it is of for each of the batch."""
