@@ -165,8 +165,9 @@ def needs_lines(outlook: "Outlook") -> list[str]:
     of = {key: size(value) for key, value in needs.items() if isinstance(value, int)}
     student, checkpoint = of.get("student_memory", "not known"), of.get("student_checkpoint", "not known")
     flops = (f"{name} {count / 1e9:.3g} GFLOP" for name, count in needs.get("flops_per_image", {}).items())
+    who = "a student" if needs["workers"] == 1 else f"each of a student's {needs['workers']} workers"
     return [
-        f"memory: a student {student} on its device, and in the host's {checkpoint} while it saves a checkpoint; a "
+        f"memory: {who} {student} on its device, and in the host's {checkpoint} while it saves a checkpoint; a "
         f"teacher replica {of['teacher_replica_memory']}; training the teacher {of['teacher_training_memory']}; "
         f"each process {of['libraries']} of libraries",
         f"checkpoints: of a student {checkpoint}, of the teacher {of['teacher_checkpoint']}; ensemble {of['ensemble']}",

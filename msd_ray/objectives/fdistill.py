@@ -70,8 +70,9 @@ class FDistill:
         """Each sample's average ratio [B], by part of the noise grid; first takes the batch into `averages` [BINS]."""
         grid = self.noise.grid(device=sigma.device)
         part = torch.searchsorted(grid, sigma.to(grid.dtype)).clamp_max(len(grid) - 1) * BINS // len(grid)
-        counts = torch.bincount(part, minlength=BINS)
-        means = torch.bincount(part, ratio.to(averages.dtype), minlength=BINS) / counts.clamp_min(1)
+        none = torch.zeros_like(averages)
+        counts = none.index_add(0, part, torch.ones_like(ratio, dtype=none.dtype))
+        means = none.index_add(0, part, ratio.to(none.dtype)) / counts.clamp_min(1)
         hit = (counts > 0) & means.isfinite()
         averages.copy_(torch.where(hit, averages.lerp(means, 1 - self.memory), averages))
         return averages[part]

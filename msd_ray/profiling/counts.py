@@ -1,9 +1,11 @@
 """What a plan takes of operations and memory, counted without data: no weights are allocated, no update is tried."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from msd_ray.conditions import conditioned
 from msd_ray.data import in_memory
@@ -18,6 +20,7 @@ from msd_ray.profiling.timing import StageTiming
 from msd_ray.runs.plan import Plan
 from msd_ray.teachers import LocalTeacher
 from msd_ray.training import precision
+from msd_ray.training.process_group import ProcessGroup
 from msd_ray.training.student_networks import HEAD
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
@@ -31,7 +34,7 @@ class UncountableError(MsdRayError):
 @dataclass(frozen=True)
 class StageCount:
     """flops: floating-point operations per image, the fake score's and the teacher's included. timing: seconds at the
-    rates that were given."""
+    rates that were given, of all workers together."""
 
     flops: float
     timing: StageTiming
@@ -40,8 +43,9 @@ class StageCount:
 @dataclass(frozen=True)
 class StudentCount:
     """stages: by name. memory: bytes on the device at the most, of weights, gradients, optimizers, averages and what
-    the backward pass needs. state: bytes of the largest checkpoint, and of its copy in the host's memory while it is
-    written. probe: seconds to make the samples of an FID probe."""
+    the backward pass needs; on that of one worker, where the fewest workers share the student. state: bytes of the
+    largest checkpoint, and of its copy in the host's memory while it is written. probe: seconds to make the samples of
+    an FID probe."""
 
     stages: dict[str, StageCount]
     memory: int
@@ -119,6 +123,17 @@ def _teacher(plan: Plan) -> Denoiser:
     )
 
 
+class _OneOf(ProcessGroup):
+    """The first of several workers that share a student; the others are only imagined."""
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        if self.world > 1:
+            torch.cat([tensor.flatten() for tensor in tensors])  # the message takes memory
+
+    def total(self, value: float, device: torch.device) -> float:
+        return value
+
+
 class _Stage:
     """A student of a plan that trains this stage, without data. The tally is running."""
 
@@ -136,9 +151,10 @@ class _Stage:
             self._update()
         flops, seconds = self._tally.flops - flops, self._seconds() - seconds
         asked, waits, batch = self._elsewhere.seconds, self._elsewhere.waits, self._spec.stages[self._name].batch
-        timing = StageTiming((seconds - asked) / batch, asked / batch, waits / batch)
+        each = self._plan.cluster.workers_per_student[0] / batch  # all workers do as much as this one
+        timing = StageTiming((seconds - asked) * each, asked * each, waits * each)
         state = self._trainer.state_dict().tensors
-        return StageCount(flops / batch, timing), peak.bytes(), {name: nbytes_in(state[name]) for name in state}
+        return StageCount(flops * each, timing), peak.bytes(), {name: nbytes_in(state[name]) for name in state}
 
     def probe(self) -> float:
         n, spec, before = self._plan.recipe.evaluation.curve_samples, self._spec, self._seconds()
@@ -166,7 +182,8 @@ class _Stage:
         )
         teacher = LocalTeacher(encoder) if self._local else self._elsewhere
         extras = Extras(encoder=encoder if isinstance(encoder, EDMDenoiser) else None, pairs=pairs)
-        return StudentTrainer(spec, self._owned, teacher, None, real, "cpu", extras)
+        group = _OneOf(rank=0, world=self._plan.cluster.workers_per_student[0])
+        return StudentTrainer(spec, self._owned, teacher, None, real, "cpu", extras, group)
 
     def _teacher(self, held: bool = False) -> Denoiser:
         """held: whether it lies in the student's memory."""

@@ -19,7 +19,8 @@ NARROW = {"channels": {"channels": 16, "blocks": 1}, "width": {"width": 16, "blo
 
 def shrunk(recipe: Recipe) -> Recipe:
     """The recipe with narrow networks, and a few updates of a few images in each stage."""
-    batch = BATCH * recipe.training.shards
+    batch, shards = BATCH, min(BATCH, recipe.training.shards)
+    fewest, most = recipe.cluster.workers_per_student
     images = UPDATES * batch * len(recipe.stages)
     return replace(
         recipe,
@@ -29,7 +30,8 @@ def shrunk(recipe: Recipe) -> Recipe:
         pairs=2 * BATCH,
         stages={name: _stage(stage, batch) for name, stage in recipe.stages.items()},
         teacher=replace(recipe.teacher, images=UPDATES * BATCH, batch=BATCH, warmup=0, steps=2),
-        training=replace(recipe.training, share_images=False, log_every=batch, checkpoint_every=images),
+        cluster=replace(recipe.cluster, workers_per_student=(min(fewest, shards), min(most, shards))),
+        training=replace(recipe.training, shards=shards, share_images=False, log_every=batch, checkpoint_every=images),
         evaluation=replace(
             recipe.evaluation, samples=16, curve_samples=4, kid_subsets=2, batch=8, preview_every=10 * images
         ),

@@ -69,7 +69,11 @@ def test_smoke_changes_shapes_and_lengths_only(name: str) -> None:
             k: v for k, v in stage.options.items() if k not in sizes
         }
         assert objective_class(cut.objective) is objective_class(stage.objective)
-    for part in ("data", "noise", "partition", "codec", "conditions", "cluster"):
+    workers = small.cluster.workers_per_student
+    assert (
+        small.cluster == replace(whole.cluster, workers_per_student=workers) and max(workers) <= 2
+    )  # images of a batch
+    for part in ("data", "noise", "partition", "codec", "conditions"):
         assert getattr(small, part) == getattr(whole, part)
     assert (small.teacher.source, small.teacher.options) == (whole.teacher.source, whole.teacher.options)
     assert small.network.kind == whole.network.kind

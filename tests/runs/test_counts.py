@@ -131,6 +131,15 @@ def test_a_teacher_in_the_student_is_part_of_its_memory() -> None:
     assert inside.state == apart.state
 
 
+def test_workers_share_operations_and_activations_and_not_the_weights() -> None:
+    several = ["training.shards=2", "stages={adm: {objective: adm, images: 768, batch: 256, fake_steps: 1}}"]
+    alone, both = (plan(TINY, *several, f"cluster.workers_per_student=[{n}, {n}]") for n in (1, 2))
+    one, two = (count_student(made, made.largest, Rates(1.0)) for made in (alone, both))
+    assert two.stages["adm"].flops == one.stages["adm"].flops
+    assert two.stages["adm"].timing == one.stages["adm"].timing  # of both together
+    assert two.state == one.state < two.memory < one.memory
+
+
 def test_the_teachers_share_is_its_own() -> None:
     """At one operation a second: what an answer takes is the pool's, and all together is what is counted."""
     made = plan(TINY)

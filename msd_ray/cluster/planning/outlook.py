@@ -30,7 +30,8 @@ CONTEXT = 500_000_000
 @dataclass(frozen=True)
 class Outlook:
     """student, teacher: what was counted of the largest student, if its objectives allow it, and of the teacher.
-    ensemble: bytes. steps: where the seconds of the forecast come from. tflops: that updates are taken to reach."""
+    ensemble: bytes. steps: where the seconds of the forecast come from. tflops: that updates are taken to reach.
+    workers: that share a student at least."""
 
     forecast: Forecast
     student: StudentCount | None
@@ -38,10 +39,12 @@ class Outlook:
     ensemble: int
     steps: str
     tflops: float | None
+    workers: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """Bytes, and floating-point operations."""
+        """Bytes, and floating-point operations; the memory of a student is that of each of its `workers`."""
         needs: dict[str, Any] = {
+            "workers": self.workers,
             "libraries": LIBRARIES,
             "teacher_replica_memory": self.teacher.replica,
             "teacher_training_memory": self.teacher.memory,
@@ -73,7 +76,8 @@ def outlook(context: RunContext, nodes: str | None, tflops: float | None = None)
     found = forecast(plan, timing, cluster, ahead_of(context, local=nodes is None))
     ensemble = FLOAT * sum(student.spec.denoiser.parameters() for student in plan.ensembles[0].students)
     known = rates.flops / 1e12 if steps else None
-    return Outlook(found, student, teacher, ensemble, steps or "tried on this machine", known)
+    workers = plan.cluster.workers_per_student[0]
+    return Outlook(found, student, teacher, ensemble, steps or "tried on this machine", known, workers)
 
 
 def _rates(plan: Plan, tflops: float | None) -> tuple[Rates, str]:
@@ -117,15 +121,16 @@ def _given(nodes: list[NodeKind], tflops: float | None) -> tuple[float | None, l
 def refuse_small_gpus(plan: Plan, student: int, replica: int, nodes: Sequence[NodeKind]) -> None:
     """Raises UserError where a student's bytes, or a teacher replica's, are more than its share of a node's GPU."""
     config = plan.cluster
-    needs = [("a student", student, config.gpus_per_student, "cluster.gpus_per_student")]
+    who = "a student" if config.workers_per_student[0] == 1 else "a worker of a student"
+    needs = [(who, student, config.gpus_per_student, "cluster.gpus_per_student")]
     if config.teacher == "pool":
         needs.append(("a teacher replica", replica, config.pool.gpus, "cluster.pool.gpus"))
     for node in nodes:
-        for who, needed, share, key in needs:
+        for whom, needed, share, key in needs:
             there = int((node.gpu_memory or 0) * 1e9 * min(share, 1.0))
             if node.gpus and there and needed + CONTEXT > there:
                 raise UserError(
-                    f"{who} needs {size(needed + CONTEXT)} of a GPU's memory, and has {size(there)} on the node "
+                    f"{whom} needs {size(needed + CONTEXT)} of a GPU's memory, and has {size(there)} on the node "
                     f"{node.name}: lower the stages' batch or the network's size, raise {key} up to 1, or describe "
                     f"larger GPUs"
                 )
