@@ -4,21 +4,26 @@ import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 
-from msd_ray.ensemble import Ensemble
+from msd_ray.conditions import ConditionsConfig, Partition, Table
+from msd_ray.conditions.rules import Keywords
+from msd_ray.ensemble import Ensemble, save_ensemble
+from msd_ray.errors import UserError
 from msd_ray.serving.client import Client, RefusedError
 from msd_ray.serving.protocol.refusal import Refusal
 from msd_ray.serving.service.ensemble_facts import describe
 from msd_ray.serving.service.request import ImageRequest, Limits
 from msd_ray.serving.service.routing import part_requests
 from msd_ray.serving.service.versions import Traffic
+from msd_ray.storage import Store
 
 from .conftest import Running, running
-from .prompts import PROMPTS, saved_prompts
+from .prompts import PROMPTS, random_members, saved_prompts
 
 UNSEEN = ("a red heart", "Haus am Meer", "❤️ 🚗", "сердце", "red", "blue green house of hearts")
 
@@ -93,3 +98,20 @@ def test_what_is_no_prompt_is_refused_in_one_line(it: Running, asked: int | str,
 def test_half_a_character_is_refused(uri: str) -> None:
     with pytest.raises(Refusal, match="halves of others"):
         part_requests(ImageRequest(("\ud83d",), (0,)), Traffic((describe(uri),), (1.0,)))
+
+
+def test_an_ensemble_whose_text_encoder_is_gone_or_another_is_not_served(tmp_path: Path) -> None:
+    config = tmp_path / "pipeline" / "text_encoder" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps({"architectures": ["CLIPTextModel"], "hidden_size": 32}))
+    asked = ConditionsConfig("prompts", {"embedder": "clip", "encoder": str(tmp_path / "pipeline")})
+    partition = Partition("keywords", Table((0,)), (), Keywords())
+    made = Store(str(tmp_path / "made"))
+    save_ensemble(made, {"conditions": vars(asked)}, partition, (), random_members(1))
+    assert describe(made.uri).rule == {"rule": "keywords", "words": []}
+    config.write_text(json.dumps({"architectures": ["CLIPTextModel"], "hidden_size": 64}))
+    with pytest.raises(UserError, match="has another width than its students take"):
+        describe(made.uri)
+    config.unlink()
+    with pytest.raises(UserError, match=r"conditions\.options\.encoder: .*pipeline has no text_encoder"):
+        describe(made.uri)

@@ -4,6 +4,7 @@ from typing import Any
 
 from msd_ray.codecs import load_codec
 from msd_ray.ensemble import Description, read_description
+from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.serving.service.versions import StudentFacts, Version, content_hash
 from msd_ray.storage import Store, check_sizes
@@ -12,12 +13,14 @@ from msd_ray.storage import Store, check_sizes
 def describe(uri: str, name: str = "") -> Version:
     """The ensemble at a URI as a version; without a name it is named by its content.
 
-    Raises UserError if there is none or it is of a newer format, CorruptError if it is damaged as far as the manifest
-    and the sizes of files tell; each replica verifies every byte of what it loads.
+    Raises UserError if there is none, it is of a newer format, or its text encoder cannot be had; CorruptError if it is
+    damaged as far as the manifest and the sizes of files tell. Each replica verifies every byte of what it loads.
     """
     known = read_description(Store(uri))
     check_sizes(known.store, known.manifest)
-    shape = DenoiserSpec.from_json(_student(known, 0)["spec"]).sample_shape
+    spec = DenoiserSpec.from_json(_student(known, 0)["spec"])
+    if known.partition.rule and known.conditions.width != spec.classes:
+        raise UserError(f"{uri}: what makes vectors of its prompts has another width than its students take")
     partition, parts = known.partition, tuple(part_hash(known, part) for part in range(known.partition.parts))
     return Version(
         name=name or content_hash([parts, partition.to_json(), known.labels]),
@@ -27,12 +30,12 @@ def describe(uri: str, name: str = "") -> Version:
         owners=() if partition.rule else partition.router.owners,
         intervals=partition.intervals,
         parts=parts,
-        sample_shape=shape,
+        sample_shape=spec.sample_shape,
         evaluations=known.sampling.nfe,
         recipe=str(known.recipe.get("name", "")),
         students=tuple(_facts(known, index) for index in range(partition.k)),
         rule=partition.rule.to_json() if partition.rule else None,
-        has_pictures=load_codec(known.codec).picture_shape(shape) is not None,
+        has_pictures=load_codec(known.codec).picture_shape(spec.sample_shape) is not None,
     )
 
 
