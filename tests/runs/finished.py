@@ -25,7 +25,9 @@ def finished(run_dir: Path, overrides: list[str], recipe: str = TINY) -> RunCont
     plan, store = context.plan, context.store
     keep_recipe(store, plan.recipe)
     facts = {"nimg": 6400, "wall_seconds": 1.0, "cpu_seconds": 1.0}
-    keep_teacher(store.child("teacher"), plan.teacher, State({"ema": weights(plan.teacher, 99)}, facts))
+    keep_teacher(
+        store.child("teacher"), plan.teacher, State({"ema": weights(plan.teacher, 99)}, facts), plan.conditions_spec
+    )
     for seed, student in enumerate(plan.students):
         logged = [["kd", student.spec.images, name, 2.0] for name in ("wall_seconds", "cpu_seconds", "output_kd")]
         meta = {"nimg": student.spec.images, "metrics": logged}
