@@ -1,6 +1,7 @@
 """The noise levels: Karras grids (EDM, arXiv 2206.00364, equation 5) or tables, and the noising of samples."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated
 
@@ -47,8 +48,7 @@ class Noise:
             return (self.sigma_init, *self.steps)
         if self.steps == 1:
             return (self.sigma_init,)
-        grid = replace(self, sigma_max=self.sigma_init, steps=1).grid(self.steps + 1)
-        return (self.sigma_init, *grid[1:-1].flip(0).tolist())
+        return (self.sigma_init, *_further_levels(self, self.steps))
 
     def _check_steps(self) -> None:
         if self.sigma_init <= self.sigma_min:
@@ -82,6 +82,16 @@ class Noise:
         """[n] noise levels, their grid index uniform in first..last, both included."""
         index = torch.randint(first, last + 1, (n,), generator=rng, device=rng.device)
         return self.grid(device=rng.device)[index]
+
+
+@lru_cache(maxsize=64)
+def _further_levels(noise: Noise, steps: int) -> tuple[float, ...]:
+    """Of the steps after the first. Kept, since tensors may have no data where they are asked for again."""
+    if noise.table:
+        grid = replace(noise, sigma_max=noise.sigma_init, steps=1).grid(steps + 1)
+        return tuple(grid[1:-1].flip(0).tolist())
+    low, high = noise.sigma_min ** (1 / noise.rho), noise.sigma_init ** (1 / noise.rho)
+    return tuple((high + i / steps * (low - high)) ** noise.rho for i in range(1, steps))
 
 
 def per_sample(value: Tensor, like: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from msd_ray.objectives.dm import DM
 from msd_ray.profiling.counts import UncountableError, count_student, count_teacher
 from msd_ray.profiling.rates import COUNT_ONLY, Rates, measure_rates
 from msd_ray.profiling.tally import Tally, without_data
+from msd_ray.runs.disk_needs import disk_needed
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store, used_bytes
@@ -70,6 +71,14 @@ def test_bytes_are_those_that_are_there_and_those_that_were() -> None:
             elsewhere = view * 2
         assert elsewhere.shape == (50,)
     assert (tally.held, tally.peak) == (100 * FLOAT, 2 * 100 * FLOAT)
+
+
+@pytest.mark.parametrize("recipe", ["digits-steps", "digits-consistency-dm", "digits-fd", "digits-pd"])
+def test_what_sums_steps_rounds_and_queues_take_is_counted_without_data(recipe: str) -> None:
+    made = plan(recipe)
+    found = count_student(made, made.first, COUNT_ONLY)
+    assert found.stages.keys() == made.first.stages.keys() and all(s.flops > 0 for s in found.stages.values())
+    assert disk_needed(made) > 0
 
 
 @pytest.mark.parametrize(
