@@ -48,5 +48,7 @@ class IdleSlots:
     def close(self) -> None:
         with self._lock:
             self._timer.cancel()
+            if not ray.is_initialized():
+                self._kept.clear()  # they ended with their cluster
             while self._kept:
                 ray.kill(self._kept.pop()[1])
