@@ -5,8 +5,8 @@ other weights than an undisturbed one or leaves processes behind, or diffusers m
 
     python benchmarks/large_network.py [--teacher local] [--threads 1] [--folder F] [--quick]
 
-Recipe imagenet64 with one student, in two updates of DM of one image each. The teacher has random weights, the data are
-random pixels of 1,000 classes. The folder needs 30 GB of room; all that is written there is removed.
+Recipe imagenet64 with one student, in two updates of DM of one image each, without the evaluation. The teacher has
+random weights, the data are random pixels of 1,000 classes. The folder needs 30 GB; all that is written is removed.
 """
 
 import argparse
