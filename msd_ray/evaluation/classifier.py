@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -26,6 +27,8 @@ SIDE = 64
 """Pixels of a side beyond which images are made smaller."""
 LOOKED_AT = 2048
 """Training samples that the features' scale and the name in the cache are made from."""
+QUIET = 5.0
+"""Seconds of training between two lines of progress."""
 
 log = logging.getLogger(__name__)
 Body = Callable[[tuple[int, ...]], nn.Module]
@@ -108,8 +111,11 @@ def train(kind: Kind, data: DataSet) -> Classifier:
         net = untrained(kind, data)
     optimizer = torch.optim.AdamW(net.parameters(), lr=kind.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(split) // kind.batch))
+    told = time.monotonic()
     for epoch in range(epochs):
-        log.info("the %s features are trained once: epoch %d of %d", kind.name, epoch + 1, epochs)
+        if time.monotonic() - told > QUIET:
+            told = time.monotonic()
+            log.info("the %s features are trained once: epoch %d of %d", kind.name, epoch + 1, epochs)
         rng = stream(SEED, f"features-{kind.name}", epoch)
         for numbers in torch.split(torch.randperm(len(split), generator=rng), kind.batch):
             samples = split.take(numbers)

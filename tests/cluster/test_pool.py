@@ -64,7 +64,8 @@ def generator_gradient(objective: Any, teacher: Any, ask: Any) -> torch.Tensor:
     rng, condition = torch.Generator().manual_seed(3), torch.arange(4)
     z, real = torch.randn(2, 4, 1, 8, 8, generator=rng)
     batch = Batch(z, condition, real, condition)
-    nets = Nets(generator, fake, None, generator, teacher, {"ratio": torch.ones(10)} if objective.needs.memory else {})
+    memory = {"ratio": torch.ones(10)} if objective.needs.memory else {}
+    nets = Nets(generator, fake, target=generator, encoder=teacher, memory=memory)
     if make := objective.needs.head:
         nets = replace(nets, head=make(nets))
     draft = objective.draft(nets, batch, rng)

@@ -32,8 +32,11 @@ def test_pictures_of_any_size_are_classified(side: int, channels: int) -> None:
     assert (features**2).mean() == pytest.approx(1, rel=1e-4)
 
 
-def test_few_images_are_seen_more_often_and_many_are_thinned(caplog: pytest.LogCaptureFixture) -> None:
+def test_few_images_are_seen_more_often_and_many_are_thinned(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level("INFO")
+    monkeypatch.setattr(classifier, "QUIET", -1.0)
     classifier.train(dataclasses.replace(SHORT, images=640, most=32), pictures(64, 8))
     assert caplog.messages[-1] == "the classifier features are trained once: epoch 20 of 20"
     assert len(caplog.messages) == 20
