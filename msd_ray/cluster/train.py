@@ -23,6 +23,7 @@ from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
 from msd_ray.networks import PRETRAINED
 from msd_ray.recipes import ClusterConfig
+from msd_ray.runs.compatibility import judged_networks
 from msd_ray.runs.disk_needs import check_cache, check_run_dir, refuse_full, room_line
 from msd_ray.runs.init_weights import check_init, what_init_lacks
 from msd_ray.runs.lease import Lease, held, refuse_if_held
@@ -113,7 +114,7 @@ def _bring_features(plan: Plan, cache: Store) -> None:
     into. Raises UserError where one cannot be had."""
     recipe = plan.recipe
     data, codec = load_data(recipe.data), load_codec(recipe.codec)
-    for name in plan.judged:
+    for name in judged_networks(recipe):
         PRETRAINED[name]()
     for name in recipe.evaluation.spaces:
         load_features(name, data, cache, codec, recipe.evaluation.inception)

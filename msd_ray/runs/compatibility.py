@@ -47,6 +47,11 @@ def needs_of(recipe: Recipe, name: str) -> Needs:
     return needs
 
 
+def judged_networks(recipe: Recipe) -> list[str]:
+    """The pretrained networks whose features discriminators judge. Raises UserError as `needs_of`."""
+    return sorted({needs_of(recipe, name).pretrained for name in recipe.stages} - {""})
+
+
 def spelled_out(recipe: Recipe, needs: dict[str, Needs]) -> Recipe:
     """With each method's own values where the recipe leaves them to it, so that what is kept of a run says them all.
 

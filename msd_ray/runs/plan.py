@@ -140,12 +140,6 @@ class Plan:
         )
 
     @property
-    def judged(self) -> list[str]:
-        """The pretrained networks whose features discriminators judge."""
-        spec = self.first
-        return sorted({spec.objective(stage).needs.pretrained for stage in spec.stages} - {""})
-
-    @property
     def cluster(self) -> ClusterConfig:
         """The recipe's cluster, without a pool if no stage needs the teacher."""
         spec = self.first

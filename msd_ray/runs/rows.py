@@ -21,7 +21,7 @@ from msd_ray.evaluation.sample_statistics import Numbers
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.chunks import Chunk, opened
-from msd_ray.runs.compatibility import needs_of, without_imports
+from msd_ray.runs.compatibility import judged_networks, without_imports
 from msd_ray.runs.evaluation_pieces import Complete, EvaluationInputs, EvaluationPiece
 from msd_ray.runs.sample_sources import FromPart, FromTeacher, Real, Source
 from msd_ray.runs.scoring import Scoring
@@ -212,8 +212,7 @@ def spaces(recipe: Recipe, shape: tuple[int, ...]) -> tuple[str, ...]:
 
 def flattered(recipe: Recipe, shape: tuple[int, ...]) -> str:
     """A line where scores are in the features of a network that a discriminator judged in training; empty where not."""
-    known = without_imports(recipe)
-    judged = tuple({needs_of(known, name).pretrained for name in known.stages} - {""})
+    judged = tuple(judged_networks(without_imports(recipe)))
     same = [name for name in spaces(recipe, shape) if name.startswith(judged)]
     if not same:
         return ""
