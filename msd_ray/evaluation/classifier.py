@@ -23,6 +23,8 @@ from msd_ray.storage import Store, read_file, read_manifest, refuse_unwritable, 
 NAME = "classifier"
 WEIGHTS = "weights.safetensors"
 SEED, WIDTH = 0, 64
+VERSION, BATCH, RATE, NOISE = 1, 128, 3e-3, 0.1
+"""Of the training. NOISE: the standard deviation of what is added to each image."""
 SIDE = 64
 """Pixels of a side beyond which images are made smaller."""
 LOOKED_AT = 2048
@@ -39,7 +41,7 @@ class Kind:
     """How such a classifier is built and trained.
 
     name: of the features. body: made for samples of a shape [C, H, W], gives [N, WIDTH]. epochs: at least, and as many
-    more as it takes for this many images. most: images that differ. noise: a standard deviation, added to each image.
+    more as it takes for this many images. most: images that differ.
     """
 
     name: str
@@ -47,10 +49,6 @@ class Kind:
     epochs: int
     images: int = 0
     most: int = 60_000
-    batch: int = 128
-    lr: float = 3e-3
-    noise: float = 0.1
-    version: int = 1
 
 
 class Classifier(nn.Module):
@@ -109,18 +107,18 @@ def train(kind: Kind, data: DataSet) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(SEED, f"features-{kind.name}"))
         net = untrained(kind, data)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=kind.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(split) // kind.batch))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(split) // BATCH))
     told = time.monotonic()
     for epoch in range(epochs):
         if time.monotonic() - told > QUIET:
             told = time.monotonic()
             log.info("the %s features are trained once: epoch %d of %d", kind.name, epoch + 1, epochs)
         rng = stream(SEED, f"features-{kind.name}", epoch)
-        for numbers in torch.split(torch.randperm(len(split), generator=rng), kind.batch):
+        for numbers in torch.split(torch.randperm(len(split), generator=rng), BATCH):
             samples = split.take(numbers)
             x = as_stored(samples.x)
-            loss = F.cross_entropy(net(x + kind.noise * torch.randn(x.shape, generator=rng)), samples.condition)
+            loss = F.cross_entropy(net(x + NOISE * torch.randn(x.shape, generator=rng)), samples.condition)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -151,7 +149,7 @@ def _frozen(net: Classifier) -> Classifier:
 
 def _key(kind: Kind, data: DataSet) -> str:
     """Names what the weights depend on: the training samples, of which some stand for all, and how they are trained."""
-    said = (kind.epochs, kind.images, kind.most, kind.batch, kind.lr, kind.noise, kind.version, SEED)
+    said = (kind.epochs, kind.images, kind.most, BATCH, RATE, NOISE, VERSION, SEED)
     digest = hashlib.blake2b(repr((said, data.labels, data.fingerprint, len(data.train))).encode(), digest_size=8)
     digest.update(data.train.thinned(LOOKED_AT).all().x.contiguous().numpy().tobytes())
     digest.update(data.train.classes.contiguous().numpy().tobytes())
