@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from msd_ray.codecs.vae import Vae
 from msd_ray.errors import UserError, one_line
 from msd_ray.own_code import imported, is_own, refuse_strange
 from msd_ray.validation import made_of
@@ -37,12 +38,13 @@ class Identity:
 
 
 IDENTITY = Identity()
-CODECS: dict[str, type[Any]] = {"identity": Identity}
+CODECS: dict[str, type[Any]] = {"identity": Identity, "vae": Vae}
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """kind: of CODECS, or module:Class. options: arguments of the class."""
+    """kind: `identity` for images and points, `vae` for latents, or module:Class. options: those of the class
+    (docs/prompts.md has those of vae)."""
 
     kind: str = "identity"
     options: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -50,6 +52,8 @@ class CodecConfig:
     def __post_init__(self) -> None:
         if self.kind not in CODECS and not is_own(self.kind):
             raise ValueError(f"there is no codec {self.kind!r}, only {', '.join(CODECS)}, or module:Class for your own")
+        if self.kind in CODECS:
+            object.__setattr__(self, "options", asdict(made_of(CODECS[self.kind], self.options, "options")))
 
     def to_json(self) -> dict[str, Any]:
         """Empty for the identity, so that what is kept without a codec is as it was before there were any."""

@@ -35,6 +35,7 @@ FORMATS = {
     "imagenet64": "imagenet64:ImageNet64",
     "emoji": "emoji:Emoji",
     "emoji-names": "emoji:NamedEmoji",
+    "latents": "latents:Latents",
 }
 """module:class, both in this package. Imported when it is asked for: formats import libraries for their files, and most
 processes read one format, or none."""

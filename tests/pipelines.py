@@ -1,0 +1,48 @@
+"""Tiny parts of Stable Diffusion, of random weights, kept as diffusers keeps them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VAE: dict[str, Any] = {
+    "block_out_channels": (8, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "sample_size": 16,
+}
+
+
+def write_vae(folder: Path, **changes: Any) -> Any:
+    """An `AutoencoderKL` in that folder; returns it."""
+    import diffusers
+
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(**{**VAE, **changes}).eval()
+    vae.save_pretrained(folder)
+    return vae
+
+
+def write_text_encoder(root: Path, tokens: int = 16, width: int = 32) -> Any:
+    """A tokenizer of letters and a `CLIPTextModel`, in `tokenizer` and `text_encoder`; returns both."""
+    import transformers
+
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (root / "merges.txt").write_text("#version: 0.2\n")
+    files = {"vocab": str(root / "vocab.json"), "merges": str(root / "merges.txt")}
+    tokenizer = transformers.CLIPTokenizer(**files, model_max_length=tokens)
+    tokenizer.save_pretrained(root / "tokenizer")
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(words), hidden_size=width, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=tokens, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.CLIPTextModel(config).eval()
+    model.save_pretrained(root / "text_encoder")
+    return tokenizer, model
