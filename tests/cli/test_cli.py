@@ -157,10 +157,10 @@ def test_a_teacher_is_trained_once_and_kept(
 @pytest.mark.ray
 @pytest.mark.timeout(120)
 def test_too_few_gpus_are_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "msd_ray", "train", "digits", "cluster.gpus_per_student=1"]
+    command = [sys.executable, "-m", "msd_ray", "train", "toy2d", "cluster.gpus_per_student=1"]
     done = subprocess.run([*command, "--run-dir", str(tmp_path / "run")], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "needs 5 GPUs" in done.stderr
+    assert "needs 4 GPUs" in done.stderr
     assert "the cluster has 0" in done.stderr
     assert len([line for line in done.stderr.splitlines() if not line.startswith("INFO: ")]) == 1
     assert not (tmp_path / "run").exists()

@@ -23,6 +23,7 @@ TRUNK, OWN = 960, 640
 STAGE = "objective: dm, batch: 16, fake_steps: 1, generator_lr: 1e-3, fake_lr: 1e-3"
 TREE = f"stages={{dm: {{{STAGE}, images: {TRUNK}, shared: true}}, own: {{{STAGE}, images: {OWN}}}}}"
 
+DELAYS = [random.Random(i).uniform(0, 0.8) for i in range(20)]
 TWENTY = [random.Random(i).uniform(1, TRUNK + OWN) for i in range(20)]
 
 
@@ -103,15 +104,17 @@ def cut_at_the_branching(run_dir: Path, number: signal.Signals, delay: float) ->
     return status
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)], ids=["kill", "term"])
 @pytest.mark.parametrize(
-    "delays",
-    [[0.1], pytest.param([random.Random(i).uniform(0, 0.8) for i in range(20)], marks=pytest.mark.nightly)],
-    ids=["once", "twenty"],
+    ("number", "status", "delays"),
+    [
+        pytest.param(signal.SIGTERM, 143, [0.1], id="term"),
+        pytest.param(signal.SIGTERM, 143, DELAYS, id="term-twenty", marks=pytest.mark.nightly),
+        pytest.param(signal.SIGKILL, -9, DELAYS, id="kill-twenty", marks=pytest.mark.nightly),
+    ],
 )
 @pytest.mark.timeout(2400)
 def test_a_command_that_ends_at_the_branching_goes_on_as_if_it_had_not(
-    delays: list[float], number: signal.Signals, status: int, train: Run, undisturbed: Undisturbed, tmp_path: Path
+    number: signal.Signals, status: int, delays: list[float], train: Run, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     lost = []
     for i, delay in enumerate(delays):

@@ -55,6 +55,7 @@ def test_weights_are_those_of_an_undisturbed_run(
         time.sleep(0.2)
 
 
+@pytest.mark.nightly
 def test_two_runs_are_equal_and_other_seeds_are_not(train: Run, undisturbed: Undisturbed, tmp_path: Path) -> None:
     train(tmp_path / "same", "cluster.teacher=local")
     assert weights_in(tmp_path / "same") == undisturbed.weights
