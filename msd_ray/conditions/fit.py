@@ -68,10 +68,14 @@ def _own(config: PartitionConfig, conditions: Conditions) -> list[int]:
 
 
 def _borders(timesteps: int, noise: Noise) -> tuple[float, ...]:
-    """Evenly spaced in sigma^(1/rho), as the levels of a sampler are, so that every student gets a like share of them.
+    """Evenly spaced in sigma^(1/rho), as the levels of a sampler are, so that every student gets a like share of them;
+    of generators of several steps the levels at which a new phase begins, so that each has a like share of the steps.
 
     As float32 has them, which samplers count in: a level meant to lie on a border does.
     """
+    if len(levels := noise.step_levels) > 1:
+        begins = [levels[phase * len(levels) // timesteps] for phase in reversed(range(1, timesteps))]
+        return tuple(torch.tensor(begins, dtype=torch.float32).tolist())
     return tuple(noise.grid(timesteps + 1)[1:-1].tolist())
 
 

@@ -149,8 +149,15 @@ class Partition:
         return part * self.intervals + self.interval_at(sigma)
 
     def interval_at(self, sigma: Tensor) -> Tensor:
-        """The interval of each noise level [B]: [B], int64. The outer ones have no end."""
-        return torch.bucketize(sigma.contiguous(), torch.tensor(self.borders, dtype=sigma.dtype, device=sigma.device))
+        """The interval of each noise level [B]: [B], int64. The outer ones have no end. This is the one rule by which
+        levels are trained and sampled; they are compared as float32 has them, in which samplers count."""
+        borders = torch.tensor(self.borders, dtype=torch.float32, device=sigma.device)
+        return torch.bucketize(sigma.float().contiguous(), borders)
+
+    def steps_of(self, student: int, levels: Sequence[float]) -> tuple[float, ...]:
+        """Of the levels at which generators make the steps of a sample, those that are this student's."""
+        owners = self.interval_at(torch.tensor(levels, dtype=torch.float32)).tolist()
+        return tuple(level for level, owner in zip(levels, owners, strict=True) if owner == student % self.intervals)
 
     def interval_of(self, student: int) -> tuple[float, float]:
         """The noise levels that a student owns: above the first, up to the second; 0 and inf at the outer ends."""

@@ -17,8 +17,8 @@ class PartitionConfig:
     or `module:function` for one of the user's own, which is called with the `Conditions` and this configuration and
     returns the part of each condition; its parts may differ in size. Of prompts: those with similar vectors together
     (kmeans), the four quadrants of their vectors (quadrants), or those with certain words (keywords). seed: of random
-    and kmeans. timesteps: intervals of the noise levels. There are k * timesteps students. keywords: the words of each
-    part but the last, which has all other prompts.
+    and kmeans. timesteps: intervals of the noise levels, or phases that divide the steps of noise.steps. There are
+    k * timesteps students. keywords: the words of each part but the last, which has all other prompts.
     """
 
     k: Count = 1

@@ -103,5 +103,5 @@ def one_step(generator: Denoiser, z: Tensor, condition: Tensor, sigma_init: floa
 
 def at_start(generator: Denoiser, z: Tensor, sigma_init: float) -> Tensor:
     """The noise z ~ N(0, I) as the generator takes it at its first level."""
-    scale = start(generator.preconditioning, sigma_init) if isinstance(generator, EDMDenoiser) else sigma_init
-    return scale * z
+    how = getattr(generator, "preconditioning", None)
+    return (start(how, sigma_init) if how else sigma_init) * z

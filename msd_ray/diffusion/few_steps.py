@@ -31,16 +31,18 @@ def rolled_out(
     renoise: Tensor | None,
     levels: Sequence[float],
     batches: int = 1,
+    start: Tensor | None = None,
 ) -> Tensor:
     """What `few_steps` makes in its first steps, of each sample in another number of them, with the graph of the last
     step alone (backward simulation, DMD2, section 4.5). DMD2 draws the number; here every batch has its share of each,
     see `last_steps`. renoise: may be None where there is a single level. batches: that lie in z one after the other.
+    start: clean samples [B, ...] that the first step begins from, with z as their noise; None for pure noise.
     """
+    x = at_start(generator, z, levels[0]) if start is None else start + levels[0] * z
     if len(levels) == 1:
-        return one_step(generator, z, condition, levels[0])
+        return generator(x, x.new_full(x.shape[:1], levels[0]), condition)
     assert renoise is not None
     last = last_steps(len(z) // batches, len(levels)) * batches
-    x = at_start(generator, z, levels[0])
     with torch.no_grad():
         for step, (level, below) in enumerate(pairwise(levels)):
             going = [sample for sample, end in enumerate(last) if end > step]

@@ -3,9 +3,9 @@
 body = {format_version, recipe, partition, labels, sampling, students: [{index, part, conditions, file, spec,
 sigma_init, nimg, parameters}]}
 
-`conditions` is the number of those that a student owns. Format 4 has students of a few steps; others are written as
-format 3. Formats 1 and 2 listed them and had no `part`; format 1 has
-neither `sampling` nor a spec's `sigma_min`.
+`conditions` is the number of those that a student owns. Format 5 has students that divide a few steps among them,
+format 4 others of a few steps; the rest are written as format 3. Formats 1 and 2 listed them and had no `part`; format
+1 has neither `sampling` nor a spec's `sigma_min`.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class Member:
         return network.to(device).eval().requires_grad_(False)
 
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def save_ensemble(
     if problem:
         raise ValueError(problem)
     body = {
-        "format_version": FORMAT_VERSION if sampling.levels else 3,
+        "format_version": (FORMAT_VERSION if partition.borders else 4) if sampling.levels else 3,
         "recipe": recipe,
         "partition": partition.to_json(),
         "labels": labels,
@@ -191,11 +191,14 @@ def contradiction(
             return f"student {member.index} knows {member.spec.classes} conditions instead of {conditions.width}"
         if member.spec.sample_shape != members[0].spec.sample_shape:
             return f"student {member.index} makes samples of another shape than student 0"
-    if partition.borders and (sampling == ONE_STEP or sampling.levels):
-        return "students that share the noise levels cannot make a sample in a single step or a few"
-    if sampling.levels and any(member.sigma_init != sampling.levels[0] for member in members):
-        return "a student's first step begins at another noise level than the ensemble's"
-    return sampling.problem()
+    if partition.borders and sampling == ONE_STEP:
+        return "students that share the noise levels cannot make a sample in a single step"
+    if problem := sampling.problem(partition):
+        return problem
+    for member in members if sampling.levels else ():
+        if member.sigma_init != partition.steps_of(member.index, sampling.levels)[0]:
+            return f"the first step of student {member.index} begins at another noise level than the ensemble's"
+    return None
 
 
 def _described(member: Member, partition: Partition) -> dict[str, Any]:

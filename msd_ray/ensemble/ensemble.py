@@ -94,7 +94,7 @@ class Ensemble:
         Raises UserError for conditions that no student owns, for values that are no conditions, for different lengths,
         and for a sampler or steps that these students do not allow; CorruptError as `part`, before any sample is made.
         """
-        sampling = self.sampling.changed(sampler, steps)
+        sampling = self.sampling.changed(sampler, steps, self.partition)
         wanted, seed_list = asked_of(self.conditions, conditions), seeds_of(seeds)
         if len(wanted) != len(seed_list):
             raise UserError(f"{len(wanted)} conditions but {len(seed_list)} seeds: give one seed per condition")

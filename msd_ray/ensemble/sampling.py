@@ -63,8 +63,9 @@ class Sampling:
             return stochastic(denoiser, z, condition, self.noise, self.steps, self.churn, fresh)
         return SAMPLERS[self.kind](denoiser, z, condition, self.noise, self.steps)
 
-    def changed(self, kind: str | None, steps: int | None) -> "Sampling":
-        """The same with another sampler or number of steps; None keeps it. Raises UserError if that is not possible."""
+    def changed(self, kind: str | None, steps: int | None, partition: Partition | None = None) -> "Sampling":
+        """The same with another sampler or number of steps; None keeps it. partition: of the students. Raises UserError
+        if that is not possible."""
         if kind is None and steps is None:
             return self
         if self == ONE_STEP and (kind, steps) == (None, 1):
@@ -74,17 +75,17 @@ class Sampling:
         if self.levels and kind is not None:
             raise UserError("these students make a sample in steps of their own: there is no sampler to choose")
         other = replace(self, kind=kind or self.kind, steps=self.steps if steps is None else steps)
-        problem = other.problem()
+        problem = other.problem(partition)
         if problem:
             raise UserError(problem)
         return other
 
-    def problem(self) -> str | None:
-        """Why no ensemble can sample like this, in one line; None if it can."""
+    def problem(self, partition: Partition | None = None) -> str | None:
+        """Why no ensemble, or none of this partition, can sample like this, in one line; None if it can."""
         if self == ONE_STEP:
             return None
         if self.kind == "few_steps" or self.levels:
-            return self._problem_of_few()
+            return self._problem_of_few() or (self._problem_of_phases(partition) if partition else None)
         if self.kind not in SAMPLERS:
             return f"there is no sampler {self.kind!r}, only {' and '.join(SAMPLERS)}"
         if not FEWEST <= self.nfe <= MOST:
@@ -99,6 +100,12 @@ class Sampling:
         if not 1 <= self.steps <= most:
             return f"these students were trained for {most} steps: take 1 to {most}, not {self.steps}"
         return None
+
+    def _problem_of_phases(self, partition: Partition) -> str | None:
+        asked = levels_of_fewer(self.levels, self.steps)
+        if all(partition.steps_of(student, asked) for student in partition.students_of(0)):
+            return None
+        return f"these students divide the steps among {partition.intervals}: in {self.steps} some would not be asked"
 
     def to_json(self) -> dict[str, Any]:
         if self == ONE_STEP:
@@ -132,9 +139,8 @@ def sampled(
     """What the students of one part, lowest noise levels first, make of the noises ~ N(0, I) [sampling.draws, B, ...].
     sigma_init: level that a single step starts from."""
     if sampling.levels:
-        (alone,) = students
         levels = levels_of_fewer(sampling.levels, sampling.steps)
-        return few_steps(alone, noises[0], condition, noises[1:], levels)
+        return few_steps(Relay(partition, students), noises[0], condition, noises[1:], levels)
     if sampling == ONE_STEP:
         (alone,) = students
         return one_step(alone, noises[0], condition, sigma_init)
@@ -150,7 +156,8 @@ class Relay:
     def __init__(self, partition: Partition, students: Sequence[Denoiser]) -> None:
         """students: those of the part, lowest levels first."""
         self._partition, self._students = partition, students
+        self.preconditioning = getattr(students[-1], "preconditioning", None)  # of the one that begins
 
     def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        interval = int(self._partition.interval_at(sigma[:1]))
+        interval = int(self._partition.interval_at(sigma[:1])) if self._partition.borders else 0
         return self._students[interval](x_t, sigma, condition)

@@ -28,7 +28,7 @@ class ADM:
 
     @property
     def needs(self) -> Needs:
-        return Needs(real_data=True, head=bottleneck_head, few_steps=True)
+        return Needs(real_data=True, head=bottleneck_head, few_steps=True, phases=True)
 
     @property
     def _dm(self) -> DM:

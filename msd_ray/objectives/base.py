@@ -68,7 +68,8 @@ class Needs:
     expressions; generator weights whose names hold one of them stay as they are. target_decay: how much of
     `Nets.target`, which begins as the generator, an update keeps. optimization: what the recipe's stage may leave out.
     complete_from: images of a stage after which all terms of the loss take part, so that it must have more. few_steps:
-    whether it trains a generator at all of `noise.step_levels`, rather than at the first.
+    whether it trains a generator at all of `noise.step_levels`, rather than at the first. phases: whether it compares
+    at no other noise levels than those of `noise`, so that it can train a generator of some of a sample's steps.
 
     makes: a generator of one step or a few, or a denoiser at every noise level, which the next stage's fake score then
     starts from.
@@ -90,6 +91,7 @@ class Needs:
     optimization: Optimization = Optimization()
     complete_from: int = 0
     few_steps: bool = False
+    phases: bool = False
     makes: Literal["generator", "denoiser"] = "generator"
 
 
@@ -114,9 +116,10 @@ class Pairs:
 @dataclass(frozen=True)
 class Batch:
     """z: [B, ...] noise for the generator, renoise: [steps - 1, B, ...] for its further steps. condition: [B] classes
-    of the student. real: [B, ...] real samples of the
-    student's classes and real_condition [B] theirs, pairs: [B] of the teacher's, of any class, where the objective
-    needs them. step, seen: updates and images of the stage so far, those in which the generator rests included."""
+    of the student. start: [B, ...] clean samples of these classes that z is the noise of, None where the generator
+    begins from pure noise. real: [B, ...] real samples of the student's classes and real_condition [B] theirs, pairs:
+    [B] of the teacher's, of any class, where the objective needs them. step, seen: updates and images of the stage so
+    far, those in which the generator rests included."""
 
     z: Tensor
     condition: Tensor
@@ -126,19 +129,26 @@ class Batch:
     step: int = 0
     seen: int = 0
     renoise: Tensor | None = None
+    start: Tensor | None = None
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
     """What the generator takes of several batches, one after the other."""
     z, condition = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("z", "condition"))
     renoise = [batch.renoise for batch in batches if batch.renoise is not None]
-    return Batch(z, condition, renoise=torch.cat(renoise, dim=1) if renoise else None)
+    start = [batch.start for batch in batches if batch.start is not None]
+    return Batch(
+        z,
+        condition,
+        renoise=torch.cat(renoise, dim=1) if renoise else None,
+        start=torch.cat(start) if start else None,
+    )
 
 
 def generated(generator: EDMDenoiser, batch: Batch, noise: Noise, batches: int = 1) -> Tensor:
     """What the generator makes of a batch's noise, [B, ...]: each sample after another number of its steps, see
     `rolled_out`. batches: that the batch is made of."""
-    return rolled_out(generator, batch.z, batch.condition, batch.renoise, noise.step_levels, batches)
+    return rolled_out(generator, batch.z, batch.condition, batch.renoise, noise.step_levels, batches, batch.start)
 
 
 @dataclass(frozen=True)

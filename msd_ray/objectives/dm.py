@@ -24,7 +24,7 @@ class DM:
 
     @property
     def needs(self) -> Needs:
-        return Needs(few_steps=True)
+        return Needs(few_steps=True, phases=True)
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
         n = self.noise

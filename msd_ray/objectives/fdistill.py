@@ -40,7 +40,7 @@ class FDistill:
 
     @property
     def needs(self) -> Needs:
-        return Needs(real_data=True, head=bottleneck_head, memory=_memory, few_steps=True)
+        return Needs(real_data=True, head=bottleneck_head, memory=_memory, few_steps=True, phases=True)
 
     @property
     def _adm(self) -> ADM:

@@ -111,6 +111,7 @@ class Sum:
             optimization=next((n for n in each if n.fake), each[0]).optimization,
             complete_from=max(n.complete_from for n in each),
             few_steps=all(n.few_steps for n in each),
+            phases=all(n.phases for n in each),
         )
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:

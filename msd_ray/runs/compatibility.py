@@ -29,7 +29,7 @@ def teachers_sampling(recipe: Recipe) -> Sampling:
 def without_imports(recipe: Recipe) -> Recipe:
     """The recipe with a built-in method in place of each of the user's own: who owns what, for how many images and in
     which directories does not depend on it, and nothing is imported because a file says so."""
-    other = "dm" if recipe.partition.timesteps == 1 else "o2mkd"
+    other = "dm" if recipe.partition.timesteps == 1 or recipe.noise.steps != 1 else "o2mkd"
     stages = {
         name: replace(stage, objective=other, options={}) if is_own(stage.objective) else stage
         for name, stage in recipe.stages.items()
@@ -95,10 +95,14 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
     name, last = list(needs.items())[-1]
     objective, timesteps = recipe.stages[name].objective, recipe.partition.timesteps
     if last.makes == "generator":
-        if timesteps > 1:
+        steps = len(recipe.noise.step_levels)
+        if timesteps > 1 and steps == 1:
             raise UserError(
-                f"partition.timesteps: {objective} makes one-step students, which cannot share the timesteps"
+                f"partition.timesteps: {objective} makes one-step students, which cannot share the timesteps; with "
+                "noise.steps they divide the steps among them"
             )
+        if timesteps > steps:
+            raise UserError(f"partition.timesteps ({timesteps}) above noise.steps ({steps}): some are never asked")
         return Sampling.of_generators(recipe.noise)
     if recipe.noise.steps != 1:
         raise UserError(

@@ -72,7 +72,7 @@ def generate_file(
     seconds = time.perf_counter() - start
     x = x.reshape(len(wanted), len(chosen), *ensemble.sample_shape)
     place.write(output.name, sheet(pictures(ensemble.codec, x)) if output.suffix == ".png" else _npy(x))
-    n, nfe = len(wanted) * len(chosen), ensemble.sampling.changed(sampler, steps).nfe
+    n, nfe = len(wanted) * len(chosen), ensemble.sampling.changed(sampler, steps, ensemble.partition).nfe
     return {
         "output": str(output),
         "samples": n,

@@ -224,8 +224,11 @@ def _ensemble_plan(
     students = []
     for i, denoiser in enumerate(denoisers):
         part, trunk = partition.part_of_student(i), of_part.get(partition.part_of_student(i))
-        noise, begins = _narrowed(recipe.noise, partition.interval_of(i)), trunk.spec.images if trunk else 0
-        spec = replace(_student_spec(recipe, i, denoiser), noise=noise, begins=begins)
+        noise, begins = narrowed(recipe.noise, partition, i), trunk.spec.images if trunk else 0
+        phases = partition.intervals if len(recipe.noise.step_levels) > 1 else 1
+        phase = phases - 1 - i % phases
+        spec = _student_spec(recipe, i, denoiser)
+        spec = replace(spec, noise=noise, begins=begins, phase=phase, phases=phases)
         students.append(StudentPlan(name if home else f"student {i}", home, spec, range(part, part + 1), trunk))
     return EnsemblePlan(name, home, partition, tuple(students), tuple(trunks))
 
@@ -288,6 +291,17 @@ def _check_shared(recipe: Recipe, parts: int, sizes: int) -> None:
         raise UserError("students: students of different sizes cannot share a stage")
 
 
-def _narrowed(noise: Noise, interval: tuple[float, float]) -> Noise:
-    low, high = interval
-    return replace(noise, sigma_min=max(noise.sigma_min, low), sigma_max=min(noise.sigma_max, high))
+def narrowed(noise: Noise, partition: Partition, student: int) -> Noise:
+    """The noise levels that are a student's, and of the steps of a sample those that it makes, by the rule by which
+    sampling asks. Raises UserError where it would have none."""
+    if not partition.borders:
+        return noise
+    (low, high), levels = partition.interval_of(student), noise.step_levels
+    own = partition.steps_of(student, levels) if len(levels) > 1 else levels
+    if not own:
+        raise UserError(f"noise.steps: in float32 no level is left for student {student}; take other levels")
+    low, high = max(noise.sigma_min, low), min(noise.sigma_max, high)
+    try:
+        return replace(noise, sigma_min=low, sigma_max=high, sigma_init=own[0], steps=own[1:] or 1)
+    except ValueError as error:
+        raise UserError(f"partition.timesteps: too few noise levels for student {student}: {error}") from None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from msd_ray.conditions import Owned
-from msd_ray.data import Split
+from msd_ray.data import Samples, Split
 from msd_ray.objectives import Batch, Needs, Pairs
 from msd_ray.rng import stream
 from msd_ray.training.reading import Ahead, Reader
@@ -55,7 +55,7 @@ class Batches:
     def draw(self, asked: Draw, images: int) -> tuple[Batch, torch.Generator]:
         """What is asked for, and the stream that it came from. images: that an update trains on, after which most
         probably the same is asked for again."""
-        if self._real is None or self._real.is_held or not asked.needs.real_data:
+        if self._real is None or self._real.is_held or not (asked.needs.real_data or self._spec.phase):
             return self._drawn(asked)
         following = replace(asked, nimg=asked.nimg + images, step=asked.step + 1, seen=asked.seen + images)
         return self._ahead.get(f"{asked.purpose} {asked.shard}", asked, following)
@@ -73,15 +73,21 @@ class Batches:
         batch = Batch(z, self._owned.draw(n, rng), step=step, seen=seen)
         if further := len(self._spec.noise.step_levels) - 1:
             batch = replace(batch, renoise=torch.randn(further, *z.shape, generator=rng, device=self._device))
+        if self._spec.phase:
+            start = self._real_samples(n, rng)
+            batch = replace(batch, start=start.x, condition=self._encode(start.condition))
         if needs.real_data:
-            assert self._real is not None
-            real = self._real.take(self._indices(n, len(self._real), rng), rng)
+            real = self._real_samples(n, rng)
             batch = replace(batch, real=real.x, real_condition=self._encode(real.condition))
         if needs.pairs:
             assert self._pairs is not None
             pairs = self._pairs.at(self._indices(n, len(self._pairs), rng))
             batch = replace(batch, pairs=replace(pairs, condition=self._encode(pairs.condition)))
         return batch
+
+    def _real_samples(self, n: int, rng: torch.Generator) -> Samples:
+        assert self._real is not None
+        return self._real.take(self._indices(n, len(self._real), rng), rng)
 
     def _indices(self, n: int, below: int, rng: torch.Generator) -> Tensor:
         return torch.randint(below, (n,), generator=rng, device=self._device)

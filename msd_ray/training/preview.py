@@ -16,10 +16,10 @@ ROWS = ("student", *(f"{who} at sigma {sigma:g}" for sigma in SIGMAS for who in 
 
 
 def can_preview(spec: StudentSpec, codec: Codec) -> bool:
-    """Whether there is a picture to make: of images, by a student that knows all noise levels shown."""
+    """Whether there is a picture to make: of images, by a student of whole samples that knows all levels shown."""
     n = spec.noise
     has_pictures = codec.picture_shape(spec.denoiser.sample_shape) is not None
-    return has_pictures and n.sigma_min <= min(SIGMAS) and max(SIGMAS) <= n.sigma_max
+    return has_pictures and spec.phases == 1 and n.sigma_min <= min(SIGMAS) and max(SIGMAS) <= n.sigma_max
 
 
 @torch.no_grad()

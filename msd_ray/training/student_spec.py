@@ -17,7 +17,9 @@ class StudentSpec:
     index: the student's number, which its random streams derive from. stages: in order; where the student branches off
     from a trunk, the first ones are the trunk's. begins: images that the trunk was trained on, 0 without one. shards:
     equal parts that every batch is made of, each with random streams of its own; up to so many processes can share the
-    work.
+    work. phases: number of students that divide a sample's steps among them; `noise` has this one's own. phase: its
+    place among these, from 0 for the one that begins from pure noise. The others begin from real samples with noise,
+    which is what those before them are to lead to.
     What a loss compares within a batch (O2MKD's similarities, the density weights of SiDA) it then compares within a
     shard. Raises UserError where a batch cannot be split so, or an objective not be computed so.
     """
@@ -30,6 +32,8 @@ class StudentSpec:
     noise: Noise = Noise()
     shards: int = 1
     begins: int = 0
+    phase: int = 0
+    phases: int = 1
 
     def __post_init__(self) -> None:
         if self.shards < 1:
@@ -37,7 +41,7 @@ class StudentSpec:
         if self.shards > 1:
             for stage in self.stages:
                 self._check_shards(stage)
-        for stage in self.stages if self.noise.steps != 1 else ():
+        for stage in self.stages if self.noise.steps != 1 or self.phases > 1 else ():
             self._check_steps(stage)
 
     @property
@@ -87,6 +91,11 @@ class StudentSpec:
         config, steps, needs = self.stages[stage], len(self.noise.step_levels), self.objective(stage).needs
         if needs.makes == "generator" and not needs.few_steps:
             raise UserError(f"noise.steps: {config.objective} (stages.{stage}) trains generators of a single step only")
+        if self.phases > 1 and needs.makes == "generator" and not needs.phases:
+            raise UserError(
+                f"partition.timesteps: {config.objective} (stages.{stage}) trains no student for some of a sample's "
+                "steps; take dm, adm or f-distill, or leave partition.timesteps out"
+            )
         if config.batch // self.shards < steps:
             raise UserError(
                 f"stages.{stage}.batch: {config.batch // self.shards} samples in a shard cannot be divided among the "

@@ -106,8 +106,8 @@ class StudentTrainer:
 
     @property
     def makes_samples(self) -> bool:
-        """Whether the present stage makes a one-step generator, rather than a denoiser."""
-        return self.stage != "" and self._objective.needs.makes == "generator"
+        """Whether the present stage makes a generator of whole samples, not a denoiser or some of their steps."""
+        return self.stage != "" and self._objective.needs.makes == "generator" and self.spec.phases == 1
 
     def advance(self, images: int, hurried: Callable[[], bool] = lambda: False) -> list[Metric]:
         """Trains on at least `images` more images, or to the end, or until `hurried()`; returns what it logged.

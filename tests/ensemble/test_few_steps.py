@@ -161,12 +161,6 @@ def test_more_steps_than_were_trained_are_refused(sampler: str | None, steps: in
         ensemble().generate([0], [0], sampler=sampler, steps=steps)
 
 
-def test_students_that_share_the_levels_make_no_few_steps() -> None:
-    partition = fit(PartitionConfig(1, timesteps=2), Classes.numbered(len(LABELS)), noise=Noise())
-    with pytest.raises(CorruptError, match="in a single step or a few"):
-        Ensemble({}, partition, LABELS, [member(0), member(1)], sampling=SAMPLING)
-
-
 def test_one_step_students_take_one_step() -> None:
     made = ensemble(sampling=ONE_STEP)
     assert torch.equal(made.generate([0], [0], steps=1), made.generate([0], [0]))

@@ -16,14 +16,16 @@ NOISE = Noise(sigma_init=2.5, steps=(0.7,))
 ROLLED_OUT = ["dm", "adm", "sid", "sida", "f-distill"]
 
 
-def of_two_steps(case: Case) -> Tensor:
-    """What the first half of the batch is after one step, and the other after two; adds the second step's noise."""
+def of_two_steps(case: Case, start: Tensor | None = None) -> Tensor:
+    """What the first half of the batch is after one step, and the other after two; adds the second step's noise, and
+    what the first begins from."""
     renoise = torch.randn(1, B, *case.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    case.batch = replace(case.batch, renoise=renoise)
+    case.batch = replace(case.batch, renoise=renoise, start=start)
     z, c, out = case.batch.z, case.batch.condition, []
     for i in range(B):
         one = slice(i, i + 1)
-        x = denoised(case.nets.generator, LEVELS[0] * z[one], [LEVELS[0]], c[one])
+        begin = LEVELS[0] * z[one] + (0 if start is None else start[one])
+        x = denoised(case.nets.generator, begin, [LEVELS[0]], c[one])
         if i >= B // 2:
             x_t = x.detach() + LEVELS[1] * renoise[0, one]
             x = denoised(case.nets.generator, x_t, [LEVELS[1]], c[one])
@@ -31,11 +33,12 @@ def of_two_steps(case: Case) -> Tensor:
     return torch.cat(out)
 
 
+@pytest.mark.parametrize("begins", ["from pure noise", "from a real sample"])
 @pytest.mark.parametrize("name", [*ROLLED_OUT, "fd"])
-def test_what_the_generator_is_judged_by_is_each_step_of_its_own_samples(case: Case, name: str) -> None:
+def test_what_the_generator_is_judged_by_is_each_step_of_its_own_samples(case: Case, name: str, begins: str) -> None:
     objective = OBJECTIVES[name](NOISE)
     nets = case.equip(objective)
-    expected = of_two_steps(case)
+    expected = of_two_steps(case, case.real if begins == "from a real sample" else None)
     x = objective.draft(nets, case.batch, rng()).x
     assert torch.allclose(x, expected, rtol=1e-7, atol=1e-9)
     weights = torch.randn(x.shape, dtype=torch.float64, generator=rng())

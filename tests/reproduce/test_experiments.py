@@ -71,6 +71,12 @@ def test_students_of_a_few_steps_have_as_many_images() -> None:
         assert (plan.sampling.nfe, plan.ensembles[0].images) == (arm.x, 2 * 5_760)
 
 
+def test_experts_for_phases_have_as_many_images_and_steps_as_one_student() -> None:
+    plans = [RunContext.of(arm.recipe, list(arm.overrides), None).plan for arm in EXPERIMENTS["phases"].arms]
+    assert [plan.ensembles[0].partition.k for plan in plans] == [2, 4, 8]
+    assert {(plan.sampling.nfe, plan.ensembles[0].images) for plan in plans} == {(4, 23_040)}
+
+
 @pytest.mark.parametrize(
     ("name", "total"),
     [("shared-trunk", 28_800), ("shared-trunk-long", 86_400), ("fashion", 25_600), ("fashion-small", 25_600)],

@@ -68,6 +68,39 @@ def test_a_few_steps_that_cannot_be_are_refused(overrides: list[str], why: str) 
     assert "\n" not in str(told.value)
 
 
+def test_experts_divide_the_steps_of_each_part_of_the_conditions() -> None:
+    made = sequential("noise.steps=4", "partition.timesteps=2", "evaluation.baselines=true")
+    levels, partition = made.recipe.noise.step_levels, made.ensembles[0].partition
+    specs = [student.spec for student in made.ensembles[0].students]
+    assert (partition.k, made.sampling.levels, made.sampling.nfe) == (4, levels, 4)
+    assert owned(made)[:4] == [[0, 1], [0, 1], [2, 3], [2, 3]]
+    assert [(spec.phase, spec.phases) for spec in specs] == [(1, 2), (0, 2)] * 2
+    assert [spec.noise.step_levels for spec in specs] == [levels[2:], levels[:2]] * 2
+    (border,) = partition.borders
+    ends = [(spec.noise.sigma_min, spec.noise.sigma_max) for spec in specs]
+    assert ends == [(0.002, border), (border, 80.0)] * 2
+    alone = made.ensembles[1].students[0].spec
+    assert (alone.phases, alone.noise) == (1, made.recipe.noise)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (["noise.steps=2", "partition.timesteps=3"], r"^partition.timesteps \(3\) above noise.steps \(2\)"),
+        ([stages(s="sid"), "noise.steps=2", "partition.timesteps=2"], "sid .stages.s. trains no student for some"),
+        (
+            [stages(dm="dm"), "noise.steps=[8.0, 7.99]", "partition.timesteps=3", "noise.table={schedule: linear}",
+             "noise.sigma_min=0.02"],
+            "^partition.timesteps: too few noise levels for student 1: the table has fewer than two levels",
+        ),
+    ],
+)  # fmt: skip
+def test_experts_that_cannot_be_are_refused(overrides: list[str], why: str) -> None:
+    with pytest.raises(UserError, match=why) as told:
+        sequential(*overrides)
+    assert "\n" not in str(told.value)
+
+
 def test_progressive_distillation_ends_in_one_step() -> None:
     pd = "stages={pd: {objective: pd, images: 160, batch: 16, options: {steps: 2}}}"
     with pytest.raises(UserError, match=r"^stages.pd: pd ends in one step: let a stage of pd follow with"):

@@ -1,5 +1,6 @@
 """Small ensembles of random weights, on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,11 +27,14 @@ def saved(
     steps: int = 1,
 ) -> str:
     """Saves an ensemble of random weights. weights: a seed for each student, its number by default. steps: in which
-    each makes a sample."""
-    partition = fit(PartitionConfig(k, "random", timesteps=timesteps), Classes.numbered(len(LABELS)), noise=NOISE)
+    each makes a sample, or those of a part together."""
+    noise = replace(NOISE, steps=steps)
+    partition = fit(PartitionConfig(k, "random", timesteps=timesteps), Classes.numbered(len(LABELS)), noise=noise)
     seeds = weights or tuple(range(partition.k))
-    members = [Member(i, spec, 80.0, 640, _random(spec, seeds[i])) for i in range(len(seeds))]
-    sampling = Sampling.of_generators(Noise(steps=steps)) if timesteps == 1 else Sampling("heun", 3, NOISE)
+    begins = [partition.steps_of(i, noise.step_levels)[0] if steps > 1 else 80.0 for i in range(partition.k)]
+    members = [Member(i, spec, begins[i], 640, _random(spec, seeds[i])) for i in range(len(seeds))]
+    generators = timesteps == 1 or steps > 1
+    sampling = Sampling.of_generators(noise) if generators else Sampling("heun", 3, NOISE)
     save_ensemble(Store(str(where)), {"name": "tiny"}, partition, LABELS, members, sampling)
     return str(where)
 

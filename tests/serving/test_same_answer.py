@@ -30,7 +30,7 @@ def test_under_load_every_bit_is_that_of_generate_one_at_a_time(service: Running
 
 @pytest.mark.parametrize(
     ("spec", "timesteps", "steps", "n"),
-    [(POINTS, 1, 1, 80), (POINTS, 3, 1, 40), (PICTURES, 2, 1, 8), (PICTURES, 1, 2, 8)],
+    [(POINTS, 1, 1, 80), (POINTS, 3, 1, 40), (PICTURES, 2, 1, 8), (PICTURES, 1, 2, 8), (POINTS, 2, 4, 20)],
 )
 def test_other_ensembles_as_well(tmp_path: Path, spec: DenoiserSpec, timesteps: int, steps: int, n: int) -> None:
     uri, pairs = saved(tmp_path, 2, timesteps, spec, steps=steps), pairs_of(n)
