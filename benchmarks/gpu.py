@@ -1,43 +1,51 @@
-"""Training on a GPU: speed, memory and the effect of bf16, for each objective and two sizes of network.
+"""Training on a GPU: speed, memory and the effect of precision, with random weights and random data.
 
-Measures StudentTrainer.advance with a local random teacher and random data: images per second and peak memory in fp32
-and in bf16, whether all weights stay finite, and how far the weights of bf16 are from those of fp32 after the same
-updates with the same random numbers. Imports neither Ray nor anything else of the service, so that it runs on a bare
-machine with torch and numpy.
+Blocks, in this order (--only NAMES for some):
+  small       parts of a teacher's update on the network of the recipe fashion, where the GPU waits for Python
+  updates     DM's and ADM's update on EDM's ImageNet-64 network, ours in several precisions beside the plain one
+  sampling    the teacher alone, one step beside 35 evaluations
+  exact       ours in tf32 and fp32, and what deterministic algorithms cost
+  memory      larger batches, with recomputation
+  small-compiled  the small network compiled
+  objectives  each objective on a small network in fp32 and bf16: images/s, and how far apart they lead
 
-    python benchmarks/gpu.py [--quick] [--device cpu]
+Imports neither Ray nor anything else of the service, so that it runs on a bare machine with torch and numpy.
 
-The last line of standard output is one JSON object. `difference` is |w_bf16 - w_fp32| over |w_fp32 - w_start|, and
-`cosine` that of the angle between the two ways from w_start. Without a CUDA device it says so and exits with code 2;
-on the CPU it runs the small network only, to try the script itself.
+    python benchmarks/gpu.py [--quick] [--device cpu --shape tiny] [--only small updates] [--seconds 320]
+
+Each row is printed when it is known; one that fails or takes too long says so in `error`, and the next one follows. The
+last line of standard output is one JSON object with all rows. `mfu` is of the 989 TFLOP/s that an H100 has in bf16; its
+FLOPs are those of the network's passes, without what is computed twice. Of the objectives, `difference` is
+|w_bf16 - w_fp32| over |w_fp32 - w_start|, and `cosine` that of the angle between the two ways from w_start. Without a
+CUDA device it says so and exits with code 2; on the CPU it runs small networks only, to try the script itself.
 """
 
 import argparse
-import gc
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from common import finish, say, spread
+from gpu_adm import COMPILED, SHAPES, Adm, eager
+from gpu_rows import H100_BF16, Figures, Rows, fresh_memory, seconds
+from gpu_small import small, small_compiled
 from torch import Tensor
 
 from msd_ray.conditions import Classes, Owned
 from msd_ray.data import in_memory
-from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.objectives import OBJECTIVES, Pairs
 from msd_ray.teachers import LocalTeacher
+from msd_ray.training import precision
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.precision import apply
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 
 DIGITS = DenoiserSpec(UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
-IMAGENET64 = DenoiserSpec(UNetConfig(channels=128, multipliers=(1, 2, 2, 4), blocks=2, dropout=0.0), (3, 64, 64), 1000)
-SIZES = {"digits": DIGITS, "imagenet64": IMAGENET64}
+BLOCKS = ["small", "updates", "sampling", "exact", "memory", "small-compiled", "objectives"]
 REAL = 256  # random samples that stand for the data set
-Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -94,16 +102,7 @@ def shaken(size: DenoiserSpec, precision: str, device: torch.device) -> Any:
 
 def advance(trainer: StudentTrainer, images: int) -> float:
     """Seconds until `images` more are trained on and the device is idle."""
-    wait(trainer.device)
-    start = time.perf_counter()
-    trainer.advance(images)
-    wait(trainer.device)
-    return time.perf_counter() - start
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return seconds(lambda: trainer.advance(images), trainer.device)
 
 
 def flat(trainer: StudentTrainer) -> Tensor:
@@ -122,18 +121,11 @@ def speed(size: DenoiserSpec, objective: str, precision: str, s: Settings) -> Fi
     return {"images_per_second": spread(rates), "peak_mib": peak, "finite": finite}
 
 
-def fresh_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
 def compare(size: DenoiserSpec, objective: str, s: Settings) -> Figures:
     """How far bf16 leads from where fp32 leads, in `compared` updates; beside it fp32 done twice."""
     ends = []
-    for precision in ("fp32", "fp32", "bf16"):
-        trainer = make_trainer(size, objective, precision, s)
+    for numbers in ("fp32", "fp32", "bf16"):
+        trainer = make_trainer(size, objective, numbers, s)
         start = flat(trainer)
         trainer.advance(s.compared * s.batch)
         ends.append(flat(trainer) - start)
@@ -147,37 +139,67 @@ def compare(size: DenoiserSpec, objective: str, s: Settings) -> Figures:
     }
 
 
-def measure(size_name: str, objective: str, s: Settings) -> Figures:
-    """Both precisions and their comparison; an objective that diverges or does not fit says so in `error`."""
-    size, row = SIZES[size_name], {"size": size_name, "objective": objective, "batch": s.batch}
-    row["parameters"] = size.parameters()
-    try:
-        for precision in ("fp32", "bf16"):
-            row[precision] = speed(size, objective, precision, s)
-            say(f"{size_name} {objective} {precision}: {row[precision]['images_per_second']['mean']:.1f} images/s")
-        row["bf16_against_fp32"] = compare(size, objective, s)
-        fp32, bf16 = (row[p]["images_per_second"]["mean"] for p in ("fp32", "bf16"))
-        row["bf16_speedup"] = bf16 / fp32
-    except (TrainingError, torch.OutOfMemoryError) as error:
-        row["error"] = str(error).splitlines()[0]
-        say(f"{size_name} {objective}: {row['error']}")
-    return row
+def measure(objective: str, s: Settings) -> Figures:
+    """Both precisions on the small network, and their comparison."""
+    row: Figures = {"objective": objective, "batch": s.batch}
+    for numbers in ("fp32", "bf16"):
+        row[numbers] = speed(DIGITS, objective, numbers, s)
+    fp32, bf16 = (row[p]["images_per_second"]["mean"] for p in ("fp32", "bf16"))
+    return row | {"bf16_against_fp32": compare(DIGITS, objective, s), "bf16_speedup": bf16 / fp32}
+
+
+def updates(adm: Adm) -> None:
+    """What the aims are about, the most important first. Compiled, ADM takes over what DM has compiled."""
+    adm.plain("dm")
+    adm.ours("dm", eager("bf16"))
+    adm.ours("dm", COMPILED, 150)
+    adm.plain("adm")
+    adm.ours("adm", COMPILED, 90)
+    adm.ours("adm", eager("bf16"))
+
+
+def sampling(adm: Adm) -> None:
+    adm.sampling(COMPILED, 60)
+    adm.sampling(eager("bf16"))
+
+
+def exact(adm: Adm) -> None:
+    adm.ours("dm", eager("bf16", deterministic=True))
+    adm.ours("dm", eager("tf32"))
+    adm.ours("dm", eager("fp32"), 40)
+
+
+def memory(adm: Adm) -> None:
+    for batch in (2 * adm.batch, 4 * adm.batch):
+        adm.ours("dm", eager("bf16", recompute=True), batch=batch)
+        adm.ours("dm", eager("bf16"), batch=batch)
+
+
+def objectives(rows: Rows, s: Settings) -> None:
+    for name in OBJECTIVES:
+        rows.measure(f"objective {name}", 30, lambda: measure(name, s))  # noqa: B023  called before the next
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--warmup", type=int, default=3, help="generator updates before the first timing")
-    parser.add_argument("--updates", type=int, default=20, help="generator updates per timing")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compared", type=int, default=20, help="updates after which bf16 is compared with fp32")
+    parser.add_argument("--only", nargs="+", choices=BLOCKS, default=BLOCKS, metavar="BLOCK")
+    parser.add_argument("--shape", choices=SHAPES, help="of the large network; tiny by default on the CPU")
+    parser.add_argument("--large-batch", type=int, default=32, help="of the large network")
+    parser.add_argument("--seconds", type=float, default=600, help="after which no row is begun or gone on with")
+    parser.add_argument("--batch", type=int, default=16, help="of the objectives' small network")
+    parser.add_argument("--warmup", type=int, default=1, help="generator updates before the first timing")
+    parser.add_argument("--updates", type=int, default=5, help="generator updates per timing")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--compared", type=int, default=5, help="updates after which bf16 is compared with fp32")
     parser.add_argument("--lr", type=float, default=1e-5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="two short timings each")
+    parser.add_argument("--quick", action="store_true", help="short timings")
     args = parser.parse_args()
+    args.shape = args.shape or ("tiny" if args.device == "cpu" else "imagenet64")
+    args.small_updates = 50
     if args.quick:
-        args.batch, args.warmup, args.updates, args.repeats, args.compared = 4, 1, 1, 2, 1
+        args.batch, args.warmup, args.updates, args.repeats, args.compared, args.small_updates = 4, 1, 1, 2, 1, 2
     return args
 
 
@@ -185,14 +207,29 @@ def main() -> None:
     args = arguments()
     device = torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        say("no CUDA device here; --device cpu tries the script with the small network")
+        say("no CUDA device here; --device cpu tries the script with small networks")
         raise SystemExit(2)
+    if device.type == "cpu":
+        precision.BACKEND = "eager"  # compiles nothing, and goes the same way
     settings = Settings(device, args.batch, args.warmup, args.updates, args.repeats, args.compared, args.lr, args.seed)
-    sizes = ["digits"] if device.type == "cpu" else list(SIZES)
-    rows = [measure(size, objective, settings) for size in sizes for objective in OBJECTIVES]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    facts = {"device": name, "cuda": torch.version.cuda, "tf32": torch.backends.cuda.matmul.allow_tf32}
-    finish("gpu", {**facts, "seeds": [args.seed], "rows": rows})
+    say(f"{name}, torch {torch.__version__}; mfu is of 989 TFLOP/s, what an H100 has in bf16 without sparsity")
+    rows = Rows(device, args.seconds)
+    adm = Adm(rows, args.shape, args.large_batch)
+    blocks: dict[str, Callable[[], None]] = {
+        "small": lambda: small(rows, args.small_updates),
+        "updates": lambda: updates(adm),
+        "sampling": lambda: sampling(adm),
+        "exact": lambda: exact(adm),
+        "memory": lambda: memory(adm),
+        "small-compiled": lambda: small_compiled(rows, args.small_updates),
+        "objectives": lambda: objectives(rows, settings),
+    }
+    for block in BLOCKS:
+        if block in args.only:
+            blocks[block]()
+    facts = {"device": name, "cuda": torch.version.cuda, "shape": args.shape, "peak_flops": H100_BF16}
+    finish("gpu", {**facts, "seeds": [args.seed], "rows": rows.rows})
 
 
 if __name__ == "__main__":

@@ -65,7 +65,11 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """precision: bf16 runs the networks under autocast. threads: torch threads per student on a CPU.
+    """precision: of the networks' mathematics; tf32 (on GPUs) and bf16 (autocast) round more than fp32 and are faster;
+    weights are fp32 always. compile: the networks' blocks by torch.compile; auto: on a GPU, those of networks of at
+    least 20 million parameters. recompute: keeps less of the forward pass, and computes it again in the backward pass:
+    less memory, about a third more time. deterministic: on a GPU, whether the same numbers must come out each time.
+    threads: torch threads per student on a CPU.
 
     log_every, checkpoint_every: in images; a student's segment between two reports to the driver is the latter.
     share_images: the stages' images are those of all students together, each of which trains on its share; so ensembles
@@ -75,7 +79,10 @@ class TrainingConfig:
     because a gradient is not finite; one more, and the student has failed.
     """
 
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    compile: bool | Literal["auto"] = "auto"
+    recompute: bool = False
+    deterministic: bool = True
     threads: Threads = 1
     shards: Count = 1
     ema: EMAConfig = field(default_factory=EMAConfig)

@@ -25,5 +25,4 @@ class EMAConfig:
 @torch.no_grad()
 def update(average: nn.Module, module: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * module, in place."""
-    for mean, value in zip(average.parameters(), module.parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
+    torch._foreach_lerp_([*average.parameters()], [*module.parameters()], 1 - decay)

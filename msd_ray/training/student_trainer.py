@@ -226,10 +226,11 @@ class StudentTrainer:
         """One shard of each step's batch. The generator rests meanwhile, so one pass makes the samples of all steps: in
         small batches most of a pass is overhead."""
         drawn = [self._draw(f"fake {i}", shard, seen) for i in range(self._networks.optimization.fake_steps)]
-        with torch.no_grad():
-            together = joined([batch for batch, _ in drawn])
-            x = generated(self.nets.generator, together, self._objective.noise, len(drawn))
-        return [(made, *pair) for made, pair in zip(x.chunk(len(drawn)), drawn, strict=True)]
+        batches = [batch for batch, _ in drawn]
+        passes = [[b] for b in batches] if precision.takes_one_size(self.nets.generator, self.device) else [batches]
+        with torch.no_grad(), self._networks.generator_descent.frozen():
+            made = [generated(self.nets.generator, joined(p), self._objective.noise, len(p)) for p in passes]
+        return [(x, *pair) for x, pair in zip(torch.cat(made).chunk(len(drawn)), drawn, strict=True)]
 
     def _descend(self, descent: OptimizerStep, losses: Iterable[Loss]) -> bool:
         """One step, unless its gradient is not finite; whether it was."""

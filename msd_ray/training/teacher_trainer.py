@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import torch
+from torch import Tensor
 
 from msd_ray.conditions import Conditions, conditioned
 from msd_ray.data import Samples, Split
@@ -54,6 +55,10 @@ class TeacherConfig:
             raise ValueError("options are those of a source; a teacher that is trained here has none")
 
 
+_UNCHECKED = 64
+"""Losses on a GPU that are looked at together, since that waits for all that it has to do."""
+
+
 class TeacherTrainer:
     """Trains a teacher; the learning rate decays to zero as a cosine. The result is `ema`."""
 
@@ -74,6 +79,8 @@ class TeacherTrainer:
         self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
         self.optimizer = Adam(self.denoiser.parameters(), config.lr)
         self.nimg = 0
+        self._unchecked: list[tuple[int, Tensor]] = []
+        self._check_every = 1 if self.device.type == "cpu" else _UNCHECKED
         self.wall_seconds = self.cpu_seconds = 0.0
 
     @property
@@ -89,6 +96,9 @@ class TeacherTrainer:
         wall, cpu = time.perf_counter(), time.process_time()
         while not self.done and self.nimg < end and not hurried():
             averages.add({"edm": self._step()})
+            if len(self._unchecked) >= self._check_every:
+                self._check_losses()
+        self._check_losses()
         self.wall_seconds += time.perf_counter() - wall
         self.cpu_seconds += time.process_time() - cpu
         return averages.take("teacher", self.nimg)
@@ -117,7 +127,7 @@ class TeacherTrainer:
         self.ema.load_state_dict(state.tensors["ema"])
         self.optimizer.load(state.tensors["optimizer"])
 
-    def _step(self) -> torch.Tensor:
+    def _step(self) -> Tensor:
         c = self.config
         real, rng = self._draw()
         torch.manual_seed(derived_seed(c.seed, "dropout", self.nimg))
@@ -131,14 +141,23 @@ class TeacherTrainer:
             p_std=c.p_std,
         )
         loss.backward()  # type: ignore[no-untyped-call]
+        self._unchecked.append((self.nimg, loss.detach()))
         self.optimizer.lr = c.lr * self._schedule()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the teacher's loss is not finite at {self.nimg} images; lower teacher.lr")
         self.nimg += c.batch
         update(self.ema, self.denoiser, c.ema.decay(self.nimg, c.batch))
         return loss.detach()
+
+    def _check_losses(self) -> None:
+        """Raises TrainingError where one of those since the last check is not finite: so are all that follow it."""
+        if not self._unchecked:
+            return
+        finite = torch.stack([loss for _, loss in self._unchecked]).isfinite().tolist()
+        images, self._unchecked = [nimg for nimg, _ in self._unchecked], []
+        if not all(finite):
+            nimg = images[finite.index(False)]
+            raise TrainingError(f"the teacher's loss is not finite at {nimg} images; lower teacher.lr")
 
     def _draw(self) -> tuple[Samples, torch.Generator]:
         """A batch of real samples, and the stream that it came from."""
