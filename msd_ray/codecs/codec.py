@@ -1,7 +1,7 @@
 """How samples become pictures. A new codec is a class with the methods of `Codec`, named in `CODECS`; or it lies in a
 user's own module, and recipes name it as `module:Class`."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -52,7 +52,7 @@ class CodecConfig:
     def __post_init__(self) -> None:
         if self.kind not in CODECS and not is_own(self.kind):
             raise ValueError(f"there is no codec {self.kind!r}, only {', '.join(CODECS)}, or module:Class for your own")
-        if self.kind in CODECS:
+        if self.kind in CODECS and (self.options or fields(CODECS[self.kind])):  # else it is right, without pydantic
             object.__setattr__(self, "options", asdict(made_of(CODECS[self.kind], self.options, "options")))
 
     def to_json(self) -> dict[str, Any]:
