@@ -15,8 +15,8 @@ from msd_ray.training.config import TrainingConfig
 SPEC = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 3)
 X, SIGMA, CONDITION = torch.randn(6, 2), torch.tensor([0.01, 0.1, 0.5, 1.0, 5.0, 80.0]), torch.arange(6) % 3
 DECIDING = {"autocast", "compile", "channels_last", "set_float32_matmul_precision", "allow_tf32", "bfloat16", "float16"}
-ELSEWHERE = {"networks/weights.py", "cluster/pool/wire.py"}
-"""They name types of tensors too: of a file, and on the wire."""
+ELSEWHERE = {"networks/weights.py", "cluster/pool/wire.py", "codecs/vae.py"}
+"""They name types of tensors too: of a file, on the wire, and of a decoder, which never trains."""
 
 
 def denoisers() -> tuple[EDMDenoiser, EDMDenoiser]:
