@@ -46,3 +46,39 @@ def write_text_encoder(root: Path, tokens: int = 16, width: int = 32) -> Any:
     model = transformers.CLIPTextModel(config).eval()
     model.save_pretrained(root / "text_encoder")
     return tokenizer, model
+
+
+UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "layers_per_block": 1,
+    "block_out_channels": (16, 32),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 32,
+    "attention_head_dim": 4,
+    "norm_num_groups": 8,
+}
+SCHEDULER: dict[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+}
+"""Of Stable Diffusion 1.x and 2.x."""
+
+
+def write_stable_diffusion(root: Path, prediction: str = "epsilon", **changes: Any) -> Any:
+    """A whole `StableDiffusionPipeline`; returns it."""
+    import diffusers
+
+    tokenizer, text_encoder = write_text_encoder(root / "parts")
+    vae = write_vae(root / "parts" / "vae")
+    torch.manual_seed(1)
+    unet = diffusers.UNet2DConditionModel(**{**UNET, **changes}).eval()
+    scheduler = diffusers.PNDMScheduler(prediction_type=prediction, **SCHEDULER)
+    unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipeline = diffusers.StableDiffusionPipeline(vae, text_encoder, tokenizer, unet, scheduler, **unused)
+    pipeline.save_pretrained(root)
+    return pipeline

@@ -21,10 +21,11 @@ _WEIGHTS = "model.safetensors"
 @dataclass(frozen=True)
 class ClipText:
     """CLIP's pooled output, scaled to length 1. The tokens are numbers in its vocabulary, cut or padded to as many as
-    it takes. path: a directory of diffusers. Each prompt is embedded by itself: in a batch its last bits would depend
-    on the others."""
+    it takes. path: a directory of diffusers. of_tokens: networks take the vector of each token instead, as those of
+    Stable Diffusion do. Each prompt is embedded by itself: in a batch its last bits would depend on the others."""
 
     path: str
+    of_tokens: bool = False
 
     @cached_property
     def width(self) -> int:
@@ -54,12 +55,24 @@ class ClipText:
         ids: Tensor = made.input_ids
         return ids
 
-    @torch.no_grad()
     def embed(self, tokens: Tensor) -> Tensor:
+        return self._made(tokens, "last_hidden_state") if self.of_tokens else self.vectors(tokens)
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(self._made(tokens, "pooler_output"), dim=1)
+
+    @cached_property
+    def unconditional(self) -> Tensor:
+        return self.tokens([""])[0]
+
+    @torch.no_grad()
+    def _made(self, tokens: Tensor, what: str) -> Tensor:
+        """An output of the model for each of these [B, n], equal ones computed once: [B, ...]."""
         _, model = _opened(self._folder.parent, tokens.device)
-        pooled = [model(one[None]).pooler_output[0] for one in tokens]
-        vectors = torch.stack(pooled) if pooled else torch.zeros(0, self.width, device=tokens.device)
-        return torch.nn.functional.normalize(vectors, dim=1)
+        if not len(tokens):
+            return torch.zeros(0, *(tokens.shape[1:] if what == "last_hidden_state" else ()), self.width)
+        different, of_each = torch.unique(tokens, dim=0, return_inverse=True)
+        return torch.cat([getattr(model(one[None]), what) for one in different])[of_each]
 
     @property
     def _folder(self) -> Path:

@@ -75,6 +75,15 @@ class Conditions(Protocol):
         """What a network takes for encoded conditions [B, ...]: these themselves, or vectors on the same device."""
         ...
 
+    def vectors(self, encoded: Tensor) -> Tensor:
+        """By which rules compare encoded conditions [B, ...]: [B, d]."""
+        ...
+
+    @property
+    def unconditional(self) -> Tensor | None:
+        """What stands, encoded, for no condition, [...]; None where a teacher never learns that."""
+        ...
+
 
 class Listed(Protocol):
     """A user's own conditions, one for each label of the data set, with methods as `Conditions` has them."""
@@ -97,6 +106,7 @@ class _Countable:
     is_open = False
     called = ("class", "classes")
     fingerprint = ""
+    unconditional = None
     kept: tuple[str, ...]
 
     @property
@@ -113,6 +123,10 @@ class _Countable:
 
     def encode(self, wanted: Tensor | Sequence[Condition]) -> Tensor:
         return wanted if isinstance(wanted, Tensor) else torch.tensor(wanted, dtype=torch.long)
+
+    def vectors(self, encoded: Tensor) -> Tensor:
+        """Each is as far from all others."""
+        return torch.nn.functional.one_hot(encoded, self.n).float()
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 
 class Embedder(Protocol):
-    """width: of the vectors. A text's tokens and its vector depend on this text alone, bit for bit, whatever else is in
-    the batch."""
+    """width: of the vectors that networks take. A text's tokens and its vectors depend on this text alone, bit for bit,
+    whatever else is in the batch."""
 
     @property
     def width(self) -> int: ...
@@ -26,7 +26,17 @@ class Embedder(Protocol):
         ...
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """The vectors that networks take, [B, width], on the device of the tokens."""
+        """The vectors that networks take, on the device of the tokens: [B, width], or [B, n, width] with one for each
+        token."""
+        ...
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """Of whole texts, on the same device, [B, d], each of length 1: partitions compare texts by these."""
+        ...
+
+    @property
+    def unconditional(self) -> Tensor | None:
+        """The tokens of the empty text, [...], where that is what teachers are given for no text."""
         ...
 
 
@@ -37,6 +47,7 @@ class HashedNgrams:
 
     width: int
     fingerprint = ""
+    unconditional = None
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         if not texts:
@@ -44,6 +55,9 @@ class HashedNgrams:
         return torch.from_numpy(self._hashing.transform(texts).toarray())
 
     def embed(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+    def vectors(self, tokens: Tensor) -> Tensor:
         return tokens
 
     @cached_property

@@ -90,7 +90,7 @@ class Place:
 
 def costs_of(rule: Rule, conditions: Conditions, wanted: Sequence[Condition]) -> NDArray[np.float64]:
     """What each part costs each of these by the rule, [B, parts]."""
-    return rule.costs(list(map(str, wanted)), conditions.embed(conditions.encode(wanted)).double().numpy())
+    return rule.costs(list(map(str, wanted)), conditions.vectors(conditions.encode(wanted)).double().numpy())
 
 
 def placed(rule: Rule, conditions: Conditions, wanted: Sequence[Condition]) -> list[Place]:

@@ -39,7 +39,8 @@ def fit_rule(config: PartitionConfig, conditions: Conditions) -> tuple[Rule, tup
 def _rule(config: PartitionConfig, conditions: Conditions) -> Rule:
     if config.kind == KMEANS:
         n = min(MOST_POINTS, conditions.n)
-        vectors: NDArray[np.float32] = conditions.embed(conditions.encode(torch.arange(n) * conditions.n // n)).numpy()
+        encoded = conditions.encode(torch.arange(n) * conditions.n // n)
+        vectors: NDArray[np.float32] = conditions.vectors(encoded).numpy()
         centres, prices = balanced_centres(vectors, config.k, derived_seed("partition", config.seed))
         return Nearest(centres, prices)
     if config.kind == QUADRANTS:

@@ -25,23 +25,24 @@ LONGEST = 1000
 class PromptOptions:
     """file: a Parquet file of prompts, in a column `text`, with their `weight` where there is such a column; the class
     of an image is the number of its prompt's row. Without it the labels of the data set are the prompts. embedder: what
-    makes vectors of them. width: of these vectors, where the embedder leaves it open. encoder: of clip, a directory of
-    diffusers with its `tokenizer` and `text_encoder`."""
+    makes vectors of them. width: of these vectors, where the embedder leaves it open. encoder: of clip and
+    clip-tokens, a directory of diffusers with its `tokenizer` and `text_encoder`."""
 
     file: str = ""
-    embedder: Literal["hashed-ngrams", "clip"] = "hashed-ngrams"
+    embedder: Literal["hashed-ngrams", "clip", "clip-tokens"] = "hashed-ngrams"
     width: Annotated[int, within(ge=8, le=65_536)] = 256
     encoder: str = ""
 
     def __post_init__(self) -> None:
-        if bool(self.encoder) != (self.embedder == "clip"):
+        if bool(self.encoder) != self.embedder.startswith("clip"):
             raise ValueError("encoder is the directory of the text encoder of clip, and of nothing else")
         for name in ("file", "encoder"):
             if (path := getattr(self, name)) and "://" not in path:
                 object.__setattr__(self, name, os.path.abspath(os.path.expanduser(path)))
 
     def conditions(self, labels: tuple[str, ...]) -> "Prompts":
-        embedder = ClipText(self.encoder) if self.encoder else HashedNgrams(self.width)
+        of_tokens = self.embedder == "clip-tokens"
+        embedder = ClipText(self.encoder, of_tokens) if self.encoder else HashedNgrams(self.width)
         return Prompts(embedder, labels, self.file)
 
 
@@ -97,6 +98,13 @@ class Prompts:
 
     def embed(self, encoded: Tensor) -> Tensor:
         return self.embedder.embed(encoded)
+
+    def vectors(self, encoded: Tensor) -> Tensor:
+        return self.embedder.vectors(encoded)
+
+    @property
+    def unconditional(self) -> Tensor | None:
+        return self.embedder.unconditional
 
     @cached_property
     def _table(self) -> PromptTable:

@@ -74,9 +74,7 @@ class Noise:
 
     def _of(self, table: NoiseTable) -> Tensor:
         """The levels of the table between the ends."""
-        own = table.sigmas.float()
-        low, high = torch.tensor([self.sigma_min, self.sigma_max]).tolist()  # as they are in float32
-        return own[(own >= low) & (own <= high)]
+        return table.between(self.sigma_min, self.sigma_max)
 
     def draw(self, n: int, first: int, last: int, rng: torch.Generator) -> Tensor:
         """[n] noise levels, their grid index uniform in first..last, both included."""

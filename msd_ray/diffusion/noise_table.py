@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from msd_ray.ranges import within
@@ -34,7 +36,14 @@ class NoiseTable:
     @property
     def sigmas(self) -> Tensor:
         """The levels, rising, in float64 on the CPU."""
-        return _sigmas(self)
+        return torch.tensor(
+            _sigmas(self), device="cpu"
+        )  # anew, since tensors made while a plan is counted have no data
+
+    def between(self, low: float, high: float) -> Tensor:
+        """The levels from low to high, both included where they are levels in float32, in which they are given."""
+        own = _sigmas(self).astype(np.float32)
+        return torch.tensor(own[(own >= np.float32(low)) & (own <= np.float32(high))], device="cpu")
 
     def step_of(self, sigma: Tensor) -> Tensor:
         """What networks are given for the levels sigma [B], in their type: a level's number, between two the value that
@@ -54,18 +63,17 @@ class NoiseTable:
 
 
 @lru_cache(maxsize=64)
-def _sigmas(table: NoiseTable) -> Tensor:
+def _sigmas(table: NoiseTable) -> NDArray[np.float64]:
     with torch.device("cpu"):
         if table.schedule == "flow":
             u = torch.arange(1, table.steps, dtype=torch.float64) / table.steps
             u = table.shift * u / (1 + (table.shift - 1) * u)
-            return u / (1 - u)
+            return (u / (1 - u)).numpy()
         abar = _abar(table)
         if table.zero_terminal_snr:
             root = abar.sqrt()
             abar = ((root - root[-1]) * root[0] / (root[0] - root[-1]))[:-1] ** 2
-        sigmas: Tensor = ((1 - abar) / abar).sqrt()
-        return sigmas
+        return ((1 - abar) / abar).sqrt().numpy()
 
 
 def _abar(table: NoiseTable) -> Tensor:

@@ -3,6 +3,7 @@
 from msd_ray.networks.denoiser_spec import DenoiserSpec, count_parameters
 from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
+from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.registry import KINDS, PRETRAINED, Kind, kind_class, kind_of
 from msd_ray.networks.sizes import StudentSize
@@ -13,6 +14,7 @@ __all__ = [
     "KINDS",
     "PRETRAINED",
     "DenoiserSpec",
+    "DiffusersConditionUNetConfig",
     "DiffusersDiTConfig",
     "DiffusersUNetConfig",
     "Kind",

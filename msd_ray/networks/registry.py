@@ -12,6 +12,7 @@ from msd_ray.errors import UserError
 from msd_ray.networks import efficientnet
 from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
+from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.networks.songunet import SongUNetConfig
@@ -48,6 +49,7 @@ KINDS: dict[str, type[Any]] = {
     "mlp": MLPConfig,
     "songunet": SongUNetConfig,
     "diffusers-unet": DiffusersUNetConfig,
+    "diffusers-unet-condition": DiffusersConditionUNetConfig,
     "diffusers-dit": DiffusersDiTConfig,
 }
 PRETRAINED: dict[str, Callable[[], nn.Module]] = {efficientnet.NAME: efficientnet.network}

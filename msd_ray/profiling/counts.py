@@ -9,9 +9,10 @@ from torch import Tensor
 
 from msd_ray.conditions import conditioned
 from msd_ray.data import in_memory
-from msd_ray.diffusion import Denoiser, EDMDenoiser, few_steps
+from msd_ray.diffusion import Denoiser, EDMDenoiser, Guided, few_steps, unguided
 from msd_ray.errors import MsdRayError
 from msd_ray.objectives import Pairs
+from msd_ray.profiling.blank_conditions import without_texts
 from msd_ray.profiling.clocks import ClockedTeacher
 from msd_ray.profiling.rates import Rates
 from msd_ray.profiling.steady_peak import SteadyPeak
@@ -67,6 +68,7 @@ class TeacherCount:
 
 def count_student(plan: Plan, spec: StudentSpec, rates: Rates) -> StudentCount:
     """Lets it make one update of each stage. Raises UncountableError where it cannot."""
+    plan = without_texts(plan)
     stages, memory, state, probe, heads = dict[str, StageCount](), 0, 0, 0.0, dict[str, int]()
     for name in spec.stages:
         tally = Tally()
@@ -83,6 +85,7 @@ def count_student(plan: Plan, spec: StudentSpec, rates: Rates) -> StudentCount:
 def count_teacher(plan: Plan, rates: Rates) -> TeacherCount:
     """Lets it make two updates, since the first begins without the averages of its optimizer; none where it is not
     trained here."""
+    plan = without_texts(plan)
     answer, replica = _answer(plan, rates)
     if plan.source:
         return TeacherCount(0.0, 0, 0, answer, replica)
@@ -106,7 +109,7 @@ def _answer(plan: Plan, rates: Rates) -> tuple[float, int]:
         teacher = _teacher(plan)
         x, sigma = torch.zeros(n, *plan.teacher.sample_shape), torch.ones(n)
         with torch.set_grad_enabled(gradient):
-            x0 = teacher(x.requires_grad_(gradient), sigma, torch.zeros(n, dtype=torch.long))
+            x0 = teacher(x.requires_grad_(gradient), sigma, _first(plan, n))
         seconds = rates.seconds(tally) / n
         if gradient:
             torch.autograd.grad(x0, x, x0)
@@ -118,9 +121,15 @@ def _teacher(plan: Plan) -> Denoiser:
     spec = plan.source.spec if plan.source else plan.teacher
     if spec is None:
         return lambda x_t, sigma, condition: x_t.clone()
-    return (
-        precision.apply(conditioned(spec.build(), plan.conditions), plan.recipe.training).eval().requires_grad_(False)
-    )
+    denoiser = conditioned(spec.build(), plan.conditions).eval().requires_grad_(False)
+    precision.apply(denoiser, plan.recipe.training)
+    guidance, none = plan.recipe.teacher.guidance, plan.conditions.unconditional
+    return denoiser if guidance == 1 or none is None else Guided(denoiser, none, guidance)
+
+
+def _first(plan: Plan, n: int) -> Tensor:
+    """The first condition n times, as denoisers take it."""
+    return plan.conditions.encode(torch.zeros(n, dtype=torch.long))
 
 
 class _OneOf(ProcessGroup):
@@ -163,7 +172,7 @@ class _Stage:
             return 0.0  # it makes no whole samples
         with torch.no_grad():
             z = torch.zeros(len(levels), n, *spec.denoiser.sample_shape)
-            few_steps(self._trainer.ema, z[0], torch.zeros(n, dtype=torch.long), z[1:], levels)
+            few_steps(self._trainer.ema, z[0], _first(self._plan, n), z[1:], levels)
         return self._seconds() - before
 
     def _update(self) -> None:
@@ -179,10 +188,8 @@ class _Stage:
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
         real = in_memory(blank, self._owned.ids[:1])
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long))
-        encoder = self._teacher(
-            held=self._local or any(self._spec.objective(s).needs.encoder for s in self._spec.stages)
-        )
-        teacher = LocalTeacher(encoder) if self._local else self._elsewhere
+        asked = self._teacher(held=self._local or any(self._spec.objective(s).needs.encoder for s in self._spec.stages))
+        teacher, encoder = LocalTeacher(asked) if self._local else self._elsewhere, unguided(asked)
         extras = Extras(encoder=encoder if isinstance(encoder, EDMDenoiser) else None, pairs=pairs)
         group = _OneOf(rank=0, world=self._plan.cluster.workers_per_student[0])
         return StudentTrainer(spec, self._owned, teacher, None, real, "cpu", extras, group)

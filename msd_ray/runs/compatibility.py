@@ -17,6 +17,7 @@ from msd_ray.objectives import Needs, Nets, objective_class
 from msd_ray.own_code import is_own
 from msd_ray.recipes import Recipe
 from msd_ray.teachers import TeacherSource
+from msd_ray.teachers.prompted import prompted
 from msd_ray.teachers.sources import load_source
 
 
@@ -161,7 +162,9 @@ def source_of(recipe: Recipe, data: DataSet, conditions: Conditions, needs: dict
         raise UserError(
             f"stages.{blind[0]}: {recipe.stages[blind[0]].objective} looks into the teacher, and {name} has no `spec`"
         )
-    return source
+    if not conditions.is_open and recipe.teacher.guidance != 1:
+        raise UserError("teacher.guidance: only teachers of prompts are guided; write teacher.guidance=1")
+    return prompted(source, recipe.conditions, recipe.teacher.guidance) if conditions.is_open else source
 
 
 def _check_noise(noise: Noise, teacher: DenoiserSpec) -> None:

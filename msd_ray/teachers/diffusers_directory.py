@@ -1,4 +1,5 @@
-"""Teachers in directories of diffusers: a `UNet2DModel` or a `DiTTransformer2DModel`, alone or in a pipeline.
+"""Teachers in directories of diffusers: a `UNet2DModel`, a `UNet2DConditionModel` (Stable Diffusion) or a
+`DiTTransformer2DModel`, alone or in a pipeline.
 
 Only its JSON files and safetensors are read, here and not by diffusers, which would also take pickles and code.
 """
@@ -13,9 +14,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from msd_ray.diffusion import Stepped
-from msd_ray.networks import DenoiserSpec, DiffusersDiTConfig, DiffusersUNetConfig
+from msd_ray.networks import DenoiserSpec, DiffusersConditionUNetConfig, DiffusersDiTConfig, DiffusersUNetConfig
 from msd_ray.networks.diffusers_dit import DIT_KEYS, positions
 from msd_ray.networks.diffusers_unet import UNET_KEYS
+from msd_ray.networks.diffusers_unet_condition import CONDITION_UNET_KEYS
 from msd_ray.networks.weights import from_chunks
 from msd_ray.ranges import Sigma
 from msd_ray.storage import LFS_POINTER, Store
@@ -27,11 +29,12 @@ PIPELINE, MODEL = "model_index.json", "config.json"
 WEIGHTS = "diffusion_pytorch_model"
 _CLASSES: dict[str, tuple[type[Any], Mapping[str, Any], str]] = {
     "UNet2DModel": (DiffusersUNetConfig, UNET_KEYS, "num_class_embeds"),
+    "UNet2DConditionModel": (DiffusersConditionUNetConfig, CONDITION_UNET_KEYS, "cross_attention_dim"),
     "DiTTransformer2DModel": (DiffusersDiTConfig, DIT_KEYS, "num_embeds_ada_norm"),
     "Transformer2DModel": (DiffusersDiTConfig, DIT_KEYS, "num_embeds_ada_norm"),  # what DiT was before diffusers 0.28
 }
 """Of each class of diffusers: our kind of network, the arguments that must be as they are there, and the one that says
-how many classes there are."""
+how many classes there are, or how wide the vectors of a prompt."""
 _OF_DATA = {"in_channels", "out_channels", "sample_size", "num_train_timesteps", "norm_num_groups"}
 _MOST_BYTES, _LARGEST, _MOST_CLASSES, _MOST_TOKENS = 1 << 20, 4096, 10**6, 1 << 16
 _FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")

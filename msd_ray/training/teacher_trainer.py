@@ -27,7 +27,8 @@ from msd_ray.training.state import State, bytes_of, tensors_of
 @dataclass(frozen=True)
 class TeacherConfig:
     """EDM training (arXiv 2206.00364, table 1): images, batch, lr and warmup (in images) of Adam, P_mean and P_std of
-    the noise. steps, churn: of the Heun sampler that the teacher is judged with. threads: torch threads on a CPU.
+    the noise. steps, churn: of the Heun sampler that the teacher is judged with. guidance: of a teacher of prompts that
+    is brought, away from the empty prompt (arXiv 2207.12598); 1 for none. threads: torch threads on a CPU.
     source: "trained" here, one of `msd_ray.teachers.sources.SOURCES` or module:Class; options: of the source, where
     there is one. Recipes may say `from`, the path of a file or directory, instead of the source."""
 
@@ -41,6 +42,7 @@ class TeacherConfig:
     ema: EMAConfig = field(default_factory=lambda: EMAConfig(halflife=20_000))
     steps: Annotated[int, within(ge=1, le=10_000)] = 18
     churn: Churn = field(default_factory=Churn)
+    guidance: Annotated[float, within(ge=0, le=1000)] = 1.0
     threads: Threads = 1
     source: str = TRAINED
     options: dict[str, Any] = field(default_factory=dict)
@@ -53,6 +55,8 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         if self.options and self.source == TRAINED:
             raise ValueError("options are those of a source; a teacher that is trained here has none")
+        if self.guidance != 1 and self.source == TRAINED:
+            raise ValueError("guidance: a teacher that is trained here never sees an empty prompt; write guidance=1")
 
 
 _UNCHECKED = 64
