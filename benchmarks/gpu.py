@@ -197,9 +197,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="short timings")
     args = parser.parse_args()
     args.shape = args.shape or ("tiny" if args.device == "cpu" else "imagenet64")
-    args.small_updates = 50
+    args.small_updates = 50 if args.device != "cpu" else 1
     if args.quick:
-        args.batch, args.warmup, args.updates, args.repeats, args.compared, args.small_updates = 4, 1, 1, 2, 1, 2
+        args.batch, args.warmup, args.updates, args.repeats, args.compared, args.small_updates = (
+            4,
+            1,
+            1,
+            2,
+            1,
+            min(args.small_updates, 20),
+        )
     return args
 
 
@@ -225,6 +232,8 @@ def main() -> None:
         "small-compiled": lambda: small_compiled(rows, args.small_updates),
         "objectives": lambda: objectives(rows, settings),
     }
+    if {"updates", "sampling", "exact", "memory"} & set(args.only):
+        adm.count()
     for block in BLOCKS:
         if block in args.only:
             blocks[block]()

@@ -4,7 +4,6 @@ beside the plain one; the teacher alone, and sampling in one step beside 35 eval
 import copy
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache
 from typing import Any
 
 import torch
@@ -43,6 +42,11 @@ class Adm:
     def __init__(self, rows: Rows, shape: str, batch: int) -> None:
         self.rows, self.spec, self.batch, self.device = rows, SHAPES[shape], batch, rows.device
         self._teacher: EDMDenoiser | None = None
+        self._flops: Figures = {}
+
+    def count(self) -> None:
+        """Without it, rows have no `mfu`."""
+        self._flops = self.rows.measure("FLOPs per image", 60, lambda: flops(self.spec))
 
     def plain(self, objective: str, limit: float = 30) -> None:
         self.rows.measure(f"{objective} plain", limit, lambda: self._plain(objective))
@@ -91,7 +95,7 @@ class Adm:
     def _figures(self, update: Callable[[], Any], objective: str, batch: int) -> Figures:
         first, later = timed(update, self.device, REPEATS)
         rate = spread([batch / t for t in later])
-        work = flops(self.spec)[objective] * float(rate["mean"] or 0)
+        work = self._flops.get(objective, 0.0) * float(rate["mean"] or 0)
         return {
             "batch": batch,
             "images_per_second": _rounded(rate),
@@ -115,14 +119,13 @@ class Adm:
         return {
             "batch": n,
             "images_per_second": {name: round(rate, 2) for name, rate in rates.items()},
-            "teacher_mfu": round(flops(self.spec)["forward"] * rates["teacher"] / H100_BF16, 4),
+            "teacher_mfu": round(self._flops.get("forward", 0.0) * rates["teacher"] / H100_BF16, 4),
             "one_step_times_faster": round(rates["one_step"] / rates["nfe_35"], 2),
             "first_seconds": round(first, 1),
         }
 
 
-@cache
-def flops(spec: DenoiserSpec) -> dict[str, float]:
+def flops(spec: DenoiserSpec) -> Figures:
     """Of one image on meta tensors, 2 for a multiplication and an addition: of a forward pass, and of the passes of one
     update of DM and ADM per image of the generator's batch."""
     with shapes_only():
@@ -130,11 +133,16 @@ def flops(spec: DenoiserSpec) -> dict[str, float]:
     x, one = torch.zeros(1, *spec.sample_shape, device="meta"), torch.zeros(1, device="meta")
     given = (x, one, torch.zeros(1, spec.classes, device="meta"))
     forward, both = _counted(net, given), _counted(net, given, backward=True)
-    encode, encode_both = _counted(net.bottleneck, given), _counted(net.bottleneck, given, backward=True)
+    encode_both = _counted(net.bottleneck, given, backward=True)
     net.requires_grad_(False)
     to_input = _counted(net.bottleneck, (x.requires_grad_(), *given[1:]), backward=True)
     dm = (1 + FAKE_STEPS) * both + (2 + FAKE_STEPS) * forward
-    return {"forward": forward, "encode": encode, "dm": dm, "adm": dm + 2 * FAKE_STEPS * encode_both + to_input}
+    return {
+        "parameters": spec.parameters(),
+        "forward": forward,
+        "dm": dm,
+        "adm": dm + 2 * FAKE_STEPS * encode_both + to_input,
+    }
 
 
 def _counted(act: Callable[..., Tensor], given: tuple[Tensor, ...], backward: bool = False) -> float:

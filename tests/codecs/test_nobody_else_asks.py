@@ -14,6 +14,7 @@ OF_SOMETHING_ELSE = {
     "conditions/fit.py": "the features of classes",
     "evaluation/reference.py": "the mean and covariance of features",
     "objectives/discriminators.py": "the features of a network",
+    "training/precision.py": "the features between the blocks of a network",
 }
 """Files that ask about the dimensions of something else."""
 ASKING = (ast.Compare, ast.Match)
