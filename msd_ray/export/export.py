@@ -40,7 +40,8 @@ def export(uri: str, form: str, student: int | None, output: Path) -> Facts:
     chosen = _chosen(known, form, student)
     members = [read_member(known, index) for index in ([chosen] if chosen is not None else range(known.partition.k))]
     with whole(output) as folder:
-        facts = FORMATS[form](known, members, folder)
+        write = _ensemble_pipeline if chosen is None else FORMATS[form]
+        facts = write(known, members, folder)
         card = model_card(
             known, members, chosen is None, form, teachers_licence(known.recipe), known_rows(Store(uri)) or []
         )
@@ -75,7 +76,8 @@ def _chosen(known: Description, form: str, student: int | None) -> int | None:
         )
     if student is not None and not isinstance(known.conditions, Classes) and form == "diffusers":
         raise UserError("pipelines of diffusers take class numbers, and these students take something else")
-    if student is not None and known.sampling != ONE_STEP and form != "safetensors":
+    few = form == "diffusers" and bool(known.sampling.levels) and not known.partition.borders
+    if student is not None and known.sampling != ONE_STEP and form != "safetensors" and not few:
         raise UserError(
             "these students make a sample in several steps: take --format safetensors, or --format diffusers without "
             "--student"
@@ -107,15 +109,18 @@ def _onnx(known: Description, members: Sequence[Member], folder: Path) -> Facts:
 
 
 def _diffusers(known: Description, members: Sequence[Member], folder: Path) -> Facts:
-    if known.sampling == ONE_STEP and len(members) == 1:
-        (member,) = members
-        student, conditions = member.build(known.conditions), _owned(known, member)[:TRIED]
-        pipeline, difference = consistency_pipeline(student, member.spec, member.sigma_init, conditions)
-        facts = {"difference": difference}
-    else:
-        pipeline, facts = needed("msd_ray.export.ensemble_pipeline", "hf").of_ensemble(known, members), {}
+    (member,) = members
+    student, conditions = member.build(known.conditions), _owned(known, member)[:TRIED]
+    levels = known.sampling.levels or (member.sigma_init,)
+    pipeline, difference = consistency_pipeline(student, member.spec, levels, conditions)
     pipeline.save_pretrained(folder, safe_serialization=True)
-    return facts
+    return {"difference": difference}
+
+
+def _ensemble_pipeline(known: Description, members: Sequence[Member], folder: Path) -> Facts:
+    pipeline = needed("msd_ray.export.ensemble_pipeline", "hf").of_ensemble(known, members)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return {}
 
 
 def _owned(known: Description, member: Member) -> list[int]:

@@ -28,7 +28,7 @@ def model_card(
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         *_what(known, members, of_all),
         "## Use",
-        _use(members[0], of_all, form, bool(known.sampling.levels)),
+        _use(members[0], of_all, form, len(known.sampling.levels)),
         "## Licence",
         _licence(known.recipe, licence),
         "## Scores",
@@ -58,8 +58,8 @@ def _steps(nfe: int) -> str:
     return "one network evaluation" if nfe == 1 else f"{nfe} network evaluations"
 
 
-def _use(member: Member, of_all: bool, form: str, few: bool) -> str:
-    """few: whether it makes a sample in a few steps."""
+def _use(member: Member, of_all: bool, form: str, few: int) -> str:
+    """few: steps in which it makes a sample, if they are a few; 0 otherwise."""
     if form == "onnx":
         return (
             '`onnxruntime.InferenceSession("model.onnx").run(None, {"noise": noise, "condition": condition})`, with '
@@ -84,10 +84,12 @@ def _use(member: Member, of_all: bool, form: str, few: bool) -> str:
             'images = EnsemblePipeline.from_pretrained(".")([0, 1], seeds=[0, 1]).images',
         ]
     else:
-        asked = f"class_labels=[{'...' if member.spec.classes else ''}]" if member.spec.classes else ""
+        asked = ["batch_size=1"]
+        asked += [f"num_inference_steps={few}"] if few else []
+        asked += ["class_labels=[...]"] if member.spec.classes else []
         lines = [
             "from diffusers import DiffusionPipeline",
-            f'images = DiffusionPipeline.from_pretrained(".")(batch_size=1{", " if asked else ""}{asked}).images',
+            f'images = DiffusionPipeline.from_pretrained(".")({", ".join(asked)}).images',
         ]
     return "\n".join(["```python", *lines, "```"])
 

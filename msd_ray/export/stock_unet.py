@@ -1,15 +1,15 @@
-"""A UNet of ours as diffusers' `UNet2DModel`, and a one-step student as its `ConsistencyModelPipeline`.
+"""A UNet of ours as diffusers' `UNet2DModel`, and a student of one or a few steps as its `ConsistencyModelPipeline`.
 
 Both networks are ADM's; where each of our blocks lies there, and which of ours cannot be expressed, stands here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from msd_ray.diffusion import EDM, EDMDenoiser, one_step
+from msd_ray.diffusion import EDM, EDMDenoiser, few_steps
 from msd_ray.errors import MsdRayError, UserError
 from msd_ray.extras import needed
 from msd_ray.networks import DenoiserSpec, UNetConfig
@@ -27,24 +27,22 @@ TOLERANCE = 1e-4
 
 
 def consistency_pipeline(
-    student: EDMDenoiser, spec: DenoiserSpec, sigma_init: float, conditions: list[int]
+    student: EDMDenoiser, spec: DenoiserSpec, levels: Sequence[float], conditions: list[int]
 ) -> tuple[Any, float]:
-    """The pipeline that makes the one-step samples of the student that `spec` describes, and the largest difference
-    between its pictures of these conditions and ours, in [0, 1]. Raises UserError where there is no pipeline for it,
-    MsdRayError where it makes other samples."""
+    """The pipeline that makes the samples of the student that `spec` describes, in a step at each of the falling noise
+    levels, and the largest difference between its pictures of these conditions and ours, in [0, 1]. Raises UserError
+    where there is no pipeline for it, MsdRayError where it makes other samples."""
     diffusers, network = needed("diffusers", "hf"), student.network
     if problem := _misfit(student):
         raise UserError(f"diffusers has no pipeline for this student: {problem}; take --format onnx or safetensors")
     assert isinstance(network, UNet) and isinstance(spec.network, UNetConfig)
+    scheduler = _scheduler(diffusers, student, levels)
     unet = diffusers.UNet2DModel(**_config(network, spec.network, spec))
-    c_noise = student.preconditioning.coefficients(torch.tensor([sigma_init]), student.sigma_data).c_noise
-    unet.load_state_dict(_weights(network, spec.network, c_noise))
-    scheduler = diffusers.CMStochasticIterativeScheduler(
-        sigma_min=student.sigma_min, sigma_max=sigma_init, sigma_data=student.sigma_data, clip_denoised=False
-    )
+    c_noise = student.preconditioning.coefficients(torch.tensor(levels), student.sigma_data).c_noise
+    unet.load_state_dict(_weights(network, spec.network, c_noise, unet.time_proj(scheduler.timesteps)))
     pipeline = diffusers.ConsistencyModelPipeline(unet.eval(), scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    difference = _difference(pipeline, student, spec, sigma_init, torch.tensor(conditions))
+    difference = _difference(pipeline, student, spec, levels, torch.tensor(conditions))
     if not difference <= TOLERANCE:
         raise MsdRayError(
             f"diffusers makes other samples of this student than msd_ray: they differ by {difference:.1e}"
@@ -52,16 +50,46 @@ def consistency_pipeline(
     return pipeline, difference
 
 
+def _scheduler(diffusers: Any, student: EDMDenoiser, levels: Sequence[float]) -> Any:
+    """The scheduler whose steps are at these levels; raises UserError where its kind of grid cannot have them."""
+    low, steps = student.sigma_min, len(levels)
+    grid = {"num_train_timesteps": steps + 1, "rho": _rho(low, levels)} if steps > 1 else {}
+    scheduler = diffusers.CMStochasticIterativeScheduler(
+        sigma_min=low, sigma_max=levels[0], sigma_data=student.sigma_data, clip_denoised=False, **grid
+    )
+    scheduler.set_timesteps(steps)
+    there = scheduler.sigmas[:steps].tolist()
+    if any(abs(found / level - 1) > 1e-6 for found, level in zip(there, levels, strict=True)):
+        raise UserError(
+            f"diffusers' consistency scheduler takes its steps from a Karras grid that ends at {low:g}, where none has "
+            f"the levels {', '.join(f'{level:.4g}' for level in levels)}; take --format safetensors, or --format "
+            "diffusers without --student"
+        )
+    return scheduler
+
+
+def _rho(low: float, levels: Sequence[float]) -> float:
+    """For which a Karras grid from levels[0] down to `low`, of as many equal parts as there are levels, has levels[1]
+    for its second; the nearest to it from 0.1 to 1000."""
+    high, least, most = levels[0], 0.1, 1000.0
+    for _ in range(100):
+        rho = (least + most) / 2
+        second = (high ** (1 / rho) + (low ** (1 / rho) - high ** (1 / rho)) / len(levels)) ** rho
+        least, most = (rho, most) if second > levels[1] else (least, rho)
+    return rho
+
+
 @torch.no_grad()
 def _difference(
-    pipeline: Any, student: EDMDenoiser, spec: DenoiserSpec, sigma_init: float, conditions: Tensor
+    pipeline: Any, student: EDMDenoiser, spec: DenoiserSpec, levels: Sequence[float], conditions: Tensor
 ) -> float:
-    n = len(conditions)
-    z = torch.randn(n, *spec.sample_shape, generator=torch.Generator().manual_seed(0))
-    labels = {"class_labels": conditions} if spec.classes else {}
+    n, rng = len(conditions), torch.Generator().manual_seed(0)
+    z, *renoise = (torch.randn(n, *spec.sample_shape, generator=rng) for _ in levels)
+    asked = {"class_labels": conditions} if spec.classes else {}
     generator = torch.Generator().manual_seed(0)
-    theirs = pipeline(batch_size=n, generator=generator, output_type="pt", **labels).images
-    ours = one_step(student, z, conditions, sigma_init)
+    made = pipeline(n, num_inference_steps=len(levels), generator=generator, output_type="pt", **asked)
+    theirs = made.images
+    ours = few_steps(student, z, conditions, torch.stack([z, *renoise])[1:], levels)
     return float((theirs - (ours / 2 + 0.5).clamp(0, 1)).abs().max())
 
 
@@ -114,10 +142,10 @@ def _config(network: UNet, config: UNetConfig, spec: DenoiserSpec) -> dict[str, 
     }
 
 
-def _weights(network: UNet, config: UNetConfig, c_noise: Tensor) -> dict[str, Tensor]:
-    """The state dict of a `UNet2DModel` that computes what ours computes at this c_noise [1], whatever time step it is
-    given."""
-    there = _embedding(network.embedding, c_noise)
+def _weights(network: UNet, config: UNetConfig, c_noise: Tensor, features: Tensor) -> dict[str, Tensor]:
+    """The state dict of a `UNet2DModel` that computes what ours computes at each c_noise [S], where its time steps have
+    these features [S, d]."""
+    there = _embedding(network.embedding, c_noise, features)
     for ours, theirs in _OUTER.items():
         there |= _layer(network.get_submodule(ours), theirs)
     for ours, resnet, attention in _blocks(config):
@@ -161,11 +189,15 @@ def _attention(ours: Attention, there: str) -> dict[str, Tensor]:
     return found | {f"{there}.to_out.0.weight": ours.proj.weight.flatten(1), f"{there}.to_out.0.bias": ours.proj.bias}
 
 
-def _embedding(ours: ConditionEmbedding, c_noise: Tensor) -> dict[str, Tensor]:
-    """Of a network that is always at one noise level: its pipelines give time steps of another scale than ours."""
+def _embedding(ours: ConditionEmbedding, c_noise: Tensor, features: Tensor) -> dict[str, Tensor]:
+    """Of a network that is always at one of these noise levels: the smallest linear layer that makes of the features
+    there, which are of another scale, what ours makes of its own. Of a single level its weight is zero."""
     there = _layer(ours.noise_out, "time_embedding.linear_2")
-    there["time_embedding.linear_1.weight"] = torch.zeros_like(ours.noise_in.weight)
-    there["time_embedding.linear_1.bias"] = ours.noise_in(fourier(c_noise, ours.width))[0]
+    given, wanted = features.double(), ours.noise_in(fourier(c_noise, ours.width)).double()
+    weight = (torch.linalg.pinv(given - given.mean(dim=0)) @ (wanted - wanted.mean(dim=0))).T
+    bias = wanted.mean(dim=0) - weight @ given.mean(dim=0)
+    there["time_embedding.linear_1.weight"] = weight.to(ours.noise_in.weight.dtype)
+    there["time_embedding.linear_1.bias"] = bias.to(ours.noise_in.weight.dtype)
     if ours.label is not None:
         there["class_embedding.weight"] = ours.label.weight.T
     return there

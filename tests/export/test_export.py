@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from msd_ray.cli import main
@@ -22,6 +22,7 @@ from msd_ray.export.export import teachers_licence
 from msd_ray.export.model_card import model_card
 from msd_ray.networks import DenoiserSpec, DiffusersUNetConfig, UNetConfig
 from msd_ray.networks.weights import from_chunks
+from msd_ray.rng import stream
 from msd_ray.storage import Store
 
 from ..runs.finished import finished
@@ -131,14 +132,42 @@ def test_students_of_two_steps_go_into_the_ensembles_pipeline(k: int, tmp_path: 
     assert drawn.isfinite().all()
 
 
-def test_one_student_of_two_steps_is_exported_as_safetensors_only(
+@pytest.mark.parametrize("sigma_min", [0.0, 0.002])
+def test_a_stock_pipeline_makes_the_samples_of_a_student_of_two_steps(sigma_min: float, tmp_path: Path) -> None:
+    uri = saved(tmp_path / "ensemble", k=2, spec=replace(ADM, sigma_min=sigma_min), steps=2)
+    facts = export(uri, "diffusers", 1, tmp_path / "out")
+    assert facts["difference"] < 1e-5
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "out")
+    ids, ensemble = owned(uri, 1)[:2], Ensemble.load(uri)
+    noises = [stream("sample", seed) for seed in (5, 6)]
+    theirs = pipeline(2, num_inference_steps=2, generator=noises, class_labels=torch.tensor(ids), output_type="pt")
+    ours = ensemble.generate(ids, [5, 6], steps=2)
+    assert torch.allclose(theirs.images, (ours / 2 + 0.5).clamp(0, 1), atol=1e-5)
+    assert not torch.allclose(ensemble.generate(ids, [5, 6], steps=1), ours, atol=1e-2)
+    assert "num_inference_steps=2" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_levels_that_no_consistency_scheduler_has_are_refused(tmp_path: Path) -> None:
+    uri = saved(tmp_path / "ensemble", k=2, spec=replace(ADM, sigma_min=0.0), steps=3)
+    said = r"^diffusers' consistency scheduler takes its steps from a Karras grid that ends at 0, where none has the l"
+    with pytest.raises(UserError, match=said):
+        export(uri, "diffusers", 0, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_experts_for_phases_are_not_exported_alone(tmp_path: Path) -> None:
+    uri = saved(tmp_path / "ensemble", k=1, timesteps=2, spec=POINTS, steps=2)
+    with pytest.raises(UserError, match="these students make a sample in several steps"):
+        export(uri, "diffusers", 0, tmp_path / "out")
+
+
+def test_one_student_of_two_steps_is_exported_as_safetensors(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = saved(tmp_path / "ensemble", k=2, steps=2)
-    for form in ("onnx", "diffusers"):
-        code, _, err = run(capsys, monkeypatch, uri, "--format", form, "--student", "0", "-o", str(tmp_path / "out"))
-        assert code == 2 and len(err.splitlines()) == 1
-        assert "these students make a sample in several steps: take --format safetensors" in err
+    code, _, err = run(capsys, monkeypatch, uri, "--format", "onnx", "--student", "0", "-o", str(tmp_path / "out"))
+    assert code == 2 and len(err.splitlines()) == 1
+    assert "these students make a sample in several steps: take --format safetensors" in err
     export(uri, "safetensors", 0, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     monkeypatch.chdir(tmp_path / "out")
