@@ -4,7 +4,7 @@ A `Denoiser` maps a noised sample to an estimate of the clean one. Teacher, fake
 """
 
 from msd_ray.diffusion.denoiser import Denoiser, EDMDenoiser, Network, one_step
-from msd_ray.diffusion.few_steps import few_steps, last_steps, levels_of_fewer, rolled_out
+from msd_ray.diffusion.few_steps import few_steps, last_steps, levels_of_fewer, random_anchors, rolled_out
 from msd_ray.diffusion.guidance import Guided, unguided
 from msd_ray.diffusion.loss import edm_loss, edm_weight, lognormal_sigma
 from msd_ray.diffusion.noise import Noise, add_noise, per_sample
@@ -49,6 +49,7 @@ __all__ = [
     "one_step",
     "per_sample",
     "preconditioning_of",
+    "random_anchors",
     "rolled_out",
     "stochastic",
     "unguided",

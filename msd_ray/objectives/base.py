@@ -115,11 +115,12 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Batch:
-    """z: [B, ...] noise for the generator, renoise: [steps - 1, B, ...] for its further steps. condition: [B] classes
-    of the student. start: [B, ...] clean samples of these classes that z is the noise of, None where the generator
-    begins from pure noise. real: [B, ...] real samples of the student's classes and real_condition [B] theirs, pairs:
-    [B] of the teacher's, of any class, where the objective needs them. step, seen: updates and images of the stage so
-    far, those in which the generator rests included."""
+    """z: [B, ...] noise for the generator, renoise: [steps - 1, B, ...] for its further steps, and anchors: [steps - 1,
+    B] the levels of these, where they are not those of sampling. condition: [B] classes of the student. start: [B, ...]
+    clean samples of these classes that z is the noise of, None where the generator begins from pure noise. real: [B,
+    ...] real samples of the student's classes and real_condition [B] theirs, pairs: [B] of the teacher's, of any class,
+    where the objective needs them. step, seen: updates and images of the stage so far, those in which the generator
+    rests included."""
 
     z: Tensor
     condition: Tensor
@@ -130,6 +131,7 @@ class Batch:
     seen: int = 0
     renoise: Tensor | None = None
     start: Tensor | None = None
+    anchors: Tensor | None = None
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -137,18 +139,21 @@ def joined(batches: Sequence[Batch]) -> Batch:
     z, condition = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("z", "condition"))
     renoise = [batch.renoise for batch in batches if batch.renoise is not None]
     start = [batch.start for batch in batches if batch.start is not None]
+    anchors = [batch.anchors for batch in batches if batch.anchors is not None]
     return Batch(
         z,
         condition,
         renoise=torch.cat(renoise, dim=1) if renoise else None,
         start=torch.cat(start) if start else None,
+        anchors=torch.cat(anchors, dim=1) if anchors else None,
     )
 
 
 def generated(generator: EDMDenoiser, batch: Batch, noise: Noise, batches: int = 1) -> Tensor:
     """What the generator makes of a batch's noise, [B, ...]: each sample after another number of its steps, see
     `rolled_out`. batches: that the batch is made of."""
-    return rolled_out(generator, batch.z, batch.condition, batch.renoise, noise.step_levels, batches, batch.start)
+    b, levels = batch, noise.step_levels
+    return rolled_out(generator, b.z, b.condition, b.renoise, levels, batches, b.start, b.anchors)
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ def refuse_short_stages(recipe: Recipe, needs: dict[str, Needs]) -> None:
 
 def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
     """Follows from what the last stage makes. Raises UserError where the recipe asks for something else."""
+    if recipe.training.anchors == "random" and len(recipe.noise.step_levels) == 1:
+        raise UserError("training.anchors: these students have no further steps; set noise.steps to at least 2")
     name, last = list(needs.items())[-1]
     objective, timesteps = recipe.stages[name].objective, recipe.partition.timesteps
     if last.makes == "generator":

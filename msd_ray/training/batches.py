@@ -7,6 +7,7 @@ from torch import Tensor
 
 from msd_ray.conditions import Owned
 from msd_ray.data import Samples, Split
+from msd_ray.diffusion import random_anchors
 from msd_ray.objectives import Batch, Needs, Pairs
 from msd_ray.rng import stream
 from msd_ray.training.reading import Ahead, Reader
@@ -73,6 +74,8 @@ class Batches:
         batch = Batch(z, self._owned.draw(n, rng), step=step, seen=seen)
         if further := len(self._spec.noise.step_levels) - 1:
             batch = replace(batch, renoise=torch.randn(further, *z.shape, generator=rng, device=self._device))
+            if self._spec.training.anchors == "random":
+                batch = replace(batch, anchors=random_anchors(self._spec.noise, n, rng))
         if self._spec.phase:
             start = self._real_samples(n, rng)
             batch = replace(batch, start=start.x, condition=self._encode(start.condition))

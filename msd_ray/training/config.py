@@ -72,8 +72,9 @@ class TrainingConfig:
     threads: torch threads per student on a CPU.
 
     log_every, checkpoint_every: in images; a student's segment between two reports to the driver is the latter.
-    share_images: the stages' images are those of all students together, each of which trains on its share; so ensembles
-    of any size cost the same.
+    anchors: whether the levels of a generator's further steps (noise.steps) are those of sampling while it trains as
+    well, or drawn at random for each sample. share_images: the stages' images are those of all students together, each
+    of which trains on its share; so ensembles of any size cost the same.
     shards: equal parts that every batch is made of, each with random numbers of its own; up to so many workers can
     share a student. keep: newest checkpoints kept per student. max_skipped: updates in a row that may be skipped
     because a gradient is not finite; one more, and the student has failed.
@@ -88,6 +89,7 @@ class TrainingConfig:
     ema: EMAConfig = field(default_factory=EMAConfig)
     log_every: Images = 10_000
     checkpoint_every: Images = 100_000
+    anchors: Literal["fixed", "random"] = "fixed"
     share_images: bool = False
     keep: Count = 2
     max_skipped: CountOrNone = 10

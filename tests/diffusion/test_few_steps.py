@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from msd_ray.diffusion import EDMDenoiser, Noise, few_steps, last_steps, levels_of_fewer, one_step, rolled_out
+from msd_ray.diffusion import (
+    EDMDenoiser,
+    Noise,
+    few_steps,
+    last_steps,
+    levels_of_fewer,
+    one_step,
+    random_anchors,
+    rolled_out,
+)
 from msd_ray.networks import DenoiserSpec, MLPConfig
 
 LEVELS = Noise(steps=4).step_levels
@@ -56,6 +65,26 @@ def test_a_roll_out_ends_where_sampling_would_be_after_as_many_steps(batches: in
     made = few_steps(of, z, condition, renoise, LEVELS)
     assert torch.allclose(x[-1], made[-1], rtol=1e-9)
     assert not torch.allclose(x[0], made[0], rtol=1e-3)
+
+
+def test_each_sample_may_have_levels_of_its_own() -> None:
+    of, (z, condition, renoise) = generator(), drawn(LEVELS)
+    anchors = torch.rand(3, N, generator=torch.Generator().manual_seed(2), dtype=torch.float64).sort(0, True).values
+    x = rolled_out(of, z, condition, renoise, LEVELS, anchors=anchors)
+    for i, step in enumerate(last_steps(N, 4)):
+        one, own = slice(i, i + 1), [LEVELS[0], *anchors[:, i].tolist()]
+        expected = by_hand(of, z[one], condition[one], renoise[:, one], own[: step + 1])
+        assert torch.allclose(x[one], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("noise", [Noise(steps=4), Noise(steps=4, sigma_init=2.5), Noise(steps=(5.0, 0.4, 0.1))])
+def test_random_anchors_fall_from_the_start_to_the_end_of_the_grid(noise: Noise) -> None:
+    anchors = random_anchors(noise, 500, torch.Generator().manual_seed(0))
+    assert anchors.shape == (3, 500)
+    assert (anchors[:-1] >= anchors[1:]).all()
+    assert noise.sigma_min < anchors.min() < 2 * noise.sigma_min + 0.01
+    assert 0.9 * noise.sigma_init < anchors.max() < noise.sigma_init
+    assert torch.equal(anchors, random_anchors(noise, 500, torch.Generator().manual_seed(0)))
 
 
 def test_the_gradient_is_that_of_the_last_step_alone() -> None:

@@ -59,6 +59,7 @@ def test_students_of_a_few_steps_are_sampled_as_they_are_trained() -> None:
         ([*DENOISER, "noise.steps=2"], "o2mkd .stages.kd. makes students that are asked at every noise level"),
         (["noise.steps=[90.0]"], "noise: steps: the levels must fall from sigma_init"),
         (["noise.steps=0"], "noise.steps"),
+        (["training.anchors=random"], "^training.anchors: these students have no further steps; set noise.steps to at"),
         ([stages(dm="dm"), "noise.steps=20"], "16 samples in a shard cannot be divided among the 20 steps"),
     ],
 )

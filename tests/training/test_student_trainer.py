@@ -149,6 +149,17 @@ def test_so_it_is_with_a_few_steps(objectives: list[str]) -> None:
     assert differ(t, trained(staged(objectives)))
 
 
+def test_so_it_is_with_random_anchors() -> None:
+    fixed = replace(staged(["adm", "fd"]), noise=FEW_STEPS)
+    spec = replace(fixed, training=replace(fixed.training, anchors="random"))
+    whole, t = trained(spec), trainer(spec)
+    while not t.done:
+        t.advance(8)
+        t = resumed(t)
+    assert_same(t, whole)
+    assert differ(t, trained(fixed))
+
+
 SUM = replace(DM, objective="sum", options={"terms": {"consistency": {"levels": 6}, "dm": {"weight": 0.5}}})
 
 
