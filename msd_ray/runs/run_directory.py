@@ -14,6 +14,7 @@ from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
 from msd_ray.runs.run_status import read_status
 from msd_ray.storage import RESTORE, Store, check_sizes, read_manifest
 from msd_ray.training.checkpoints import Checkpoints
+from msd_ray.training.config import ROUNDING
 
 _WITHOUT_EFFECT_ON_WEIGHTS = ("cluster", "evaluation")
 MAKES_AGAIN = "`msd-ray train` with the same recipe makes the ensemble again, from checkpoints where it finds them"
@@ -236,6 +237,7 @@ def weights_part(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe the weights depend on."""
     said = recipe.to_json()
     part = {key: value for key, value in said.items() if key not in _WITHOUT_EFFECT_ON_WEIGHTS}
+    part["training"] = {key: value for key, value in said["training"].items() if key not in ROUNDING}
     part["cluster"] = {"pool": {key: said["cluster"]["pool"][key] for key in ("deterministic", "wire")}}
     if recipe.partition.kind == KMEANS:  # which groups the conditions by their features
         part["evaluation"] = {"features": said["evaluation"]["features"]}

@@ -10,6 +10,7 @@ from msd_ray.runs.plan import Plan, StudentPlan
 from msd_ray.runs.run_directory import folder, images_of, weights_part
 from msd_ray.storage import Store, copy_bundle, digest
 from msd_ray.training.checkpoints import Checkpoints, checkpoint_name
+from msd_ray.training.config import ROUNDING
 from msd_ray.training.records import LoggedSegment, Records
 
 _SAID_BY_THE_TRUNK = ("name", "partition", "evaluation", "seed", "stages", "student", "students", "training", "noise")
@@ -61,5 +62,7 @@ def _history(plan: Plan, trunk: StudentPlan) -> list[Any]:
     last = {key: value for key, value in asdict(spec.stages[names[-1]]).items() if key != "images"}
     before = [asdict(spec.stages[name]) for name in names[:-1]]
     ids = plan.ensembles[0].partition.owned_by_parts(trunk.parts, plan.conditions).ids.tolist()
-    facts = {**asdict(replace(spec, stages={})), "stages": [*before, last], "names": names, "ids": ids}
+    said = asdict(replace(spec, stages={}))
+    said["training"] = {key: value for key, value in said["training"].items() if key not in ROUNDING}
+    facts = {**said, "stages": [*before, last], "names": names, "ids": ids}
     return [facts, *(_history(plan, trunk.trunk) if trunk.trunk else [])]

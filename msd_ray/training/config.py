@@ -93,3 +93,7 @@ class TrainingConfig:
     share_images: bool = False
     keep: Count = 2
     max_skipped: CountOrNone = 10
+
+
+ROUNDING = ("compile", "recompute", "deterministic")
+"""What of `TrainingConfig` changes how numbers are rounded and nothing else: a run may go on with other values."""

@@ -17,7 +17,8 @@ LARGE = 20_000_000
 """Parameters from which `compile: auto` compiles on a GPU: smaller networks are trained before it pays."""
 BACKEND = "inductor"
 _VARIANTS = 32
-"""Of one block: sizes of batches, each with gradients, without, and to the input alone."""
+"""Of what is compiled for a block: with gradients, without, and to the input alone, each for one size of batches and,
+once another comes, for any."""
 _Forward = Callable[..., Any]
 
 
@@ -40,7 +41,7 @@ def apply(denoiser: EDMDenoiser, training: TrainingConfig) -> EDMDenoiser:
 
 
 def takes_one_size(denoiser: EDMDenoiser, device: torch.device) -> bool:
-    """Whether all batches should have the same size there, since each further one is compiled anew."""
+    """Whether all batches of an update should have the same size there, for which the fastest code is compiled."""
     kinds = [type(block) for block in _blocks(denoiser.network)]
     return any(getattr(kind, "compiled_on", {}).get(device.type, False) for kind in kinds)
 
@@ -106,7 +107,7 @@ def _compiled(plain: _Forward) -> _Forward:
         return _channels_last(plain(self, *_channels_last(args), **kwargs))
 
     forward.__code__ = forward.__code__.replace()  # torch keeps compiled code by this object; few share one
-    compiled: _Forward = torch.compile(forward, dynamic=False, backend=BACKEND)
+    compiled: _Forward = torch.compile(forward, backend=BACKEND)
     return compiled
 
 

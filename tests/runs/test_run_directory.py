@@ -14,7 +14,15 @@ from msd_ray.storage import Store
 
 @pytest.mark.parametrize(
     "change",
-    ["cluster.pool.max_replicas=3", "cluster.policy=sequential", "cluster.teacher=local", "evaluation.samples=99"],
+    [
+        "cluster.pool.max_replicas=3",
+        "cluster.policy=sequential",
+        "cluster.teacher=local",
+        "evaluation.samples=99",
+        "training.compile=true",
+        "training.recompute=true",
+        "training.deterministic=false",
+    ],
 )
 def test_what_leaves_the_weights_alone_may_change(change: str, tmp_path: Path) -> None:
     keep_recipe(Store(str(tmp_path)), load_recipe("digits"))
@@ -25,6 +33,7 @@ def test_what_leaves_the_weights_alone_may_change(change: str, tmp_path: Path) -
     ("change", "named"),
     [
         ("seed=1", r"seed \(there 0, here 1\)"),
+        ("training.precision=tf32", r"training\.precision \(there fp32, here tf32\)"),
         ("training.shards=2", r"training\.shards \(there 1, here 2\)"),
         ("cluster.pool.wire=bf16", r"cluster\.pool\.wire \(there fp32, here bf16\)"),
         ("cluster.pool.deterministic=false", r"cluster\.pool\.deterministic \(there True, here False\)"),

@@ -2,17 +2,25 @@
 
 import ast
 import copy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 import msd_ray
 from msd_ray.diffusion import EDMDenoiser
-from msd_ray.networks import DenoiserSpec, MLPConfig
+from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.training import precision
 from msd_ray.training.config import TrainingConfig
 
+from .cases import SPEC as STUDENT
+from .cases import assert_same, trained, trainer
+
 SPEC = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 3)
+UNET = DenoiserSpec(UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 3)
 X, SIGMA, CONDITION = torch.randn(6, 2), torch.tensor([0.01, 0.1, 0.5, 1.0, 5.0, 80.0]), torch.arange(6) % 3
 DECIDING = {"autocast", "compile", "channels_last", "set_float32_matmul_precision", "allow_tf32", "bfloat16", "float16"}
 ELSEWHERE = {"networks/weights.py", "cluster/pool/wire.py", "codecs/vae.py"}
@@ -52,6 +60,86 @@ def test_fp32_changes_nothing_and_copies_compute_as_their_original() -> None:
     assert torch.equal(precision.apply(exact, TrainingConfig())(X, SIGMA, CONDITION), expected)
     assert torch.equal(copy.deepcopy(rough)(X, SIGMA, CONDITION), rough(X, SIGMA, CONDITION))
     assert torch.equal(precision.apply(rough, TrainingConfig(precision="fp32"))(X, SIGMA, CONDITION), expected)
+
+
+HOW = [
+    pytest.param({"recompute": True}, 0.0, id="recompute"),
+    pytest.param({"compile": True}, 1e-5, id="compile"),
+    pytest.param({"compile": True, "recompute": True}, 1e-5, id="compile and recompute"),
+    pytest.param({"precision": "bf16"}, 0.05, id="bf16"),
+    pytest.param({"compile": True, "precision": "bf16"}, 0.05, id="compile and bf16"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch.compile makes of a network is run as it is: no compiler is started."""
+    monkeypatch.setattr(precision, "BACKEND", "eager")
+
+
+def gradient(denoiser: EDMDenoiser) -> torch.Tensor:
+    x = torch.linspace(-1, 1, 6 * 64).view(6, 1, 8, 8)
+    denoiser.zero_grad()
+    denoiser(x, SIGMA, CONDITION).square().mean().backward()
+    return torch.cat([p.grad.flatten() for p in denoiser.parameters() if p.grad is not None])
+
+
+def unet() -> EDMDenoiser:
+    """None of whose layers is zero, so that gradients go through all of them."""
+    torch.manual_seed(0)
+    made = UNET.build().eval()
+    for p in made.parameters():
+        p.data.add_(torch.randn_like(p), alpha=0.1)
+    return made
+
+
+@pytest.mark.parametrize(("how", "tolerance"), HOW)
+def test_the_gradient_is_near_that_of_the_plain_network(how: dict[str, Any], tolerance: float) -> None:
+    plain = unet()
+    expected = gradient(plain)
+    applied = precision.apply(copy.deepcopy(plain), TrainingConfig(**how))
+    for network in (applied, copy.deepcopy(applied)):
+        assert list(network.state_dict()) == list(plain.state_dict())
+        assert (gradient(network) - expected).norm() <= tolerance * expected.norm()
+    again = precision.apply(applied, TrainingConfig())
+    assert [type(m) for m in again.modules()] == [type(m) for m in plain.modules()]
+    assert torch.equal(gradient(again), expected)
+
+
+def test_recomputation_keeps_less() -> None:
+    kept = []
+    for recompute in (False, True):
+        network, seen = precision.apply(unet(), TrainingConfig(recompute=recompute)), list[int]()
+        note = partial(_noted, seen)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            network(torch.randn(6, 1, 8, 8), SIGMA, CONDITION)
+        kept.append(sum(seen))
+    assert kept[1] < 0.5 * kept[0]
+
+
+def _noted(seen: list[int], tensor: torch.Tensor) -> torch.Tensor:
+    seen.append(tensor.nbytes)
+    return tensor
+
+
+def test_only_large_networks_are_compiled_unasked_and_only_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = precision.apply(unet(), TrainingConfig())
+    monkeypatch.setattr(precision, "LARGE", 1000)
+    large = precision.apply(unet(), TrainingConfig())
+    of_size = {net: [precision.takes_one_size(net, torch.device(d)) for d in ("cpu", "cuda")] for net in (small, large)}
+    assert list(of_size.values()) == [[False, False], [False, True]]
+    assert torch.equal(gradient(large), gradient(small))
+
+
+@pytest.mark.parametrize("how", [{"compile": True}, {"recompute": True}, {"precision": "bf16"}])
+def test_a_student_goes_on_to_the_bit_where_it_was_killed(how: dict[str, Any]) -> None:
+    spec = replace(STUDENT, training=replace(STUDENT.training, **how))
+    whole, killed, again = trained(spec), trainer(spec), trainer(spec)
+    killed.advance(48)
+    again.load_state_dict(copy.deepcopy(killed.state_dict()))
+    again.advance(spec.images)
+    assert again.nimg == whole.nimg == spec.images
+    assert_same(whole, again)
 
 
 def test_no_other_file_decides() -> None:

@@ -114,10 +114,14 @@ def test_the_rate_warms_up_and_falls_as_a_cosine(monkeypatch: pytest.MonkeyPatch
     assert rates == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_loss_that_is_not_finite_is_named() -> None:
-    data = in_memory(torch.full((8, 2), torch.nan), torch.zeros(8).long())
-    with pytest.raises(TrainingError, match="not finite at 0 images"):
-        trainer(data=data).advance(64)
+@pytest.mark.parametrize("check_every", [1, 2, 64])
+def test_a_loss_that_is_not_finite_is_named_however_seldom_losses_are_read(check_every: int) -> None:
+    t = trainer()
+    t._check_every = check_every
+    t.advance(128)
+    next(t.denoiser.parameters()).data.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="not finite at 128 images; lower"):
+        t.advance(256)
 
 
 @pytest.mark.parametrize("bad", [{"batch": 0}, {"images": 0}, {"steps": 0}, {"threads": 0}])
