@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+
+from msd_ray.teachers.inspection import inspect
 
 VAE: dict[str, Any] = {
     "block_out_channels": (8, 16),
@@ -82,3 +85,27 @@ def write_stable_diffusion(root: Path, prediction: str = "epsilon", **changes: A
     pipeline = diffusers.StableDiffusionPipeline(vae, text_encoder, tokenizer, unet, scheduler, **unused)
     pipeline.save_pretrained(root)
     return pipeline
+
+
+PROMPTS = ("a red car", "a cat with a hat", "???", "dog")
+
+
+def arguments(pipeline: Path, **changes: Any) -> list[str]:
+    """Overrides of the recipe digits: a guided teacher from that directory, and latents under four prompts."""
+    folder = pipeline / "data"
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (8, 4, 8, 8), dtype=np.uint8))
+    np.save(folder / "labels.npy", np.arange(8) % 4)
+    (folder / "labels.txt").write_text("\n".join(PROMPTS))
+    said = inspect(str(pipeline), {})["recipe"]
+    overrides = {
+        "data": {"name": "arrays", "folder": str(folder)},
+        "teacher": {"from": str(pipeline), "guidance": 7.5},
+        "conditions": {"kind": "prompts", "options": {"embedder": "clip-tokens", "encoder": str(pipeline)}},
+        "codec": {"kind": "vae", "options": {"path": str(pipeline)}},
+        "partition": {"k": 1, "kind": "sequential"},
+        "network": said["network"],
+        "noise": said["noise"],
+        **changes,
+    }
+    return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]

@@ -70,7 +70,7 @@ class Vae:
     @torch.no_grad()
     def to_pixels(self, x: Tensor) -> Tensor:
         """Of latents [B, C, H, W]."""
-        shape, model = self._shape, self._model(x.device)
+        shape, model = self._shape, self.model(x.device)
         latents = (x / shape.scaling + shape.shift).to(model.dtype)
         pictures = [model.decode(one[None], return_dict=False)[0].float().clamp(-1, 1) for one in latents]
         return torch.cat(pictures) if pictures else x.new_zeros(0, *self.picture_shape(tuple(x.shape[1:])))
@@ -79,12 +79,17 @@ class Vae:
     def encode(self, images: Tensor, numbers: Sequence[int]) -> Tensor:
         """Latents, float32, of images [B, C, H, W] in [-1, 1], each drawn from its distribution by the image's number.
         Their variance is about 1."""
-        shape, model = self._shape, self._model(images.device)
+        shape, model = self._shape, self.model(images.device)
         drawn = [
             _drawn(model.encode(image[None].to(model.dtype)).latent_dist, number)
             for image, number in zip(images, numbers, strict=True)
         ]
         return (torch.cat(drawn) - shape.shift) * shape.scaling
+
+    def model(self, device: torch.device) -> Any:
+        """The `AutoencoderKL`. Raises UserError where it cannot be read."""
+        whole = self.precision == "fp32" or self._shape.needs_fp32
+        return _opened(self._folder, torch.float32 if whole else torch.bfloat16, self.tiles, device)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -113,10 +118,6 @@ class Vae:
             return _shape_of(config)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"codec.options.path: {self.path} is no VAE that can be read: {one_line(error)}") from None
-
-    def _model(self, device: torch.device) -> Any:
-        whole = self.precision == "fp32" or self._shape.needs_fp32
-        return _opened(self._folder, torch.float32 if whole else torch.bfloat16, self.tiles, device)
 
 
 def _shape_of(config: dict[str, Any]) -> _Shape:

@@ -48,7 +48,7 @@ class ClipText:
         return digest.hexdigest()
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        tokenizer, _ = _opened(self._folder.parent, torch.device("cpu"))
+        tokenizer, _ = opened(self._folder.parent, torch.device("cpu"))
         if not texts:
             return torch.zeros(0, tokenizer.model_max_length, dtype=torch.long)
         made = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
@@ -68,7 +68,7 @@ class ClipText:
     @torch.no_grad()
     def _made(self, tokens: Tensor, what: str) -> Tensor:
         """An output of the model for each of these [B, n], equal ones computed once: [B, ...]."""
-        _, model = _opened(self._folder.parent, tokens.device)
+        _, model = opened(self._folder.parent, tokens.device)
         if not len(tokens):
             return torch.zeros(0, *(tokens.shape[1:] if what == "last_hidden_state" else ()), self.width)
         different, of_each = torch.unique(tokens, dim=0, return_inverse=True)
@@ -84,8 +84,9 @@ class ClipText:
 
 
 @lru_cache(maxsize=2)
-def _opened(root: Path, device: torch.device) -> tuple[Any, Any]:
-    """Tokenizer and model, once in a process. Executes nothing that lies there."""
+def opened(root: Path, device: torch.device) -> tuple[Any, Any]:
+    """Tokenizer and model in a directory, once in a process. Executes nothing that lies there. Raises UserError where
+    they cannot be read."""
     transformers = needed("transformers", "hf")
     try:
         tokenizer = transformers.CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)

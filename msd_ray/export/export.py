@@ -13,6 +13,7 @@ from msd_ray.ensemble import ONE_STEP, Description, Member, read_description, re
 from msd_ray.errors import UserError
 from msd_ray.export.model_card import model_card
 from msd_ray.export.onnx_model import write_onnx
+from msd_ray.export.stable_diffusion import prompt_pipeline
 from msd_ray.export.stock_unet import TRIED, consistency_pipeline
 from msd_ray.extras import needed
 from msd_ray.networks.weights import to_chunks
@@ -64,16 +65,18 @@ def teachers_licence(recipe: dict[str, Any]) -> str:
 def _chosen(known: Description, form: str, student: int | None) -> int | None:
     """The one student to be exported; None for all. Raises UserError where there is no such, or it cannot be alone."""
     k = known.partition.k
-    if known.conditions.is_open:
-        raise UserError("students of prompts cannot be exported yet; `msd-ray generate` makes their samples")
     if student is not None and not 0 <= student < k:
         raise UserError(f"--student {student}: there are students 0 to {k - 1}")
+    if known.conditions.is_open and (form != "diffusers" or (student is None and k > 1)):
+        raise UserError("students of prompts are exported with --format diffusers, one with --student N")
     if student is None and k == 1 and (form != "diffusers" or known.sampling == ONE_STEP):
         student = 0  # several steps are what only the pipeline of a whole ensemble makes
     if student is None and form != "diffusers":
         raise UserError(
             f"choose one of the {k} students with --student 0 to {k - 1}; only --format diffusers takes all"
         )
+    if known.conditions.is_open:
+        return student or 0
     if student is not None and not isinstance(known.conditions, Classes) and form == "diffusers":
         raise UserError("pipelines of diffusers take class numbers, and these students take something else")
     few = form == "diffusers" and bool(known.sampling.levels) and not known.partition.borders
@@ -110,9 +113,12 @@ def _onnx(known: Description, members: Sequence[Member], folder: Path) -> Facts:
 
 def _diffusers(known: Description, members: Sequence[Member], folder: Path) -> Facts:
     (member,) = members
-    student, conditions = member.build(known.conditions), _owned(known, member)[:TRIED]
-    levels = known.sampling.levels or (member.sigma_init,)
-    pipeline, difference = consistency_pipeline(student, member.spec, levels, conditions)
+    if known.conditions.is_open:
+        pipeline, difference = prompt_pipeline(known, member)
+    else:
+        student, conditions = member.build(known.conditions), _owned(known, member)[:TRIED]
+        levels = known.sampling.levels or (member.sigma_init,)
+        pipeline, difference = consistency_pipeline(student, member.spec, levels, conditions)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return {"difference": difference}
 

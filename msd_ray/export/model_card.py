@@ -28,7 +28,7 @@ def model_card(
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         *_what(known, members, of_all),
         "## Use",
-        _use(members[0], of_all, form, len(known.sampling.levels)),
+        _use(members[0], of_all, form, len(known.sampling.levels), known.conditions.is_open),
         "## Licence",
         _licence(known.recipe, licence),
         "## Scores",
@@ -49,6 +49,8 @@ def _what(known: Description, members: Sequence[Member], of_all: bool) -> list[s
     if of_all:
         return [title, said]
     ids = known.partition.router.ids_of(known.partition.part_of_student(members[0].index)).tolist()
+    if known.conditions.is_open:
+        return [title, said, f"It was trained on {len(ids):,} prompts, those of its part of the ensemble."]
     labels = ", ".join(f"{i} ({label})" for i, label in zip(ids, known.conditions.labels(ids[:SHOWN]), strict=False))
     rest = f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else ""
     return [title, said, f"It was trained on these conditions, and no others: {labels}{rest}."]
@@ -58,8 +60,9 @@ def _steps(nfe: int) -> str:
     return "one network evaluation" if nfe == 1 else f"{nfe} network evaluations"
 
 
-def _use(member: Member, of_all: bool, form: str, few: int) -> str:
-    """few: steps in which it makes a sample, if they are a few; 0 otherwise."""
+def _use(member: Member, of_all: bool, form: str, few: int, prompts: bool) -> str:
+    """few: steps in which it makes a sample, if they are a few; 0 otherwise. prompts: whether it is asked with
+    texts."""
     if form == "onnx":
         return (
             '`onnxruntime.InferenceSession("model.onnx").run(None, {"noise": noise, "condition": condition})`, with '
@@ -82,6 +85,12 @@ def _use(member: Member, of_all: bool, form: str, few: int) -> str:
         lines = [
             "from msd_ray.export.ensemble_pipeline import EnsemblePipeline",
             'images = EnsemblePipeline.from_pretrained(".")([0, 1], seeds=[0, 1]).images',
+        ]
+    elif prompts:
+        lines = [
+            "from diffusers import DiffusionPipeline",
+            'pipeline = DiffusionPipeline.from_pretrained(".")',
+            'images = pipeline("a red car", num_inference_steps=1, guidance_scale=0.0).images  # not the defaults',
         ]
     else:
         asked = ["batch_size=1"]

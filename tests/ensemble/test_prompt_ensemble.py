@@ -74,7 +74,9 @@ def test_an_ensemble_whose_partition_cannot_place_prompts_is_none(tmp_path: Path
         save_ensemble(Store(str(tmp_path)), {"conditions": vars(CONDITIONS)}, partition, (), random_members(3))
 
 
-def test_it_is_not_exported_yet(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="students of prompts cannot be exported yet"):
+def test_only_pipelines_of_single_students_are_exported(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match="students of prompts are exported with --format diffusers, one with --student N"
+    ):
         export(uri, "safetensors", 0, tmp_path / "out")
     assert isinstance(read_description(Store(uri)).labels, tuple)

@@ -1,11 +1,9 @@
 """A Stable Diffusion pipeline as a teacher: what it answers, guided and not, and what is refused."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -25,11 +23,10 @@ from msd_ray.teachers.inspection import inspect
 from msd_ray.teachers.prompted import Prompted, prompted
 from msd_ray.teachers.sources import load_source
 
-from ..pipelines import write_stable_diffusion
+from ..pipelines import PROMPTS, arguments, write_stable_diffusion
 from .diffusers_directories import change
 
 pytest.importorskip("diffusers")
-PROMPTS = ("a red car", "a cat with a hat", "???", "dog")
 CPU = torch.device("cpu")
 
 
@@ -173,33 +170,12 @@ def test_what_is_not_read_is_refused(tmp_path: Path) -> None:
         file.write_text(kept)
 
 
-def recipe(root: Path, **changes: Any) -> list[str]:
-    """Overrides of digits: latents of the pipeline's shape in a file, under prompts."""
-    folder = root / "data"
-    folder.mkdir(exist_ok=True)
-    np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (8, 4, 8, 8), dtype=np.uint8))
-    np.save(folder / "labels.npy", np.arange(8) % 4)
-    (folder / "labels.txt").write_text("\n".join(PROMPTS))
-    said = inspect(str(root / "sd"), {})["recipe"]
-    overrides = {
-        "data": {"name": "arrays", "folder": str(folder)},
-        "teacher": {"from": str(root / "sd"), "guidance": 7.5},
-        "conditions": {"kind": "prompts", "options": {"embedder": "clip-tokens", "encoder": str(root / "sd")}},
-        "codec": {"kind": "vae", "options": {"path": str(root / "sd")}},
-        "partition": {"k": 1, "kind": "sequential"},
-        "network": said["network"],
-        "noise": said["noise"],
-        **changes,
-    }
-    return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-
-
 def test_a_plan_has_the_guided_teacher(root: Path, pipeline: Any) -> None:
-    plan = RunContext.of("digits", recipe(root), str(root / "run")).plan
+    plan = RunContext.of("digits", arguments(root / "sd"), str(root / "run")).plan
     assert isinstance(plan.source, Prompted) and plan.source.guidance == 7.5
     assert plan.student.classes == 32
     assert plan.student.network == plan.source.spec.network  # type: ignore[union-attr]
-    plain = RunContext.of("digits", recipe(root, teacher={"from": str(root / "sd")}), str(root / "run")).plan
+    plain = RunContext.of("digits", arguments(root / "sd", teacher={"from": str(root / "sd")}), str(root / "run")).plan
     answers = [count_teacher(made, Rates(1.0)).answer for made in (plain, plan)]
     assert answers[1] == pytest.approx(2 * answers[0], rel=0.02)
     stages = [count_student(made, made.first, Rates(1.0)).stages["dm"] for made in (plain, plan)]
@@ -221,4 +197,4 @@ def test_guidance_without_an_empty_prompt_is_refused(
     changes: dict[str, Any], message: str, root: Path, pipeline: Any
 ) -> None:
     with pytest.raises(UserError, match=message):
-        _ = RunContext.of("digits", recipe(root, **changes), str(root / "run")).plan
+        _ = RunContext.of("digits", arguments(root / "sd", **changes), str(root / "run")).plan
