@@ -34,6 +34,7 @@ from msd_ray.objectives.sid import SiD
 from msd_ray.objectives.sida import SiDA
 from msd_ray.objectives.sum import Sum
 from msd_ray.objectives.tsm import TSM
+from msd_ray.objectives.uni_instruct import UniInstruct
 from msd_ray.own_code import imported, is_own
 
 SUM = "sum"
@@ -82,6 +83,7 @@ __all__ = [
     "SiD",
     "SiDA",
     "Sum",
+    "UniInstruct",
     "generated",
     "joined",
     "objective_class",

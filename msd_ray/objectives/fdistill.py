@@ -84,18 +84,26 @@ def _memory(nets: Nets, sample_shape: tuple[int, ...]) -> dict[str, tuple[int, .
 
 def density_ratio(logits: Tensor) -> Tensor:
     """p_real / p_generated [B] as the discriminator's logits [B] have it, without gradient, within 0.1 and 20."""
-    return logits.detach().clamp(-10, 10).exp().clamp(0.1, 20)
+    return ratio_of(logits.detach())
+
+
+def ratio_of(logits: Tensor) -> Tensor:
+    """As `density_ratio`, with the gradient of the logits."""
+    return logits.clamp(-10, 10).exp().clamp(0.1, 20)
 
 
 def density_weight(logits: Tensor, divergence: Divergence, average: Tensor | float = 1.0) -> Tensor:
-    """The weight h(r) [B] of each sample under a divergence, of mean 1, for r the density ratio over its `average`
-    (f-distill, table 1)."""
-    r = density_ratio(logits) / average
-    h = {
+    """The weight h(r) [B] of each sample under a divergence, of mean 1, for r the density ratio over its `average`."""
+    weight = h(density_ratio(logits) / average, divergence)
+    return weight / weight.mean()
+
+
+def h(r: Tensor, divergence: Divergence) -> Tensor:
+    """r^2 f''(r) of each density ratio [B], up to a factor (f-distill, table 1)."""
+    return {
         "reverse-kl": torch.ones_like(r),
         "forward-kl": r,
         "js": 1 - 1 / (1 + r),
         "hellinger": r.sqrt(),
         "jeffreys": 1 + r,
     }[divergence]
-    return h / h.mean()

@@ -14,6 +14,7 @@ from msd_ray.objectives.pd import PD
 from msd_ray.objectives.sid import SiD
 from msd_ray.objectives.sida import SiDA
 from msd_ray.objectives.tsm import TSM
+from msd_ray.objectives.uni_instruct import UniInstruct
 
 OBJECTIVES: dict[str, type[Any]] = {
     "dm": DM,
@@ -22,6 +23,7 @@ OBJECTIVES: dict[str, type[Any]] = {
     "dmd": DMD,
     "sid": SiD,
     "sida": SiDA,
+    "uni-instruct": UniInstruct,
     "gdd": GDD,
     "consistency": Consistency,
     "f-distill": FDistill,

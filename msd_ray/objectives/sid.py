@@ -55,9 +55,9 @@ class SiD:
         return Loss(loss, {"fake_score": loss.detach()})
 
 
-def identity_loss(x: Tensor, teacher_x0: Tensor, fake_x0: Tensor, alpha: float) -> Tensor:
+def identity_loss(x: Tensor, teacher_x0: Tensor, fake_x0: Tensor, alpha: float | Tensor) -> Tensor:
     """Each sample's loss [B], a sum over its elements over the teacher's error, for x, teacher_x0 and fake_x0 [B, ...]
-    with their graphs."""
+    with their graphs. alpha: a number, or each sample's as [B, 1, ...]."""
     difference = teacher_x0 - fake_x0
     product = difference * ((teacher_x0 - x) - alpha * difference) / per_sample(teachers_error(x, teacher_x0), x)
     return product.flatten(1).sum(dim=1)

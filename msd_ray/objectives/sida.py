@@ -21,8 +21,8 @@ class SiDA:
     loss beside the fake score's, which is such a sum too, under EDM's weight. In the first 100,000 images
     (`fake_first`) the generator rests.
 
-    divergence: other than reverse-kl, each sample's SiD loss is weighted by a function of the density ratio, which is
-    the idea of Uni-Instruct (arXiv 2505.20755); ours takes the function from f-distill and is not that paper's code.
+    divergence: other than reverse-kl, each sample's SiD loss is weighted by f-distill's function of the density ratio.
+    That is not the gradient of this divergence; `uni-instruct` has it.
     """
 
     noise: Noise = Noise()
@@ -55,15 +55,20 @@ class SiDA:
     ) -> Loss:
         assert teacher_x0 is not None
         x, asked = draft.x, (draft.x_t, draft.sigma, draft.condition)
-        logits = _logits(nets, *asked)
+        logits = encoder_logits(nets, *asked)
         losses = identity_loss(x, teacher_x0, nets.fake(*asked), self.alpha)
         sid = (density_weight(logits.mean(dim=1), self.divergence) * losses).mean()
+        total, gan = self.with_gan(sid, x, teacher_x0, logits, batch.seen)
+        return Loss(total, {"sid": sid.detach(), "gan": gan.detach()})
+
+    def with_gan(self, sid: Tensor, x: Tensor, teacher_x0: Tensor, logits: Tensor, seen: int) -> tuple[Tensor, Tensor]:
+        """The whole loss after so many images, and the GAN's; scalars."""
         gan = generator_gan(logits.clamp(-10, 10))
         total = self.sid_weight * sid
-        if batch.seen >= self.gan_from:
+        if seen >= self.gan_from:
             share = x[0].numel() * (1 / teachers_error(x, teacher_x0)).mean()
             total = (total + self.gan_weight * share * gan) / 2
-        return Loss(total, {"sid": sid.detach(), "gan": gan.detach()})
+        return total, gan
 
     def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         """Generated and real samples are noised alike: at the same levels, with the same noise."""
@@ -72,13 +77,13 @@ class SiDA:
         noise = add_noise(torch.zeros_like(x), sigma, rng)
         weight = edm_weight(sigma, self.noise.sigma_data)
         score = denoising_loss(nets.fake(x + noise, sigma, batch.condition), x, weight)
-        on_fake = _logits(nets, x + noise, sigma, batch.condition)
-        on_real = _logits(nets, batch.real + noise, sigma, batch.real_condition)
+        on_fake = encoder_logits(nets, x + noise, sigma, batch.condition)
+        on_real = encoder_logits(nets, batch.real + noise, sigma, batch.real_condition)
         head = discriminator_gan(on_fake, on_real)
         total = score + self.head_weight * weight.mean() / 2 * head
         return Loss(total, {"fake_score": score.detach(), "head": head.detach()})
 
 
-def _logits(nets: Nets, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+def encoder_logits(nets: Nets, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
     """The fake score's bottleneck averaged over its channels: one logit per place, [B, places]."""
     return nets.fake.bottleneck(x_t, sigma, condition).mean(dim=1).reshape(len(x_t), -1)

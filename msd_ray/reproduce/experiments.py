@@ -105,6 +105,7 @@ _METHODS = {
     "DM, f-distill (JS)": ("digits-fdistill", ()),
     "SiD": ("digits-sid", ()),
     "SiDA": ("digits-sida", ()),
+    "Uni-Instruct (forward KL)": ("digits-uni-instruct", ()),
     "GDD": ("digits-gdd", ()),
     "GDD-I": ("digits-gddi", ()),
     "consistency": ("digits-consistency", ()),

@@ -24,7 +24,7 @@ from .conftest import TINY, Ear, Killer
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 OWN = "a_users_objective:Bootstrap"
 BY_OUTPUT = ("tsm", "dm", "adm", "dmd", "f-distill", "gdd", "consistency", "fd", "pd", OWN)
-BY_GRADIENT = ("sid", "sida")
+BY_GRADIENT = ("sid", "sida", "uni-instruct")
 BY_TIMESTEPS = ("o2mkd",)
 
 
@@ -47,7 +47,7 @@ def setting_of(objectives: tuple[str, ...], run_dir: Path) -> RunContext:
     """Two students that go through a short stage of each objective."""
     stages = ", ".join(
         f"s{i}: {{objective: '{name}', images: 640, batch: 16, fake_steps: 1, generator_lr: 1e-3, fake_lr: 1e-3, "
-        f"fake_first: 32, shared: false, options: {{{'gan_from: 64' if name == 'sida' else ''}}}}}"
+        f"fake_first: 32, shared: false, options: {{{'gan_from: 64' if name in ('sida', 'uni-instruct') else ''}}}}}"
         for i, name in enumerate(objectives)
     )
     parts = "{k: 1, timesteps: 2}" if objectives == BY_TIMESTEPS else "{k: 2, kind: sequential}"

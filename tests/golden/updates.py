@@ -57,10 +57,14 @@ def case(
 
 
 CASES = {
-    **{name: case(name) for name in OBJECTIVES if name not in ("sida", "fd")},
+    **{name: case(name) for name in OBJECTIVES if name not in ("sida", "uni-instruct", "fd")},
     "sida": case("sida", {"fake_first": 0}, gan_from=BATCH),  # the GAN joins at the second update
     "sida, js": case("sida", {"fake_first": 0}, gan_from=0, divergence="js"),
     "sida, the generator rests": case("sida", {"fake_first": BATCH}, gan_from=0),
+    **{
+        f"uni-instruct, {divergence}": case("uni-instruct", {"fake_first": 0}, gan_from=BATCH, divergence=divergence)
+        for divergence in ("forward-kl", "js", "jeffreys")
+    },
     **{
         f"f-distill, {divergence}": case("f-distill", divergence=divergence)
         for divergence in ("reverse-kl", "forward-kl", "hellinger", "jeffreys")

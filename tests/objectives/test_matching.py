@@ -225,6 +225,7 @@ NEEDS = {  # teacher, real_data, pairs, fake, head, encoder, memory, boundary, m
     "dmd": ("output", 0, 1, 1, 0, 0, 0, 0, "generator"),
     "sid": ("gradient", 0, 0, 1, 0, 0, 0, 0, "generator"),
     "sida": ("gradient", 1, 0, 1, 0, 0, 0, 0, "generator"),
+    "uni-instruct": ("gradient", 1, 0, 1, 0, 0, 0, 0, "generator"),
     "gdd": ("none", 1, 0, 0, 1, 1, 0, 1, "generator"),
     "consistency": ("output", 1, 0, 0, 0, 0, 0, 1, "generator"),
     "f-distill": ("output", 1, 0, 1, 1, 0, 1, 0, "generator"),

@@ -49,6 +49,9 @@ AUTHORS = {
     "sida": Optimization(
         "adam", (0.0, 0.999), weight_decay=0.0, clip=0.0, fake_clip_value=1.0, fake_steps=1, fake_first=100_000
     ),
+    "uni-instruct": Optimization(
+        "adam", (0.0, 0.999), weight_decay=0.0, clip=0.0, fake_clip_value=1.0, fake_steps=1, fake_first=100_000
+    ),
     "gdd": Optimization("adam", (0.0, 0.99), weight_decay=0.0, clip=0.0, fake_steps=1),
     "pd": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=1.0),
     "consistency": Optimization("radam", (0.9, 0.999), weight_decay=0.0, clip=0.0),

@@ -19,7 +19,12 @@ from msd_ray.training.state import Tensors
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 
-OPTIONS: dict[str, dict[str, Any]] = {"consistency": {"levels": 6}, "gdd": {"r1_every": 2}, "sida": {"gan_from": 8}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "consistency": {"levels": 6},
+    "gdd": {"r1_every": 2},
+    "sida": {"gan_from": 8},
+    "uni-instruct": {"gan_from": 8},
+}
 BATCH = 8
 DM = StageConfig("dm", images=40, batch=BATCH, generator_lr=1e-3, fake_lr=2e-3, fake_steps=2, warmup=16, fake_first=0)
 ADM = replace(DM, objective="adm", images=24, generator_lr=5e-4)
