@@ -92,7 +92,8 @@ def _computing(
 
 def _compiled_where(plain: _Forward, compiled: _Forward, anywhere: bool) -> _Forward:
     def forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (compiled if x.is_cuda or anywhere else plain)(self, x, *args, **kwargs)
+        chosen = compiled if x.is_cuda or (anywhere and not x.is_meta) else plain
+        return chosen(self, x, *args, **kwargs)
 
     return forward
 

@@ -19,6 +19,7 @@ from msd_ray.teachers import Answer, Teacher
 from msd_ray.training import precision
 from msd_ray.training.batches import Batches, Draw
 from msd_ray.training.config import StageConfig
+from msd_ray.training.gpu_memory import FOR_STUDENTS, enough_memory
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.optimizer import OptimizerStep
 from msd_ray.training.process_group import ALONE, ProcessGroup
@@ -32,12 +33,14 @@ _Fake = tuple[Tensor, Batch, torch.Generator]
 
 @dataclass(frozen=True)
 class _Begun:
-    """One shard of a generator update, between the question to the teacher and the loss."""
+    """One shard of a generator update, between the question to the teacher and the loss. before: the stream's state
+    when the draft was begun."""
 
     batch: Batch
     draft: Draft
     answer: Answer | None
     rng: torch.Generator
+    before: Tensor
 
 
 class StudentTrainer:
@@ -113,14 +116,15 @@ class StudentTrainer:
         """Trains on at least `images` more images, or to the end, or until `hurried()`; returns what it logged.
 
         An update whose gradient is not finite is left out, counted and logged as `skipped`; raises TrainingError after
-        too many in a row. All processes of a group call this with the same images; once one of them is hurried, all
-        stop. What they log is the same, means over all shards and CPU seconds of all processes, but for each one's own
-        wall seconds.
+        too many in a row, or where the GPU's memory is not enough. All processes of a group call this with the same
+        images; once one of them is hurried, all stop. What they log is the same, means over all shards and CPU seconds
+        of all processes, but for each one's own wall seconds.
         """
         begin, logged = self.nimg, len(self.metrics)
         wall, cpu = time.perf_counter(), time.process_time()
         while not self.done and self.nimg < begin + images and not self.group.total(hurried(), self.device):
-            self._step()
+            with enough_memory(f"student {self.spec.index}", FOR_STUDENTS):
+                self._step()
             if self.nimg % self.spec.training.log_every < self._config.batch or self.done:
                 self.metrics += self._averages.take(self.stage, self.nimg, self.group)
         cpu_seconds = self.group.total(time.process_time() - cpu, self.device)
@@ -196,9 +200,19 @@ class StudentTrainer:
 
     def _begin(self, shard: int, seen: int) -> _Begun:
         batch, rng = self._draw("generator", shard, seen)
-        draft = self._objective.draft(self.nets, batch, rng)
+        before = rng.get_state()
+        with torch.no_grad() if self._drafts_twice else nullcontext():
+            draft = self._objective.draft(self.nets, batch, rng)
         asks = self._objective.needs.teacher != "none"
-        return _Begun(batch, draft, self._ask(draft) if asks else None, rng)
+        return _Begun(batch, draft, self._ask(draft) if asks else None, rng, before)
+
+    @property
+    def _drafts_twice(self) -> bool:
+        """Whether a shard's draft gets its graph only when its loss is due, so that there is one graph at a time. Not
+        where the teacher's answer belongs to the first draft's graph."""
+        needs = self._objective.needs
+        plain = needs.teacher != "gradient" and not needs.follow_up
+        return self.spec.training.recompute and len(self._shards) > 1 and plain
 
     def _ask(self, draft: Draft) -> Answer:
         return self.teacher.submit(draft.x_t, draft.sigma, draft.condition)
@@ -209,8 +223,10 @@ class StudentTrainer:
         return replace(begun, draft=draft, answer=self._ask(draft))
 
     def _generator_loss(self, begun: _Begun) -> Loss:
-        teacher_x0 = begun.answer.result() if begun.answer else None
-        return self._objective.generator_loss(self.nets, begun.draft, begun.batch, teacher_x0, begun.rng)
+        teacher_x0, draft = begun.answer.result() if begun.answer else None, begun.draft
+        if self._drafts_twice:
+            draft = self._objective.draft(self.nets, begun.batch, begun.rng.set_state(begun.before))
+        return self._objective.generator_loss(self.nets, draft, begun.batch, teacher_x0, begun.rng)
 
     def _train_fake(self, seen: int) -> bool:
         """The steps of fake score and discriminator, where there are any; whether all gradients were finite."""

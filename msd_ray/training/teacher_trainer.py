@@ -19,6 +19,7 @@ from msd_ray.rng import derived_seed, stream
 from msd_ray.teachers import TRAINED
 from msd_ray.training.adam import Adam
 from msd_ray.training.ema import EMAConfig, update
+from msd_ray.training.gpu_memory import FOR_TEACHERS, enough_memory
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.reading import Ahead, Reader
 from msd_ray.training.state import State, bytes_of, tensors_of
@@ -94,12 +95,13 @@ class TeacherTrainer:
     def advance(self, images: int, hurried: Callable[[], bool] = lambda: False) -> list[Metric]:
         """Trains on at least `images` more images, or to the end, or until `hurried()`; returns the mean loss.
 
-        Raises TrainingError where the loss is no longer finite.
+        Raises TrainingError where the loss is no longer finite, or the GPU's memory not enough.
         """
         averages, end = Averages(), self.nimg + images
         wall, cpu = time.perf_counter(), time.process_time()
         while not self.done and self.nimg < end and not hurried():
-            averages.add({"edm": self._step()})
+            with enough_memory("the teacher", FOR_TEACHERS):
+                averages.add({"edm": self._step()})
             if len(self._unchecked) >= self._check_every:
                 self._check_losses()
         self._check_losses()

@@ -137,5 +137,6 @@ SHARED = {
 }
 
 
-def sharing(name: str, group: ProcessGroup = ALONE) -> StudentTrainer:
-    return trainer(SHARED[name], Fickle() if name == "fickle" else Spy(), group=group)
+def sharing(name: str, group: ProcessGroup = ALONE, **training: Any) -> StudentTrainer:
+    spec = replace(SHARED[name], training=replace(SHARED[name].training, **training))
+    return trainer(spec, Fickle() if name == "fickle" else Spy(), group=group)

@@ -12,12 +12,15 @@ import torch
 
 import msd_ray
 from msd_ray.diffusion import EDMDenoiser
+from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.training import precision
 from msd_ray.training.config import TrainingConfig
+from msd_ray.training.gpu_memory import FOR_STUDENTS
+from msd_ray.training.student_trainer import StudentTrainer
 
 from .cases import SPEC as STUDENT
-from .cases import assert_same, trained, trainer
+from .cases import assert_same, sharing, trained, trainer
 
 SPEC = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 3)
 UNET = DenoiserSpec(UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 3)
@@ -140,6 +143,35 @@ def test_a_student_goes_on_to_the_bit_where_it_was_killed(how: dict[str, Any]) -
     again.advance(spec.images)
     assert again.nimg == whole.nimg == spec.images
     assert_same(whole, again)
+
+
+@pytest.mark.parametrize("name", ["dm", "adm", "sid", "dmd", "gdd", "tsm", "four shards"])
+def test_shards_one_after_the_other_train_to_the_same_bits(name: str) -> None:
+    ends = [sharing(name), sharing(name, recompute=True)]
+    for end in ends:
+        end.advance(24)
+    assert_same(*ends)
+
+
+def test_shards_one_after_the_other_keep_one_graph() -> None:
+    """Before the first loss, the drafts of all four shards are there: without a graph."""
+    graphs = []
+    for recompute in (False, True):
+        student = sharing("four shards", recompute=recompute)
+        student.advance(8)
+        graphs.append([student._begin(shard, 8).draft.x.requires_grad for shard in range(4)])
+    assert graphs == [[True] * 4, [False] * 4]
+
+
+def test_a_full_gpu_is_one_line_that_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\n a total of ...")
+
+    monkeypatch.setattr(StudentTrainer, "_step", full)
+    with pytest.raises(TrainingError) as caught:
+        trainer().advance(8)
+    assert str(caught.value) == f"student 0: CUDA out of memory. Tried to allocate 2.00 GiB; {FOR_STUDENTS}"
+    assert "training.recompute=true" in FOR_STUDENTS
 
 
 def test_no_other_file_decides() -> None:
