@@ -26,7 +26,7 @@ from msd_ray.training.student_spec import StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 
 IMAGENET64 = DenoiserSpec(UNetConfig(dropout=0.0), (3, 64, 64), 1000)
-TINY = DenoiserSpec(UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (3, 8, 8), 10)
+TINY = DenoiserSpec(UNetConfig(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0), (3, 4, 4), 10)
 SHAPES = {"imagenet64": IMAGENET64, "tiny": TINY}
 REAL, STEPS, REPEATS = 256, 18, 4
 COMPILED = TrainingConfig(precision="bf16", compile=True, deterministic=False)
