@@ -28,6 +28,7 @@ from msd_ray.objectives.fd import FD
 from msd_ray.objectives.fdistill import FDistill
 from msd_ray.objectives.gdd import GDD
 from msd_ray.objectives.methods import OBJECTIVES
+from msd_ray.objectives.moment_matching import MomentMatching
 from msd_ray.objectives.o2mkd import O2MKD
 from msd_ray.objectives.pd import PD
 from msd_ray.objectives.sid import SiD
@@ -75,6 +76,7 @@ __all__ = [
     "Draft",
     "FDistill",
     "Loss",
+    "MomentMatching",
     "Needs",
     "Nets",
     "Objective",

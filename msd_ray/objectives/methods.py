@@ -9,6 +9,7 @@ from msd_ray.objectives.dmd import DMD
 from msd_ray.objectives.fd import FD
 from msd_ray.objectives.fdistill import FDistill
 from msd_ray.objectives.gdd import GDD
+from msd_ray.objectives.moment_matching import MomentMatching
 from msd_ray.objectives.o2mkd import O2MKD
 from msd_ray.objectives.pd import PD
 from msd_ray.objectives.sid import SiD
@@ -27,6 +28,7 @@ OBJECTIVES: dict[str, type[Any]] = {
     "gdd": GDD,
     "consistency": Consistency,
     "f-distill": FDistill,
+    "moment-matching": MomentMatching,
     "fd": FD,
     "pd": PD,
     "o2mkd": O2MKD,

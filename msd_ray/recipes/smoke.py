@@ -19,7 +19,8 @@ NARROW = {"channels": {"channels": 16, "blocks": 1}, "width": {"width": 16, "blo
 
 def shrunk(recipe: Recipe) -> Recipe:
     """The recipe with narrow networks, and a few updates of a few images in each stage."""
-    batch, shards = BATCH, min(BATCH, recipe.training.shards)
+    shards = min(BATCH, recipe.training.shards)
+    batch = max(BATCH, shards * len(recipe.noise.step_levels))  # each shard has samples of every step
     fewest, most = recipe.cluster.workers_per_student
     images = UPDATES * batch * len(recipe.stages)
     return replace(

@@ -106,6 +106,7 @@ _METHODS = {
     "SiD": ("digits-sid", ()),
     "SiDA": ("digits-sida", ()),
     "Uni-Instruct (forward KL)": ("digits-uni-instruct", ()),
+    "moment matching": ("digits-moments", ()),
     "GDD": ("digits-gdd", ()),
     "GDD-I": ("digits-gddi", ()),
     "consistency": ("digits-consistency", ()),

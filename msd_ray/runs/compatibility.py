@@ -166,6 +166,12 @@ def source_of(recipe: Recipe, data: DataSet, conditions: Conditions, needs: dict
         )
     if not conditions.is_open and recipe.teacher.guidance != 1:
         raise UserError("teacher.guidance: only teachers of prompts are guided; write teacher.guidance=1")
+    told = [stage for stage, n in needs.items() if n.encoder and n.fake and n.teacher == "none"]
+    if told and recipe.teacher.guidance != 1:
+        raise UserError(
+            f"stages.{told[0]}: {recipe.stages[told[0]].objective} asks the teacher without guidance; write "
+            "teacher.guidance=1"
+        )
     return prompted(source, recipe.conditions, recipe.teacher.guidance) if conditions.is_open else source
 
 

@@ -94,7 +94,7 @@ class StudentSpec:
         if self.phases > 1 and needs.makes == "generator" and not needs.phases:
             raise UserError(
                 f"partition.timesteps: {config.objective} (stages.{stage}) trains no student for some of a sample's "
-                "steps; take dm, adm or f-distill, or leave partition.timesteps out"
+                "steps; take dm, adm, f-distill or moment-matching, or leave partition.timesteps out"
             )
         if config.batch // self.shards < steps:
             raise UserError(

@@ -13,7 +13,7 @@ from .cases import B, Case, denoised, fake_loss, generator_parameters, gradients
 
 LEVELS = (2.5, 0.7)
 NOISE = Noise(sigma_init=2.5, steps=(0.7,))
-ROLLED_OUT = ["dm", "adm", "sid", "sida", "uni-instruct", "f-distill"]
+ROLLED_OUT = ["dm", "adm", "sid", "sida", "uni-instruct", "f-distill", "moment-matching"]
 
 
 def of_two_steps(case: Case, start: Tensor | None = None) -> Tensor:

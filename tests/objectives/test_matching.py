@@ -229,6 +229,7 @@ NEEDS = {  # teacher, real_data, pairs, fake, head, encoder, memory, boundary, m
     "gdd": ("none", 1, 0, 0, 1, 1, 0, 1, "generator"),
     "consistency": ("output", 1, 0, 0, 0, 0, 0, 1, "generator"),
     "f-distill": ("output", 1, 0, 1, 1, 0, 1, 0, "generator"),
+    "moment-matching": ("none", 0, 0, 1, 0, 1, 0, 0, "generator"),
     "fd": ("none", 1, 0, 0, 0, 1, 1, 0, "generator"),
     "pd": ("output", 1, 0, 0, 0, 0, 0, 0, "generator"),
     "o2mkd": ("output", 1, 0, 0, 0, 1, 0, 0, "denoiser"),

@@ -28,7 +28,7 @@ OWN = [name for name in shipped() if not name.startswith(("digits", "toy2d"))]
 """The others train in full elsewhere."""
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [*OWN, "digits-steps", "digits-phases"])
 def test_a_smoke_run_trains_every_stage(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, home = tmp_path / "cache", Store(str(tmp_path / "run"))
     monkeypatch.setenv("MSD_RAY_CACHE", str(cache))

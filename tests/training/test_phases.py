@@ -25,7 +25,7 @@ from .cases import CONDITIONS, DM, OWNED, REAL, SPEC, Spy, assert_same, staged, 
 
 NOISE = Noise(steps=4)
 PARTITION = fit(PartitionConfig(1, timesteps=2), Classes.numbered(4), noise=NOISE)
-ABLE = ["adm", "dm", "f-distill"]
+ABLE = ["adm", "dm", "f-distill", "moment-matching"]
 
 
 def expert(spec: StudentSpec, phase: int) -> StudentSpec:
