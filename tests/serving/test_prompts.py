@@ -16,6 +16,7 @@ from msd_ray.ensemble import Ensemble, save_ensemble
 from msd_ray.errors import UserError
 from msd_ray.serving.client import Client, RefusedError
 from msd_ray.serving.protocol.refusal import Refusal
+from msd_ray.serving.service.deny import deny_of
 from msd_ray.serving.service.ensemble_facts import describe
 from msd_ray.serving.service.request import ImageRequest, Limits
 from msd_ray.serving.service.routing import part_requests
@@ -115,3 +116,31 @@ def test_an_ensemble_whose_text_encoder_is_gone_or_another_is_not_served(tmp_pat
     config.unlink()
     with pytest.raises(UserError, match=r"conditions\.options\.encoder: .*pipeline has no text_encoder"):
         describe(made.uri)
+
+
+def heartless(prompt: str) -> str:
+    """A deny list that fails where it is asked about a wolf."""
+    if "wolf" in prompt:
+        raise KeyError(prompt)
+    return "no hearts here" if "heart" in prompt else ""
+
+
+def test_a_deny_list_is_asked_before_anything_is_made(uri: str) -> None:
+    with running([uri], Limits(deny=f"{__name__}:heartless")) as it, Client(it.address) as client:
+        assert len(client.generate(["a red car"], seeds=[1])) == 1
+        for ask in (client.generate, lambda asked, seeds: list(client.stream(asked, seeds))):
+            with pytest.raises(RefusedError, match=r"conditions\[1\]: no hearts here"):
+                ask(["a car", "a  HEART heart"], [1, 2])
+        answer = requests.post(f"{it.url}/v1/generate", json={"conditions": ["heart"], "seeds": [1]}, timeout=30)
+        assert answer.status_code == 400 and "no hearts here" in answer.text
+        with pytest.raises(Exception, match="deny list failed; nothing was made"):
+            client.generate(["wolf"], seeds=[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere:deny", "limits.deny: 'nowhere:deny' cannot be imported"), (f"{__name__}:UNSEEN", "is not a function")],
+)
+def test_a_deny_list_that_cannot_be_had_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        deny_of(name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from msd_ray.serving.protocol.refusal import Refusal, away, busy
+from msd_ray.serving.service.deny import deny_of, refuse_denied
 from msd_ray.serving.service.hedge import give_up
 from msd_ray.serving.service.readiness import NotReady, Readiness, refusal_of
 from msd_ray.serving.service.request import ImageRequest, Limits
@@ -82,7 +83,8 @@ class Service:
     """traffic: what is served now; None until that is known. tally: what was made since the start."""
 
     def __init__(self, students: Students, limits: Limits) -> None:
-        self._students, self.limits = students, limits
+        """Raises UserError where `limits.deny` cannot be had."""
+        self._students, self.limits, self._deny = students, limits, deny_of(limits.deny)
         self.traffic: Traffic | None = None
         self.tally, self.readiness, self._under_way = VersionCounts(), Readiness(), 0
 
@@ -110,7 +112,7 @@ class Service:
 
         Raises Refusal if one cannot be made, or not in time; the others are then cancelled.
         """
-        out, seconds = part_requests(image_request, self.known_traffic()), self._patience(seconds)
+        out, seconds = self._routed(image_request), self._patience(seconds)
         with self._room():
             answers = await _in_time(
                 seconds, _all_or_none([self._pictures(part_request, seconds) for part_request in out])
@@ -120,11 +122,7 @@ class Service:
     async def stream(self, image_request: ImageRequest, seconds: float | None) -> AsyncGenerator[Picture]:
         """Each image as soon as it is made, in any order. Raises Refusal as `generate`."""
         seconds = self._patience(seconds)
-        out = [
-            alone
-            for part_request in part_requests(image_request, self.known_traffic())
-            for alone in part_request.alone()
-        ]
+        out = [alone for part_request in self._routed(image_request) for alone in part_request.alone()]
         deadline = asyncio.get_running_loop().time() + seconds
         with self._room():
             tasks = [asyncio.create_task(self._pictures(part_request, seconds)) for part_request in out]
@@ -162,6 +160,13 @@ class Service:
 
     def _patience(self, seconds: float | None) -> float:
         return self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
+
+    def _routed(self, image_request: ImageRequest) -> list[PartRequest]:
+        """Raises Refusal where it, or one of its prompts, is refused."""
+        out = part_requests(image_request, self.known_traffic())
+        if self._deny:
+            refuse_denied(self._deny, ((item.index, item.condition) for part in out for item in part.items))
+        return out
 
     async def _pictures(self, part_request: PartRequest, seconds: float) -> list[Picture]:
         try:
