@@ -1,6 +1,7 @@
 """Tiny parts of Stable Diffusion, of random weights, kept as diffusers keeps them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,19 @@ SCHEDULER: dict[str, Any] = {
 """Of Stable Diffusion 1.x and 2.x."""
 
 
-def write_stable_diffusion(root: Path, prediction: str = "epsilon", **changes: Any) -> Any:
-    """A whole `StableDiffusionPipeline`; returns it."""
+def write_stable_diffusion(
+    root: Path, prediction: str = "epsilon", vae: Mapping[str, Any] | None = None, **changes: Any
+) -> Any:
+    """A whole `StableDiffusionPipeline`; returns it. vae: changes of it; changes: of the network."""
     import diffusers
 
     tokenizer, text_encoder = write_text_encoder(root / "parts")
-    vae = write_vae(root / "parts" / "vae")
+    of_latents = write_vae(root / "parts" / "vae", **(vae or {}))
     torch.manual_seed(1)
     unet = diffusers.UNet2DConditionModel(**{**UNET, **changes}).eval()
     scheduler = diffusers.PNDMScheduler(prediction_type=prediction, **SCHEDULER)
     unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    pipeline = diffusers.StableDiffusionPipeline(vae, text_encoder, tokenizer, unet, scheduler, **unused)
+    pipeline = diffusers.StableDiffusionPipeline(of_latents, text_encoder, tokenizer, unet, scheduler, **unused)
     pipeline.save_pretrained(root)
     return pipeline
 

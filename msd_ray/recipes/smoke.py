@@ -4,7 +4,7 @@ nothing else: objectives, optimizers, partition and the order of stages stay."""
 from dataclasses import fields, replace
 from typing import Any
 
-from msd_ray.networks import Kind
+from msd_ray.networks import DiffusersConditionUNetConfig, DiffusersUNetConfig, Kind
 from msd_ray.objectives import objective_class
 from msd_ray.recipes.schema import Recipe
 from msd_ray.training.config import StageConfig
@@ -15,6 +15,8 @@ SIDE = 64
 """Pixels of what a discriminator's pretrained network sees, where that is a method's choice."""
 NARROW = {"channels": {"channels": 16, "blocks": 1}, "width": {"width": 16, "blocks": 2}}
 """By the field that says how wide a network is: what its fields become."""
+LEVEL = 32
+"""Channels, at least, of each level of a network that says its widths one by one."""
 
 
 def shrunk(recipe: Recipe) -> Recipe:
@@ -41,6 +43,10 @@ def shrunk(recipe: Recipe) -> Recipe:
 
 def _narrow(network: Kind) -> Kind:
     known = {f.name for f in fields(network)}  # type: ignore[arg-type]
+    if isinstance(network, DiffusersUNetConfig | DiffusersConditionUNetConfig):
+        groups, levels = network.norm_num_groups, len(network.block_out_channels)
+        width = -(-LEVEL // groups) * groups
+        return replace(network, block_out_channels=(width,) * levels, layers_per_block=1)
     sizes: dict[str, Any] = next((sizes for width, sizes in NARROW.items() if width in known), {})
     return replace(network, **sizes)  # type: ignore[type-var]
 

@@ -40,8 +40,8 @@ def test_a_smoke_run_trains_every_stage(name: str, tmp_path: Path, monkeypatch: 
     torch.manual_seed(0)
     facts = {"nimg": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
     teacher = Store(str(tmp_path / "teacher"))
-    keep_teacher(teacher, plan.teacher, State({"ema": tensors_of(plan.teacher.build())}, facts))
-    recipe, kept = plan.recipe, KeptTeacher(teacher)
+    keep_teacher(teacher, plan.teacher, State({"ema": tensors_of(plan.teacher.build())}, facts), plan.conditions_spec)
+    recipe, kept = plan.recipe, plan.source or KeptTeacher(teacher)
     inputs = RunInputs(recipe.data, recipe.conditions, recipe.evaluation, Store(str(cache)), kept, None, 0.0)
     keep_partition(home, plan.ensembles[0])
     task = StudentTask(spec, home, range(1), home.child("student"), inputs)
