@@ -2,19 +2,18 @@
 the layout of memory and recomputation."""
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.diffusion.denoiser import as_it_is
 from msd_ray.training.config import TrainingConfig
 
-LARGE = 20_000_000
-"""Parameters from which `compile: auto` compiles on a GPU: smaller networks are trained before it pays."""
 BACKEND = "inductor"
 _VARIANTS = 32
 """Of what is compiled for a block: with gradients, without, and to the input alone, each for one size of batches and,
@@ -33,28 +32,32 @@ def apply(denoiser: EDMDenoiser, training: TrainingConfig) -> EDMDenoiser:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.precision != "fp32"
     if not training.deterministic:
         torch.set_deterministic_debug_mode("default")
-    on_gpu, anywhere = _compiles(denoiser, training)
     for block in _blocks(denoiser.network):
         shapes = tuple(p.shape for p in block.parameters())
-        block.__class__ = _computing(_plain(type(block)), shapes, on_gpu, anywhere, training.recompute)  # type: ignore[arg-type]
+        block.__class__ = _computing(_plain(type(block)), shapes, training.compile, training.recompute)  # type: ignore[arg-type]
+    for norm in denoiser.network.modules():
+        if isinstance(norm, nn.GroupNorm):
+            norm.__class__ = _GroupNorm if training.precision == "bf16" else nn.GroupNorm
     return denoiser
 
 
-def takes_one_size(denoiser: EDMDenoiser, device: torch.device) -> bool:
-    """Whether all batches of an update should have the same size there, for which the fastest code is compiled."""
-    kinds = [type(block) for block in _blocks(denoiser.network)]
-    return any(getattr(kind, "compiled_on", {}).get(device.type, False) for kind in kinds)
+def takes_one_size(training: TrainingConfig) -> bool:
+    """Whether all batches of an update should have the same size, for which the fastest code is compiled."""
+    return training.compile
 
 
 def _bf16(device_type: str) -> Any:
     return torch.autocast(device_type, dtype=torch.bfloat16)
 
 
-def _compiles(denoiser: EDMDenoiser, training: TrainingConfig) -> tuple[bool, bool]:
-    """Whether it is compiled on a GPU, and elsewhere."""
-    if training.compile == "auto":
-        return sum(p.numel() for p in denoiser.parameters()) >= LARGE, False
-    return training.compile, training.compile
+class _GroupNorm(nn.GroupNorm):
+    """In the type of its input, though its sums are fp32. Autocast would make it, and all up to the next product, fp32:
+    twice the memory, and twice the time, as these are only read and written."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.weight is not None and self.bias is not None
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -75,32 +78,28 @@ def _plain(kind: type[nn.Module]) -> type[nn.Module]:
 
 @cache
 def _computing(
-    plain: type[nn.Module], shapes: tuple[torch.Size, ...], on_gpu: bool, anywhere: bool, recompute: bool
+    plain: type[nn.Module], shapes: tuple[torch.Size, ...], compiles: bool, recompute: bool
 ) -> type[nn.Module]:
     """A class whose modules have the weights of `plain`, by the same names, and compute alike. Copies of a module keep
     its class, and all modules of these shapes share what is compiled: that takes seconds for each."""
-    if not (on_gpu or anywhere or recompute):
+    if not (compiles or recompute):
         return plain
-    forward: _Forward = plain.forward
-    if on_gpu or anywhere:
-        forward = _compiled_where(forward, _compiled(forward), anywhere)
-    if recompute:
-        forward = _recomputed(forward)
-    marks = {"forward": forward, "plain": plain, "compiled_on": {"cuda": on_gpu, "cpu": anywhere}}
-    return type(plain.__name__, (plain,), marks)
+    forward: _Forward = _compiled_once(plain.forward) if compiles else plain.forward
+    return type(plain.__name__, (plain,), {"forward": _recomputed(forward) if recompute else forward, "plain": plain})
 
 
-def _compiled_where(plain: _Forward, compiled: _Forward, anywhere: bool) -> _Forward:
+def _compiled_once(plain: _Forward) -> _Forward:
+    compiled = cache(partial(_compiled, plain))  # when it is needed: importing the compiler takes 0.9 s
+
     def forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        chosen = compiled if x.is_cuda or (anywhere and not x.is_meta) else plain
-        return chosen(self, x, *args, **kwargs)
+        return (plain if x.is_meta else compiled())(self, x, *args, **kwargs)
 
     return forward
 
 
 def _compiled(plain: _Forward) -> _Forward:
     """Between compiled blocks, maps lie with their channels last, as the convolutions of GPUs want them."""
-    import torch._dynamo.config as dynamo  # takes 0.9 s
+    import torch._dynamo.config as dynamo
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, _VARIANTS)
 

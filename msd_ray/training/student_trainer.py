@@ -15,7 +15,7 @@ from msd_ray.errors import TrainingError, UserError
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Batch, Draft, Loss, Nets, Objective, generated, joined
 from msd_ray.rng import derived_seed
-from msd_ray.teachers import Answer, Teacher
+from msd_ray.teachers import Answer, LocalTeacher, Teacher
 from msd_ray.training import precision
 from msd_ray.training.batches import Batches, Draw
 from msd_ray.training.config import StageConfig
@@ -189,14 +189,19 @@ class StudentTrainer:
             self._networks.average(self._before + self.nimg)
 
     def _train_both(self, seen: int) -> bool:
-        """The teacher is asked before the fake score trains and read after: G does not change in between."""
-        begun = [self._begin(shard, seen) for shard in self._shards]
+        """A teacher elsewhere is asked before the fake score trains and read after: G does not change in between. One
+        that answers at once is asked shard by shard when their losses are due: so there is one graph at a time."""
+        begun: Iterable[_Begun] = self._in_time(self._begin(shard, seen) for shard in self._shards)
         finite = self._train_fake(seen)
         if follow_up := self._objective.needs.follow_up:
-            begun = [self._ask_again(b, follow_up) for b in begun]
+            begun = self._in_time(self._ask_again(b, follow_up) for b in begun)
         fake = self._networks.fake_descent
         with fake.frozen() if fake else nullcontext():
             return self._descend(self._networks.generator_descent, map(self._generator_loss, begun)) and finite
+
+    def _in_time(self, begun: Iterable[_Begun]) -> Iterable[_Begun]:
+        """Begins them now, or one by one when they are taken."""
+        return begun if isinstance(self.teacher, LocalTeacher) else list(begun)
 
     def _begin(self, shard: int, seen: int) -> _Begun:
         batch, rng = self._draw("generator", shard, seen)
@@ -208,11 +213,10 @@ class StudentTrainer:
 
     @property
     def _drafts_twice(self) -> bool:
-        """Whether a shard's draft gets its graph only when its loss is due, so that there is one graph at a time. Not
-        where the teacher's answer belongs to the first draft's graph."""
-        needs = self._objective.needs
-        plain = needs.teacher != "gradient" and not needs.follow_up
-        return self.spec.training.recompute and len(self._shards) > 1 and plain
+        """Whether a shard's draft gets its graph only when its loss is due. Not where the teacher's answer belongs to
+        the first draft's graph."""
+        needs, elsewhere = self._objective.needs, not isinstance(self.teacher, LocalTeacher)
+        return self.spec.training.recompute and elsewhere and needs.teacher != "gradient" and not needs.follow_up
 
     def _ask(self, draft: Draft) -> Answer:
         return self.teacher.submit(draft.x_t, draft.sigma, draft.condition)
@@ -243,7 +247,7 @@ class StudentTrainer:
         small batches most of a pass is overhead."""
         drawn = [self._draw(f"fake {i}", shard, seen) for i in range(self._networks.optimization.fake_steps)]
         batches = [batch for batch, _ in drawn]
-        passes = [[b] for b in batches] if precision.takes_one_size(self.nets.generator, self.device) else [batches]
+        passes = [[b] for b in batches] if precision.takes_one_size(self.spec.training) else [batches]
         with torch.no_grad(), self._networks.generator_descent.frozen():
             made = [generated(self.nets.generator, joined(p), self._objective.noise, len(p)) for p in passes]
         return [(x, *pair) for x, pair in zip(torch.cat(made).chunk(len(drawn)), drawn, strict=True)]

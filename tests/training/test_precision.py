@@ -2,25 +2,29 @@
 
 import ast
 import copy
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import msd_ray
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
+from msd_ray.teachers import Answer, LocalTeacher
 from msd_ray.training import precision
 from msd_ray.training.config import TrainingConfig
 from msd_ray.training.gpu_memory import FOR_STUDENTS
 from msd_ray.training.student_trainer import StudentTrainer
 
+from .cases import SHARED, assert_same, original, sharing, trained, trainer
 from .cases import SPEC as STUDENT
-from .cases import assert_same, sharing, trained, trainer
 
 SPEC = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 3)
 UNET = DenoiserSpec(UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 3)
@@ -125,13 +129,17 @@ def _noted(seen: list[int], tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def test_only_large_networks_are_compiled_unasked_and_only_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = precision.apply(unet(), TrainingConfig())
-    monkeypatch.setattr(precision, "LARGE", 1000)
-    large = precision.apply(unet(), TrainingConfig())
-    of_size = {net: [precision.takes_one_size(net, torch.device(d)) for d in ("cpu", "cuda")] for net in (small, large)}
-    assert list(of_size.values()) == [[False, False], [False, True]]
-    assert torch.equal(gradient(large), gradient(small))
+def test_nobody_waits_for_the_compiler_who_does_not_use_it() -> None:
+    code = (
+        "import sys, torch\n"
+        "from msd_ray.networks import DenoiserSpec, MLPConfig\n"
+        "from msd_ray.training import precision\n"
+        "from msd_ray.training.config import TrainingConfig\n"
+        "net = DenoiserSpec(MLPConfig(width=8, blocks=2), (2,), 3).build()\n"
+        "precision.apply(net, TrainingConfig(compile=True, recompute=True))\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize("how", [{"compile": True}, {"recompute": True}, {"precision": "bf16"}])
@@ -161,6 +169,31 @@ def test_shards_one_after_the_other_keep_one_graph() -> None:
         student.advance(8)
         graphs.append([student._begin(shard, 8).draft.x.requires_grad for shard in range(4)])
     assert graphs == [[True] * 4, [False] * 4]
+
+
+@pytest.mark.parametrize("name", ["dm", "adm", "sid", "pd", "four shards"])
+def test_a_teacher_that_answers_at_once_is_asked_later_and_students_keep_their_bits(name: str) -> None:
+    @dataclass
+    class Elsewhere:
+        denoiser: EDMDenoiser
+
+        def submit(self, x_t: torch.Tensor, sigma: torch.Tensor, condition: torch.Tensor) -> Answer:
+            return LocalTeacher(self.denoiser).submit(x_t, sigma, condition)
+
+    ends = [trainer(SHARED[name], kind(original(SHARED[name]))) for kind in (Elsewhere, LocalTeacher)]
+    for end in ends:
+        end.advance(24)
+    assert_same(*ends)
+
+
+def test_in_bf16_group_norms_keep_bf16_and_their_sums_are_exact() -> None:
+    rough, exact = precision.apply(unet(), TrainingConfig(precision="bf16")), unet()
+    norm, plain = (next(m for m in net.modules() if isinstance(m, nn.GroupNorm)) for net in (rough, exact))
+    x = torch.randn(6, 4, 8, 8).bfloat16() + 3
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = norm(x)
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), plain(x.float()), rtol=0.02, atol=0.02)
 
 
 def test_a_full_gpu_is_one_line_that_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
