@@ -6,8 +6,8 @@ Blocks, in this order (--only NAMES for some):
   sampling    the teacher alone, one step beside 35 evaluations
   exact       ours in tf32 and fp32, and what deterministic algorithms cost
   memory      larger batches, with recomputation
-  small-compiled  the small network compiled
   objectives  each objective on a small network in fp32 and bf16: images/s, and how far apart they lead
+  small-compiled, compiled  the small network, and updates and sampling of the large one, compiled
 
 Imports neither Ray nor anything else of the service, so that it runs on a bare machine with torch and numpy.
 
@@ -21,6 +21,8 @@ CUDA device it says so and exits with code 2; on the CPU it runs small networks 
 """
 
 import argparse
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +30,7 @@ from typing import Any
 import torch
 from common import finish, say, spread
 from gpu_adm import COMPILED, SHAPES, Adm, eager
-from gpu_rows import H100_BF16, Figures, Rows, fresh_memory, seconds
+from gpu_rows import H100_BF16, Figures, Rows, fresh_memory, rows_of, seconds
 from gpu_small import small, small_compiled
 from torch import Tensor
 
@@ -44,7 +46,8 @@ from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 
 DIGITS = DenoiserSpec(UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
-BLOCKS = ["small", "updates", "sampling", "exact", "memory", "small-compiled", "objectives"]
+BLOCKS = ["small", "updates", "sampling", "exact", "memory", "objectives", "small-compiled", "compiled"]
+COMPILING = ["small-compiled", "compiled"]
 REAL = 256  # random samples that stand for the data set
 
 
@@ -149,18 +152,20 @@ def measure(objective: str, s: Settings) -> Figures:
 
 
 def updates(adm: Adm) -> None:
-    """What the aims are about, the most important first. Compiled, ADM takes over what DM has compiled."""
-    adm.plain("dm")
-    adm.ours("dm", eager("bf16"))
-    adm.ours("dm", COMPILED, 150)
-    adm.plain("adm")
-    adm.ours("adm", COMPILED, 90)
-    adm.ours("adm", eager("bf16"))
+    for objective in ("dm", "adm"):
+        adm.plain(objective)
+        adm.ours(objective, eager("bf16"))
 
 
 def sampling(adm: Adm) -> None:
-    adm.sampling(COMPILED, 60)
     adm.sampling(eager("bf16"))
+
+
+def compiled(adm: Adm) -> None:
+    """ADM takes over what DM has compiled."""
+    adm.sampling(COMPILED, 300)
+    adm.ours("dm", COMPILED, 600)
+    adm.ours("adm", COMPILED, 300)
 
 
 def exact(adm: Adm) -> None:
@@ -194,6 +199,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--compared", type=int, default=5, help="updates after which bf16 is compared with fp32")
     parser.add_argument("--lr", type=float, default=1e-5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--inside", action="store_true", help="for the script itself: measure in this process")
     parser.add_argument("--quick", action="store_true", help="short timings")
     args = parser.parse_args()
     args.shape = args.shape or ("tiny" if args.device == "cpu" else "imagenet64")
@@ -212,15 +218,29 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if args.device == "cuda" and not torch.cuda.is_available():
         say("no CUDA device here; --device cpu tries the script with small networks")
         raise SystemExit(2)
+    if args.inside:
+        measured(args)
+        return
+    end, rows = time.monotonic() + args.seconds, list[Figures]()
+    first = [block for block in BLOCKS if block in args.only and block not in COMPILING]
+    for blocks in [first, *([block] for block in COMPILING if block in args.only)]:
+        left = end - time.monotonic()
+        if blocks and left > 5:
+            own = [sys.executable, __file__, *sys.argv[1:], "--inside", "--seconds", str(left - 3), "--only", *blocks]
+            rows += rows_of(own, left)
+    facts = {"shape": args.shape, "peak_flops": H100_BF16, "seeds": [args.seed]}
+    finish("gpu", {**facts, "rows": rows})
+
+
+def measured(args: argparse.Namespace) -> None:
+    """Measures the blocks in this process."""
+    device = torch.device(args.device)
     if device.type == "cpu":
         precision.BACKEND = "eager"  # compiles nothing, and goes the same way
-    settings = Settings(device, args.batch, args.warmup, args.updates, args.repeats, args.compared, args.lr, args.seed)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    say(f"{name}, torch {torch.__version__}; mfu is of 989 TFLOP/s, what an H100 has in bf16 without sparsity")
+    s = Settings(device, args.batch, args.warmup, args.updates, args.repeats, args.compared, args.lr, args.seed)
     rows = Rows(device, args.seconds)
     adm = Adm(rows, args.shape, args.large_batch)
     blocks: dict[str, Callable[[], None]] = {
@@ -229,16 +249,16 @@ def main() -> None:
         "sampling": lambda: sampling(adm),
         "exact": lambda: exact(adm),
         "memory": lambda: memory(adm),
+        "objectives": lambda: objectives(rows, s),
         "small-compiled": lambda: small_compiled(rows, args.small_updates),
-        "objectives": lambda: objectives(rows, settings),
+        "compiled": lambda: compiled(adm),
     }
-    if {"updates", "sampling", "exact", "memory"} & set(args.only):
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    rows.measure("device", 60, lambda: {"device": name, "cuda": torch.version.cuda, "torch": torch.__version__})
+    if {"updates", "sampling", "exact", "memory", "compiled"} & set(args.only):
         adm.count()
-    for block in BLOCKS:
-        if block in args.only:
-            blocks[block]()
-    facts = {"device": name, "cuda": torch.version.cuda, "shape": args.shape, "peak_flops": H100_BF16}
-    finish("gpu", {**facts, "seeds": [args.seed], "rows": rows.rows})
+    for block in args.only:
+        blocks[block]()
 
 
 if __name__ == "__main__":

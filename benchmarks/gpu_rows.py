@@ -1,8 +1,12 @@
-"""Rows of benchmarks/gpu.py: each is printed when it is known, has a time limit, and fails alone."""
+"""Rows of benchmarks/gpu.py: each is printed when it is known, has a time limit, and fails alone. What may not hear an
+alarm, such as a compiler, runs in a process of its own, which is killed when its time is up."""
 
 import gc
 import json
+import os
 import signal
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,3 +101,23 @@ def timed(act: Callable[[], Any], device: torch.device, repeats: int, most: floa
     while len(later) < repeats and (not later or sum(later) < most):
         later.append(seconds(act, device))
     return first, later
+
+
+def rows_of(command: list[str], seconds: float) -> list[Figures]:
+    """The rows that a process prints, printed here too. It is killed, with all that it has started, after `seconds`."""
+    found: list[Figures] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        killer = threading.Timer(seconds, lambda: os.killpg(process.pid, signal.SIGKILL))
+        killer.start()
+        assert process.stdout
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            found.append(json.loads(line))
+        code = process.wait()
+        killer.cancel()
+    if code:
+        found.append(
+            {"row": command[-1], "error": f"killed after {seconds:.0f} s" if code < 0 else f"exit code {code}"}
+        )
+        print(json.dumps(found[-1]), flush=True)
+    return found

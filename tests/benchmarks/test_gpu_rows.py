@@ -1,15 +1,16 @@
 """The rows of benchmarks/gpu.py about EDM's ImageNet-64 network, on a tiny one."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from gpu import exact, memory, sampling, updates
+from gpu import compiled, exact, memory, sampling, updates
 from gpu_adm import IMAGENET64, TINY, Adm, flops
 from gpu_plain import plain_update
-from gpu_rows import Figures, Rows
+from gpu_rows import Figures, Rows, rows_of
 from gpu_small import parts
 
 from msd_ray.training import precision
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("device", HERE)
-@pytest.mark.parametrize("block", [updates, sampling, exact, memory])
+@pytest.mark.parametrize("block", [updates, sampling, exact, memory, compiled])
 def test_every_row_has_figures(block: Callable[[Adm], None], device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if device == "cpu":
         monkeypatch.setattr(precision, "BACKEND", "eager")
@@ -65,6 +66,14 @@ def test_a_row_that_fails_or_takes_too_long_costs_no_other() -> None:
     assert second["error"] == "not done in 2 s"
     assert third["figure"] == 1
     assert Rows(CPU, seconds=0).measure("late", 5, dict)["error"] == "no time left"
+
+
+def test_a_process_that_does_not_end_is_killed_and_its_rows_stay() -> None:
+    code = 'import time; print(\'{"row": "a", "figure": 1}\', flush=True); time.sleep(600)'
+    found = rows_of([sys.executable, "-c", code], 1.0)
+    assert found[0] == {"row": "a", "figure": 1}
+    assert found[1]["error"] == "killed after 1 s"
+    assert rows_of([sys.executable, "-c", "raise SystemExit(3)"], 60)[0]["error"] == "exit code 3"
 
 
 @pytest.mark.parametrize("gan", [False, True])
