@@ -28,7 +28,7 @@ def model_card(
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         *_what(known, members, of_all),
         "## Use",
-        _use(members[0], of_all, form, len(known.sampling.levels), known.conditions.is_open),
+        _use(known, members[0], of_all, form),
         "## Licence",
         _licence(known.recipe, licence),
         "## Scores",
@@ -53,40 +53,55 @@ def _what(known: Description, members: Sequence[Member], of_all: bool) -> list[s
         return [title, said, f"It was trained on {len(ids):,} prompts, those of its part of the ensemble."]
     labels = ", ".join(f"{i} ({label})" for i, label in zip(ids, known.conditions.labels(ids[:SHOWN]), strict=False))
     rest = f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else ""
-    return [title, said, f"It was trained on these conditions, and no others: {labels}{rest}."]
+    low, high = known.partition.interval_of(members[0].index)
+    shared = f" Others share the work: it answers at noise levels above {low:g}, up to {high:g}."
+    owned = f"It was trained on these conditions, and no others: {labels}{rest}."
+    return [title, said, owned + (shared if known.partition.borders else "")]
 
 
 def _steps(nfe: int) -> str:
     return "one network evaluation" if nfe == 1 else f"{nfe} network evaluations"
 
 
-def _use(member: Member, of_all: bool, form: str, few: int, prompts: bool) -> str:
-    """few: steps in which it makes a sample, if they are a few; 0 otherwise. prompts: whether it is asked with
-    texts."""
+_CALLS = {
+    "one_step": (
+        ["from msd_ray.diffusion import one_step"],
+        'x = one_step(student, noise, condition, config["sigma_init"])',
+    ),
+    "few_steps": (
+        ["from msd_ray.diffusion import few_steps"],
+        'x = few_steps(student, noises[0], condition, noises[1:], config["sampling"]["levels"])',
+    ),
+    "denoiser": ([], "x0 = student(x_t, sigma, condition)  # at its own noise levels"),
+}
+"""What a student alone does, by what it is: the imports, and the call."""
+
+
+def _use(known: Description, member: Member, of_all: bool, form: str) -> str:
+    few = len(known.sampling.levels)
     if form == "onnx":
         return (
             '`onnxruntime.InferenceSession("model.onnx").run(None, {"noise": noise, "condition": condition})`, with '
             "standard normal noise [B, ...] in float32 and condition numbers [B] in int64."
         )
     if form == "safetensors":
+        needed, call = _CALLS["denoiser" if known.partition.borders else "few_steps" if few else "one_step"]
         lines = [
             "import json",
             "from safetensors.torch import load_file",
-            f"from msd_ray.diffusion import {'few_steps' if few else 'one_step'}",
+            *needed,
             "from msd_ray.networks import DenoiserSpec",
             'config = json.load(open("config.json"))',
             'student = DenoiserSpec.from_json(config["spec"]).build().eval()',
             'student.load_state_dict(load_file("model.safetensors"))',
-            'x = few_steps(student, noises[0], condition, noises[1:], config["sampling"]["levels"])'
-            if few
-            else 'x = one_step(student, noise, condition, config["sigma_init"])',
+            call,
         ]
     elif of_all:
         lines = [
             "from msd_ray.export.ensemble_pipeline import EnsemblePipeline",
             'images = EnsemblePipeline.from_pretrained(".")([0, 1], seeds=[0, 1]).images',
         ]
-    elif prompts:
+    elif known.conditions.is_open:
         lines = [
             "from diffusers import DiffusionPipeline",
             'pipeline = DiffusionPipeline.from_pretrained(".")',

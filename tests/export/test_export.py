@@ -13,6 +13,7 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from msd_ray.cli import main
+from msd_ray.conditions import Classes
 from msd_ray.diffusion import VP, Stepped, one_step
 from msd_ray.ensemble import Ensemble, read_description, read_member, seeded_noise, seeded_noises
 from msd_ray.errors import MsdRayError, UserError
@@ -155,10 +156,19 @@ def test_levels_that_no_consistency_scheduler_has_are_refused(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_experts_for_phases_are_not_exported_alone(tmp_path: Path) -> None:
+def test_experts_for_phases_are_exported_as_denoisers_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = saved(tmp_path / "ensemble", k=1, timesteps=2, spec=POINTS, steps=2)
     with pytest.raises(UserError, match="these students make a sample in several steps"):
         export(uri, "diffusers", 0, tmp_path / "out")
+    export(uri, "safetensors", 1, tmp_path / "alone")
+    card = (tmp_path / "alone" / "README.md").read_text()
+    assert "it answers at noise levels above 2.515" in card and "few_steps" not in card
+    known = {"x_t": torch.ones(1, 2), "sigma": torch.tensor([80.0]), "condition": torch.tensor([3])}
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path / "alone")
+        exec(card.split("```python")[1].split("```")[0], known)
+    member = Ensemble.load(uri).members[1].build(Classes.numbered(10))
+    torch.testing.assert_close(known["x0"], member(known["x_t"], known["sigma"], known["condition"]))
 
 
 def test_one_student_of_two_steps_is_exported_as_safetensors(
