@@ -11,7 +11,7 @@ from msd_ray.conditions.conditions import Conditions
 from msd_ray.conditions.kmeans import balanced_kmeans
 from msd_ray.conditions.partition import Partition, Table
 from msd_ray.conditions.partition_config import KMEANS, OF_CLASSES, RANDOM, SEQUENTIAL, PartitionConfig
-from msd_ray.conditions.prompt_fit import fit_rule
+from msd_ray.conditions.prompt_fit import fitted
 from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError, one_line
 from msd_ray.own_code import imported, is_own
@@ -31,8 +31,7 @@ def fit(
     """
     n, borders = conditions.n, _borders(config.timesteps, noise or Noise())
     if conditions.is_open:
-        rule, of_each = fit_rule(config, conditions)
-        return Partition(config.kind, Table(of_each), borders, rule)
+        return fitted(config, conditions, borders)
     if config.k > n:
         raise UserError(f"{config.k} students cannot share {n} classes: set k to at most {n}")
     owners = _own(config, conditions) if is_own(config.kind) else _built_in(config, n, means)

@@ -11,6 +11,9 @@ from torch import Tensor
 from msd_ray.errors import UserError, one_line
 from msd_ray.storage import Store
 
+CHUNK = 1 << 16
+"""Texts that are held at a time where all are read."""
+
 
 @dataclass(frozen=True)
 class PromptTable:
@@ -28,8 +31,9 @@ class PromptTable:
     def fingerprint(self) -> str:
         """Changes with any text or weight."""
         digest = hashlib.blake2b(digest_size=8)
-        for text in self.take(range(len(self.texts))):
-            digest.update(repr(text).encode())
+        for first in range(0, len(self.texts), CHUNK):
+            some = self.texts[first : first + CHUNK]
+            digest.update("".join(map(repr, some if isinstance(some, tuple) else some.to_pylist())).encode())
         if self.weights is not None:
             digest.update(self.weights.numpy().tobytes())
         return digest.hexdigest()

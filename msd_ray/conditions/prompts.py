@@ -84,9 +84,21 @@ class Prompts:
         """As likely as their weights say."""
         if self._table.weights is None:
             return at_random(among, n, rng)
-        ends = self._table.weights.to(among.device)[among].cumsum(0)
+        ends = self._ends(self._table.weights, among)
         drawn = torch.rand(n, dtype=ends.dtype, generator=rng, device=among.device) * ends[-1]
         return among[torch.searchsorted(ends, drawn, right=True).clamp(max=len(among) - 1)]
+
+    def _ends(self, weights: Tensor, among: Tensor) -> Tensor:
+        """The sums of the weights up to each of these ids. Kept for the last ones: a student always draws among its
+        own, and they may be a million."""
+        known = self._summed.get("last")
+        if known is None or known[0] is not among:
+            known = self._summed["last"] = among, weights.to(among.device)[among].cumsum(0)
+        return known[1]
+
+    @cached_property
+    def _summed(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {}
 
     def asked(self, ids: Tensor) -> list[Condition]:
         return list(self.labels(ids.tolist()))

@@ -46,9 +46,8 @@ class Nearest:
 
     def costs(self, texts: Sequence[str], vectors: Vectors) -> Vectors:
         # not as a matrix product, whose last bits depend on the size of the batch
-        differences = vectors[:, None] - self.centres.astype(np.float64)
-        distances: Vectors = np.square(differences).sum(axis=2)
-        distances += np.array(self.prices)
+        of_each = [np.square(vectors - centre).sum(axis=1) for centre in self.centres.astype(np.float64)]
+        distances: Vectors = np.stack(of_each, axis=1) + np.array(self.prices)
         return distances
 
     def to_json(self) -> dict[str, Any]:

@@ -10,7 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from msd_ray.conditions import Conditions, ConditionsConfig, Partition, PartitionConfig, fit, make_conditions
+from msd_ray.conditions import (
+    Conditions,
+    ConditionsConfig,
+    Partition,
+    PartitionConfig,
+    fit,
+    make_conditions,
+    prompt_fit,
+)
 from msd_ray.conditions.kinds import ConditionsSpec, identity
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import load_recipe
@@ -200,3 +208,29 @@ def test_where_a_prompt_belongs_depends_on_no_other_bit_for_bit() -> None:
     assert [partition.place(known, [text])[0] for text in unseen[:100]] == together[:100]
     assert [place for i in range(0, 1000, 7) for place in partition.place(known, unseen[i : i + 7])] == together
     assert all(place.margin is not None and place.margin >= 0 for place in together)
+
+
+def test_the_partition_of_many_prompts_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSD_RAY_CACHE", str(tmp_path))
+    monkeypatch.setattr(prompt_fit, "CHUNK", 8)
+    texts = tuple(f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("heart", "car", "house"))
+    known = make_conditions(ConditionsConfig("prompts", {"width": 16}), texts)
+    first, config = fit(PartitionConfig(3, "kmeans"), known), PartitionConfig(3, "kmeans")
+    with monkeypatch.context() as broken:
+        broken.setattr(prompt_fit, "fit_rule", lambda *_: pytest.fail("made again"))
+        again = fit(config, known)
+    assert again.router.owners == first.router.owners and again.to_json() == first.to_json()
+    assert again.place(known, ["an unseen house"]) == first.place(known, ["an unseen house"])
+    other = make_conditions(ConditionsConfig("prompts", {"width": 16}), (*texts[:-1], "a blue house"))
+    assert len(list(tmp_path.iterdir())) == 1
+    fit(config, other)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_draws_among_other_ids_are_weighed_anew(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", "b", "c", "d"], "weight": [0.0, 1.0, 0.0, 1.0]})
+    pq.write_table(table, tmp_path / "prompts.parquet")
+    known = make_conditions(ConditionsConfig("prompts", {"file": str(tmp_path / "prompts.parquet")}), ())
+    low, high = torch.tensor([0, 1]), torch.tensor([2, 3])
+    for among, only in ((low, 1), (high, 3), (low, 1)):
+        assert set(known.draw(among, 20, torch.Generator().manual_seed(0)).tolist()) == {only}
