@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from msd_ray.diffusion import EDMDenoiser
@@ -35,9 +34,6 @@ def apply(denoiser: EDMDenoiser, training: TrainingConfig) -> EDMDenoiser:
     for block in _blocks(denoiser.network):
         shapes = tuple(p.shape for p in block.parameters())
         block.__class__ = _computing(_plain(type(block)), shapes, training.compile, training.recompute)  # type: ignore[arg-type]
-    for norm in denoiser.network.modules():
-        if isinstance(norm, nn.GroupNorm):
-            norm.__class__ = _GroupNorm if training.precision == "bf16" else nn.GroupNorm
     return denoiser
 
 
@@ -48,16 +44,6 @@ def takes_one_size(training: TrainingConfig) -> bool:
 
 def _bf16(device_type: str) -> Any:
     return torch.autocast(device_type, dtype=torch.bfloat16)
-
-
-class _GroupNorm(nn.GroupNorm):
-    """In the type of its input, though its sums are fp32. Autocast would make it, and all up to the next product, fp32:
-    twice the memory, and twice the time, as these are only read and written."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.weight is not None and self.bias is not None
-        with torch.autocast(x.device.type, enabled=False):
-            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
