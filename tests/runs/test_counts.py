@@ -135,8 +135,9 @@ def test_memory_is_that_of_later_updates(recipe: str, overrides: list[str]) -> N
 def test_a_teacher_in_the_student_is_part_of_its_memory() -> None:
     pool, local = (plan(TINY, f"cluster.teacher={where}") for where in ("pool", "local"))
     apart, inside = (count_student(made, made.largest, COUNT_ONLY) for made in (pool, local))
-    assert inside.memory >= apart.memory + FLOAT * pool.teacher.parameters()
-    assert real_trainer(local).bytes() <= inside.memory
+    teacher = FLOAT * pool.teacher.parameters()
+    assert real_trainer(local).bytes() + teacher <= inside.memory
+    assert inside.memory < apart.memory + teacher  # the generator's graph does not wait while the fake score trains
     assert inside.state == apart.state
 
 
