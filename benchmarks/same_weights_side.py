@@ -44,7 +44,8 @@ COMMON = (
 """With one process to train and one to measure, since starting them takes longer than all else."""
 STAGE = ("batch=16", "images=64", "warmup=32")
 """Four updates, with a checkpoint after two."""
-OF_OBJECTIVE = {"sida": ("fake_first=16", "options.gan_from=32"), "gdd": ("options.r1_every=2",)}
+_GAN_LATER = ("fake_first=16", "options.gan_from=32")
+OF_OBJECTIVE = {"sida": _GAN_LATER, "uni-instruct": _GAN_LATER, "gdd": ("options.r1_every=2",)}
 """What would not take part in four updates otherwise."""
 
 

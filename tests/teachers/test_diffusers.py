@@ -217,8 +217,8 @@ BAD: dict[str, tuple[Damage, str]] = {
     ),
     "odd index": (lambda f: change(f / INDEX, unet=7), "holds no teacher"),
     "wrong class": (
-        lambda f: change(f / CONFIG, _class_name="UNet2DConditionModel"),
-        "class 'UNet2DConditionModel', none of",
+        lambda f: change(f / CONFIG, _class_name="AutoencoderKL"),
+        "class 'AutoencoderKL', none of",
     ),
     "a class that is code": (lambda f: change(f / CONFIG, _class_name=["my_unet", "Cls"]), "none of UNet2DModel"),
     "enormous images": (lambda f: change(f / CONFIG, sample_size=10**9), "its sample_size is 1000000000, not a number"),
