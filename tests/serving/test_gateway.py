@@ -271,6 +271,35 @@ def test_clients_try_again_what_may_pass(tiny: str) -> None:
             assert asyncio.run(ask(it.address)) == 3
 
 
+def test_clients_try_again_what_an_ending_server_dropped() -> None:
+    class Ending(pb_grpc.EnsembleServiceServicer):
+        asked = 0
+
+        def GetEnsemble(self, request: Any, context: Any) -> pb.GetEnsembleResponse:  # noqa: N802
+            self.asked += 1
+            if self.asked < 3:
+                context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+            return pb.GetEnsembleResponse()
+
+    server, servicer = grpc.server(ThreadPoolExecutor(2)), Ending()
+    pb_grpc.add_EnsembleServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+
+    async def ask() -> pb.GetEnsembleResponse:
+        async with AsyncClient(address) as client:
+            return await client.ensemble()
+
+    with Client(address) as client:
+        assert client.ensemble() == pb.GetEnsembleResponse()
+        servicer.asked = 0
+        assert asyncio.run(ask()) == pb.GetEnsembleResponse()
+        servicer.asked = 0
+    with Client(address, retry=NEVER) as client, pytest.raises(RefusedError, match=r"^CANCELLED: CANCELLED$"):
+        client.ensemble()
+    server.stop(None).wait()
+
+
 def test_clients_do_not_try_again_what_cannot_pass_or_is_not_to_be(tiny: str) -> None:
     students = Failing([busy("full", 0.01)])
     with running([tiny], Limits(), students) as it, Client(it.address, retry=NEVER) as client:

@@ -247,6 +247,7 @@ def test_told_to_stop_it_finishes_what_is_under_way(site: Site) -> None:
         load.wait()
     assert site.process.wait(60) == 0
     for error in load.errors:
-        assert isinstance(error, RefusedError) and error.code == "UNAVAILABLE"
-        assert re.search("Connection refused|failed to connect|Handshake read failed", str(error)), "it got through"
+        assert isinstance(error, RefusedError)
+        never_taken = "Connection refused|failed to connect|Handshake read failed|^CANCELLED: CANCELLED$"
+        assert re.search(never_taken, str(error)), "it got through"
     assert not replicas("ServeReplica:msd-ray")

@@ -19,7 +19,7 @@ from msd_ray.serving.protocol.grpc_status import retry_seconds
 @dataclass(frozen=True)
 class Retry:
     """first, most: seconds of the first and the longest pause; pauses double. tries: at most so many; None: until the
-    call's own deadline. A client retries UNAVAILABLE, and errors that carry a RetryInfo."""
+    call's own deadline. A client retries UNAVAILABLE, CANCELLED and errors that carry a RetryInfo."""
 
     first: float = 0.1
     most: float = 2.0
@@ -27,6 +27,8 @@ class Retry:
 
 
 NEVER = Retry(tries=1)
+_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""CANCELLED comes from a server that ended before it took the call; what the caller cancels itself is no such error."""
 
 
 class Calls:
@@ -61,7 +63,7 @@ class Call:
         told = retry_seconds(error)
         doubled = min(self._retry.first * 2.0 ** (self._tried - 1), self._retry.most)
         seconds = max(told or 0.0, doubled * random.uniform(0.5, 1.0))
-        passing = told is not None or error.code() == grpc.StatusCode.UNAVAILABLE
+        passing = told is not None or error.code() in _PASSING
         out_of_tries = self._retry.tries is not None and self._tried >= self._retry.tries
         if not passing or out_of_tries or seconds >= self._left:
             raise refused(error) from None
