@@ -15,8 +15,10 @@ from msd_ray.cluster.monitor import Listener
 from msd_ray.cluster.train import train
 from msd_ray.conditions import in_turn
 from msd_ray.ensemble import Ensemble
+from msd_ray.errors import UserError
 from msd_ray.evaluation import to_records
 from msd_ray.evaluation.table import TableRecord
+from msd_ray.recipes import Recipe, parse_recipe
 from msd_ray.reproduce.experiment import Arm, Experiment, Summaries, summary
 from msd_ray.runs.compatibility import teachers_sampling
 from msd_ray.runs.run_context import RunContext
@@ -70,10 +72,10 @@ def _result(
     sample by sample, too, which takes as long as the teacher's samples."""
     overrides = [*arm.overrides, f"seed={seed}"]
     context = RunContext.of(arm.recipe, overrides, f"{folder}/{slug(arm.name)}-seed{seed}")
-    key = json.dumps(context.plan.recipe.to_json(), sort_keys=True)
+    recipe = context.plan.recipe
     if context.store.exists("result.json"):
         known = json.loads(context.store.read("result.json"))
-        if known["key"] == key:
+        if _is_of(recipe, known["key"]):
             return known[TEACHER], known["ensemble"]
     with _shared_trunks(context, Store(f"{folder}/trunks")):
         train(context.plan, context.store, context.cache, address, listener, idle=idle)
@@ -83,9 +85,17 @@ def _result(
     teacher = dict(rows[TEACHER])
     distance = {"l1": distance_to_teacher(context)} if compared else {}
     ensemble = {**rows["ensemble"], **distance, "longest": longest}
-    content = {"key": key, TEACHER: teacher, "ensemble": ensemble}
+    content = {"key": json.dumps(recipe.to_json(), sort_keys=True), TEACHER: teacher, "ensemble": ensemble}
     context.store.write("result.json", json.dumps(content, indent=1).encode())
     return teacher, ensemble
+
+
+def _is_of(recipe: Recipe, key: str) -> bool:
+    """Whether the recipe in JSON says the same. What it does not know yet has its default."""
+    try:
+        return parse_recipe(json.loads(key), imports=False).to_json() == recipe.to_json()
+    except UserError:
+        return False
 
 
 def flat(record: TableRecord) -> Values:

@@ -1,5 +1,6 @@
 """A small experiment through the same driver as `msd-ray train`; again, it only reads what it knows."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,17 @@ def test_arms_are_trained_once_and_measured(cluster: None, tmp_path: Path) -> No
     assert found["teacher"]["fid"].mean >= 0
     assert all(found[arm.name]["l1"].mean > 0 for arm in ARMS)
     assert [f.claim for f in findings] == ["two"]
+    without_a_later_key(tmp_path / "k-1-seed0" / "result.json", "training", "anchors")
     assert reproduce(MINE, [0], str(tmp_path), None, again) == (found, findings)
     assert not again.trained
+
+
+def without_a_later_key(result: Path, section: str, name: str) -> None:
+    """As a version wrote it whose recipes did not have the key."""
+    content = json.loads(result.read_text())
+    recipe = json.loads(content["key"])
+    del recipe[section][name]
+    result.write_text(json.dumps(content | {"key": json.dumps(recipe)}))
 
 
 def test_arms_that_branch_off_from_one_trunk_train_it_once(cluster: None, tmp_path: Path) -> None:
