@@ -205,14 +205,8 @@ def arguments() -> argparse.Namespace:
     args.shape = args.shape or ("tiny" if args.device == "cpu" else "imagenet64")
     args.small_updates = 50 if args.device != "cpu" else 1
     if args.quick:
-        args.batch, args.warmup, args.updates, args.repeats, args.compared, args.small_updates = (
-            4,
-            1,
-            1,
-            2,
-            1,
-            min(args.small_updates, 20),
-        )
+        args.batch, args.warmup, args.updates, args.repeats, args.compared = 4, 1, 1, 2, 1
+        args.small_updates = min(args.small_updates, 20)
     return args
 
 

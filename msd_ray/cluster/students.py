@@ -16,7 +16,7 @@ from msd_ray.cluster.work import SingleProcess
 from msd_ray.codecs import NO_CODEC, Codec, CodecConfig, load_codec
 from msd_ray.conditions import ConditionsConfig, Owned, make_conditions
 from msd_ray.data import DataConfig, DataSet, Split, load_data
-from msd_ray.diffusion import EDMDenoiser, unguided
+from msd_ray.diffusion import unguided
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
 from msd_ray.recipes import PoolConfig
@@ -111,8 +111,7 @@ class StudentTask:
         pool = TeacherPool(inputs.pool, first=spec.index) if inputs.pool else None
         teacher: Teacher | None = pool or (LocalTeacher(original) if original else None)
         assert teacher
-        encoder = unguided(original) if original else None
-        extras = Extras(fake, encoder if isinstance(encoder, EDMDenoiser) else None, pairs)
+        extras = Extras(fake, unguided(original), pairs)
         return StudentTrainer(spec, owned, teacher, initial, real, device, extras, group, blank=resumed), pool
 
     def _judge(self, data: DataSet, real: Split, codec: Codec) -> Judge:

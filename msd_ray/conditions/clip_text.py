@@ -41,11 +41,8 @@ class ClipText:
 
     @cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.blake2b(digest_size=8)
         with open(self._folder / _WEIGHTS, "rb") as file:
-            while piece := file.read(1 << 24):
-                digest.update(piece)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         tokenizer, _ = opened(self._folder.parent, torch.device("cpu"))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from msd_ray.diffusion.denoiser import Denoiser
+from msd_ray.diffusion.denoiser import Denoiser, EDMDenoiser
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Guided:
         return away + self.guidance * (self.denoiser(x_t, sigma, condition) - away)
 
 
-def unguided(denoiser: Denoiser) -> Denoiser:
-    """The denoiser that a guided one asks; any other is its own."""
-    return denoiser.denoiser if isinstance(denoiser, Guided) else denoiser
+def unguided(denoiser: Denoiser | None) -> EDMDenoiser | None:
+    """The denoiser of ours that this one is, or asks where it is guided; None where it is neither."""
+    own = denoiser.denoiser if isinstance(denoiser, Guided) else denoiser
+    return own if isinstance(own, EDMDenoiser) else None

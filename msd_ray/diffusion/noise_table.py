@@ -35,10 +35,9 @@ class NoiseTable:
 
     @property
     def sigmas(self) -> Tensor:
-        """The levels, rising, in float64 on the CPU."""
-        return torch.tensor(
-            _sigmas(self), device="cpu"
-        )  # anew, since tensors made while a plan is counted have no data
+        """The levels, rising, in float64 on the CPU. Made anew, since tensors made while a plan is counted have no
+        data."""
+        return torch.tensor(_sigmas(self), device="cpu")
 
     def between(self, low: float, high: float) -> Tensor:
         """The levels from low to high, both included where they are levels in float32, in which they are given."""

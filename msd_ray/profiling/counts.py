@@ -9,7 +9,7 @@ from torch import Tensor
 
 from msd_ray.conditions import conditioned
 from msd_ray.data import in_memory
-from msd_ray.diffusion import Denoiser, EDMDenoiser, Guided, few_steps, unguided
+from msd_ray.diffusion import Denoiser, Guided, few_steps, unguided
 from msd_ray.errors import MsdRayError
 from msd_ray.objectives import Pairs
 from msd_ray.profiling.blank_conditions import without_texts
@@ -189,8 +189,8 @@ class _Stage:
         real = in_memory(blank, self._owned.ids[:1])
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long))
         asked = self._teacher(held=self._local or any(self._spec.objective(s).needs.encoder for s in self._spec.stages))
-        teacher, encoder = LocalTeacher(asked) if self._local else self._elsewhere, unguided(asked)
-        extras = Extras(encoder=encoder if isinstance(encoder, EDMDenoiser) else None, pairs=pairs)
+        teacher = LocalTeacher(asked) if self._local else self._elsewhere
+        extras = Extras(encoder=unguided(asked), pairs=pairs)
         group = _OneOf(rank=0, world=self._plan.cluster.workers_per_student[0])
         return StudentTrainer(spec, self._owned, teacher, None, real, "cpu", extras, group)
 

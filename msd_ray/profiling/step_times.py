@@ -12,7 +12,7 @@ import torch
 from msd_ray.codecs import load_codec
 from msd_ray.conditions import conditioned
 from msd_ray.data import DataSet, in_memory, load_data
-from msd_ray.diffusion import Denoiser, EDMDenoiser, few_steps, unguided
+from msd_ray.diffusion import Denoiser, few_steps, unguided
 from msd_ray.evaluation import FeatureNet, Judge, features_name, load_features
 from msd_ray.evaluation.classifier import untrained
 from msd_ray.evaluation.decoded import OfPictures, decoded
@@ -147,8 +147,7 @@ class _StepTimer:
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
         real = in_memory(blank.expand(stage.batch, *blank.shape[1:]), self._owned.ids[:1].expand(stage.batch))
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long)).to(self.device)
-        encoder = unguided(self._teacher)
-        extras = Extras(encoder=encoder if isinstance(encoder, EDMDenoiser) else None, pairs=pairs)
+        extras = Extras(encoder=unguided(self._teacher), pairs=pairs)
         return StudentTrainer(spec, self._owned, teacher, None, real, self.device, extras)
 
     def _judge(self) -> Judge | None:

@@ -8,7 +8,7 @@ import torch
 from msd_ray.conditions import ConditionsSpec
 from msd_ray.conditions import identity as conditions_identity
 from msd_ray.data import identity, load_data
-from msd_ray.diffusion import Denoiser, EDMDenoiser, unguided
+from msd_ray.diffusion import Denoiser, unguided
 from msd_ray.errors import UserError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.recipes import Recipe
@@ -22,13 +22,8 @@ from msd_ray.training.state import State
 from msd_ray.training.teacher_trainer import TeacherTrainer
 
 REPORTS = 20  # while a teacher trains
-_WITHOUT_EFFECT = (
-    "steps",
-    "churn",
-    "guidance",
-    "source",
-    "options",
-)  # on the weights of a teacher that is trained here
+_WITHOUT_EFFECT = ("steps", "churn", "guidance", "source", "options")
+"""On the weights of a teacher that is trained here."""
 _TRAINER_VERSION = 1  # to be raised when TeacherTrainer makes something else of the same recipe
 
 
@@ -50,7 +45,7 @@ def load_teacher(
 ) -> Denoiser:
     """The teacher, frozen. training: how it computes, if it is one of our denoisers; in fp32 if None."""
     denoiser = teacher.open(torch.device(device))
-    if isinstance(own := unguided(denoiser), EDMDenoiser):
+    if own := unguided(denoiser):
         precision.apply(own, training or TrainingConfig())
     return denoiser
 

@@ -25,9 +25,10 @@ def deny_of(name: str) -> Deny | None:
 
 def refuse_denied(deny: Deny, asked: Iterable[tuple[int, Condition]]) -> None:
     """asked: by their place in a request, as `Conditions.id_of` gives them. Raises Refusal for the first prompt that is
-    denied, or that the function gives no text for."""
+    denied, or that the function gives no text for. Each is asked about once, however many images are made of it."""
+    allowed = set[str]()
     for index, prompt in asked:
-        if not isinstance(prompt, str):
+        if not isinstance(prompt, str) or prompt in allowed:
             continue
         try:
             why = str(deny(prompt) or "")
@@ -36,3 +37,4 @@ def refuse_denied(deny: Deny, asked: Iterable[tuple[int, Condition]]) -> None:
             raise Refusal("INTERNAL", "the service's deny list failed; nothing was made") from None
         if why:
             raise wrong(f"conditions[{index}]", why)
+        allowed.add(prompt)
