@@ -7,6 +7,7 @@ Blocks, in this order (--only NAMES for some):
   exact       ours in tf32 and fp32, and what deterministic algorithms cost
   memory      larger batches, with recomputation
   objectives  each objective on a small network in fp32 and bf16: images/s, and how far apart they lead
+  profile     which kernels an update of DM on the large network spends its time in
   small-compiled, compiled  the small network, and updates and sampling of the large one, compiled
 
 Imports neither Ray nor anything else of the service, so that it runs on a bare machine with torch and numpy.
@@ -46,7 +47,7 @@ from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 
 DIGITS = DenoiserSpec(UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
-BLOCKS = ["small", "updates", "sampling", "exact", "memory", "objectives", "small-compiled", "compiled"]
+BLOCKS = ["small", "updates", "sampling", "exact", "memory", "objectives", "profile", "small-compiled", "compiled"]
 COMPILING = ["small-compiled", "compiled"]
 REAL = 256  # random samples that stand for the data set
 
@@ -161,6 +162,10 @@ def sampling(adm: Adm) -> None:
     adm.sampling(eager("bf16"))
 
 
+def profile(adm: Adm) -> None:
+    adm.profile("dm", eager("bf16"))
+
+
 def compiled(adm: Adm) -> None:
     """ADM takes over what DM has compiled."""
     adm.sampling(COMPILED, 300)
@@ -244,12 +249,13 @@ def measured(args: argparse.Namespace) -> None:
         "exact": lambda: exact(adm),
         "memory": lambda: memory(adm),
         "objectives": lambda: objectives(rows, s),
+        "profile": lambda: profile(adm),
         "small-compiled": lambda: small_compiled(rows, args.small_updates),
         "compiled": lambda: compiled(adm),
     }
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     rows.measure("device", 60, lambda: {"device": name, "cuda": torch.version.cuda, "torch": torch.__version__})
-    if {"updates", "sampling", "exact", "memory", "compiled"} & set(args.only):
+    if {"updates", "sampling", "exact", "memory", "profile", "compiled"} & set(args.only):
         adm.count()
     for block in args.only:
         blocks[block]()

@@ -3,19 +3,19 @@ beside the plain one; the teacher alone, and sampling in one step beside 35 eval
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from common import spread
 from gpu_plain import FAKE_STEPS, NOISE, plain_update
-from gpu_rows import H100_BF16, Figures, Rows, timed
+from gpu_rows import H100_BF16, Figures, Rows, seconds, timed
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from msd_ray.conditions import Classes, Owned
 from msd_ray.data import in_memory
 from msd_ray.diffusion import EDMDenoiser, one_step
+from msd_ray.diffusion.denoiser import as_it_is
 from msd_ray.diffusion.samplers import heun
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.networks.shapes import shapes_only
@@ -28,7 +28,7 @@ from msd_ray.training.student_trainer import StudentTrainer
 IMAGENET64 = DenoiserSpec(UNetConfig(dropout=0.0), (3, 64, 64), 1000)
 TINY = DenoiserSpec(UNetConfig(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0), (3, 4, 4), 10)
 SHAPES = {"imagenet64": IMAGENET64, "tiny": TINY}
-REAL, STEPS, REPEATS = 256, 18, 4
+REAL, STEPS, REPEATS, KERNELS = 256, 18, 4, 30
 COMPILED = TrainingConfig(precision="bf16", compile=True, deterministic=False)
 
 
@@ -60,6 +60,10 @@ class Adm:
         said = "compiled" if how.compile is True else "eager"
         self.rows.measure(f"sampling {how.precision} {said}", limit, lambda: self._sampling(how))
 
+    def profile(self, objective: str, how: TrainingConfig, limit: float = 60) -> None:
+        said = f"profile of {objective} ours {how.precision}"
+        self.rows.measure(said, limit, lambda: self._profile(objective, how))
+
     def teacher(self, how: TrainingConfig) -> EDMDenoiser:
         if self._teacher is None:
             torch.manual_seed(0)
@@ -68,7 +72,7 @@ class Adm:
 
     def _plain(self, objective: str) -> Figures:
         teacher = self.teacher(eager("bf16"))
-        teacher.around = lambda _: nullcontext()  # the plain update says itself where autocast is
+        teacher.around = as_it_is  # the plain update says itself where autocast is
         generator, fake = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
         update = plain_update(generator, [fake, teacher], objective == "adm", self._real().to(self.device), self.batch)
         return self._figures(update, objective, self.batch)
@@ -76,6 +80,18 @@ class Adm:
     def _ours(self, objective: str, how: TrainingConfig, batch: int) -> Figures:
         trainer = self._trainer(objective, how, batch)
         return self._figures(lambda: trainer.advance(batch), objective, batch)
+
+    def _profile(self, objective: str, how: TrainingConfig) -> Figures:
+        """What the device does in one update: the kernels that take longest, their milliseconds and calls."""
+        trainer = self._trainer(objective, how, self.batch)
+        trainer.advance(self.batch)
+        with torch.profiler.profile() as profile:
+            took = seconds(lambda: trainer.advance(self.batch), self.device)
+        events = [e for e in profile.key_averages() if e.self_device_time_total and e.device_type.name == "CUDA"]
+        events.sort(key=lambda e: -e.self_device_time_total)
+        kernels = [[e.key[:90], round(e.self_device_time_total / 1e3, 1), e.count] for e in events[:KERNELS]]
+        busy = sum(e.self_device_time_total for e in events) / 1e6
+        return {"batch": self.batch, "seconds": round(took, 3), "busy_seconds": round(busy, 3), "kernels": kernels}
 
     def _trainer(self, objective: str, how: TrainingConfig, batch: int) -> StudentTrainer:
         torch.set_deterministic_debug_mode("warn" if how.deterministic else "default")

@@ -112,7 +112,8 @@ def rows_of(command: list[str], seconds: float) -> list[Figures]:
         assert process.stdout
         for line in process.stdout:
             print(line, end="", flush=True)
-            found.append(json.loads(line))
+            if line.startswith("{"):  # torch's profiler prints lines of its own
+                found.append(json.loads(line))
         code = process.wait()
         killer.cancel()
     if code:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,9 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-def as_it_is(device_type: str) -> AbstractContextManager[Any]:
+def as_it_is(x: Tensor) -> AbstractContextManager[Tensor]:
     """A context that changes nothing."""
-    return nullcontext()
+    return nullcontext(x)
 
 
 def given(condition: Tensor) -> Tensor:
@@ -48,12 +48,12 @@ class EDMDenoiser(nn.Module):
     """D(x_t; sigma, c) = c_skip x_t + c_out F(c_in x_t; c_noise, c), for a raw network F.
 
     sigma_min: noise level at which D is the identity, 0 as in EDM; consistency models have it above 0. preconditioning:
-    gives the coefficients, EDM's own by default. around: makes the context in which F runs on a type of device; the
-    preconditioning runs outside of it. embed: what F takes for conditions [B], as D is given them: ids below `classes`,
-    the number of conditions (0 for none), or vectors [B, classes].
+    gives the coefficients, EDM's own by default. around: makes the context in which F runs, and in it the input as F
+    takes it; the preconditioning runs outside of it. embed: what F takes for conditions [B], as D is given them: ids
+    below `classes`, the number of conditions (0 for none), or vectors [B, classes].
     """
 
-    around: Callable[[str], AbstractContextManager[Any]]
+    around: Callable[[Tensor], AbstractContextManager[Tensor]]
     embed: Callable[[Tensor], Tensor]
 
     def __init__(
@@ -74,8 +74,8 @@ class EDMDenoiser(nn.Module):
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         c = self._coefficients(sigma)
-        with self.around(x_t.device.type):
-            f = self.network(x_t / per_sample(c.scale, x_t), c.c_noise, self.embed(condition))
+        with self.around(x_t / per_sample(c.scale, x_t)) as x:
+            f = self.network(x, c.c_noise, self.embed(condition))
         x0: Tensor = per_sample(c.c_skip, x_t) * x_t + per_sample(c.c_out, x_t) * f.to(x_t.dtype)
         return x0
 
@@ -86,8 +86,8 @@ class EDMDenoiser(nn.Module):
     def features(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> list[Tensor]:
         """The network's features at every resolution, [B, *network.feature_shapes[i]], the bottleneck last."""
         c = self._coefficients(sigma)
-        with self.around(x_t.device.type):
-            maps = self.network.encode(x_t / per_sample(c.scale, x_t), c.c_noise, self.embed(condition))
+        with self.around(x_t / per_sample(c.scale, x_t)) as x:
+            maps = self.network.encode(x, c.c_noise, self.embed(condition))
         return [h.to(x_t.dtype) for h in maps]
 
     def _coefficients(self, sigma: Tensor) -> Coefficients:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.networks.embedding import as_vectors
+from msd_ray.networks.norm import group_norm, normed
 from msd_ray.networks.sizes import Multipliers, StudentSize
-from msd_ray.networks.unet import attention_misfit, group_norm, levels_of, self_attention
+from msd_ray.networks.unet import attention_misfit, levels_of, self_attention
 from msd_ray.networks.ushaped import UShaped
 from msd_ray.ranges import BelowOne, Blocks, Width
 
@@ -98,8 +99,8 @@ class SongBlock(nn.Module):
         self.attention = SongAttention(c_out) if attend else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv0(self._resampled(F.silu(self.norm0(x))))
-        h = F.silu(self.norm1(h + self.affine(emb)[:, :, None, None]))
+        h = self.conv0(self._resampled(normed(self.norm0, x)))
+        h = normed(self.norm1, h + self.affine(emb)[:, :, None, None])
         h = self.conv1(F.dropout(h, self.dropout, self.training))
         out: Tensor = self.attention((self.skip(self._resampled(x)) + h) * HALF)
         return out
@@ -122,7 +123,7 @@ class SongAttention(nn.Module):
         self.proj = _drawn(nn.Conv2d(channels, channels, 1), 1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = (x + self.proj(self_attention(self.qkv(self.norm(x)), 1))) * HALF
+        out: Tensor = (x + self.proj(self_attention(self.qkv(normed(self.norm, x, silu=False)), 1))) * HALF
         return out
 
 

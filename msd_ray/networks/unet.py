@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.networks.embedding import ConditionEmbedding
+from msd_ray.networks.norm import group_norm, normed
 from msd_ray.networks.sizes import Multipliers, StudentSize
 from msd_ray.networks.ushaped import UShaped
 from msd_ray.ranges import BelowOne, Blocks, Width
@@ -60,12 +60,6 @@ def attention_misfit(attention: tuple[int, ...], levels: int, sample_shape: tupl
     )
 
 
-def group_norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
-    """Group normalisation with at most 32 groups of at least 4 channels."""
-    groups = next(g for g in range(min(32, channels // 4), 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps)
-
-
 def self_attention(qkv: Tensor, heads: int) -> Tensor:
     """Each pixel's mean [B, C, H, W] of the values of all, given queries, keys and values [B, 3 C, H, W]."""
     b, c, h, w = qkv.shape
@@ -101,7 +95,7 @@ class Attention(nn.Module):
         self.proj = _zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.proj(self_attention(self.qkv(self.norm(x)), self.heads))
+        out: Tensor = x + self.proj(self_attention(self.qkv(normed(self.norm, x, silu=False)), self.heads))
         return out
 
 
@@ -122,9 +116,8 @@ class Block(nn.Module):
         self.attention = Attention(c_out, config.head_channels) if attend else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv0(self._resampled(F.silu(self.norm0(x))))
-        scale, shift = self.affine(emb)[:, :, None, None].chunk(2, dim=1)
-        h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+        h = self.conv0(self._resampled(normed(self.norm0, x)))
+        h = normed(self.norm1, h, self.affine(emb))
         h = self.conv1(F.dropout(h, self.dropout, self.training))
         out: Tensor = self.attention(self.skip(self._resampled(x)) + h)
         return out

@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from msd_ray.diffusion import Network
+from msd_ray.networks.norm import normed
 
 
 class UShaped(Network):
@@ -14,7 +14,7 @@ class UShaped(Network):
     embedding: nn.Module
     middle: nn.ModuleList
     up: nn.ModuleList
-    norm_out: nn.Module
+    norm_out: nn.GroupNorm
     conv_out: nn.Module
     last_of_level: list[int]
 
@@ -26,7 +26,7 @@ class UShaped(Network):
             h = block(h, emb)
         for block in self.up:
             h = block(h if block.resample else torch.cat([h, skips.pop()], dim=1), emb)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        out: Tensor = self.conv_out(normed(self.norm_out, h))
         return out
 
     def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> list[Tensor]:

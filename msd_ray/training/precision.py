@@ -2,6 +2,7 @@
 the layout of memory and recomputation."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -42,8 +43,11 @@ def takes_one_size(training: TrainingConfig) -> bool:
     return training.compile
 
 
-def _bf16(device_type: str) -> Any:
-    return torch.autocast(device_type, dtype=torch.bfloat16)
+@contextmanager
+def _bf16(x: Tensor) -> Iterator[Tensor]:
+    """Maps of networks lie with their channels last on GPUs, from the input on: so their convolutions want them."""
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        yield _channels_last(x) if x.is_cuda else x
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from msd_ray.networks import DenoiserSpec, MLPConfig, SongUNetConfig, UNetConfig
 from msd_ray.networks.embedding import fourier
-from msd_ray.networks.unet import UNet, group_norm
+from msd_ray.networks.norm import group_norm
+from msd_ray.networks.unet import UNet
 from msd_ray.objectives.discriminators import discriminator_head
 
 TINY = UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=4, dropout=0.0)

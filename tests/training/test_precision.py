@@ -29,8 +29,15 @@ SPEC = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 3)
 UNET = DenoiserSpec(UNetConfig(channels=4, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 3)
 X, SIGMA, CONDITION = torch.randn(6, 2), torch.tensor([0.01, 0.1, 0.5, 1.0, 5.0, 80.0]), torch.arange(6) % 3
 DECIDING = {"autocast", "compile", "channels_last", "set_float32_matmul_precision", "allow_tf32", "bfloat16", "float16"}
-ELSEWHERE = {"networks/weights.py", "cluster/pool/wire.py", "codecs/vae.py"}
-"""They name types of tensors too: of a file, on the wire, and of a decoder, which never trains."""
+ELSEWHERE = {
+    "networks/weights.py",
+    "cluster/pool/wire.py",
+    "codecs/vae.py",
+    "networks/norm.py",
+    "networks/fused_norm.py",
+}
+"""They name types and layouts of tensors too: of a file, on the wire, of a decoder, which never trains, and of what
+precision.py gives to a norm."""
 
 
 def denoisers() -> tuple[EDMDenoiser, EDMDenoiser]:
