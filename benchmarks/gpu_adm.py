@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from msd_ray.conditions import Classes, Owned
 from msd_ray.data import in_memory
 from msd_ray.diffusion import EDMDenoiser, one_step
-from msd_ray.diffusion.denoiser import as_it_is
 from msd_ray.diffusion.samplers import heun
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.networks.shapes import shapes_only
@@ -71,8 +70,7 @@ class Adm:
         return apply(self._teacher, how)
 
     def _plain(self, objective: str) -> Figures:
-        teacher = self.teacher(eager("bf16"))
-        teacher.around = as_it_is  # the plain update says itself where autocast is
+        teacher = self.teacher(eager("tf32"))  # the plain update says itself where autocast is
         generator, fake = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
         update = plain_update(generator, [fake, teacher], objective == "adm", self._real().to(self.device), self.batch)
         return self._figures(update, objective, self.batch)

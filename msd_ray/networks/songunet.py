@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.networks.embedding import as_vectors
-from msd_ray.networks.norm import group_norm, normed
+from msd_ray.networks.layers import doubled, group_norm, normed
 from msd_ray.networks.sizes import Multipliers, StudentSize
 from msd_ray.networks.unet import attention_misfit, levels_of, self_attention
 from msd_ray.networks.ushaped import UShaped
@@ -109,7 +109,7 @@ class SongBlock(nn.Module):
         if self.resample == "down":
             return _halved(x, padding=1) if self.smooth else F.avg_pool2d(x, 2)
         if self.resample == "up":
-            return _doubled(x) if self.smooth else F.interpolate(x, scale_factor=2.0, mode="nearest")
+            return _doubled(x) if self.smooth else doubled(x)
         return x
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.networks.embedding import ConditionEmbedding
-from msd_ray.networks.norm import group_norm, normed
+from msd_ray.networks.layers import added, convolved, doubled, group_norm, normed
 from msd_ray.networks.sizes import Multipliers, StudentSize
 from msd_ray.networks.ushaped import UShaped
 from msd_ray.ranges import BelowOne, Blocks, Width
@@ -95,8 +95,8 @@ class Attention(nn.Module):
         self.proj = _zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.proj(self_attention(self.qkv(normed(self.norm, x, silu=False)), self.heads))
-        return out
+        h = self_attention(self.qkv(normed(self.norm, x, silu=False)), self.heads)
+        return added(x, *convolved(self.proj, h))
 
 
 class Block(nn.Module):
@@ -116,17 +116,17 @@ class Block(nn.Module):
         self.attention = Attention(c_out, config.head_channels) if attend else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv0(self._resampled(normed(self.norm0, x)))
-        h = normed(self.norm1, h, self.affine(emb))
-        h = self.conv1(F.dropout(h, self.dropout, self.training))
-        out: Tensor = self.attention(self.skip(self._resampled(x)) + h)
+        h, bias = convolved(self.conv0, self._resampled(normed(self.norm0, x)))
+        h = F.dropout(normed(self.norm1, h, self.affine(emb), bias=bias), self.dropout, self.training)
+        h, bias = convolved(self.conv1, h)
+        out: Tensor = self.attention(added(self.skip(self._resampled(x)), h, bias))
         return out
 
     def _resampled(self, x: Tensor) -> Tensor:
         if self.resample == "down":
             return F.avg_pool2d(x, 2)
         if self.resample == "up":
-            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+            return doubled(x)
         return x
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from msd_ray.diffusion import Network
-from msd_ray.networks.norm import normed
+from msd_ray.networks.layers import normed
 
 
 class UShaped(Network):

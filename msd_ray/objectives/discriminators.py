@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msd_ray.networks.norm import group_norm
+from msd_ray.networks.layers import group_norm
 from msd_ray.objectives.base import Nets
 
 

@@ -67,7 +67,7 @@ class Adam:
         for key, value in tensors.items():
             number, name = int(key.split(".")[0]), key.split(".")[1]
             like = self._no_steps(number) if name == "step" else self.parameters[number]
-            self._state.setdefault(number, {})[name] = value.to(like.device, like.dtype)
+            self._state.setdefault(number, {})[name] = torch.empty_like(like).copy_(value)  # it has the weight's layout
 
     def _state_of(self, number: int) -> Tensors:
         if number not in self._state:

@@ -23,11 +23,14 @@ _Forward = Callable[..., Any]
 
 def apply(denoiser: EDMDenoiser, training: TrainingConfig) -> EDMDenoiser:
     """The denoiser itself. It and its copies then compute as the recipe's `training` says: "fp32" and "tf32" in the
-    type of their input, "bf16" under autocast. The weights keep their type, their names and their layout.
+    type of their input, "bf16" under autocast, where maps, and so the weights of convolutions, lie with their channels
+    last. The weights keep their type, their values and their names.
 
     What a process may do on its GPU (TensorFloat-32, algorithms that are not deterministic) is set for all of it.
     """
-    denoiser.around = _bf16 if training.precision == "bf16" else as_it_is
+    rough = training.precision == "bf16"
+    denoiser.around = _bf16 if rough else as_it_is
+    denoiser.to(memory_format=torch.channels_last if rough else torch.contiguous_format)  # type: ignore[call-overload]
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.precision != "fp32"
     if not training.deterministic:
@@ -45,9 +48,8 @@ def takes_one_size(training: TrainingConfig) -> bool:
 
 @contextmanager
 def _bf16(x: Tensor) -> Iterator[Tensor]:
-    """Maps of networks lie with their channels last on GPUs, from the input on: so their convolutions want them."""
     with torch.autocast(x.device.type, dtype=torch.bfloat16):
-        yield _channels_last(x) if x.is_cuda else x
+        yield _channels_last(x)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

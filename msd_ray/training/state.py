@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
@@ -27,6 +28,11 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
     """The memory behind the tensors; what several share counts once."""
     memory = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(memory.values())
+
+
+def laid_as(value: Tensor, like: Tensor) -> Tensor:
+    """The value itself, or in memory as another tensor of its shape is."""
+    return value if value.stride() == like.stride() else torch.empty_like(like, device=value.device).copy_(value)
 
 
 def tensors_of(module: nn.Module) -> Tensors:

@@ -16,7 +16,7 @@ from msd_ray.training.config import StageConfig
 from msd_ray.training.ema import update
 from msd_ray.training.optimizer import OptimizerStep
 from msd_ray.training.process_group import ProcessGroup
-from msd_ray.training.state import Tensors, tensors_of
+from msd_ray.training.state import Tensors, laid_as, tensors_of
 from msd_ray.training.student_spec import Extras, StudentSpec
 
 HEAD = "head."
@@ -151,9 +151,10 @@ class StudentNetworks:
 
     def _load_modules(self, state: dict[str, Tensors]) -> None:
         for name, module in self._modules().items():
-            tensors = (
-                {key: value.to(self._device) for key, value in state[name].items()} if self._blank else state[name]
-            )
+            tensors = state[name]
+            if self._blank:
+                own = module.state_dict()
+                tensors = {key: laid_as(value.to(self._device), own[key]) for key, value in tensors.items()}
             module.load_state_dict(tensors, assign=self._blank)
         self._blank = False
 

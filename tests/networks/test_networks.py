@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from msd_ray.networks import DenoiserSpec, MLPConfig, SongUNetConfig, UNetConfig
 from msd_ray.networks.embedding import fourier
-from msd_ray.networks.norm import group_norm
+from msd_ray.networks.layers import group_norm
 from msd_ray.networks.unet import UNet
 from msd_ray.objectives.discriminators import discriminator_head
 

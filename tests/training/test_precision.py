@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import msd_ray
+from msd_ray.conditions import Classes, Owned
+from msd_ray.data import in_memory
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
@@ -20,6 +22,7 @@ from msd_ray.teachers import Answer, LocalTeacher
 from msd_ray.training import precision
 from msd_ray.training.config import TrainingConfig
 from msd_ray.training.gpu_memory import FOR_STUDENTS
+from msd_ray.training.state import State
 from msd_ray.training.student_trainer import StudentTrainer
 
 from .cases import SHARED, assert_same, original, sharing, trained, trainer
@@ -33,8 +36,8 @@ ELSEWHERE = {
     "networks/weights.py",
     "cluster/pool/wire.py",
     "codecs/vae.py",
-    "networks/norm.py",
-    "networks/fused_norm.py",
+    "networks/layers.py",
+    "networks/fused_layers.py",
 }
 """They name types and layouts of tensors too: of a file, on the wire, of a decoder, which never trains, and of what
 precision.py gives to a norm."""
@@ -215,3 +218,30 @@ def _named_of_torch(path: Path) -> set[str]:
     attributes = {n.attr for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n) != "re.compile"}
     imports = [n for n in nodes if isinstance(n, ast.ImportFrom) and str(n.module).startswith("torch")]
     return attributes | {alias.name for n in imports for alias in n.names}
+
+
+def unet_student(state: State | None = None) -> StudentTrainer:
+    """A UNet in bf16; from a state, as slots make it."""
+    spec = replace(STUDENT, denoiser=UNET, training=replace(STUDENT.training, precision="bf16"))
+    teacher = precision.apply(unet(), spec.training).requires_grad_(False)
+    real = in_memory(torch.linspace(-1, 1, 6 * 64).view(6, 1, 8, 8), torch.arange(6) % 3)
+    owned = Owned(Classes.numbered(3), torch.arange(3))
+    made = StudentTrainer(spec, owned, LocalTeacher(teacher), teacher.state_dict(), real, blank=state is not None)
+    if state:
+        made.load_state_dict(state)
+    return made
+
+
+def test_in_bf16_convolutions_lie_with_their_channels_last_and_a_student_goes_on_bit_for_bit() -> None:
+    whole, t = unet_student(), unet_student()
+    whole.advance(whole.spec.images)
+    t.advance(24)
+    kept = {name: {key: value.clone() for key, value in of.items()} for name, of in t.state_dict().tensors.items()}
+    t = unet_student(State(kept, copy.deepcopy(t.state_dict().meta)))
+    for network in (t.nets.generator, t.nets.fake, t.ema):
+        convolutions = [m.weight for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+        assert all(w.is_contiguous(memory_format=torch.channels_last) for w in convolutions)
+    weights, moments = t.nets.generator.parameters(), t.state_dict().tensors["generator_optimizer"]
+    assert all(moments[f"{i}.exp_avg"].stride() == w.stride() for i, w in enumerate(weights))
+    t.advance(t.spec.images)
+    assert_same(t, whole)

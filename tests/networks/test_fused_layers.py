@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from msd_ray.networks.norm import group_norm, normed
+from msd_ray.networks.layers import group_norm, normed
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -25,50 +25,65 @@ SHAPES = [
 ]
 
 
-def given(n: int, channels: int, size: int, affine: bool, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
-    """x, weight, bias and perhaps scale and shift; and the gradient that comes back."""
+def given(n: int, channels: int, size: int, others: int, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
+    """x, the norm's weight and shift, and perhaps a modulation and a bias; and the gradient that comes back."""
     torch.manual_seed(0)
     x, dy = torch.randn(n, channels, size, size) + 0.5, torch.randn(n, channels, size, size)
-    others = [torch.randn(channels), torch.randn(channels)]
-    modulation = [torch.randn(n, 2 * channels).to(dtype)] if affine else []
-    made = [x.to(dtype), *others, *modulation]
-    return [t.to(DEVICE).requires_grad_() for t in made], dy.to(DEVICE, dtype)
+    own = [torch.randn(channels), torch.randn(channels)]
+    more = [torch.randn(n, 2 * channels).to(dtype), torch.randn(channels)][:others]
+    return [t.to(DEVICE).requires_grad_() for t in (x.to(dtype), *own, *more)], dy.to(DEVICE, dtype)
 
 
 def near(a: Tensor, b: Tensor, tolerance: float) -> bool:
     return bool((a - b).float().norm() <= tolerance * b.float().norm())
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 5e-3)])
 @pytest.mark.parametrize("silu", [True, False])
-@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("others", [0, 1, 2])
 @pytest.mark.parametrize(("n", "channels", "size", "groups"), SHAPES)
-def test_values_and_gradients_are_those_of_torch(
-    n: int, channels: int, size: int, groups: int, affine: bool, silu: bool, dtype: torch.dtype, tolerance: float
+def test_values_and_gradients_of_a_norm_are_those_of_torch(
+    n: int, channels: int, size: int, groups: int, others: int, silu: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
-    from msd_ray.networks.fused_norm import FusedNorm, plain
+    from msd_ray.networks.fused_layers import FusedNorm, plain_norm
 
-    inputs, dy = given(n, channels, size, affine, dtype)
-    how = (*inputs, *([] if affine else [None]), groups, 1e-5, silu)
-    made, expected = FusedNorm.apply(*how), plain(*how)
+    inputs, dy = given(n, channels, size, others, dtype)
+    how = (*inputs, *[None] * (2 - others), groups, 1e-5, silu)
+    made, expected = FusedNorm.apply(*how), plain_norm(*how)
     assert made.dtype == dtype
     assert made.is_contiguous(memory_format=torch.channels_last)
     assert near(made, expected, tolerance)
     found, wanted = (torch.autograd.grad(y, inputs, dy) for y in (made, expected))
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip(found[:4], wanted[:4], strict=True):
         assert a.dtype == b.dtype
         assert near(a, b, tolerance)
+    if others == 2:  # a norm takes most of a bias away, and so of its gradient
+        assert (found[4] - wanted[4]).norm() <= tolerance * wanted[2].norm()
 
 
 def test_the_gradient_has_a_gradient() -> None:
-    from msd_ray.networks.fused_norm import FusedNorm, plain
+    from msd_ray.networks.fused_layers import FusedNorm, plain_norm
 
-    inputs, dy = given(2, 8, 4, True, torch.float32)
+    inputs, dy = given(2, 8, 4, 2, torch.float32)
     second = []
-    for act in (FusedNorm.apply, plain):
+    for act in (FusedNorm.apply, plain_norm):
         (first,) = torch.autograd.grad(act(*inputs, 2, 1e-5, True), inputs[0], dy, create_graph=True)
         second.append(torch.autograd.grad(first.square().sum(), inputs))
     assert all(near(a, b, 1e-5) for a, b in zip(*second, strict=True))
+
+
+@pytest.mark.parametrize(("n", "channels", "size", "groups"), SHAPES)
+def test_a_sum_with_a_bias_is_that_of_torch(n: int, channels: int, size: int, groups: int) -> None:
+    from msd_ray.networks.fused_layers import FusedSum
+
+    (x, bias, *_), dy = given(n, channels, size, 0, torch.bfloat16)
+    h = dy.flip(0).requires_grad_()
+    made, expected = FusedSum.apply(x, h, bias), x.float() + h.float() + bias[:, None, None]
+    assert near(made.float(), expected, 5e-3)
+    found, wanted = torch.autograd.grad(made, (x, h, bias), dy), torch.autograd.grad(expected, (x, h, bias), dy.float())
+    assert torch.equal(found[0], wanted[0])
+    assert torch.equal(found[1], wanted[1])
+    assert near(found[2], wanted[2], 1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -1,0 +1,75 @@
+"""The layers of our UNets. Where bf16 maps lie with their channels last, on a GPU, kernels of our own compute what
+stands between convolutions; everywhere else torch's functions do."""
+
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def group_norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
+    """Group normalisation with at most 32 groups of at least 4 channels."""
+    groups = next(g for g in range(min(32, channels // 4), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels, eps)
+
+
+def convolved(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """conv(x), and its bias [C] where that is not in it yet: what takes the two, `normed` or `added`, adds it on its
+    way."""
+    if _fused(x):
+        return F.conv2d(x, conv.weight, None, conv.stride, conv.padding), conv.bias
+    return conv(x), None
+
+
+def normed(
+    norm: nn.GroupNorm, x: Tensor, affine: Tensor | None = None, *, bias: Tensor | None = None, silu: bool = True
+) -> Tensor:
+    """silu(norm(x + bias) (1 + scale) + shift) of maps x [B, C, H, W]; affine [B, 2 C]: scale and shift, 0 without it.
+
+    Raises ValueError for a bias where torch's functions compute, whose convolutions have added theirs."""
+    if fused := _fused(x):
+        made: Tensor = fused.FusedNorm.apply(x, norm.weight, norm.bias, affine, bias, norm.num_groups, norm.eps, silu)
+        return made
+    if bias is not None:
+        raise ValueError("torch's convolutions add their bias themselves")
+    h: Tensor = norm(x)
+    if affine is not None:
+        scale, shift = affine[:, :, None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, h, scale + 1)
+    return F.silu(h) if silu else h
+
+
+def added(x: Tensor, h: Tensor, bias: Tensor | None) -> Tensor:
+    """x + h, and `convolved`'s bias of h."""
+    if bias is None:
+        return x + h
+    made: Tensor = _fused(h).FusedSum.apply(x, h, bias)
+    return made
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Maps [B, C, H, W] of twice the height and width, each pixel four times."""
+    if _fused(x):
+        with torch.autocast("cuda", enabled=False):  # which would have it in fp32
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _fused(x: Tensor) -> Any:
+    """The module that computes with our kernels, for maps that they take. The compiler makes such ones by itself."""
+    if not x.is_cuda or not torch.is_autocast_enabled("cuda") or torch.compiler.is_compiling():
+        return None
+    return _module() if x.is_contiguous(memory_format=torch.channels_last) else None
+
+
+@cache
+def _module() -> Any:
+    """None where the kernels' compiler is not installed; torch for CUDA brings it, but on Windows."""
+    if not find_spec("triton"):
+        return None
+    from msd_ray.networks import fused_layers  # when it is needed: starts Triton
+
+    return fused_layers
