@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
@@ -14,6 +14,8 @@ from msd_ray.conditions.clip_text import ClipText
 from msd_ray.conditions.conditions import Condition, at_random
 from msd_ray.conditions.embedders import Embedder, HashedNgrams
 from msd_ray.conditions.prompt_file import PromptTable, read_prompts
+from msd_ray.conditions.sd3_text import SD3Text
+from msd_ray.conditions.t5_text import T5Text
 from msd_ray.errors import UserError
 from msd_ray.ranges import within
 
@@ -25,25 +27,34 @@ LONGEST = 1000
 class PromptOptions:
     """file: a Parquet file of prompts, in a column `text`, with their `weight` where there is such a column; the class
     of an image is the number of its prompt's row. Without it the labels of the data set are the prompts. embedder: what
-    makes vectors of them. width: of these vectors, where the embedder leaves it open. encoder: of clip and
-    clip-tokens, a directory of diffusers with its `tokenizer` and `text_encoder`."""
+    makes vectors of them. width: of these vectors, where the embedder leaves it open. encoder: of the other embedders,
+    a directory of diffusers with its tokenizers and text encoders."""
 
     file: str = ""
-    embedder: Literal["hashed-ngrams", "clip", "clip-tokens"] = "hashed-ngrams"
+    embedder: Literal["hashed-ngrams", "clip", "clip-tokens", "t5-tokens", "sd3-tokens"] = "hashed-ngrams"
     width: Annotated[int, within(ge=8, le=65_536)] = 256
     encoder: str = ""
 
     def __post_init__(self) -> None:
-        if bool(self.encoder) != self.embedder.startswith("clip"):
-            raise ValueError("encoder is the directory of the text encoder of clip, and of nothing else")
+        if bool(self.encoder) != (self.embedder in ENCODERS):
+            raise ValueError(f"encoder is the directory of the text encoder of {', '.join(ENCODERS)}, and of no other")
         for name in ("file", "encoder"):
             if (path := getattr(self, name)) and "://" not in path:
                 object.__setattr__(self, name, os.path.abspath(os.path.expanduser(path)))
 
     def conditions(self, labels: tuple[str, ...]) -> "Prompts":
-        of_tokens = self.embedder == "clip-tokens"
-        embedder = ClipText(self.encoder, of_tokens) if self.encoder else HashedNgrams(self.width)
+        embedder = ENCODERS[self.embedder](self.encoder) if self.encoder else HashedNgrams(self.width)
         return Prompts(embedder, labels, self.file)
+
+
+ENCODERS: dict[str, Callable[[str], Embedder]] = {
+    "clip": ClipText,
+    "clip-tokens": lambda path: ClipText(path, of_tokens=True),
+    "t5-tokens": T5Text,
+    "sd3-tokens": SD3Text,
+}
+"""The embedders that are the text encoder in a directory. A new one is a class in a file of its own, a line here, and
+its name in `PromptOptions`."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from msd_ray.ensemble import ONE_STEP, Description, Member, read_description, re
 from msd_ray.errors import UserError
 from msd_ray.export.model_card import model_card
 from msd_ray.export.onnx_model import write_onnx
-from msd_ray.export.stable_diffusion import prompt_pipeline
+from msd_ray.export.prompt_pipeline import prompt_pipeline
 from msd_ray.export.stock_unet import TRIED, consistency_pipeline
 from msd_ray.extras import needed
 from msd_ray.networks.weights import to_chunks

@@ -7,6 +7,7 @@ import yaml
 
 from msd_ray.ensemble import Description, Member
 from msd_ray.evaluation import Row, cells, headers, remarks
+from msd_ray.export.prompt_pipeline import prompt_call
 
 _LIBRARY = {"diffusers": "diffusers", "onnx": "onnx", "safetensors": "msd_ray"}
 SHOWN = 20
@@ -105,7 +106,7 @@ def _use(known: Description, member: Member, of_all: bool, form: str) -> str:
         lines = [
             "from diffusers import DiffusionPipeline",
             'pipeline = DiffusionPipeline.from_pretrained(".")',
-            'images = pipeline("a red car", num_inference_steps=1, guidance_scale=0.0).images  # not the defaults',
+            f'images = pipeline("a red car", {_said(prompt_call(member))}).images  # not the defaults',
         ]
     else:
         asked = ["batch_size=1"]
@@ -116,6 +117,10 @@ def _use(known: Description, member: Member, of_all: bool, form: str) -> str:
             f'images = DiffusionPipeline.from_pretrained(".")({", ".join(asked)}).images',
         ]
     return "\n".join(["```python", *lines, "```"])
+
+
+def _said(call: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in call.items())
 
 
 def _licence(recipe: dict[str, Any], licence: str) -> str:

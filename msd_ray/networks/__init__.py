@@ -2,6 +2,8 @@
 
 from msd_ray.networks.denoiser_spec import DenoiserSpec, count_parameters
 from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
+from msd_ray.networks.diffusers_pixart import DiffusersPixArtConfig
+from msd_ray.networks.diffusers_sd3 import DiffusersSD3Config
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
 from msd_ray.networks.mlp import MLPConfig
@@ -16,6 +18,8 @@ __all__ = [
     "DenoiserSpec",
     "DiffusersConditionUNetConfig",
     "DiffusersDiTConfig",
+    "DiffusersPixArtConfig",
+    "DiffusersSD3Config",
     "DiffusersUNetConfig",
     "Kind",
     "MLPConfig",

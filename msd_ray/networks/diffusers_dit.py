@@ -1,18 +1,26 @@
 """`DiTTransformer2DModel` of diffusers (DiT, arXiv 2212.09748) as a network of ours."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
 from msd_ray.diffusion import Network
 from msd_ray.extras import needed
+from msd_ray.networks.patches import (
+    Heads,
+    HeadWidth,
+    Patch,
+    as_image,
+    fewer_heads,
+    keep_positions,
+    patch_positions,
+    patches_misfit,
+    width_of,
+)
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.ranges import BelowOne, Blocks, within
-
-Heads = Annotated[int, within(ge=1, le=256)]
-HeadWidth = Annotated[int, within(ge=4, le=1024, multiple_of=4)]
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class DiffusersDiTConfig:
     num_attention_heads: Heads = 16
     attention_head_dim: HeadWidth = 72
     num_layers: Blocks = 28
-    patch_size: Annotated[int, within(ge=1, le=64)] = 2
+    patch_size: Patch = 2
     dropout: BelowOne = 0.0
     attention_bias: bool = True
     activation_fn: Literal["gelu-approximate", "gelu", "geglu"] = "gelu-approximate"
@@ -36,29 +44,18 @@ class DiffusersDiTConfig:
         return DiffusersDiT(self, sample_shape, classes)
 
     def cut(self, size: StudentSize) -> "DiffusersDiTConfig":
-        """Fewer heads of the same width."""
-        if size.multipliers is not None:
-            raise ValueError("multipliers apply to networks of kind unet; of this one give channel_factor and blocks")
-        heads = max(1, round(self.num_attention_heads * size.channel_factor))
-        return replace(self, num_attention_heads=heads, num_layers=size.blocks or self.num_layers)
+        return fewer_heads(self, size)
 
     def misfit(self, sample_shape: tuple[int, ...]) -> str:
-        if len(sample_shape) == 3 and sample_shape[1] == sample_shape[2] and sample_shape[1] % self.patch_size == 0:
-            return ""
-        return f"network: {self.kind} takes square images whose size is a multiple of {self.patch_size}"
+        return patches_misfit(self, sample_shape)
+
+    def positions(self, sample_shape: tuple[int, ...]) -> Tensor:
+        """Of its tokens, [1, tokens, width], which diffusers does not keep with the weights."""
+        return patch_positions(self, sample_shape)
 
 
 DIT_KEYS: Mapping[str, Any] = {"norm_type": "ada_norm_zero", "norm_elementwise_affine": False}
 """Arguments that must be as they are here."""
-
-
-def positions(config: DiffusersDiTConfig, sample_shape: tuple[int, ...]) -> Tensor:
-    """Of the tokens of such samples, [1, tokens, width]; they follow from the shapes alone."""
-    channels, size, _ = sample_shape
-    width = config.num_attention_heads * config.attention_head_dim
-    embed = needed("diffusers.models.embeddings", "hf").PatchEmbed(size, size, config.patch_size, channels, width)
-    known: Tensor = embed.pos_embed
-    return known
 
 
 class DiffusersDiT(Network):
@@ -80,9 +77,8 @@ class DiffusersDiT(Network):
         )
         for block in self.model.transformer_blocks:  # which would drop labels at random while a student trains
             block.norm1.emb.class_embedder.dropout_prob = 0.0
-        place = self.model.pos_embed  # its positions are kept with the weights, since they may be built without memory
-        place.register_buffer("pos_embed", place.pos_embed, persistent=True)
-        self.width, self.side = config.num_attention_heads * config.attention_head_dim, size // config.patch_size
+        keep_positions(self.model.pos_embed)
+        self.width, self.side = width_of(config), size // config.patch_size
         self.halfway = (config.num_layers + 1) // 2
         self.feature_shapes = [(self.width, self.side, self.side)]
 
@@ -95,4 +91,4 @@ class DiffusersDiT(Network):
         h = self.model.pos_embed(x)
         for block in self.model.transformer_blocks[: self.halfway]:
             h = block(h, timestep=c_noise, class_labels=condition)
-        return [h.transpose(1, 2).unflatten(2, (self.side, self.side))]
+        return [as_image(h, self.side)]

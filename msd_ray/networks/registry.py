@@ -11,6 +11,8 @@ from msd_ray.diffusion import Network
 from msd_ray.errors import UserError
 from msd_ray.networks import efficientnet
 from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
+from msd_ray.networks.diffusers_pixart import DiffusersPixArtConfig
+from msd_ray.networks.diffusers_sd3 import DiffusersSD3Config
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
 from msd_ray.networks.mlp import MLPConfig
@@ -51,6 +53,8 @@ KINDS: dict[str, type[Any]] = {
     "diffusers-unet": DiffusersUNetConfig,
     "diffusers-unet-condition": DiffusersConditionUNetConfig,
     "diffusers-dit": DiffusersDiTConfig,
+    "diffusers-pixart": DiffusersPixArtConfig,
+    "diffusers-sd3": DiffusersSD3Config,
 }
 PRETRAINED: dict[str, Callable[[], nn.Module]] = {efficientnet.NAME: efficientnet.network}
 """Frozen networks whose features a discriminator may judge, each with its published weights, on the CPU."""

@@ -1,5 +1,4 @@
-"""Teachers in directories of diffusers: a `UNet2DModel`, a `UNet2DConditionModel` (Stable Diffusion) or a
-`DiTTransformer2DModel`, alone or in a pipeline.
+"""Teachers in directories of diffusers: a network of one of the `CLASSES`, alone or in a pipeline.
 
 Only its JSON files and safetensors are read, here and not by diffusers, which would also take pickles and code.
 """
@@ -14,27 +13,18 @@ from typing import Any, Literal
 from torch import Tensor
 
 from msd_ray.diffusion import Stepped
-from msd_ray.networks import DenoiserSpec, DiffusersConditionUNetConfig, DiffusersDiTConfig, DiffusersUNetConfig
-from msd_ray.networks.diffusers_dit import DIT_KEYS, positions
-from msd_ray.networks.diffusers_unet import UNET_KEYS
-from msd_ray.networks.diffusers_unet_condition import CONDITION_UNET_KEYS
+from msd_ray.networks import DenoiserSpec, DiffusersDiTConfig, DiffusersPixArtConfig
+from msd_ray.networks.patches import width_of
 from msd_ray.networks.weights import from_chunks
 from msd_ray.ranges import Sigma
 from msd_ray.storage import LFS_POINTER, Store
 from msd_ray.teachers.checkpoint import Checkpoint, check_weights
+from msd_ray.teachers.diffusers_classes import CLASSES, ModelClass, class_name
 from msd_ray.validation import made_of, shortened
 
 PIPELINE, MODEL = "model_index.json", "config.json"
 """Which of them a directory has tells a pipeline from a model alone."""
 WEIGHTS = "diffusion_pytorch_model"
-_CLASSES: dict[str, tuple[type[Any], Mapping[str, Any], str]] = {
-    "UNet2DModel": (DiffusersUNetConfig, UNET_KEYS, "num_class_embeds"),
-    "UNet2DConditionModel": (DiffusersConditionUNetConfig, CONDITION_UNET_KEYS, "cross_attention_dim"),
-    "DiTTransformer2DModel": (DiffusersDiTConfig, DIT_KEYS, "num_embeds_ada_norm"),
-    "Transformer2DModel": (DiffusersDiTConfig, DIT_KEYS, "num_embeds_ada_norm"),  # what DiT was before diffusers 0.28
-}
-"""Of each class of diffusers: our kind of network, the arguments that must be as they are there, and the one that says
-how many classes there are, or how wide the vectors of a prompt."""
 _OF_DATA = {"in_channels", "out_channels", "sample_size", "num_train_timesteps", "norm_num_groups"}
 _MOST_BYTES, _LARGEST, _MOST_CLASSES, _MOST_TOKENS = 1 << 20, 4096, 10**6, 1 << 16
 _FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
@@ -55,14 +45,14 @@ class DiffusersDirectory:
         """Raises one of `DAMAGES`, with the reason, where the directory holds no such teacher. Executes nothing."""
         root, parts = Path(self.path), self._parts()
         config = _json(parts / MODEL)
-        name = str(config.get("_class_name"))
-        if name not in _CLASSES:
-            raise ValueError(f"its network is of the class {shortened(name)}, none of {', '.join(_CLASSES)}")
-        spec = _spec(name, config, self._stepped(), self.sigma_data)
-        stored = dict(_tensors(parts))
+        name = class_name(config)
+        if name not in CLASSES:
+            raise ValueError(f"its network is of the class {shortened(name)}, none of {', '.join(CLASSES)}")
+        spec = _spec(CLASSES[name], config, self._stepped(), self.sigma_data)
+        stored = {key: value for key, value in _tensors(parts) if key not in CLASSES[name].unused}
         parameters = sum(value.numel() for value in stored.values())
         weights = {f"network.model.{_today(key)}": value.float() for key, value in stored.items()}
-        if isinstance(spec.network, DiffusersDiTConfig):
+        if isinstance(spec.network, DiffusersDiTConfig | DiffusersPixArtConfig):
             weights = _with_positions(weights, spec.network, spec.sample_shape)
         check_weights(spec, weights)
         return Checkpoint("diffusers", name, parameters, spec, weights, _licence(root))
@@ -106,6 +96,11 @@ def _process(scheduler: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """What a network is to predict that this scheduler was made for, and the noise levels that it was trained at."""
     steps = scheduler.get("num_train_timesteps", 1000)
     if scheduler.get("_class_name") in _FLOWS:
+        if scheduler.get("use_dynamic_shifting"):
+            raise ValueError(
+                "its scheduler's shift depends on the size of images (use_dynamic_shifting), which is not read; say "
+                "teacher.options.table"
+            )
         return "flow", {"schedule": "flow", "steps": steps, "shift": float(scheduler.get("shift", 1.0))}
     if scheduler.get("trained_betas") is not None:
         raise ValueError("its scheduler has betas of its own, which are not read; say teacher.options.table")
@@ -123,25 +118,33 @@ def _prediction(scheduler: Mapping[str, Any]) -> str:
     return "flow" if said == "flow_prediction" else said
 
 
-def _spec(name: str, config: Mapping[str, Any], how: Stepped, sigma_data: float) -> DenoiserSpec:
+def _spec(of: ModelClass, config: Mapping[str, Any], how: Stepped, sigma_data: float) -> DenoiserSpec:
     """Raises ValueError where the configuration asks for what our networks do not do, or for enormous sizes."""
-    kind, fixed, counted = _CLASSES[name]
     channels, size = _number(config, "in_channels", _LARGEST), _number(config, "sample_size", _LARGEST)
-    classes = _number(config, counted, _MOST_CLASSES) if config.get(counted) else 0
-    outputs = channels if config.get("out_channels") is None else config["out_channels"]
-    if outputs not in (channels, 2 * channels):
-        raise ValueError(f"its network gives {shortened(outputs)} channels for {channels}")
-    for key, wanted in fixed.items():
+    classes = _number(config, of.counted, _MOST_CLASSES) if config.get(of.counted) else 0
+    for key, wanted in of.fixed.items():
         if config.get(key, wanted) != wanted:
             raise ValueError(f"its {key} is {shortened(config[key])}, and only {wanted!r} is read")
-    network = made_of(kind, {**_arguments(kind, config, {*fixed, counted}), "variances": outputs != channels})
+    network = made_of(of.kind, {**_arguments(of, config), **_variances(of, config, channels)})
+    if problem := of.misfit(config, network):
+        raise ValueError(problem)
     return DenoiserSpec(network, (channels, size, size), classes, sigma_data, preconditioning=how)
 
 
-def _arguments(kind: type[Any], config: Mapping[str, Any], rest: set[str]) -> dict[str, Any]:
+def _variances(of: ModelClass, config: Mapping[str, Any], channels: int) -> dict[str, bool]:
+    """Whether it predicts variances, where our kind of network can leave them out."""
+    outputs = channels if config.get("out_channels") is None else config["out_channels"]
+    can = "variances" in of.kind.__dataclass_fields__
+    if outputs not in (channels, 2 * channels if can else channels):
+        raise ValueError(f"its network gives {shortened(outputs)} channels for {channels}")
+    return {"variances": outputs != channels} if can else {}
+
+
+def _arguments(of: ModelClass, config: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the network; what else is in the file must be known, or be off."""
-    own = set(kind.__dataclass_fields__) - {"kind", "variances"}
-    strange = [k for k, v in config.items() if not k.startswith("_") and k not in own | rest | _OF_DATA and v]
+    own = set(of.kind.__dataclass_fields__) - {"kind", "variances"}
+    known = {*own, *of.fixed, *of.also, of.counted, *_OF_DATA}
+    strange = [key for key, value in config.items() if not key.startswith("_") and key not in known and value]
     if strange:
         raise ValueError(f"its {MODEL} has the key {shortened(strange[0])}, which is not known here")
     return {key: value for key, value in config.items() if key in own}
@@ -172,15 +175,15 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _with_positions(
-    weights: dict[str, Tensor], config: DiffusersDiTConfig, sample_shape: tuple[int, ...]
+    weights: dict[str, Tensor], config: DiffusersDiTConfig | DiffusersPixArtConfig, sample_shape: tuple[int, ...]
 ) -> dict[str, Tensor]:
     """With the positions of a transformer's tokens, which follow from its shape and which diffusers does not keep."""
-    width, tokens = config.num_attention_heads * config.attention_head_dim, (sample_shape[1] // config.patch_size) ** 2
+    width, tokens = width_of(config), (sample_shape[1] // config.patch_size) ** 2
     if tokens > _MOST_TOKENS or len(weights["network.model.pos_embed.proj.bias"]) != width:
         raise ValueError(
             f"its configuration asks for {tokens:,} tokens of {width:,} channels, which its weights are not"
         )
-    return {"network.model.pos_embed.pos_embed": positions(config, sample_shape), **weights}
+    return {"network.model.pos_embed.pos_embed": config.positions(sample_shape), **weights}
 
 
 def _today(name: str) -> str:

@@ -61,9 +61,9 @@ def _of_spec(spec: DenoiserSpec) -> dict[str, Any]:
 
 
 def _noise(how: Preconditioning) -> dict[str, Any]:
-    """The levels of a network that was trained at steps, up to the highest that is used otherwise."""
+    """The levels of a network that was trained at steps, up to the highest of them that is used otherwise."""
     if not isinstance(how, Stepped):
         return {}
-    (low, high), usual = how.span, Noise()
-    ends = {"sigma_min": low, "sigma_max": min(high, usual.sigma_max), "sigma_init": min(high, usual.sigma_init)}
-    return {"noise": {"table": asdict(how.table), **ends}}
+    levels, usual = how.table.sigmas, Noise()
+    high, init = (float(levels[levels <= most][-1]) for most in (usual.sigma_max, usual.sigma_init))
+    return {"noise": {"table": asdict(how.table), "sigma_min": how.span[0], "sigma_max": high, "sigma_init": init}}

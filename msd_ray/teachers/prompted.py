@@ -67,6 +67,6 @@ def prompted(source: TeacherSource, config: ConditionsConfig, guidance: float) -
     if guidance != 1 and spec.make().unconditional is None:
         raise UserError(
             "teacher.guidance: only a text encoder knows an empty prompt to guide away from; write "
-            "conditions.options.embedder=clip-tokens, or teacher.guidance=1"
+            "conditions.options.embedder=clip-tokens or another one, or teacher.guidance=1"
         )
     return Prompted(source, spec, guidance)

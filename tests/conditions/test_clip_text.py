@@ -71,8 +71,14 @@ def test_another_encoder_is_another_identity(directory: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("{embedder: clip}", "encoder is the directory of the text encoder of clip, and of nothing else"),
-        ("{encoder: somewhere}", "encoder is the directory of the text encoder of clip, and of nothing else"),
+        (
+            "{embedder: clip}",
+            "encoder is the directory of the text encoder of clip, clip-tokens, t5-tokens, sd3-tokens",
+        ),
+        (
+            "{encoder: somewhere}",
+            "encoder is the directory of the text encoder of clip, clip-tokens, t5-tokens, sd3-tokens",
+        ),
     ],
 )
 def test_a_recipe_says_both_or_neither(options: str, message: str) -> None:
@@ -87,7 +93,7 @@ def test_a_directory_without_one_is_refused(directory: Path, tmp_path: Path) -> 
     folder.mkdir()
     config = json.loads((directory / "text_encoder" / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["SomethingElse"]}))
-    with pytest.raises(UserError, match="has no CLIPTextModel, but SomethingElse"):
+    with pytest.raises(UserError, match="has no CLIPTextModel as text_encoder, but SomethingElse"):
         _ = prompts(tmp_path).width
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"text_encoder has no model\.safetensors"):

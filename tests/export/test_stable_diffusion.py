@@ -6,19 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from msd_ray.ensemble import Ensemble, Member, save_ensemble, seeded_noise
+from msd_ray.ensemble import Ensemble, seeded_noise
 from msd_ray.errors import UserError
 from msd_ray.export import export
-from msd_ray.runs.init_weights import starting_weights
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.teacher_cache import load_teacher
-from msd_ray.storage import Store
-from msd_ray.teachers import LocalTeacher
-from msd_ray.training.student_spec import Extras
-from msd_ray.training.student_trainer import StudentTrainer
 
 from ..pipelines import arguments, write_stable_diffusion
+from .distilled import saved, trainer_of
 
 diffusers = pytest.importorskip("diffusers")
 ASKED = ("a red car", "two dogs, one hat", "")
@@ -38,22 +33,6 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def planned(folder: Path, prediction: str, **changes: Any) -> Plan:
     write_stable_diffusion(folder, prediction)
     return RunContext.of("digits", arguments(folder, **changes), str(folder / "run")).plan
-
-
-def trainer_of(plan: Plan) -> StudentTrainer:
-    spec, source = plan.first, plan.source
-    owned = plan.ensembles[0].partition.owned_by(0, plan.conditions)
-    assert source
-    initial, fake = starting_weights(spec, owned, source, "")
-    real = RunContext(plan.recipe, Store("nowhere")).data.train
-    return StudentTrainer(spec, owned, LocalTeacher(load_teacher(source)), initial, real, extras=Extras(fake))
-
-
-def saved(plan: Plan, weights: dict[str, torch.Tensor], where: Path) -> str:
-    member = Member(0, plan.first.denoiser, plan.recipe.noise.sigma_init, 8, weights)
-    recipe, partition = plan.recipe.to_json(), plan.ensembles[0].partition
-    save_ensemble(Store(str(where)), recipe, partition, plan.labels, [member], codec=plan.recipe.codec)
-    return str(where)
 
 
 @pytest.mark.parametrize(("prediction", "factor"), [("epsilon", 1.0), ("v_prediction", 0.5)])
@@ -93,7 +72,11 @@ def test_a_student_is_distilled_and_exported(prediction: str, factor: float, tmp
     [
         ({"codec": {}}, "diffusers", "for this student of prompts: its codec is no vae"),
         ({}, "onnx", "students of prompts are exported with --format diffusers, one with --student N"),
-        ({"noise.sigma_init": 2.0}, "diffusers", r"it starts at step \d+\.\d, an LCMScheduler at 999"),
+        (
+            {"noise.sigma_init": 2.0},
+            "diffusers",
+            r"it starts at step \d+\.\d\d, an LCMScheduler at whole ones: train with noise",
+        ),
     ],
 )
 def test_what_no_pipeline_computes_is_refused(changes: dict[str, Any], form: str, message: str, tmp_path: Path) -> None:

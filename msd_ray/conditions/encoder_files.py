@@ -1,0 +1,156 @@
+"""A tokenizer and a text encoder in the directory of a pipeline, as transformers keeps them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from msd_ray.errors import UserError, one_line
+from msd_ray.extras import needed
+
+WIDEST = 8192
+_AT = "conditions.options.encoder"
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_TOKENIZERS = {
+    "CLIPTextModel": ("CLIPTokenizer", ("tokenizer.json", "vocab.json")),
+    "CLIPTextModelWithProjection": ("CLIPTokenizer", ("tokenizer.json", "vocab.json")),
+    "T5EncoderModel": ("T5Tokenizer", ("tokenizer.json",)),
+}
+"""Of each class of encoder: the class of its tokenizer, and files of which it must have one. Without any, transformers
+would make a vocabulary of its own; of a `spiece.model` it reads nothing where sentencepiece is not installed."""
+_MOST = {
+    "num_hidden_layers": 256,
+    "num_layers": 256,
+    "num_heads": 1024,
+    "d_kv": 1024,
+    "vocab_size": 10**6,
+    "max_position_embeddings": 10**5,
+    "intermediate_size": 10**5,
+    "d_ff": 10**5,
+}
+
+
+@dataclass(frozen=True)
+class EncoderFiles:
+    """root: the directory. kind: the class of its encoder. number: behind `tokenizer` and `text_encoder` in their
+    names, such as "_2". What is read raises UserError, in one line, where it is not as it should be."""
+
+    root: str
+    kind: Literal["CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"]
+    number: str = ""
+
+    @property
+    def width(self) -> int:
+        """Of a token's vector."""
+        width: int = self._config["d_model" if self.kind == "T5EncoderModel" else "hidden_size"]
+        return width
+
+    @property
+    def pooled(self) -> int:
+        """The width of a whole text's vector, where it is projected."""
+        pooled: int = self._config["projection_dim"]
+        return pooled
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of its weights."""
+        digest = hashlib.blake2b(digest_size=8)
+        for file in self._weights:
+            with open(file, "rb") as opened:
+                while chunk := opened.read(1 << 24):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    def tokens(self, texts: Sequence[str], length: int | None = None) -> Tensor:
+        """Their numbers in its vocabulary, cut or padded to `length`, or else to as many as it takes: [B, length]."""
+        tokenizer, _ = self.open(torch.device("cpu"))
+        if not texts:
+            return torch.zeros(0, length or tokenizer.model_max_length, dtype=torch.long)
+        made = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        ids: Tensor = made.input_ids
+        return ids
+
+    def open(self, device: torch.device) -> tuple[Any, Any]:
+        """Tokenizer and model, once in a process. Executes nothing that lies there."""
+        return _opened(self, device)
+
+    @property
+    def encoder(self) -> Path:
+        """Of the encoder."""
+        return Path(self.root) / f"text_encoder{self.number}"
+
+    @property
+    def tokenizer(self) -> Path:
+        """Of the tokenizer, which has what transformers reads."""
+        folder, (_, names) = Path(self.root) / f"tokenizer{self.number}", _TOKENIZERS[self.kind]
+        if not any((folder / name).is_file() for name in names):
+            raise UserError(
+                f"{_AT}: {folder} has no {names[0]}; load it with transformers where sentencepiece is installed, and "
+                f"save it with save_pretrained"
+            )
+        return folder
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        name = self.encoder.name
+        try:
+            config = json.loads((self.encoder / "config.json").read_text(encoding="utf-8"))
+            kinds, wide = list(config["architectures"]), int(config.get("d_model") or config["hidden_size"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{_AT}: {self.root} has no {name}: {one_line(error)}") from None
+        if kinds != [self.kind] or not 0 < wide <= WIDEST:
+            raise UserError(f"{_AT}: {self.root} has no {self.kind} as {name}, but {', '.join(map(str, kinds))}")
+        for key, most in _MOST.items():
+            if not (type(value := config.get(key, 1)) is int and 0 < value <= most):
+                raise UserError(f"{_AT}: {self.encoder / 'config.json'} asks for {value!r} as {key}")
+        checked: dict[str, Any] = config
+        return checked
+
+    @property
+    def _weights(self) -> list[Path]:
+        """Its files, of an encoder that may be opened."""
+        assert self._config
+        if (self.encoder / _WEIGHTS).is_file():
+            return [self.encoder / _WEIGHTS]
+        try:
+            index = json.loads((self.encoder / _INDEX).read_text(encoding="utf-8"))
+            names = sorted({str(name) for name in index["weight_map"].values()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            names = []
+        if not names or not all("/" not in name and (self.encoder / name).is_file() for name in names):
+            raise UserError(f"{_AT}: {self.encoder} has no {_WEIGHTS}")
+        return [self.encoder / name for name in names]
+
+
+@lru_cache(maxsize=6)
+def _opened(files: EncoderFiles, device: torch.device) -> tuple[Any, Any]:
+    transformers, (name, _) = needed("transformers", "hf"), _TOKENIZERS[files.kind]
+    assert files._weights
+    try:
+        tokenizer = getattr(transformers, name).from_pretrained(files.tokenizer, local_files_only=True)
+        model, info = getattr(transformers, files.kind).from_pretrained(
+            files.encoder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        if info["missing_keys"]:
+            raise ValueError(f"its weights lack {min(info['missing_keys'])}")
+    except UserError:
+        raise
+    except Exception as error:  # transformers raises whatever it likes
+        raise UserError(f"{_AT}: {files.encoder} cannot be read: {one_line(error)}") from None
+    return tokenizer, model.float().eval().requires_grad_(False).to(device)
+
+
+@torch.no_grad()
+def each_alone(tokens: Tensor, made: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
+    """What `made` makes of each text by itself, of tokens [1, n], equal ones computed once: [B, *shape]. In a batch its
+    last bits would depend on the others."""
+    if not len(tokens):
+        return torch.zeros(0, *shape, device=tokens.device)
+    different, of_each = torch.unique(tokens, dim=0, return_inverse=True)
+    return torch.cat([made(one[None]) for one in different])[of_each]

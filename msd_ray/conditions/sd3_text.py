@@ -1,0 +1,103 @@
+"""The text encoders of a Stable Diffusion 3 pipeline as an embedder."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, pad
+
+from msd_ray.conditions.encoder_files import WIDEST, EncoderFiles, each_alone
+from msd_ray.errors import UserError, one_line
+
+_OF_T5 = 256
+"""Tokens of a prompt that T5 sees."""
+
+
+@dataclass(frozen=True)
+class SD3Text:
+    """The vector of each token, first those of both CLIPs side by side, then those of T5, or zeros where the pipeline
+    has none; and before them a row with the vector of the whole text, the projected outputs of both CLIPs. The tokens
+    are the numbers in all three vocabularies, one after the other. path: a directory of diffusers."""
+
+    path: str
+
+    @cached_property
+    def width(self) -> int:
+        """Raises UserError where there is no such pipeline."""
+        width = self.t5.width if self.t5 else self._of_transformer
+        if (need := max(sum(clip.width for clip in self.clips), self.pooled)) > width:
+            raise UserError(f"conditions.options.encoder: the CLIPs of {self.path} give {need} numbers for {width}")
+        return width
+
+    @property
+    def pooled(self) -> int:
+        """The width of a whole text's vector."""
+        return sum(clip.pooled for clip in self.clips)
+
+    @property
+    def fingerprint(self) -> str:
+        return "".join(files.fingerprint for files in (*self.clips, *([self.t5] if self.t5 else [])))
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        ids = [clip.tokens(texts, self._of_clip) for clip in self.clips]
+        return torch.cat([*ids, self.t5.tokens(texts, _OF_T5)] if self.t5 else ids, dim=1)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return each_alone(tokens, self._made, (1 + self._of_clip + _OF_T5, self.width))
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        return normalize(each_alone(tokens, lambda one: self._of_both(one)[0], (self.pooled,)), dim=1)
+
+    @cached_property
+    def unconditional(self) -> Tensor:
+        return self.tokens([""])[0]
+
+    @cached_property
+    def clips(self) -> tuple[EncoderFiles, EncoderFiles]:
+        first = EncoderFiles(self.path, "CLIPTextModelWithProjection")
+        return first, replace(first, number="_2")
+
+    @cached_property
+    def t5(self) -> EncoderFiles | None:
+        files = EncoderFiles(self.path, "T5EncoderModel", "_3")
+        return files if files.encoder.is_dir() else None
+
+    def _made(self, tokens: Tensor) -> Tensor:
+        """Of one text: [1, 1 + tokens, width]."""
+        whole, hidden = self._of_both(tokens)
+        if self.t5:
+            last = self.t5.open(tokens.device)[1](tokens[:, 2 * self._of_clip :]).last_hidden_state
+        else:
+            last = hidden.new_zeros(1, _OF_T5, self.width)
+        rows = [pad(part, (0, self.width - part.shape[-1])) for part in (whole[:, None], hidden)]
+        return torch.cat([*rows, last], dim=1)
+
+    def _of_both(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the whole text, [1, pooled], and of each token: of the CLIPs alone."""
+        made = [
+            clip.open(tokens.device)[1](ids, output_hidden_states=True)
+            for clip, ids in zip(self.clips, torch.split(tokens, self._of_clip, dim=1), strict=False)
+        ]
+        hidden = torch.cat([each.hidden_states[-2] for each in made], dim=-1)
+        return torch.cat([each.text_embeds for each in made], dim=-1), hidden
+
+    @cached_property
+    def _of_clip(self) -> int:
+        """Tokens of a prompt that each CLIP sees."""
+        length: int = self.clips[0].open(torch.device("cpu"))[0].model_max_length
+        return length
+
+    @property
+    def _of_transformer(self) -> int:
+        try:
+            config = json.loads((Path(self.path) / "transformer" / "config.json").read_text(encoding="utf-8"))
+            width = config["joint_attention_dim"]
+            if type(width) is not int or not 0 < width <= WIDEST:
+                raise ValueError(f"its joint_attention_dim is {width!r}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"conditions.options.encoder: {self.path} has no transformer: {one_line(error)}") from None
+        return width

@@ -1,0 +1,33 @@
+"""Students of a plan's teacher, trained here and kept as an ensemble."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from msd_ray.ensemble import Member, save_ensemble
+from msd_ray.runs.init_weights import starting_weights
+from msd_ray.runs.plan import Plan
+from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.teacher_cache import load_teacher
+from msd_ray.storage import Store
+from msd_ray.teachers import LocalTeacher
+from msd_ray.training.student_spec import Extras
+from msd_ray.training.student_trainer import StudentTrainer
+
+
+def trainer_of(plan: Plan) -> StudentTrainer:
+    """Of its first student."""
+    spec, source = plan.first, plan.source
+    owned = plan.ensembles[0].partition.owned_by(0, plan.conditions)
+    assert source
+    initial, fake = starting_weights(spec, owned, source, "")
+    real = RunContext(plan.recipe, Store("nowhere")).data.train
+    return StudentTrainer(spec, owned, LocalTeacher(load_teacher(source)), initial, real, extras=Extras(fake))
+
+
+def saved(plan: Plan, weights: dict[str, Tensor], where: Path) -> str:
+    """An ensemble of this one student; its path."""
+    member = Member(0, plan.first.denoiser, plan.recipe.noise.sigma_init, 8, weights)
+    recipe, partition = plan.recipe.to_json(), plan.ensembles[0].partition
+    save_ensemble(Store(str(where)), recipe, partition, plan.labels, [member], codec=plan.recipe.codec)
+    return str(where)
