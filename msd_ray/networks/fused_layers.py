@@ -1,5 +1,5 @@
 """What stands between the convolutions of a UNet, each in one pass over maps [N, C, H, W] that lie with their channels
-last: the bias before a norm, the norm, modulation and SiLU; and the sum that ends a residual block.
+last: the bias before a norm, the norm, modulation and SiLU; the sum that ends a residual block; halving and doubling.
 
 torch's own kernels read such maps by planes, one by one: with them, autocast's fp32 and cuDNN's transposes, a UNet
 spends most of its time on moving numbers. Here a kernel sums over pixels, one makes of the sums what each channel of a
@@ -115,6 +115,32 @@ class FusedSum(torch.autograd.Function):
         return dx, dh, _over_pixels(dy).to(ctx.types[2]) if ctx.needs_input_grad[2] else None
 
 
+class Spread(torch.autograd.Function):
+    """Maps [N, C, 2 H, 2 W] of x [N, C, H, W] times a factor, each pixel four times."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return _resampled(kernels.spread, x, factor, 2 * x.shape[2], 2 * x.shape[3])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        return Gather.apply(dy, ctx.factor), None  # type: ignore[no-untyped-call]
+
+
+class Gather(torch.autograd.Function):
+    """Maps [N, C, H, W] of sums of four pixels of x [N, C, 2 H, 2 W], times a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return _resampled(kernels.gather, x, factor, x.shape[2] // 2, x.shape[3] // 2)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        return Spread.apply(dy, ctx.factor), None  # type: ignore[no-untyped-call]
+
+
 def plain_norm(
     x: Tensor,
     w: Tensor,
@@ -141,6 +167,13 @@ def _plain_gradients(inputs: list[Tensor], ctx: Any, dy: Tensor) -> list[Tensor 
     made = plain_norm(x, w, shift, affine, bias, *ctx.how)
     found = iter(torch.autograd.grad(made, wanted, dy, create_graph=True))
     return [next(found) if needed else None for needed in needs]
+
+
+def _resampled(kernel: Any, x: Tensor, factor: float, height: int, width: int) -> Tensor:
+    y = torch.empty(*x.shape[:2], height, width, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    s = _shape(y)
+    kernel[s.tiles](_laid(x), y, factor, width, s.pixels, s.channels, PIXELS, CHANNELS)
+    return y
 
 
 def _over_pixels(maps: Tensor) -> Tensor:

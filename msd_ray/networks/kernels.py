@@ -177,3 +177,27 @@ def add(x, h, bias, y, pixels, channels, P: tl.constexpr, C: tl.constexpr):
     at, inside = (n * pixels + p)[:, None] * channels + c[None, :], (p < pixels)[:, None] & (c < channels)[None, :]
     moved = tl.load(h + at, mask=inside).to(tl.float32) + tl.load(bias + c, mask=c < channels).to(tl.float32)[None, :]
     tl.store(y + at, (tl.load(x + at, mask=inside).to(tl.float32) + moved).to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def spread(x, y, factor, width, pixels, channels, P: tl.constexpr, C: tl.constexpr):
+    """Each pixel of x, times the factor, in four pixels of y, which has this width and these pixels."""
+    n, p = tl.program_id(0).to(tl.int64), tl.program_id(1) * P + tl.arange(0, P)
+    c = tl.program_id(2) * C + tl.arange(0, C)
+    inside = (p < pixels)[:, None] & (c < channels)[None, :]
+    source = (p // width // 2) * (width // 2) + p % width // 2
+    v = tl.load(x + (n * (pixels // 4) + source)[:, None] * channels + c[None, :], mask=inside).to(tl.float32)
+    tl.store(y + (n * pixels + p)[:, None] * channels + c[None, :], (v * factor).to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def gather(x, y, factor, width, pixels, channels, P: tl.constexpr, C: tl.constexpr):
+    """The sum of four pixels of x, times the factor, in each pixel of y, which has this width and these pixels."""
+    n, p = tl.program_id(0).to(tl.int64), tl.program_id(1) * P + tl.arange(0, P)
+    c = tl.program_id(2) * C + tl.arange(0, C)
+    inside = (p < pixels)[:, None] & (c < channels)[None, :]
+    first = (n * (4 * pixels) + (p // width) * 4 * width + p % width * 2)[:, None] * channels + c[None, :]
+    v = tl.load(x + first, mask=inside).to(tl.float32) + tl.load(x + first + channels, mask=inside).to(tl.float32)
+    below = first + 2 * width * channels
+    v += tl.load(x + below, mask=inside).to(tl.float32) + tl.load(x + below + channels, mask=inside).to(tl.float32)
+    tl.store(y + (n * pixels + p)[:, None] * channels + c[None, :], (v * factor).to(y.dtype.element_ty), mask=inside)

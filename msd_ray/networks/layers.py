@@ -24,6 +24,25 @@ def convolved(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return conv(x), None
 
 
+def pointwise(conv: nn.Module, x: Tensor) -> Tensor:
+    """conv(x) for a convolution of single pixels, or the identity."""
+    if not isinstance(conv, nn.Conv2d) or not _fused(x):
+        out: Tensor = conv(x)
+        return out
+    return _channels_second(F.linear(_channels_last(x), conv.weight.flatten(1), conv.bias))  # adds its bias on its way
+
+
+def self_attention(qkv: Tensor, heads: int) -> Tensor:
+    """Each pixel's mean [B, C, H, W] of the values of all, given queries, keys and values [B, 3 C, H, W]."""
+    b, c, h, w = qkv.shape
+    each = 3, heads, c // 3 // heads
+    if not _fused(qkv):
+        q, k, v = qkv.reshape(b, *each, h * w).transpose(-1, -2).unbind(1)
+        return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c // 3, h, w)
+    q, k, v = (part.transpose(1, 2) for part in _channels_last(qkv).reshape(b, h * w, *each).unbind(2))
+    return _channels_second(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h, w, c // 3))
+
+
 def normed(
     norm: nn.GroupNorm, x: Tensor, affine: Tensor | None = None, *, bias: Tensor | None = None, silu: bool = True
 ) -> Tensor:
@@ -52,10 +71,26 @@ def added(x: Tensor, h: Tensor, bias: Tensor | None) -> Tensor:
 
 def doubled(x: Tensor) -> Tensor:
     """Maps [B, C, H, W] of twice the height and width, each pixel four times."""
-    if _fused(x):
-        with torch.autocast("cuda", enabled=False):  # which would have it in fp32
-            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    if fused := _fused(x):
+        made: Tensor = fused.Spread.apply(x, 1.0)
+        return made
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def halved(x: Tensor) -> Tensor:
+    """Maps [B, C, H, W] of half the height and width, means of four pixels."""
+    if (fused := _fused(x)) and x.shape[2] % 2 == x.shape[3] % 2 == 0:
+        made: Tensor = fused.Gather.apply(x, 0.25)
+        return made
+    return F.avg_pool2d(x, 2)
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    return maps.permute(0, 2, 3, 1)
+
+
+def _channels_second(maps: Tensor) -> Tensor:
+    return maps.permute(0, 3, 1, 2)
 
 
 def _fused(x: Tensor) -> Any:

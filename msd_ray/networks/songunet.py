@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.networks.embedding import as_vectors
-from msd_ray.networks.layers import doubled, group_norm, normed
+from msd_ray.networks.layers import doubled, group_norm, halved, normed, pointwise, self_attention
 from msd_ray.networks.sizes import Multipliers, StudentSize
-from msd_ray.networks.unet import attention_misfit, levels_of, self_attention
+from msd_ray.networks.unet import attention_misfit, levels_of
 from msd_ray.networks.ushaped import UShaped
 from msd_ray.ranges import BelowOne, Blocks, Width
 
@@ -102,12 +102,12 @@ class SongBlock(nn.Module):
         h = self.conv0(self._resampled(normed(self.norm0, x)))
         h = normed(self.norm1, h + self.affine(emb)[:, :, None, None])
         h = self.conv1(F.dropout(h, self.dropout, self.training))
-        out: Tensor = self.attention((self.skip(self._resampled(x)) + h) * HALF)
+        out: Tensor = self.attention((pointwise(self.skip, self._resampled(x)) + h) * HALF)
         return out
 
     def _resampled(self, x: Tensor) -> Tensor:
         if self.resample == "down":
-            return _halved(x, padding=1) if self.smooth else F.avg_pool2d(x, 2)
+            return _halved(x, padding=1) if self.smooth else halved(x)
         if self.resample == "up":
             return _doubled(x) if self.smooth else doubled(x)
         return x
@@ -123,8 +123,8 @@ class SongAttention(nn.Module):
         self.proj = _drawn(nn.Conv2d(channels, channels, 1), 1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = (x + self.proj(self_attention(self.qkv(normed(self.norm, x, silu=False)), 1))) * HALF
-        return out
+        h = self_attention(pointwise(self.qkv, normed(self.norm, x, silu=False)), 1)
+        return (x + pointwise(self.proj, h)) * HALF
 
 
 class SongUNet(UShaped):

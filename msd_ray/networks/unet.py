@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.networks.embedding import ConditionEmbedding
-from msd_ray.networks.layers import added, convolved, doubled, group_norm, normed
+from msd_ray.networks.layers import added, convolved, doubled, group_norm, halved, normed, pointwise, self_attention
 from msd_ray.networks.sizes import Multipliers, StudentSize
 from msd_ray.networks.ushaped import UShaped
 from msd_ray.ranges import BelowOne, Blocks, Width
@@ -60,14 +60,6 @@ def attention_misfit(attention: tuple[int, ...], levels: int, sample_shape: tupl
     )
 
 
-def self_attention(qkv: Tensor, heads: int) -> Tensor:
-    """Each pixel's mean [B, C, H, W] of the values of all, given queries, keys and values [B, 3 C, H, W]."""
-    b, c, h, w = qkv.shape
-    parts = qkv.reshape(b, 3, heads, c // 3 // heads, h * w).transpose(-1, -2)
-    q, k, v = parts.unbind(1)
-    return F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c // 3, h, w)
-
-
 def levels_of(resolution: int, levels: int) -> list[int]:
     """The resolution of each level, halved from one to the next. Raises ValueError where it cannot be halved so."""
     if resolution % 2 ** (levels - 1):
@@ -95,8 +87,8 @@ class Attention(nn.Module):
         self.proj = _zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self_attention(self.qkv(normed(self.norm, x, silu=False)), self.heads)
-        return added(x, *convolved(self.proj, h))
+        h = self_attention(pointwise(self.qkv, normed(self.norm, x, silu=False)), self.heads)
+        return x + pointwise(self.proj, h)
 
 
 class Block(nn.Module):
@@ -119,12 +111,12 @@ class Block(nn.Module):
         h, bias = convolved(self.conv0, self._resampled(normed(self.norm0, x)))
         h = F.dropout(normed(self.norm1, h, self.affine(emb), bias=bias), self.dropout, self.training)
         h, bias = convolved(self.conv1, h)
-        out: Tensor = self.attention(added(self.skip(self._resampled(x)), h, bias))
+        out: Tensor = self.attention(added(pointwise(self.skip, self._resampled(x)), h, bias))
         return out
 
     def _resampled(self, x: Tensor) -> Tensor:
         if self.resample == "down":
-            return F.avg_pool2d(x, 2)
+            return halved(x)
         if self.resample == "up":
             return doubled(x)
         return x

@@ -33,6 +33,7 @@ def apply(denoiser: EDMDenoiser, training: TrainingConfig) -> EDMDenoiser:
     denoiser.to(memory_format=torch.channels_last if rough else torch.contiguous_format)  # type: ignore[call-overload]
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.precision != "fp32"
+    torch.backends.cudnn.benchmark = not training.deterministic  # the fastest algorithm may be another each time
     if not training.deterministic:
         torch.set_deterministic_debug_mode("default")
     for block in _blocks(denoiser.network):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from msd_ray.networks import SongUNetConfig, UNetConfig, layers
 from msd_ray.networks.layers import group_norm, normed
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -86,6 +87,32 @@ def test_a_sum_with_a_bias_is_that_of_torch(n: int, channels: int, size: int, gr
     assert near(found[2], wanted[2], 1e-5)
 
 
+UNET = UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=4, dropout=0.0)
+SONG = SongUNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0)
+
+
+@pytest.mark.parametrize("config", [UNET, SONG], ids=["unet", "songunet"])
+def test_a_network_computes_alike_with_the_kernels(
+    config: UNetConfig | SongUNetConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msd_ray.networks import fused_layers
+
+    torch.manual_seed(0)
+    network = config.build((3, 8, 8), 4).to(DEVICE).eval()
+    for p in network.parameters():
+        p.data.add_(torch.randn_like(p), alpha=0.1)
+    network.to(memory_format=torch.channels_last)
+    x = torch.randn(3, 3, 8, 8, device=DEVICE).to(memory_format=torch.channels_last).requires_grad_()
+    sigma, condition = torch.rand(3, device=DEVICE), torch.arange(3, device=DEVICE)
+    inputs, outs = [x, *network.parameters()], []
+    for module in (None, fused_layers):
+        monkeypatch.setattr(layers, "_fused", lambda _, module=module: module)
+        made = network(x, sigma, condition)
+        outs.append([made, *torch.autograd.grad(made.square().sum(), inputs)])
+    for expected, found in zip(*outs, strict=True):
+        assert (found - expected).norm() <= 1e-4 * expected.norm() + 1e-4
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_maps_with_channels_last_under_autocast_take_the_kernels_and_others_do_not() -> None:
     norm = group_norm(32).cuda()
@@ -96,3 +123,18 @@ def test_maps_with_channels_last_under_autocast_take_the_kernels_and_others_do_n
     assert plain.dtype == torch.float32  # as autocast has norms
     assert fused.dtype == torch.bfloat16
     assert near(fused.float(), expected, 1e-2)
+
+
+@pytest.mark.parametrize(("n", "channels", "size", "groups"), [(3, 24, 8, 6), (2, 70, 6, 7)])
+@pytest.mark.parametrize("name", ["doubled", "halved"])
+def test_halving_and_doubling_are_those_of_torch(
+    name: str, n: int, channels: int, size: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msd_ray.networks import fused_layers
+
+    (x, *_), _ = given(n, channels, size, 0, torch.float32)
+    expected = getattr(layers, name)(x)
+    monkeypatch.setattr(layers, "_fused", lambda _: fused_layers)
+    made, dy = getattr(layers, name)(x), torch.randn_like(expected)
+    assert torch.allclose(made, expected, atol=1e-6)
+    assert torch.allclose(*(torch.autograd.grad(y, x, dy)[0] for y in (made, expected)), atol=1e-6)
