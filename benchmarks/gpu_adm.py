@@ -47,10 +47,10 @@ class Adm:
         """Without it, rows have no `mfu`."""
         self._flops = self.rows.measure("FLOPs per image", 60, lambda: flops(self.spec))
 
-    def plain(self, objective: str, limit: float = 30) -> None:
+    def plain(self, objective: str, limit: float = 60) -> None:
         self.rows.measure(f"{objective} plain", limit, lambda: self._plain(objective))
 
-    def ours(self, objective: str, how: TrainingConfig, limit: float = 30, batch: int = 0) -> None:
+    def ours(self, objective: str, how: TrainingConfig, limit: float = 60, batch: int = 0) -> None:
         said = f"{objective} ours {how.precision}" + " compiled" * bool(how.compile is True)
         said += " recompute" * how.recompute + " deterministic" * how.deterministic
         self.rows.measure(said, limit, lambda: self._ours(objective, how, batch or self.batch))

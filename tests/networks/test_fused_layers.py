@@ -105,6 +105,7 @@ def test_a_network_computes_alike_with_the_kernels(
     x = torch.randn(3, 3, 8, 8, device=DEVICE).to(memory_format=torch.channels_last).requires_grad_()
     sigma, condition = torch.rand(3, device=DEVICE), torch.arange(3, device=DEVICE)
     inputs, outs = [x, *network.parameters()], []
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     for module in (None, fused_layers):
         monkeypatch.setattr(layers, "_fused", lambda _, module=module: module)
         made = network(x, sigma, condition)
