@@ -49,7 +49,8 @@ def takes_one_size(training: TrainingConfig) -> bool:
 
 @contextmanager
 def _bf16(x: Tensor) -> Iterator[Tensor]:
-    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+    here = torch.cuda.device_of(x)  # type: ignore[no-untyped-call]  # kernels of ours start on the current device
+    with here, torch.autocast(x.device.type, dtype=torch.bfloat16):
         yield _channels_last(x)
 
 
