@@ -85,8 +85,9 @@ def _computing(
 def _compiled_once(plain: _Forward) -> _Forward:
     compiled = cache(partial(_compiled, plain))  # when it is needed: importing the compiler takes 0.9 s
 
-    def forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (plain if x.is_meta else compiled())(self, x, *args, **kwargs)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        without_data = any(getattr(value, "is_meta", False) for value in (*args, *kwargs.values()))
+        return (plain if without_data else compiled())(self, *args, **kwargs)
 
     return forward
 

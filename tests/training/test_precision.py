@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import msd_ray
 from msd_ray.conditions import Classes, Owned
 from msd_ray.data import in_memory
-from msd_ray.diffusion import EDMDenoiser
+from msd_ray.diffusion import EDMDenoiser, Network
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.teachers import Answer, LocalTeacher
@@ -120,6 +121,36 @@ def test_the_gradient_is_near_that_of_the_plain_network(how: dict[str, Any], tol
     again = precision.apply(applied, TrainingConfig())
     assert [type(m) for m in again.modules()] == [type(m) for m in plain.modules()]
     assert torch.equal(gradient(again), expected)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, hidden_states: Tensor, text: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        return text, self.linear(hidden_states)
+
+
+class Named(Network):
+    """Calls its blocks as networks of diffusers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(), Block()])
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+        for block in self.blocks:
+            _, x = block(hidden_states=x, text=None)
+        return x
+
+
+@pytest.mark.parametrize(("how", "tolerance"), HOW)
+def test_blocks_may_be_called_by_the_names_of_their_arguments(how: dict[str, Any], tolerance: float) -> None:
+    plain = EDMDenoiser(Named())
+    expected = plain(X, SIGMA, CONDITION)
+    made = precision.apply(copy.deepcopy(plain), TrainingConfig(**how))(X, SIGMA, CONDITION)
+    assert (made - expected).norm() <= tolerance * expected.norm()
 
 
 def test_recomputation_keeps_less() -> None:
