@@ -102,4 +102,4 @@ FAMILIES: dict[str, tuple[Any, str]] = {"pixart": (write_pixart, "t5-tokens"), "
 def of_family(family: str, folder: Path, **changes: Any) -> list[str]:
     """`arguments` of a pipeline of that family."""
     options = {"embedder": FAMILIES[family][1], "encoder": str(folder)}
-    return arguments(folder, conditions={"kind": "prompts", "options": options}, **changes)
+    return arguments(folder, **{"conditions": {"kind": "prompts", "options": options}, **changes})

@@ -43,13 +43,13 @@ def prompt_call(member: Member) -> dict[str, Any]:
 
 def _misfit(known: Description, member: Member) -> str:
     """What keeps diffusers from computing what this student computes; empty where it can."""
-    stock = STOCK.get(member.spec.network.kind)
+    network: Any = member.spec.network
     if known.sampling != ONE_STEP:
         return "it makes a sample in several steps"
-    if stock is None:
+    if network.kind not in STOCK:
         return f"its network is none of the kinds {', '.join(STOCK)}"
-    if known.conditions_spec.config.options.get("embedder") != stock.embedder:
-        return f"its prompts are not embedded as {stock.embedder}"
+    if known.conditions_spec.config.options.get("embedder") != network.takes:
+        return f"its prompts are not embedded as {network.takes}"
     if known.codec.kind != "vae":
         return "its codec is no vae"
     return scheduler_misfit(member.spec.preconditioning, member.sigma_init)

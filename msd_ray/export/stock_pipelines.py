@@ -17,10 +17,9 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class StockPipeline:
-    """embedder: how its prompts must be embedded. make: the pipeline of a network, a VAE, a scheduler, and the
-    directory of the text encoder. call: what it must be called with, beside what its scheduler needs."""
+    """make: the pipeline of a network, a VAE, a scheduler, and the directory of the text encoder. call: what it must be
+    called with, beside what its scheduler needs."""
 
-    embedder: str
     make: Callable[[Any, Any, Any, str], Any]
     call: Mapping[str, Any] = field(default_factory=dict)
 
@@ -47,7 +46,7 @@ def _stable_diffusion_3(network: Any, vae: Any, scheduler: Any, encoder: str) ->
 
 
 STOCK = {
-    "diffusers-unet-condition": StockPipeline("clip-tokens", _stable_diffusion),
-    "diffusers-pixart": StockPipeline("t5-tokens", _pixart, {"use_resolution_binning": False, "clean_caption": False}),
-    "diffusers-sd3": StockPipeline("sd3-tokens", _stable_diffusion_3),
+    "diffusers-unet-condition": StockPipeline(_stable_diffusion),
+    "diffusers-pixart": StockPipeline(_pixart, {"use_resolution_binning": False, "clean_caption": False}),
+    "diffusers-sd3": StockPipeline(_stable_diffusion_3),
 }

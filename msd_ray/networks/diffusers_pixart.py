@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -43,6 +43,7 @@ class DiffusersPixArtConfig:
     norm_eps: Annotated[float, within(gt=0, le=1)] = 1e-6
     interpolation_scale: Annotated[float, within(gt=0, le=1024)] | None = None
     variances: bool = True
+    takes: ClassVar = "t5-tokens"
 
     def build(self, sample_shape: tuple[int, ...], classes: int) -> "DiffusersPixArt":
         return DiffusersPixArt(self, sample_shape, classes)

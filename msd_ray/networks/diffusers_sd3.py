@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -27,6 +27,7 @@ class DiffusersSD3Config:
     pos_embed_max_size: Annotated[int, within(ge=1, le=512)] = 96
     dual_attention_layers: Annotated[tuple[Annotated[int, within(ge=0, le=255)], ...], within(max_length=256)] = ()
     qk_norm: Literal["rms_norm"] | None = None
+    takes: ClassVar = "sd3-tokens"
 
     def build(self, sample_shape: tuple[int, ...], classes: int) -> "DiffusersSD3":
         return DiffusersSD3(self, sample_shape, classes)

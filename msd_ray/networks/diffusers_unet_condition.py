@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import lcm
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -49,6 +49,7 @@ class DiffusersConditionUNetConfig:
     freq_shift: Annotated[int, within(ge=0, le=1)] = 0
     flip_sin_to_cos: bool = True
     variances: bool = False
+    takes: ClassVar = "clip-tokens"
 
     def __post_init__(self) -> None:
         levels = len(self.block_out_channels)

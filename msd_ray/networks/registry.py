@@ -25,7 +25,8 @@ from msd_ray.validation import made_of
 
 class Kind(Protocol):
     """The shape of a network: a frozen dataclass whose fields have defaults and are plain data. What the data decides
-    (resolution, channels, classes) is not part of it."""
+    (resolution, channels, classes) is not part of it. Where networks take several vectors of a prompt, the class
+    attribute `takes` names the embedder that makes them."""
 
     @property
     def kind(self) -> str:

@@ -13,7 +13,11 @@ from msd_ray.validation import made_of
 BATCH, UPDATES = 2, 4
 SIDE = 64
 """Pixels of what a discriminator's pretrained network sees, where that is a method's choice."""
-NARROW = {"channels": {"channels": 16, "blocks": 1}, "width": {"width": 16, "blocks": 2}}
+NARROW = {
+    "channels": {"channels": 16, "blocks": 1},
+    "width": {"width": 16, "blocks": 2},
+    "num_attention_heads": {"num_attention_heads": 2, "num_layers": 2},
+}
 """By the field that says how wide a network is: what its fields become."""
 LEVEL = 32
 """Channels, at least, of each level of a network that says its widths one by one."""

@@ -5,13 +5,14 @@ from dataclasses import replace
 from itertools import takewhile
 
 from msd_ray.codecs import IDENTITY, load_codec
-from msd_ray.conditions import Conditions
+from msd_ray.conditions import Conditions, ConditionsConfig
+from msd_ray.conditions.kinds import OPEN
 from msd_ray.data import DataSet
 from msd_ray.diffusion import Noise
 from msd_ray.ensemble import Sampling
 from msd_ray.errors import UserError, one_line
 from msd_ray.evaluation import features_name
-from msd_ray.networks import DenoiserSpec, StudentSize
+from msd_ray.networks import KINDS, DenoiserSpec, Kind, StudentSize
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Needs, Nets, objective_class
 from msd_ray.own_code import is_own
@@ -133,13 +134,31 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
 
 def teacher_of(recipe: Recipe, data: DataSet, conditions: Conditions, brought: DenoiserSpec | None) -> DenoiserSpec:
     """The teacher that students are cut from; preconditioned as the one that is brought, where one is. Raises UserError
-    where the network's configuration makes no sense for the data."""
+    where the network's configuration makes no sense for the data, or for the form of their prompts."""
     if misfit := recipe.network.misfit(data.shape):
         raise UserError(misfit)
+    for network in (recipe.network, *([brought.network] if brought else [])):
+        _refuse_other_prompts(network, recipe.conditions)
     spec = DenoiserSpec(recipe.network, data.shape, conditions.width, recipe.noise.sigma_data)
     if brought:
         spec = replace(spec, sigma_data=brought.sigma_data, preconditioning=brought.preconditioning)
     return spec
+
+
+def _refuse_other_prompts(network: Kind, config: ConditionsConfig) -> None:
+    """Raises UserError where the network takes prompts in another form than that in which they come."""
+    comes, takes = config.options.get("embedder", "") if config.kind in OPEN else "", getattr(network, "takes", "")
+    if takes and comes != takes:
+        raise UserError(
+            f"network: {network.kind} takes prompts as conditions.options.embedder={takes} makes them, not "
+            f"{comes or config.kind}"
+        )
+    of_tokens = {getattr(kind, "takes", "") for kind in KINDS.values()} - {""}
+    if comes in of_tokens and not takes and not is_own(network.kind):
+        raise UserError(
+            f"network: {network.kind} takes one vector of a prompt, and {comes} makes several; write "
+            f"conditions.options.embedder=clip"
+        )
 
 
 def source_of(recipe: Recipe, data: DataSet, conditions: Conditions, needs: dict[str, Needs]) -> TeacherSource | None:

@@ -56,6 +56,12 @@ def test_a_smoke_run_trains_every_stage(name: str, tmp_path: Path, monkeypatch: 
     assert not any(value for (_, metric), value in losses.items() if metric == "skipped")
 
 
+@pytest.mark.parametrize("kind", ["diffusers-dit", "diffusers-pixart", "diffusers-sd3"])
+def test_smoke_leaves_two_layers_of_a_transformer(kind: str) -> None:
+    network = load_recipe("digits", ["smoke=true", f"network={{kind: {kind}}}"]).network
+    assert (network.num_attention_heads, network.num_layers) == (2, 2)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_smoke_changes_shapes_and_lengths_only(name: str) -> None:
     whole, small = load_recipe(name), load_recipe(name, ["smoke=true"])

@@ -175,6 +175,27 @@ def test_a_plan_counts_the_guided_teacher(family: str, root: Path, pipelines: di
     assert count_student(plain, plain.first, Rates(1.0)).stages["dm"].flops > 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"conditions": {"kind": "prompts", "options": {"width": 64}}},
+            "diffusers-sd3 takes prompts as conditions.options.embedder=sd3-tokens makes them, not hashed-ngrams",
+        ),
+        (
+            {"network": {"kind": "unet", "attention": []}},
+            "network: unet takes one vector of a prompt, and sd3-tokens makes several",
+        ),
+    ],
+)
+def test_prompts_in_another_form_are_refused(
+    changes: dict[str, Any], message: str, root: Path, pipelines: dict[str, Any]
+) -> None:
+    plain: dict[str, Any] = {"teacher": {"from": str(root / "sd3")}}
+    with pytest.raises(UserError, match=message):
+        _ = RunContext.of("digits", of_family("sd3", root / "sd3", **plain, **changes), None).plan
+
+
 def test_a_network_of_before_diffusers_0_28_is_read(tmp_path: Path) -> None:
     write_pixart(tmp_path)
     folder = tmp_path / "transformer"
