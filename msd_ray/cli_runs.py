@@ -108,6 +108,27 @@ def status(run: Run, as_json: AsJson = False) -> None:
     wide.print(table(*status_rows(status)))
 
 
+@runs_app.command()
+def track(
+    run: Run,
+    destination: Annotated[str, typer.Argument(metavar="TO", help="tensorboard:DIR, or mlflow:URI.")],
+    follows: Annotated[bool, typer.Option("--follow", help="Go on until the run has finished.")] = False,
+) -> None:
+    """Send a run's curves to TensorBoard or MLflow; run again, it sends what is new. Steps are images seen."""
+    from msd_ray.runs.run_context import RunContext
+    from msd_ray.runs.trackers import tracker_of
+    from msd_ray.runs.tracking import follow
+    from msd_ray.runs.tracking import track as send
+    from msd_ray.storage import Store
+
+    context = RunContext.of_run(Store(run), [])
+    tracker = tracker_of(destination, context.store.uri)
+    if follows:
+        follow(context, tracker, partial(err.print, soft_wrap=True))
+    else:
+        out.print(f"{send(context, tracker)} points sent to {destination}", soft_wrap=True, markup=False)
+
+
 def _print_plan(context: Any, nodes: str | None, tflops: float | None, as_json: bool) -> None:
     from msd_ray.cluster.planning.outlook import outlook
     from msd_ray.runs.disk_needs import room_line
