@@ -25,6 +25,9 @@ _TOKENIZERS = {
 """Of each class of encoder: the class of its tokenizer, and files of which it must have one. Without any, transformers
 would make a vocabulary of its own; of a `spiece.model` it reads nothing where sentencepiece is not installed."""
 _MOST = {
+    "hidden_size": WIDEST,
+    "d_model": WIDEST,
+    "projection_dim": WIDEST,
     "num_hidden_layers": 256,
     "num_layers": 256,
     "num_heads": 1024,
@@ -34,6 +37,8 @@ _MOST = {
     "intermediate_size": 10**5,
     "d_ff": 10**5,
 }
+_UNSAID, _LONGEST = 512, 4096
+"""The width that transformers takes where a config.json says none; the most tokens of a text."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,22 @@ class EncoderFiles:
     @property
     def width(self) -> int:
         """Of a token's vector."""
-        width: int = self._config["d_model" if self.kind == "T5EncoderModel" else "hidden_size"]
+        width: int = self._config.get("d_model" if self.kind == "T5EncoderModel" else "hidden_size", _UNSAID)
         return width
 
     @property
     def pooled(self) -> int:
         """The width of a whole text's vector, where it is projected."""
-        pooled: int = self._config["projection_dim"]
+        pooled: int = self._config.get("projection_dim", _UNSAID)
         return pooled
+
+    @cached_property
+    def length(self) -> int:
+        """How many tokens of a text it takes."""
+        length, most = self.open(torch.device("cpu"))[0].model_max_length, self._config.get("max_position_embeddings")
+        if not 0 < length <= min(most or _LONGEST, _LONGEST):
+            raise UserError(f"{_AT}: the tokenizer of {self.root} gives {length} tokens of a text for {most} places")
+        return int(length)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -69,10 +82,10 @@ class EncoderFiles:
 
     def tokens(self, texts: Sequence[str], length: int | None = None) -> Tensor:
         """Their numbers in its vocabulary, cut or padded to `length`, or else to as many as it takes: [B, length]."""
-        tokenizer, _ = self.open(torch.device("cpu"))
+        (tokenizer, _), most = self.open(torch.device("cpu")), length or self.length
         if not texts:
-            return torch.zeros(0, length or tokenizer.model_max_length, dtype=torch.long)
-        made = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+            return torch.zeros(0, most, dtype=torch.long)
+        made = tokenizer(list(texts), padding="max_length", max_length=most, truncation=True, return_tensors="pt")
         ids: Tensor = made.input_ids
         return ids
 
@@ -89,22 +102,21 @@ class EncoderFiles:
     def tokenizer(self) -> Path:
         """Of the tokenizer, which has what transformers reads."""
         folder, (_, names) = Path(self.root) / f"tokenizer{self.number}", _TOKENIZERS[self.kind]
-        if not any((folder / name).is_file() for name in names):
-            raise UserError(
-                f"{_AT}: {folder} has no {names[0]}; load it with transformers where sentencepiece is installed, and "
-                f"save it with save_pretrained"
-            )
-        return folder
+        if any((folder / name).is_file() for name in names):
+            return folder
+        how = "; load it with transformers where sentencepiece is installed, and save it with save_pretrained"
+        only = (folder / "spiece.model").is_file()
+        raise UserError(f"{_AT}: {folder} has no {' or '.join(names)}{how if only else ''}")
 
     @cached_property
     def _config(self) -> dict[str, Any]:
         name = self.encoder.name
         try:
             config = json.loads((self.encoder / "config.json").read_text(encoding="utf-8"))
-            kinds, wide = list(config["architectures"]), int(config.get("d_model") or config["hidden_size"])
+            kinds = list(config["architectures"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{_AT}: {self.root} has no {name}: {one_line(error)}") from None
-        if kinds != [self.kind] or not 0 < wide <= WIDEST:
+        if kinds != [self.kind]:
             raise UserError(f"{_AT}: {self.root} has no {self.kind} as {name}, but {', '.join(map(str, kinds))}")
         for key, most in _MOST.items():
             if not (type(value := config.get(key, 1)) is int and 0 < value <= most):
@@ -139,6 +151,10 @@ def _opened(files: EncoderFiles, device: torch.device) -> tuple[Any, Any]:
         )
         if info["missing_keys"]:
             raise ValueError(f"its weights lack {min(info['missing_keys'])}")
+        if tokenizer.eos_token_id is None:
+            raise ValueError("its tokenizer has no token for the end of a text")
+        if (words := len(tokenizer)) > (known := model.get_input_embeddings().num_embeddings):
+            raise ValueError(f"its tokenizer has {words} words, and it vectors for {known}")
     except UserError:
         raise
     except Exception as error:  # transformers raises whatever it likes

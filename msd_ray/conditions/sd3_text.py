@@ -43,11 +43,11 @@ class SD3Text:
         return "".join(files.fingerprint for files in (*self.clips, *([self.t5] if self.t5 else [])))
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        ids = [clip.tokens(texts, self._of_clip) for clip in self.clips]
+        ids = [clip.tokens(texts, self.clips[0].length) for clip in self.clips]
         return torch.cat([*ids, self.t5.tokens(texts, _OF_T5)] if self.t5 else ids, dim=1)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return each_alone(tokens, self._made, (1 + self._of_clip + _OF_T5, self.width))
+        return each_alone(tokens, self._made, (1 + self.clips[0].length + _OF_T5, self.width))
 
     def vectors(self, tokens: Tensor) -> Tensor:
         return normalize(each_alone(tokens, lambda one: self._of_both(one)[0], (self.pooled,)), dim=1)
@@ -70,7 +70,7 @@ class SD3Text:
         """Of one text: [1, 1 + tokens, width]."""
         whole, hidden = self._of_both(tokens)
         if self.t5:
-            last = self.t5.open(tokens.device)[1](tokens[:, 2 * self._of_clip :]).last_hidden_state
+            last = self.t5.open(tokens.device)[1](tokens[:, 2 * self.clips[0].length :]).last_hidden_state
         else:
             last = hidden.new_zeros(1, _OF_T5, self.width)
         rows = [pad(part, (0, self.width - part.shape[-1])) for part in (whole[:, None], hidden)]
@@ -80,16 +80,10 @@ class SD3Text:
         """Of the whole text, [1, pooled], and of each token: of the CLIPs alone."""
         made = [
             clip.open(tokens.device)[1](ids, output_hidden_states=True)
-            for clip, ids in zip(self.clips, torch.split(tokens, self._of_clip, dim=1), strict=False)
+            for clip, ids in zip(self.clips, torch.split(tokens, self.clips[0].length, dim=1), strict=False)
         ]
         hidden = torch.cat([each.hidden_states[-2] for each in made], dim=-1)
         return torch.cat([each.text_embeds for each in made], dim=-1), hidden
-
-    @cached_property
-    def _of_clip(self) -> int:
-        """Tokens of a prompt that each CLIP sees."""
-        length: int = self.clips[0].open(torch.device("cpu"))[0].model_max_length
-        return length
 
     @property
     def _of_transformer(self) -> int:

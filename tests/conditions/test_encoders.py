@@ -115,6 +115,18 @@ BAD = {
         lambda f: change(f / "text_encoder" / "config.json", num_layers=10**9),
         "asks for 1000000000 as num_layers",
     ),
+    "no width": (
+        lambda f: change(f / "text_encoder" / "config.json", d_model=None),
+        "asks for None as d_model",
+    ),
+    "more words": (
+        lambda f: change(f / "tokenizer" / "tokenizer_config.json", extra_special_tokens=["<a>", "<b>"]),
+        "text_encoder cannot be read: its tokenizer has 37 words, and it vectors for 35",
+    ),
+    "no end": (
+        lambda f: change(f / "tokenizer" / "tokenizer_config.json", eos_token=None),
+        "text_encoder cannot be read: ",
+    ),
     "no encoder": (lambda f: (f / "text_encoder").rename(f / "elsewhere"), "has no text_encoder"),
     "only pickles": (
         lambda f: (f / "text_encoder" / "model.safetensors").rename(f / "text_encoder" / "pytorch_model.bin"),
@@ -137,6 +149,13 @@ def test_what_is_no_encoder_is_refused_in_one_line(case: str, tmp_path: Path) ->
     with pytest.raises(UserError) as refused:
         ours.embed(ours.encode(["red"]))
     assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_clip_that_takes_texts_of_any_length_is_refused(tmp_path: Path) -> None:
+    write_sd3(tmp_path, t5=False)
+    change(tmp_path / "tokenizer" / "tokenizer_config.json", model_max_length=10**30)
+    with pytest.raises(UserError, match=r"gives 10{30} tokens of a text for 16 places"):
+        known(tmp_path, "sd3-tokens").encode(["red"])
 
 
 def test_clips_that_are_wider_than_the_tokens_are_refused(tmp_path: Path) -> None:

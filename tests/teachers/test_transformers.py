@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from msd_ray.conditions import ConditionsConfig
 from msd_ray.diffusion import EDMDenoiser, Guided, Stepped, per_sample
 from msd_ray.errors import UserError
-from msd_ray.networks import DenoiserSpec, DiffusersSD3Config, StudentSize
+from msd_ray.networks import DenoiserSpec, DiffusersPixArtConfig, DiffusersSD3Config, StudentSize
 from msd_ray.networks.weights import to_chunks
 from msd_ray.profiling.counts import count_student, count_teacher
 from msd_ray.profiling.rates import Rates
@@ -46,8 +47,6 @@ def _cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def source(root: Path, family: str, guidance: float = 1.0) -> Prompted:
-    from msd_ray.conditions import ConditionsConfig
-
     found = load_source("file", {"path": str(root / family), "sigma_data": 1.0})
     assert found
     options = {"embedder": FAMILIES[family][1], "encoder": str(root / family)}
@@ -194,6 +193,22 @@ def test_prompts_in_another_form_are_refused(
     plain: dict[str, Any] = {"teacher": {"from": str(root / "sd3")}}
     with pytest.raises(UserError, match=message):
         _ = RunContext.of("digits", of_family("sd3", root / "sd3", **plain, **changes), None).plan
+
+
+SD3_5 = {"num_attention_heads": 24, "num_layers": 24, "dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm"}
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "size", "parameters"),
+    [
+        (DiffusersPixArtConfig(), 4, 64, 610_856_096),
+        (DiffusersSD3Config(num_attention_heads=24, num_layers=24, pos_embed_max_size=192), 16, 128, 2_028_328_000),
+        (DiffusersSD3Config(pos_embed_max_size=384, **SD3_5), 16, 128, 2_243_171_520),  # type: ignore[arg-type]
+        (DiffusersSD3Config(num_attention_heads=38, num_layers=38, qk_norm="rms_norm"), 16, 128, 8_056_627_520),
+    ],
+)
+def test_networks_of_published_shapes(network: Any, channels: int, size: int, parameters: int) -> None:
+    assert DenoiserSpec(network, (channels, size, size), 4096).parameters() == parameters
 
 
 def test_a_network_of_before_diffusers_0_28_is_read(tmp_path: Path) -> None:
