@@ -35,6 +35,7 @@ from msd_ray.training.saving import Saver
 from msd_ray.training.state import State
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
+from msd_ray.training.trace import NAME, traced
 
 CURVE_REAL = 5_000
 """Real samples, evenly spread, that the FID curve of a student is measured against at most."""
@@ -151,6 +152,7 @@ class StudentTraining(SingleProcess):
     """The image and the time at which the segment under way began."""
     loss: float = float("nan")
     """Of the segment before."""
+    traced: bool = False
 
     @property
     def nimg(self) -> int:
@@ -187,7 +189,8 @@ class StudentTraining(SingleProcess):
             fid = self.measuring.measure_again(trainer)
         begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
         self.began, end = (begin, start), min(begin + images, self._end)
-        trainer.advance(end - begin, hurried)
+        self._trace_some(end, hurried)
+        trainer.advance(end - trainer.nimg, hurried)
         seconds = time.perf_counter() - start
         cpu, wait = (now - before for now, before in zip(self._asked(), asked, strict=True))
         self._log_cost(trainer.group.total(cpu, trainer.device), wait)
@@ -215,6 +218,19 @@ class StudentTraining(SingleProcess):
     def rest(self) -> None:
         self.trainer.rest()
         self.saver.finish()
+
+    def _trace_some(self, end: int, hurried: Callable[[], bool]) -> None:
+        """Records the first updates of this process, if the recipe wants that."""
+        trainer, spec = self.trainer, self.trainer.spec
+        if self.traced or not spec.training.trace or self.done:
+            return
+        stage, _ = spec.stage_at(trainer.nimg)
+        images = min(spec.training.trace * spec.stages[stage].batch, end - trainer.nimg)
+        self.traced, act = True, partial(trainer.advance, images, hurried)
+        if trainer.group.rank == 0:
+            self.saver.checkpoints.store.write(NAME, traced(act))
+        else:
+            act()
 
     def _conclude(self, begin: int, metrics: list[Metric], hurried: bool) -> float | None:
         """Saves what was trained since `begin`, then measures it; the FID, if there is one. In a hurry only saves."""

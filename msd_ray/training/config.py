@@ -76,7 +76,8 @@ class TrainingConfig:
     of which trains on its share; so ensembles of any size cost the same.
     shards: equal parts that every batch is made of, each with random numbers of its own; up to so many workers can
     share a student. keep: newest checkpoints kept per student. max_skipped: updates in a row that may be skipped
-    because a gradient is not finite; one more, and the student has failed.
+    because a gradient is not finite; one more, and the student has failed. trace: so many updates of each student are
+    recorded, kernel by kernel.
     """
 
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -92,7 +93,8 @@ class TrainingConfig:
     share_images: bool = False
     keep: Count = 2
     max_skipped: CountOrNone = 10
+    trace: CountOrNone = 0
 
 
-ROUNDING = ("compile", "recompute", "deterministic")
-"""What of `TrainingConfig` changes how numbers are rounded and nothing else: a run may go on with other values."""
+ROUNDING = ("compile", "recompute", "deterministic", "trace")
+"""What of `TrainingConfig` changes how numbers are rounded or nothing at all: a run may go on with other values."""

@@ -1,5 +1,6 @@
 """A student in the process of a slot: it saves first, and what else happens then costs nothing but a warning."""
 
+import gzip
 import json
 import logging
 import os
@@ -451,3 +452,15 @@ def test_a_student_goes_on_from_another_runs_checkpoint_or_else_its_ensemble(tmp
     assert "generator_optimizer" not in averaged
     shutil.rmtree(first.checkpoints.uri)
     assert same(begun(()), State(averaged, {}))
+
+
+def test_a_trace_has_the_updates_that_were_asked_for_and_changes_no_weight(tmp_path: Path) -> None:
+    plain, task = task_in(tmp_path / "plain"), task_in(tmp_path / "traced")
+    task = replace(task, spec=replace(task.spec, training=replace(task.spec.training, trace=3)))
+    train(plain)
+    train(task)
+    trace = json.loads(gzip.decompress(task.checkpoints.read("trace.json.gz")))
+    steps = [event for event in trace["traceEvents"] if "_fused_adam" in event.get("name", "")]
+    assert len(steps) == 3 * 2  # of the generator and of the fake score
+    ours, theirs = weights(task).tensors, weights(plain).tensors
+    assert all(torch.equal(ours[part][name], theirs[part][name]) for part in theirs for name in theirs[part])
