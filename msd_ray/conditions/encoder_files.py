@@ -65,10 +65,7 @@ class EncoderFiles:
     @cached_property
     def length(self) -> int:
         """How many tokens of a text it takes."""
-        length, most = self.open(torch.device("cpu"))[0].model_max_length, self._config.get("max_position_embeddings")
-        if not 0 < length <= min(most or _LONGEST, _LONGEST):
-            raise UserError(f"{_AT}: the tokenizer of {self.root} gives {length} tokens of a text for {most} places")
-        return int(length)
+        return self._placed(self.open(torch.device("cpu"))[0].model_max_length)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,7 +79,7 @@ class EncoderFiles:
 
     def tokens(self, texts: Sequence[str], length: int | None = None) -> Tensor:
         """Their numbers in its vocabulary, cut or padded to `length`, or else to as many as it takes: [B, length]."""
-        (tokenizer, _), most = self.open(torch.device("cpu")), length or self.length
+        (tokenizer, _), most = self.open(torch.device("cpu")), self._placed(length) if length else self.length
         if not texts:
             return torch.zeros(0, most, dtype=torch.long)
         made = tokenizer(list(texts), padding="max_length", max_length=most, truncation=True, return_tensors="pt")
@@ -92,6 +89,12 @@ class EncoderFiles:
     def open(self, device: torch.device) -> tuple[Any, Any]:
         """Tokenizer and model, once in a process. Executes nothing that lies there."""
         return _opened(self, device)
+
+    def _placed(self, length: int) -> int:
+        places: int = self._config.get("max_position_embeddings", _LONGEST)
+        if not 0 < length <= places:
+            raise UserError(f"{_AT}: {self.encoder} has {places} places for {length} tokens of a text")
+        return length
 
     @property
     def encoder(self) -> Path:

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize, pad
 from msd_ray.conditions.encoder_files import WIDEST, EncoderFiles, each_alone
 from msd_ray.errors import UserError, one_line
 
+_AT = "conditions.options.encoder"
 _OF_T5 = 256
 """Tokens of a prompt that T5 sees."""
 
@@ -27,10 +28,15 @@ class SD3Text:
 
     @cached_property
     def width(self) -> int:
-        """Raises UserError where there is no such pipeline."""
-        width = self.t5.width if self.t5 else self._of_transformer
-        if (need := max(sum(clip.width for clip in self.clips), self.pooled)) > width:
-            raise UserError(f"conditions.options.encoder: the CLIPs of {self.path} give {need} numbers for {width}")
+        """Raises UserError where there is no such pipeline, or its text encoders do not give what its transformer
+        takes."""
+        width, pooled = self._taken
+        given = self.t5.width if self.t5 else width
+        if (given, self.pooled) != (width, pooled) or max(pooled, sum(clip.width for clip in self.clips)) > width:
+            raise UserError(
+                f"{_AT}: the text encoders of {self.path} do not fit its transformer, which takes {width} numbers of "
+                f"each token and {pooled} of a whole text"
+            )
         return width
 
     @property
@@ -86,12 +92,13 @@ class SD3Text:
         return torch.cat([each.text_embeds for each in made], dim=-1), hidden
 
     @property
-    def _of_transformer(self) -> int:
+    def _taken(self) -> tuple[int, int]:
+        """How many numbers its transformer takes of each token, and of a whole text."""
         try:
             config = json.loads((Path(self.path) / "transformer" / "config.json").read_text(encoding="utf-8"))
-            width = config["joint_attention_dim"]
-            if type(width) is not int or not 0 < width <= WIDEST:
-                raise ValueError(f"its joint_attention_dim is {width!r}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"conditions.options.encoder: {self.path} has no transformer: {one_line(error)}") from None
-        return width
+            width, pooled = config.get("joint_attention_dim", 4096), config.get("pooled_projection_dim", 2048)
+            if not all(type(taken) is int and 0 < taken <= WIDEST for taken in (width, pooled)):
+                raise ValueError(f"it takes {width!r} and {pooled!r} numbers")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{_AT}: {self.path} has no transformer: {one_line(error)}") from None
+        return width, pooled

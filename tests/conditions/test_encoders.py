@@ -154,12 +154,28 @@ def test_what_is_no_encoder_is_refused_in_one_line(case: str, tmp_path: Path) ->
 def test_a_clip_that_takes_texts_of_any_length_is_refused(tmp_path: Path) -> None:
     write_sd3(tmp_path, t5=False)
     change(tmp_path / "tokenizer" / "tokenizer_config.json", model_max_length=10**30)
-    with pytest.raises(UserError, match=r"gives 10{30} tokens of a text for 16 places"):
+    with pytest.raises(UserError, match=r"text_encoder has 16 places for 10{30} tokens of a text"):
         known(tmp_path, "sd3-tokens").encode(["red"])
 
 
-def test_clips_that_are_wider_than_the_tokens_are_refused(tmp_path: Path) -> None:
-    write_sd3(tmp_path, t5=False)
-    change(tmp_path / "transformer" / "config.json", joint_attention_dim=48)
-    with pytest.raises(UserError, match=r"the CLIPs of .* give 64 numbers for 48"):
+@pytest.mark.parametrize(
+    ("t5", "changes", "message"),
+    [
+        (False, {"joint_attention_dim": 48}, "do not fit its transformer, which takes 48 numbers of each token and 64"),
+        (
+            False,
+            {"pooled_projection_dim": 32},
+            "do not fit its transformer, which takes 64 numbers of each token and 32",
+        ),
+        (True, {"joint_attention_dim": 128}, "do not fit its transformer, which takes 128 numbers"),
+        (False, {"joint_attention_dim": "wide"}, "has no transformer: it takes 'wide' and 64 numbers"),
+        (False, {"pooled_projection_dim": 10**9}, "has no transformer: it takes 64 and 1000000000 numbers"),
+    ],
+)
+def test_encoders_that_do_not_fit_their_transformer_are_refused(
+    t5: bool, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    write_sd3(tmp_path, t5)
+    change(tmp_path / "transformer" / "config.json", **changes)
+    with pytest.raises(UserError, match=message):
         _ = known(tmp_path, "sd3-tokens").width
