@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msd_ray.networks import kernels
+from msd_ray.networks import layers
 
 PIXELS, CHANNELS = 64, 64  # of one tile
 PROGRAMS = 1024  # as many at least should sum, so that all of a GPU is busy
@@ -68,6 +68,7 @@ class FusedNorm(torch.autograd.Function):
         silu: bool,
     ) -> Tensor:
         ctx.how, maps, s = (groups, eps, silu), _laid(x), _shape(x)
+        kernels = _kernels(x)
         sums, line, rstds, y = s.sums(x), s.numbers(x, 4, s.channels), s.numbers(x, groups), torch.empty_like(maps)
         kernels.sum_up[s.summing](maps, sums, s.pixels, s.channels, s.per_split, PIXELS, CHANNELS)
         kernels.draw_line[s.n, groups](
@@ -85,6 +86,7 @@ class FusedNorm(torch.autograd.Function):
             return *_plain_gradients(inputs, ctx, dy), None, None, None
         (x, w, shift, affine, bias), (groups, _, silu) = inputs, ctx.how
         maps, dy, s, given = _laid(x), _laid(dy), _shape(x), _given(affine, w)
+        kernels = _kernels(x)
         sums, owned, slopes = s.sums(x), s.numbers(x, 3, s.channels), s.numbers(x, 2, s.channels)
         dx, daffine = torch.empty_like(maps), torch.empty_like(given)
         kernels.sum_up_back[s.summing](
@@ -105,7 +107,7 @@ class FusedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, h: Tensor, bias: Tensor) -> Tensor:
         y, s = torch.empty_like(_laid(h), dtype=torch.promote_types(x.dtype, h.dtype)), _shape(h)
-        kernels.add[s.tiles](_laid(x), _laid(h), bias, y, s.pixels, s.channels, PIXELS, CHANNELS)
+        _kernels(x).add[s.tiles](_laid(x), _laid(h), bias, y, s.pixels, s.channels, PIXELS, CHANNELS)
         ctx.types = x.dtype, h.dtype, bias.dtype
         return y
 
@@ -121,7 +123,7 @@ class Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
         ctx.factor = factor
-        return _resampled(kernels.spread, x, factor, 2 * x.shape[2], 2 * x.shape[3])
+        return _resampled("spread", x, factor, 2 * x.shape[2], 2 * x.shape[3])
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
@@ -134,7 +136,7 @@ class Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
         ctx.factor = factor
-        return _resampled(kernels.gather, x, factor, x.shape[2] // 2, x.shape[3] // 2)
+        return _resampled("gather", x, factor, x.shape[2] // 2, x.shape[3] // 2)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
@@ -169,10 +171,10 @@ def _plain_gradients(inputs: list[Tensor], ctx: Any, dy: Tensor) -> list[Tensor 
     return [next(found) if needed else None for needed in needs]
 
 
-def _resampled(kernel: Any, x: Tensor, factor: float, height: int, width: int) -> Tensor:
+def _resampled(kernel: str, x: Tensor, factor: float, height: int, width: int) -> Tensor:
     y = torch.empty(*x.shape[:2], height, width, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     s = _shape(y)
-    kernel[s.tiles](_laid(x), y, factor, width, s.pixels, s.channels, PIXELS, CHANNELS)
+    getattr(_kernels(x), kernel)[s.tiles](_laid(x), y, factor, width, s.pixels, s.channels, PIXELS, CHANNELS)
     return y
 
 
@@ -182,8 +184,26 @@ def _over_pixels(maps: Tensor) -> Tensor:
         return maps.float().sum((0, 2, 3))
     maps, s = _laid(maps), _shape(maps)
     sums = s.sums(maps)
-    kernels.sum_up[s.summing](maps, sums, s.pixels, s.channels, s.per_split, PIXELS, CHANNELS)
+    _kernels(maps).sum_up[s.summing](maps, sums, s.pixels, s.channels, s.per_split, PIXELS, CHANNELS)
     return sums[:, :, 0].sum((0, 1))
+
+
+class _NoKernels:
+    """For tensors without data, whose shapes and memory alone are wanted."""
+
+    def __getattr__(self, kernel: str) -> "_NoKernels":
+        return self
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return lambda *_: None
+
+
+def _kernels(like: Tensor) -> Any:
+    if layers.IMAGINED_GPU and not like.is_cuda:
+        return _NoKernels()
+    from msd_ray.networks import kernels  # when they are needed: starts Triton
+
+    return kernels
 
 
 def _laid(maps: Tensor) -> Tensor:

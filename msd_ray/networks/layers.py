@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+IMAGINED_GPU = False
+"""Whether maps without data go the way of those on a GPU, so that their memory can be counted."""
+
 
 def group_norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
     """Group normalisation with at most 32 groups of at least 4 channels."""
@@ -95,16 +98,20 @@ def _channels_second(maps: Tensor) -> Tensor:
 
 def _fused(x: Tensor) -> Any:
     """The module that computes with our kernels, for maps that they take. The compiler makes such ones by itself."""
-    if not x.is_cuda or not torch.is_autocast_enabled("cuda") or torch.compiler.is_compiling():
+    if not (x.is_cuda or IMAGINED_GPU) or not torch.is_autocast_enabled(x.device.type):
         return None
-    return _module() if x.is_contiguous(memory_format=torch.channels_last) else None
+    if torch.compiler.is_compiling() or not (IMAGINED_GPU or x.is_contiguous(memory_format=torch.channels_last)):
+        return None
+    return _module() if IMAGINED_GPU or _there() else None
+
+
+def _module() -> Any:
+    from msd_ray.networks import fused_layers  # it imports this module
+
+    return fused_layers
 
 
 @cache
-def _module() -> Any:
-    """None where the kernels' compiler is not installed; torch for CUDA brings it, but on Windows."""
-    if not find_spec("triton"):
-        return None
-    from msd_ray.networks import fused_layers  # when it is needed: starts Triton
-
-    return fused_layers
+def _there() -> bool:
+    """Whether the kernels' compiler is installed; torch for CUDA brings it, but on Windows."""
+    return find_spec("triton") is not None

@@ -72,7 +72,7 @@ def count_student(plan: Plan, spec: StudentSpec, rates: Rates) -> StudentCount:
     stages, memory, state, probe, heads = dict[str, StageCount](), 0, 0, 0.0, dict[str, int]()
     for name in spec.stages:
         tally = Tally()
-        with without_data(tally):
+        with without_data(tally, gpu=plan.cluster.gpus_per_student > 0):
             stage = _Stage(plan, spec, name, rates, tally)
             stages[name], held, files = stage.count()
             probe = stage.probe()
@@ -105,7 +105,7 @@ def _answer(plan: Plan, rates: Rates) -> tuple[float, int]:
     stages, tally = plan.first.stages, Tally()
     n = max(stage.batch for stage in stages.values()) // plan.first.shards
     gradient = any(plan.first.objective(name).needs.teacher == "gradient" for name in stages)
-    with without_data(tally):
+    with without_data(tally, gpu=plan.cluster.pool.gpus > 0):
         teacher = _teacher(plan)
         x, sigma = torch.zeros(n, *plan.teacher.sample_shape), torch.ones(n)
         with torch.set_grad_enabled(gradient):

@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from msd_ray.networks import layers
+
 Seen = Callable[[Any, tuple[Any, ...], dict[str, Any], float, int], None]
 """Told of each operation: which, its arguments, its floating-point operations, and the bytes that it moves."""
 _READ = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
@@ -86,12 +88,13 @@ class _Shapes(FakeTensorMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def without_data(tally: Tally) -> Iterator[None]:
+def without_data(tally: Tally, gpu: bool = False) -> Iterator[None]:
     """Tensors made inside have no memory. All of them are on the CPU, so that modules need not be moved, which those
-    without memory cannot."""
+    without memory cannot. gpu: whether networks hold what they hold on a GPU."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
-        with patch.object(nn.Module, "to", lambda module, *_, **__: module), _Shapes(), tally:
+        unmoved = patch.object(nn.Module, "to", lambda module, *_, **__: module)
+        with unmoved, patch.object(layers, "IMAGINED_GPU", gpu), _Shapes(), tally:
             yield
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from msd_ray.data import in_memory
+from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.objectives import Pairs
 from msd_ray.objectives.dm import DM
 from msd_ray.profiling.counts import UncountableError, count_student, count_teacher
@@ -20,7 +21,9 @@ from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store, used_bytes
 from msd_ray.teachers import LocalTeacher
+from msd_ray.training import precision
 from msd_ray.training.checkpoints import Checkpoints
+from msd_ray.training.config import TrainingConfig
 from msd_ray.training.state import State
 from msd_ray.training.student_spec import Extras
 from msd_ray.training.student_trainer import StudentTrainer
@@ -197,3 +200,18 @@ def test_rates_are_measured_of_operations_with_data() -> None:
     assert 1e6 < found.flops < 1e15
     assert 1e6 < found.moved < 1e14
     assert 1e6 < found.written < 1e12
+
+
+def test_in_bf16_a_network_on_a_gpu_holds_what_its_kernels_keep() -> None:
+    spec, held = DenoiserSpec(UNetConfig(channels=32, attention=(8,), dropout=0.0), (3, 32, 32), 10), dict[bool, int]()
+    for gpu in (False, True):
+        tally = Tally()
+        with without_data(tally, gpu):
+            denoiser = precision.apply(spec.build(), TrainingConfig(precision="bf16"))
+            weights = tally.held
+            x0 = denoiser(torch.zeros(16, 3, 32, 32), torch.ones(16), torch.zeros(16, dtype=torch.long))
+            held[gpu] = tally.held - weights  # what the backward pass needs
+            x0.square().mean().backward()
+        assert x0.shape == (16, 3, 32, 32)
+        assert all(p.grad is not None and p.grad.shape == p.shape for p in denoiser.parameters())
+    assert 0.3 < held[True] / held[False] < 0.7
