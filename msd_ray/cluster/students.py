@@ -19,7 +19,9 @@ from msd_ray.data import DataConfig, DataSet, Split, load_data
 from msd_ray.diffusion import unguided
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
+from msd_ray.networks.weights import StoredWeights
 from msd_ray.recipes import PoolConfig
+from msd_ray.runs.adapter_base import base_of
 from msd_ray.runs.init_weights import starting_weights, student_of_init
 from msd_ray.runs.pairs import load_pairs
 from msd_ray.runs.plan import StudentPlan
@@ -90,6 +92,8 @@ class StudentTask:
         if state:
             trainer.load_state_dict(state)
             measuring.resume(trainer.nimg)
+        elif self.trunk and spec.adapter:
+            trainer.branch_off()
         elif self.trunk:
             trainer.load_state_dict(_branched(Checkpoints(self.trunk, 1).latest(spec.begins)))
         elif spec.goes_on_from_another_run and (origin := student_of_init(inputs.init, owned)):
@@ -105,7 +109,10 @@ class StudentTask:
         original = pairs = initial = fake = None
         if not inputs.pool or any(n.encoder for n in needs):
             original = load_teacher(inputs.teacher, device, spec.training)
-        if not resumed or any("fake_score" in spec.begins_afresh(stage) for stage in spec.stages):
+        if spec.adapter:
+            base = base_of(spec, self.trunk, inputs.teacher)
+            initial = base.read() if isinstance(base, StoredWeights) else base
+        elif not resumed or any("fake_score" in spec.begins_afresh(stage) for stage in spec.stages):
             initial, fake = starting_weights(spec, owned, inputs.teacher, inputs.init, original)
         if inputs.pairs and any(n.pairs for n in needs):
             pairs = load_pairs(*inputs.pairs, spec.denoiser.sample_shape).to(device)

@@ -5,6 +5,7 @@ from msd_ray.ensemble.ensemble import Ensemble
 from msd_ray.ensemble.part import Part, SampleId
 from msd_ray.ensemble.requests import seeded_noise, seeded_noises
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
+from msd_ray.ensemble.shared_base import SharedBase
 
 __all__ = [
     "FORMAT_VERSION",
@@ -15,6 +16,7 @@ __all__ = [
     "Part",
     "SampleId",
     "Sampling",
+    "SharedBase",
     "read_description",
     "read_member",
     "save_ensemble",

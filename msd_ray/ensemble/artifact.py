@@ -3,13 +3,14 @@
 body = {format_version, recipe, partition, labels, sampling, students: [{index, part, conditions, file, spec,
 sigma_init, nimg, parameters}]}
 
-`conditions` is the number of those that a student owns. Format 5 has students that divide a few steps among them,
-format 4 others of a few steps; the rest are written as format 3. Formats 1 and 2 listed them and had no `part`; format
-1 has neither `sampling` nor a spec's `sigma_min`.
+`conditions` is the number of those that a student owns. Format 6 has students whose files hold adapters alone, which
+`adapter` describes, and in `base` the file of the weights under them, as a plain network has them. Format 5 has students
+that divide a few steps among them, format 4 others of a few steps; the rest are written as format 3. Formats 1 and 2
+listed the conditions and had no `part`; format 1 has neither `sampling` nor a spec's `sigma_min`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
 from typing import Any
@@ -21,11 +22,14 @@ from msd_ray.codecs import NO_CODEC, CodecConfig
 from msd_ray.conditions import Conditions, ConditionsSpec, Partition, conditioned
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
+from msd_ray.ensemble.shared_base import SharedBase, kept_base
 from msd_ray.errors import CorruptError, UserError, one_line
-from msd_ray.networks import DenoiserSpec
+from msd_ray.networks import Adapter, DenoiserSpec
+from msd_ray.networks.adapters import attach, load_own, merged
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.storage import Chunks, Manifest, Store, read_file, read_manifest, write_bundle
+from msd_ray.validation import made_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Member:
     """index: the student's number. spec: how its network is built.
 
     sigma_init: noise level that its step starts from, or the first of a few. nimg: images it was trained
-    on. weights: its state dict, or the file that it is kept in.
+    on. weights: its state dict, or the file that it is kept in; of its adapters alone, where it has any. adapter: what
+    these are like. base: the weights that they change.
     """
 
     index: int
@@ -41,26 +46,48 @@ class Member:
     sigma_init: float
     nimg: int
     weights: dict[str, Tensor] | StoredWeights = field(repr=False, compare=False)
+    adapter: Adapter | None = None
+    base: SharedBase | None = field(default=None, repr=False, compare=False)
 
     def read(self) -> dict[str, Tensor]:
-        """Its state dict. Raises CorruptError if the file is damaged."""
-        return self.weights.read() if isinstance(self.weights, StoredWeights) else self.weights
+        """The state dict that its network has without adapters, these merged. Raises CorruptError if a file is damaged
+        or they do not fit each other."""
+        own = self._own()
+        if not (self.adapter and self.base):
+            return own
+        try:
+            return merged(self.base.on("cpu"), own, self.adapter)
+        except (KeyError, RuntimeError) as error:
+            raise self._misfit(error) from error
+
+    def merged(self) -> "Member":
+        """The same student without adapters. Raises CorruptError as `read`."""
+        return replace(self, weights=self.read(), adapter=None, base=None) if self.adapter else self
 
     def build(self, conditions: Conditions, device: torch.device | str = "cpu") -> EDMDenoiser:
-        """The student of these conditions ready to generate, in float32. Raises CorruptError if the weights do not fit
-        the spec, or the file is damaged."""
-        weights = self.read()
+        """The student of these conditions ready to generate, in float32. Those built on one base share its memory.
+        Raises CorruptError if the weights do not fit the spec, or the file is damaged."""
+        weights = {name: value.float() for name, value in self._own().items()}
         try:
             with shapes_only():
                 network = conditioned(self.spec.build(), conditions)
-            network.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
+            if self.adapter and self.base:
+                network.load_state_dict(self.base.on(device), assign=True)
+                attach(network, self.adapter)
+            load_own(network, weights, assign=True)
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-            reason = one_line(error)
-            raise CorruptError(f"the weights of student {self.index} do not fit its network: {reason}") from error
+            raise self._misfit(error) from error
         return network.to(device).eval().requires_grad_(False)
 
+    def _own(self) -> dict[str, Tensor]:
+        return self.weights.read() if isinstance(self.weights, StoredWeights) else self.weights
 
-FORMAT_VERSION = 5
+    def _misfit(self, error: Exception) -> CorruptError:
+        return CorruptError(f"the weights of student {self.index} do not fit its network: {one_line(error)}")
+
+
+FORMAT_VERSION = 6
+BASE = "base.safetensors"
 
 
 @dataclass(frozen=True)
@@ -110,7 +137,7 @@ def save_ensemble(
     if problem:
         raise ValueError(problem)
     body = {
-        "format_version": (FORMAT_VERSION if partition.borders else 4) if sampling.levels else 3,
+        "format_version": _format(partition, members, sampling),
         "recipe": recipe,
         "partition": partition.to_json(),
         "labels": labels,
@@ -118,8 +145,18 @@ def save_ensemble(
         "students": [_described(member, partition) for member in members],
         **({"codec": codec.to_json()} if codec.to_json() else {}),
     }
-    students = ((_file(member.index), _content(member)) for member in members)
-    write_bundle(store, body, chain(partition.files.items(), students))
+    bases = [member.base.weights for member in members if member.base][:1]
+    body |= {"base": BASE} if bases else {}
+    shared = ((BASE, _content(base)) for base in bases)
+    students = ((_file(member.index), _content(member.weights)) for member in members)
+    write_bundle(store, body, chain(partition.files.items(), shared, students))
+
+
+def _format(partition: Partition, members: Sequence[Member], sampling: Sampling) -> int:
+    """The first version whose readers understand all of it."""
+    if any(member.adapter for member in members):
+        return 6
+    return (5 if partition.borders else 4) if sampling.levels else 3
 
 
 def read_description(store: Store) -> Description:
@@ -164,9 +201,11 @@ def read_member(description: Description, index: int) -> Member:
         file, spec = str(raw["file"]), DenoiserSpec.from_json(raw["spec"])
         facts = int(raw["index"]), spec, float(raw["sigma_init"]), int(raw["nimg"])
         _check_owned(raw, description.partition, index)
+        adapter = made_of(Adapter, raw["adapter"]) if "adapter" in raw else None
+        base = kept_base(StoredWeights(store, manifest, str(manifest.body["base"]))) if adapter else None
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise _nonsense(store, error) from error
-    return Member(*facts, StoredWeights(store, manifest, file))
+    return Member(*facts, StoredWeights(store, manifest, file), adapter, base)
 
 
 def _check_owned(raw: dict[str, Any], partition: Partition, index: int) -> None:
@@ -191,6 +230,10 @@ def contradiction(
             return f"student {member.index} knows {member.spec.classes} conditions instead of {conditions.width}"
         if member.spec.sample_shape != members[0].spec.sample_shape:
             return f"student {member.index} makes samples of another shape than student 0"
+    if any(bool(member.adapter) != bool(member.base) for member in members):
+        return "adapters need the weights that they change, and other students have none"
+    if len({id(member.base) for member in members if member.base}) > 1:
+        return "the adapters change different weights"
     if partition.borders and sampling == ONE_STEP:
         return "students that share the noise levels cannot make a sample in a single step"
     if problem := sampling.problem(partition):
@@ -214,11 +257,11 @@ def _described(member: Member, partition: Partition) -> dict[str, Any]:
         "sigma_init": member.sigma_init,
         "nimg": member.nimg,
         "parameters": member.spec.parameters(),
+        **({"adapter": asdict(member.adapter)} if member.adapter else {}),
     }
 
 
-def _content(member: Member) -> Chunks:
-    weights = member.weights
+def _content(weights: dict[str, Tensor] | StoredWeights) -> Chunks:
     return weights.chunks if isinstance(weights, StoredWeights) else partial(to_chunks, weights)
 
 

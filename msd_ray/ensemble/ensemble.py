@@ -13,6 +13,7 @@ from msd_ray.ensemble.part import Part
 from msd_ray.ensemble.requests import asked_of, seeds_of
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError
+from msd_ray.networks.denoiser_spec import stored_parameters
 from msd_ray.storage import Store
 
 
@@ -21,7 +22,8 @@ class Ensemble:
 
     partition: which student owns which conditions and noise levels. labels: of the data set. recipe: of the students'
     training, which says what a condition is. members: the students in order. sampling: how they make a sample by
-    default. codec: what samples look like. parameters: of all students together.
+    default. codec: what samples look like. parameters: of all students together, a base of adapters
+    counted once.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Ensemble:
         self.recipe, self.partition, self.labels = recipe, partition, labels
         self.members, self.device, self.sampling = tuple(members), torch.device(device), sampling
         self.codec = codec
-        self.parameters = sum(member.spec.parameters() for member in self.members)
+        self.parameters = stored_parameters((m.spec, m.adapter) for m in self.members)
         self._parts: dict[int, Part] = {}
 
     @classmethod

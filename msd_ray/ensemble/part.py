@@ -41,6 +41,7 @@ class Part:
         self._conditions = conditions
         self._students = [member.build(conditions, device) for member in members]
         self._sigma_init, self.codec = members[0].sigma_init, codec
+        self._bases = [member.base for member in members]  # others of this process find them as long as one has them
         sizes = [count_parameters(student) for student in self._students]
         self.sample_shape, self.parameters = members[0].spec.sample_shape, sum(sizes)
         self.batch_size = batch_size_for(max(sizes), math.prod(self.sample_shape[1:]))

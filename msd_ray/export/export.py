@@ -39,7 +39,8 @@ def export(uri: str, form: str, student: int | None, output: Path) -> Facts:
         raise UserError(f"--format {form}: there is no such format, only {', '.join(FORMATS)}")
     known = read_description(ensemble_folder(uri))
     chosen = _chosen(known, form, student)
-    members = [read_member(known, index) for index in ([chosen] if chosen is not None else range(known.partition.k))]
+    numbers = [chosen] if chosen is not None else range(known.partition.k)
+    members = [read_member(known, number).merged() for number in numbers]
     with whole(output) as folder:
         write = _ensemble_pipeline if chosen is None else FORMATS[form]
         facts = write(known, members, folder)

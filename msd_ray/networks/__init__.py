@@ -1,5 +1,6 @@
 """Raw networks F(x, c_noise, condition) and how to build a denoiser from them."""
 
+from msd_ray.networks.adapters import Adapter
 from msd_ray.networks.denoiser_spec import DenoiserSpec, count_parameters
 from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
 from msd_ray.networks.diffusers_pixart import DiffusersPixArtConfig
@@ -15,6 +16,7 @@ from msd_ray.networks.unet import UNetConfig
 __all__ = [
     "KINDS",
     "PRETRAINED",
+    "Adapter",
     "DenoiserSpec",
     "DiffusersConditionUNetConfig",
     "DiffusersDiTConfig",

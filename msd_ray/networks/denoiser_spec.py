@@ -1,5 +1,6 @@
 """What is needed to build an empty denoiser; stored beside weights, so that they can be loaded without the recipe."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -8,6 +9,7 @@ from torch import nn
 
 from msd_ray.diffusion import EDM, EDMDenoiser, Preconditioning, preconditioning_of
 from msd_ray.errors import CorruptError
+from msd_ray.networks.adapters import Adapter, attach, count_own
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.registry import KINDS, Kind, kind_of
 from msd_ray.networks.shapes import shapes_only
@@ -37,6 +39,10 @@ class DenoiserSpec:
         """Number of parameters, counted without allocating them."""
         return _parameters(self)
 
+    def own_parameters(self, adapter: Adapter | None) -> int:
+        """Those of a student that trains such adapters alone, or all; counted without allocating them."""
+        return _own_parameters(self, adapter) if adapter else self.parameters()
+
     def to_json(self) -> dict[str, Any]:
         """Without EDM's own preconditioning: descriptions, and the names of caches, are older than the others."""
         said = asdict(self)
@@ -64,6 +70,19 @@ class DenoiserSpec:
 def _parameters(spec: DenoiserSpec) -> int:
     with shapes_only():
         return count_parameters(spec.build())
+
+
+def stored_parameters(students: Iterable[tuple[DenoiserSpec, Adapter | None]]) -> int:
+    """Of all these students together, the frozen weights that adapters share counted once."""
+    known = list(students)
+    base = [spec.parameters() for spec, adapter in known if adapter][:1]
+    return sum(base) + sum(spec.own_parameters(adapter) for spec, adapter in known)
+
+
+@lru_cache(maxsize=256)
+def _own_parameters(spec: DenoiserSpec, adapter: Adapter) -> int:
+    with shapes_only():
+        return count_own(attach(spec.build(), adapter))
 
 
 _EXAMPLE = DenoiserSpec(MLPConfig(), (1,), 0)

@@ -1,8 +1,9 @@
-"""How much smaller than its teacher's network a student's is to be."""
+"""How much smaller than its teacher's network a student's is to be, or how little of it is to be its own."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
+from msd_ray.networks.adapters import Adapter
 from msd_ray.ranges import Blocks, within
 
 Multipliers = Annotated[tuple[Annotated[int, within(ge=1, le=64)], ...], within(min_length=1, max_length=16)]
@@ -10,11 +11,13 @@ Multipliers = Annotated[tuple[Annotated[int, within(ge=1, le=64)], ...], within(
 
 @dataclass(frozen=True)
 class StudentSize:
-    """channel_factor: of the teacher's width. multipliers, blocks: the teacher's own unless given."""
+    """channel_factor: of the teacher's width. multipliers, blocks: the teacher's own unless given. adapter: what alone
+    is trained, on frozen weights that the students share; null: all weights."""
 
     channel_factor: Annotated[float, within(gt=0, le=100)] = 1.0
     multipliers: Multipliers | None = None
     blocks: Blocks | None = None
+    adapter: Adapter | None = None
 
     def width_of(self, teachers: int) -> int:
         """The teacher's width times the factor, to the nearest multiple of 8 (of 4 below 32 channels)."""

@@ -1,6 +1,6 @@
 """Whether the parts of a recipe fit each other and the data, and what follows from them together."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from itertools import takewhile
 
@@ -12,7 +12,7 @@ from msd_ray.diffusion import Noise
 from msd_ray.ensemble import Sampling
 from msd_ray.errors import UserError, one_line
 from msd_ray.evaluation import features_name
-from msd_ray.networks import KINDS, DenoiserSpec, Kind, StudentSize
+from msd_ray.networks import KINDS, Adapter, DenoiserSpec, Kind, StudentSize
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Needs, Nets, objective_class
 from msd_ray.own_code import is_own
@@ -75,7 +75,8 @@ def shared_by_default(recipe: Recipe, needs: dict[str, Needs]) -> list[str]:
     """The stages that are shared where the recipe leaves it open: the first ones that make a denoiser. There every
     student learns to be the teacher, and more images are worth more than fewer conditions. Not the last stage, which
     makes the students differ, nor any where they differ in size or in noise levels."""
-    sizes, partition = {recipe.student, *recipe.students.values()}, recipe.partition
+    sizes = {replace(size, adapter=None) for size in (recipe.student, *recipe.students.values())}
+    partition = recipe.partition
     if partition.k == 1 or partition.timesteps > 1 or len(sizes) > 1:
         return []
     first = takewhile(lambda name: needs[name].makes == "denoiser" and recipe.stages[name].shared == "auto", needs)
@@ -130,6 +131,39 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
             f"partition.timesteps ({timesteps}) above teacher.steps ({sampling.steps}): some are never asked"
         )
     return sampling
+
+
+def check_adapters(recipe: Recipe, source: TeacherSource | None) -> None:
+    """Raises UserError where students cannot share frozen weights under their adapters."""
+    sizes = {"student": recipe.student} | {f"students.{i}": size for i, size in recipe.students.items()}
+    for name, size in sizes.items():
+        if size.adapter and recipe.network.cut(size) != recipe.network:
+            raise UserError(
+                f"{name}.adapter: adapters change no sizes; leave channel_factor, multipliers and blocks of {name} out"
+            )
+    if not any(size.adapter for size in sizes.values()):
+        return
+    groups = max(stage.groups for stage in recipe.stages.values())
+    if groups > 1:
+        raise UserError(f"student.adapter: students of {groups} trunks share no weights; write true for `shared`")
+    if recipe.init:
+        raise UserError("student.adapter: adapters begin at the teacher or at a shared stage; leave `init` out")
+    if not groups and source and (source.spec is None or source.spec.network != recipe.network):
+        raise UserError(
+            f"student.adapter: {recipe.teacher.origin} gives no weights of the recipe's network for adapters to "
+            "change; let a shared stage come first, or leave it out"
+        )
+
+
+def check_ranks(teacher: DenoiserSpec, adapters: Iterable[Adapter | None]) -> None:
+    """Raises UserError for adapters that hold as much as the weights that they change."""
+    for adapter in filter(None, adapters):
+        own, all_of_it = teacher.own_parameters(adapter), teacher.parameters()
+        if own >= all_of_it:
+            raise UserError(
+                f"student.adapter.rank: adapters of rank {adapter.rank} have {own:,} parameters, all weights of a "
+                f"student {all_of_it:,}; take a lower rank, or leave the adapter out"
+            )
 
 
 def teacher_of(recipe: Recipe, data: DataSet, conditions: Conditions, brought: DenoiserSpec | None) -> DenoiserSpec:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from msd_ray.ensemble import Sampling
 from msd_ray.evaluation import Costs
+from msd_ray.networks.denoiser_spec import stored_parameters
 from msd_ray.runs.plan import EnsemblePlan, StudentPlan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.runs.teacher_cache import teacher_in
@@ -33,7 +34,7 @@ def ensemble_costs(ensemble: EnsemblePlan, sampling: Sampling, logged: pd.DataFr
     each = [student_costs(student, sampling, logged) for student in ensemble.students]
     trunks = [student_costs(student, sampling, logged) for student in ensemble.trunks]
     return Costs(
-        parameters=sum(c.parameters or 0 for c in each),
+        parameters=stored_parameters((s.spec.denoiser, s.spec.adapter) for s in ensemble.students),
         nfe=sampling.nfe,
         images=ensemble.images,
         wall_seconds=max(c.wall_seconds or 0.0 for c in each) + sum(c.wall_seconds or 0.0 for c in trunks),

@@ -3,6 +3,7 @@
 from msd_ray.errors import UserError
 from msd_ray.formatting import size
 from msd_ray.networks import count_parameters
+from msd_ray.networks.denoiser_spec import stored_parameters
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Nets
 from msd_ray.runs.plan import Plan
@@ -45,10 +46,9 @@ def disk_needed(plan: Plan) -> int:
     training or the students' checkpoints and their ensembles."""
     keep = plan.recipe.training.keep + 1  # one is written before another goes
     teacher = 0 if plan.source else plan.teacher.parameters()
-    of_checkpoint = {student.spec.denoiser: checkpoint_weights(student.spec) for student in plan.students}
-    students = sum(
-        keep * of_checkpoint[student.spec.denoiser] + student.spec.denoiser.parameters() for student in plan.students
-    )
+    sizes = [(student.spec.denoiser, student.spec.adapter) for student in plan.students]
+    of_checkpoint = {size: checkpoint_weights(student.spec) for size, student in zip(sizes, plan.students, strict=True)}
+    students = stored_parameters(sizes) + sum(keep * of_checkpoint[size] for size in sizes)
     return FLOAT * (teacher + max(2 * 4 * teacher, students))
 
 
@@ -57,7 +57,7 @@ def checkpoint_weights(spec: StudentSpec) -> int:
     generator where a method has one, and two for each weight that an optimizer moves."""
     with shapes_only():
         nets = Nets(spec.denoiser.build(), spec.denoiser.build(), encoder=spec.denoiser.build())
-        student, heads, most = count_parameters(nets.generator), dict[str, int](), 0
+        student, heads, most = spec.denoiser.own_parameters(spec.adapter), dict[str, int](), 0
         for name, stage in spec.stages.items():
             needs = spec.objective(name).needs
             if needs.head:

@@ -43,14 +43,15 @@ class InitStudent:
 
 
 def student_of_init(init: str, owned: Owned) -> InitStudent | None:
-    """The student that owns most of these conditions in the run that `init` names; None where it is only an ensemble.
-    Raises UserError if its method is code that nobody allowed."""
+    """The student that owns most of these conditions in the run that `init` names; None where it is only an ensemble,
+    or has an adapter. Raises UserError if its method is code that nobody allowed."""
     run = Store(init)
     if not init or not run.exists("recipe.json"):
         return None
-    number = _nearest(read_description(ensemble_folder(init)), owned)
+    known = read_description(ensemble_folder(init))
+    number = _nearest(known, owned)
     checkpoint = Checkpoints(folder(run, f"students/{number:04d}"), 1).newest()
-    if checkpoint is None:
+    if checkpoint is None or read_member(known, number).adapter:
         return None
     try:
         stage = recipe_of(run).stages[checkpoint.meta()["stage"]]

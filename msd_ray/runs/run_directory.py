@@ -7,11 +7,13 @@ from typing import Any
 
 from msd_ray.conditions import Partition
 from msd_ray.conditions.partition_config import KMEANS
-from msd_ray.ensemble import Member, save_ensemble
+from msd_ray.ensemble import Member, SharedBase, save_ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import Recipe, parse_recipe
+from msd_ray.runs.adapter_base import base_of
 from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
 from msd_ray.runs.run_status import read_status
+from msd_ray.runs.teacher_cache import teacher_in
 from msd_ray.storage import RESTORE, Store, check_sizes, read_manifest
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.config import ROUNDING
@@ -207,10 +209,10 @@ def left_to_train(store: Store, ensemble: EnsemblePlan) -> list[StudentPlan]:
 
 
 def assemble(store: Store, plan: Plan, ensemble: EnsemblePlan, images: int | None = None) -> None:
-    """Makes the ensemble of its students' averaged weights, whose files it copies. images: that each must have been
-    trained on, if not on all of the plan's. Raises UserError where one has not, or has no whole checkpoint of
-    that any more."""
-    members = []
+    """Makes the ensemble of its students' averaged weights or adapters, whose files it copies. images: that each must
+    have been trained on, if not on all of the plan's. Raises UserError where one has not, or has no whole checkpoint of
+    that any more; and as `base_of`."""
+    members, base = [], _base(store, plan, ensemble)
     for student in ensemble.students:
         newest = checkpoints_of(store, student).newest()
         if newest is None or newest.nimg < (images or student.spec.images):
@@ -222,6 +224,8 @@ def assemble(store: Store, plan: Plan, ensemble: EnsemblePlan, images: int | Non
                 sigma_init=student.spec.noise.sigma_init,
                 nimg=newest.nimg,
                 weights=newest.tensors("ema"),
+                adapter=student.spec.adapter,
+                base=base if student.spec.adapter else None,
             )
         )
     where, recipe = folder(store, ensemble.directory), plan.recipe.to_json()
@@ -231,6 +235,15 @@ def assemble(store: Store, plan: Plan, ensemble: EnsemblePlan, images: int | Non
         for student in ensemble.students:
             checkpoints_of(store, student).discard_damaged()
         raise UserError("a student's checkpoint was damaged and is dropped; run the same command again") from None
+
+
+def _base(store: Store, plan: Plan, ensemble: EnsemblePlan) -> SharedBase | None:
+    """What lies under the adapters of its students, if they have any. Raises as `base_of`."""
+    adapted = [student for student in ensemble.students if student.spec.adapter]
+    if not adapted:
+        return None
+    trunk = folder(store, adapted[0].trunk.directory) if adapted[0].trunk else None
+    return SharedBase(base_of(adapted[0].spec, trunk, teacher_in(store, plan)))
 
 
 def weights_part(recipe: Recipe) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def _history(plan: Plan, trunk: StudentPlan) -> list[Any]:
     before = [asdict(spec.stages[name]) for name in names[:-1]]
     ids = plan.ensembles[0].partition.owned_by_parts(trunk.parts, plan.conditions).ids.tolist()
     said = asdict(replace(spec, stages={}))
+    del said["adapter"]  # a trunk has none, and had none when others were kept
     said["training"] = {key: value for key, value in said["training"].items() if key not in ROUNDING}
     facts = {**said, "stages": [*before, last], "names": names, "ids": ids}
     return [facts, *(_history(plan, trunk.trunk) if trunk.trunk else [])]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from msd_ray.networks.adapters import own_parameters
 from msd_ray.ranges import ImagesOrNone, Weight
 
 
@@ -24,5 +25,6 @@ class EMAConfig:
 
 @torch.no_grad()
 def update(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * module, in place."""
-    torch._foreach_lerp_([*average.parameters()], [*module.parameters()], 1 - decay)
+    """average <- decay * average + (1 - decay) * module, in place; of what is their own."""
+    own, new = ([p.data for _, p in own_parameters(m)] for m in (average, module))
+    torch._foreach_lerp_(own, new, 1 - decay)

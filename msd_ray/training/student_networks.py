@@ -1,6 +1,5 @@
 """The networks of one student and their optimizers, from stage to stage."""
 
-import copy
 import re
 from collections.abc import Collection
 from dataclasses import replace
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.networks import PRETRAINED
+from msd_ray.networks.adapters import copied, load_own, own_parameters, own_tensors
 from msd_ray.objectives import Nets
 from msd_ray.rng import derived_seed
 from msd_ray.training.config import StageConfig
@@ -38,15 +38,17 @@ class StudentNetworks:
         """generator: with the weights that it starts from; the fake score starts from the same, unless extras say
         otherwise."""
         self._spec, self._device, self._group = spec, device, group
-        self.ema = copy.deepcopy(generator).requires_grad_(False)
-        fake = copy.deepcopy(generator)
+        self.ema = copied(generator).requires_grad_(False)
+        fake = copied(generator)
         self._blank = next(generator.parameters()).is_meta
         if extras.fake is not None and not self._blank:
-            fake.load_state_dict(extras.fake)
+            load_own(fake, extras.fake)
         self.nets = Nets(generator, fake, encoder=extras.encoder)
         self._heads: dict[str, nn.Module] = {}
         begins_again = any("fake_score" in spec.begins_afresh(stage) for stage in spec.stages)
         self._start_of_fake = extras.fake if begins_again else None  # a copy of a large network takes gigabytes
+        if begins_again and spec.adapter:
+            self._start_of_fake = {name: value.clone() for name, value in own_tensors(fake).items()}
         self.generator_descent: OptimizerStep
         self.fake_descent: OptimizerStep | None
         self.stage = ""
@@ -63,15 +65,15 @@ class StudentNetworks:
         self.optimization = self.config.optimization(needs.optimization)
         kept = needs.memory(self.nets, self._spec.denoiser.sample_shape) if needs.memory else {}
         memory = {name: torch.ones(shape, device=self._device) for name, shape in kept.items()}
-        target = None if needs.target_decay is None else copy.deepcopy(self.nets.generator).requires_grad_(False)
+        target = None if needs.target_decay is None else copied(self.nets.generator).requires_grad_(False)
         pretrained = PRETRAINED[needs.pretrained]().to(self._device) if needs.pretrained else None
         head = self._head(self.config.objective)
         self.nets = replace(self.nets, head=head, memory=memory, target=target, pretrained=pretrained)
         frozen = re.compile("|".join(needs.frozen) or "(?!)")
-        for name, p in self.nets.generator.named_parameters():
+        for name, p in own_parameters(self.nets.generator):
             p.requires_grad_(not frozen.search(name))
         generator = [p for p in self.nets.generator.parameters() if p.requires_grad]
-        fake = list(self.nets.fake.parameters()) if needs.fake else []
+        fake = [p for _, p in own_parameters(self.nets.fake)] if needs.fake else []
         if self.nets.head is not None:
             fake += self.nets.head.parameters()
         how, shards = self.optimization, self._spec.shards
@@ -89,21 +91,21 @@ class StudentNetworks:
                 now.optimizer.load(then.optimizer.tensors())
         self.nets.memory.update({name: nets.memory[name] for name in self.nets.memory if name in nets.memory})
         if self.nets.target and nets.target:
-            self.nets.target.load_state_dict(nets.target.state_dict())
+            load_own(self.nets.target, own_tensors(nets.target))
 
     def _begin_afresh(self, what: Collection[str], objective: str) -> None:
         """Takes these back to where they begin: the average and the fake score, a discriminator is made anew."""
         if "average" in what:
-            self.ema.load_state_dict(self.nets.generator.state_dict())
+            load_own(self.ema, own_tensors(self.nets.generator))
         if "fake_score" in what:
-            self.nets.fake.load_state_dict(self._start_of_fake or self.nets.generator.state_dict())
+            load_own(self.nets.fake, self._start_of_fake or own_tensors(self.nets.generator))
         if "discriminator" in what:
             self._heads.pop(objective, None)
 
     def leave(self) -> None:
         """Ends the stage, if there is one; after one that makes a denoiser the fake score starts from that."""
         if self.stage and self.objective.needs.makes == "denoiser":
-            self.nets.fake.load_state_dict(self.nets.generator.state_dict())
+            load_own(self.nets.fake, own_tensors(self.nets.generator))
 
     def average(self, nimg: int) -> None:
         """Takes the generator, which has seen `nimg` images, into its averages."""
@@ -123,7 +125,7 @@ class StudentNetworks:
 
     def state(self) -> dict[str, Tensors]:
         """What a checkpoint keeps of them, as `State.tensors`."""
-        state = {name: tensors_of(module) for name, module in self._modules().items()}
+        state = {name: own_tensors(module) for name, module in self._modules().items()}
         if self.stage:
             state["generator_optimizer"] = self.generator_descent.optimizer.tensors()
             if self.fake_descent:
@@ -147,7 +149,7 @@ class StudentNetworks:
                 self.fake_descent.optimizer.load(state["fake_optimizer"])
             self.nets.memory.update({k: v.clone().to(self._device) for k, v in state.get("memory", {}).items()})
         if self.nets.target:
-            self.nets.target.load_state_dict(state["target"])
+            load_own(self.nets.target, state["target"])
 
     def _load_modules(self, state: dict[str, Tensors]) -> None:
         for name, module in self._modules().items():
@@ -155,7 +157,7 @@ class StudentNetworks:
             if self._blank:
                 own = module.state_dict()
                 tensors = {key: laid_as(value.to(self._device), own[key]) for key, value in tensors.items()}
-            module.load_state_dict(tensors, assign=self._blank)
+            load_own(module, tensors, assign=self._blank)
         self._blank = False
 
     def go_on_from(self, stage: StageConfig, state: dict[str, Tensors]) -> None:

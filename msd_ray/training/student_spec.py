@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from msd_ray.diffusion import EDMDenoiser, Noise
 from msd_ray.errors import UserError
-from msd_ray.networks import DenoiserSpec
+from msd_ray.networks import Adapter, DenoiserSpec
 from msd_ray.objectives import Objective, Pairs, objective_class
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.state import Tensors
@@ -19,7 +19,8 @@ class StudentSpec:
     equal parts that every batch is made of, each with random streams of its own; up to so many processes can share the
     work. phases: number of students that divide a sample's steps among them; `noise` has this one's own. phase: its
     place among these, from 0 for the one that begins from pure noise. The others begin from real samples with noise,
-    which is what those before them are to lead to.
+    which is what those before them are to lead to. adapter: what alone is trained, on the frozen weights that the
+    student is given; all weights if None.
     What a loss compares within a batch (O2MKD's similarities, the density weights of SiDA) it then compares within a
     shard. Raises UserError where a batch cannot be split so, or an objective not be computed so.
     """
@@ -34,6 +35,7 @@ class StudentSpec:
     begins: int = 0
     phase: int = 0
     phases: int = 1
+    adapter: Adapter | None = None
 
     def __post_init__(self) -> None:
         if self.shards < 1:

@@ -12,6 +12,7 @@ from msd_ray.conditions import Owned, conditioned
 from msd_ray.data import Split
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import TrainingError, UserError
+from msd_ray.networks import adapters
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Batch, Draft, Loss, Nets, Objective, generated, joined
 from msd_ray.rng import derived_seed
@@ -64,9 +65,10 @@ class StudentTrainer:
         blank: bool = False,
     ) -> None:
         """owned: the conditions that the student is trained on. initial: the weights that generator and fake score
-        start from (fresh ones if None). real: real samples of its conditions, where an objective needs them. blank: the
-        networks take no memory, and have no weights but those of the state that is loaded next. Raises UserError where
-        some process of the group would have no shard."""
+        start from (fresh ones if None), or the frozen ones under its adapters. real: real samples of its conditions,
+        where an objective needs them. blank: the networks take no memory, and have no weights but those of the state
+        that is loaded next; without effect where adapters are trained, since their state has not what lies under them.
+        Raises UserError where some process of the group would have no shard."""
         if group.world > spec.shards:
             raise UserError(
                 f"student {spec.index}: {group.world} workers cannot share batches of {spec.shards} shards; "
@@ -74,7 +76,7 @@ class StudentTrainer:
             )
         self.spec, self.owned, self.teacher, self.group = spec, owned, teacher, group
         self.device = torch.device(device)
-        extras = extras or Extras()
+        extras, blank = extras or Extras(), blank and not spec.adapter
         self.nimg, self._before = 0, 0
         self.metrics: list[Metric] = []
         torch.manual_seed(derived_seed(spec.seed, spec.index, "initial weights"))
@@ -84,6 +86,8 @@ class StudentTrainer:
         generator = generator.to("meta" if blank else self.device).eval()
         if initial is not None and not blank:
             generator.load_state_dict(initial)
+        if spec.adapter:
+            adapters.draw(adapters.attach(generator, spec.adapter))
         self._networks = StudentNetworks(generator, spec, extras, self.device, group)
         self._batches, self._shards = Batches(spec, owned, real, extras.pairs, self.device), group.mine(spec.shards)
         self._averages = Averages()
@@ -157,6 +161,10 @@ class StudentTrainer:
         self._before = state.meta.get("before", 0)
         self.metrics = [Metric(*row) for row in state.meta["metrics"]]
         self._networks.load(state.meta["stage"], state.tensors)
+
+    def branch_off(self) -> None:
+        """Begins at the end of the trunk whose weights lie under its adapters."""
+        self.nimg = self.spec.begins
 
     def go_on_from(self, stage: StageConfig, state: State) -> None:
         """Begins with what a student of another run had when it ended `stage`, without what the first stage begins

@@ -8,6 +8,7 @@ from msd_ray.cluster.planning.forecast import Forecast, Upcoming, forecast
 from msd_ray.cluster.planning.layout import check_fits
 from msd_ray.errors import UserError
 from msd_ray.formatting import size
+from msd_ray.networks.denoiser_spec import stored_parameters
 from msd_ray.profiling.counts import StudentCount, TeacherCount, UncountableError, count_student, count_teacher
 from msd_ray.profiling.plan_times import priced, rates_here, time_plan, too_slow_to_try
 from msd_ray.profiling.rates import COUNT_ONLY, Rates, given_rates
@@ -74,7 +75,8 @@ def outlook(context: RunContext, nodes: str | None, tflops: float | None = None)
     timing = priced(plan, student, teacher, rates) if steps and student else time_plan(plan)
     assert timing, "what is too large to try is counted"
     found = forecast(plan, timing, cluster, ahead_of(context, local=nodes is None))
-    ensemble = FLOAT * sum(student.spec.denoiser.parameters() for student in plan.ensembles[0].students)
+    sizes = [(student.spec.denoiser, student.spec.adapter) for student in plan.ensembles[0].students]
+    ensemble = FLOAT * stored_parameters(sizes)
     known = rates.flops / 1e12 if steps else None
     workers = plan.cluster.workers_per_student[0]
     return Outlook(found, student, teacher, ensemble, steps or "tried on this machine", known, workers)

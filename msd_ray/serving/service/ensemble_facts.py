@@ -43,7 +43,8 @@ def part_hash(known: Description, part: int) -> str:
     """A hash that changes if and only if the part's weights, its sampling or its codec change."""
     students = [_student(known, index) for index in known.partition.students_of(part)]
     asked = [known.sampling.to_json(), known.partition.borders, *([said] if (said := known.codec.to_json()) else [])]
-    return content_hash([asked, [[s["spec"], s["sigma_init"], _sha256(known, s)] for s in students]])
+    each = [[s["spec"], s["sigma_init"], _sha256(known, s), *_adapter(known, s)] for s in students]
+    return content_hash([asked, each])
 
 
 def _facts(known: Description, index: int) -> StudentFacts:
@@ -61,6 +62,13 @@ def _facts(known: Description, index: int) -> StudentFacts:
 def _student(known: Description, index: int) -> dict[str, Any]:
     student: dict[str, Any] = known.manifest.body["students"][index]
     return student
+
+
+def _adapter(known: Description, student: dict[str, Any]) -> list[Any]:
+    """What its file holds, and the hash of the weights that this changes; empty for a student without an adapter."""
+    if "adapter" not in student:
+        return []
+    return [student["adapter"], known.manifest.files[str(known.manifest.body["base"])].sha256]
 
 
 def _sha256(known: Description, student: dict[str, Any]) -> str:
