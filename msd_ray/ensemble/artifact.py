@@ -4,9 +4,9 @@ body = {format_version, recipe, partition, labels, sampling, students: [{index, 
 sigma_init, nimg, parameters}]}
 
 `conditions` is the number of those that a student owns. Format 6 has students whose files hold adapters alone, which
-`adapter` describes, and in `base` the file of the weights under them, as a plain network has them. Format 5 has students
-that divide a few steps among them, format 4 others of a few steps; the rest are written as format 3. Formats 1 and 2
-listed the conditions and had no `part`; format 1 has neither `sampling` nor a spec's `sigma_min`.
+`adapter` describes, and in `base` the file of the weights under them, as a plain network has them. Format 5 has
+students that divide a few steps among them, format 4 others of a few steps; the rest are written as format 3. Formats 1
+and 2 listed the conditions and had no `part`; format 1 has neither `sampling` nor a spec's `sigma_min`.
 """
 
 from collections.abc import Sequence
