@@ -1,7 +1,7 @@
 """Tiny parts of Stable Diffusion, of random weights, kept as diffusers keeps them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +93,13 @@ def write_stable_diffusion(
 PROMPTS = ("a red car", "a cat with a hat", "???", "dog")
 
 
-def arguments(pipeline: Path, **changes: Any) -> list[str]:
-    """Overrides of the recipe digits: a guided teacher from that directory, and latents under four prompts."""
-    folder = pipeline / "data"
+def arguments(pipeline: Path, prompts: Sequence[str] = PROMPTS, **changes: Any) -> list[str]:
+    """Overrides of the recipe digits: a guided teacher from that directory, and two latents under each prompt."""
+    folder, n = pipeline / "data", 2 * len(prompts)
     folder.mkdir(exist_ok=True)
-    np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (8, 4, 8, 8), dtype=np.uint8))
-    np.save(folder / "labels.npy", np.arange(8) % 4)
-    (folder / "labels.txt").write_text("\n".join(PROMPTS))
+    np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (n, 4, 8, 8), dtype=np.uint8))
+    np.save(folder / "labels.npy", np.arange(n) % len(prompts))
+    (folder / "labels.txt").write_text("\n".join(prompts))
     said = inspect(str(pipeline), {})["recipe"]
     overrides = {
         "data": {"name": "arrays", "folder": str(folder)},

@@ -1,7 +1,6 @@
 """Students of PixArt's and of Stable Diffusion 3's kind: a few updates from their teacher, then a pipeline that stock
 diffusers loads."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,14 @@ import pytest
 import torch
 
 from msd_ray.diffusion import NoiseTable
-from msd_ray.ensemble import Ensemble, seeded_noise
+from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.export import export
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 
 from ..transformer_pipelines import FAMILIES, of_family
-from .distilled import saved, trainer_of
+from .distilled import as_the_card_says, saved, trainer_of
 
 diffusers = pytest.importorskip("diffusers")
 ASKED, SEEDS = ["a red car", "two dogs, one hat"], [5, 6]
@@ -47,21 +46,15 @@ def with_the_teachers_weights(plan: Plan, where: Path) -> str:
     return saved(plan, weights, where)
 
 
-def as_the_card_says(pipeline: Any, folder: Path, **also: Any) -> Any:
-    """What the pipeline makes if it is called as the model card says."""
-    (said,) = re.findall(r'pipeline\("a red car", (.*)\)\.images', (folder / "README.md").read_text())
-    return pipeline(ASKED, **eval(f"dict({said})"), latents=seeded_noise(SEEDS, (4, 8, 8)), **also).images
-
-
 def check_export(family: str, uri: str, out: Path) -> None:
     assert export(uri, "diffusers", None, out)["difference"] < 1e-5
     pipeline = diffusers.DiffusionPipeline.from_pretrained(out, local_files_only=True)
     assert type(pipeline).__name__ == CLASSES[family] and not list(out.rglob("*.bin"))
     ensemble = Ensemble.load(uri)
     ours = ensemble.generate(ASKED, SEEDS)
-    latents = as_the_card_says(pipeline, out, output_type="latent")
+    latents = as_the_card_says(pipeline, out, ASKED, SEEDS, output_type="latent")
     torch.testing.assert_close(latents, ours, rtol=1e-5, atol=1e-5)
-    pictures = as_the_card_says(pipeline, out, output_type="pt")
+    pictures = as_the_card_says(pipeline, out, ASKED, SEEDS, output_type="pt")
     torch.testing.assert_close(pictures, ensemble.codec.to_pixels(ours) / 2 + 0.5, rtol=1e-5, atol=1e-5)
 
 
