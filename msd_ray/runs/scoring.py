@@ -89,5 +89,9 @@ class OpenScoring:
     bytes: int = 0
 
     def advance(self, hurried: Callable[[], bool]) -> None:
-        write_bundle(self.scoring.folder, {"row": to_records([self.scoring.measure()])[0]}, [])
+        try:
+            write_bundle(self.scoring.folder, {"row": to_records([self.scoring.measure()])[0]}, [])
+        except TrainingError:
+            if self.scoring.kept() is None:  # else another evaluation has made the row, and tidied up
+                raise
         self.nimg = 1

@@ -17,6 +17,7 @@ from msd_ray.runs import chunks, rows, run_report, run_results, sample_sources
 from msd_ray.runs.chunks import Chunk
 from msd_ray.runs.evaluation_pieces import Complete, EvaluationPiece, here
 from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.scoring import Scoring
 from msd_ray.training.checkpoints import Checkpoints
 
 from .finished import TINY, finished
@@ -204,6 +205,22 @@ def test_rows_are_measured_once_and_shared_by_runs_of_one_teacher(tmp_path: Path
     assert {"real samples", "ensemble"} <= set(asked)
     table(finished(tmp_path / "third", [*SMALL, "evaluation.samples=100"]), heard)
     assert "teacher" in asked
+
+
+def test_another_evaluation_of_the_teacher_may_finish_first_and_tidy_up(tmp_path: Path, fresh: Fresh) -> None:
+    fresh("cache")
+    ours, theirs = finished(tmp_path / "ours", SMALL), finished(tmp_path / "theirs", [*SMALL, "partition.k=4"])
+
+    def overtaken(pieces: list[EvaluationPiece]) -> None:
+        opened = [piece.open() for piece in pieces]
+        if isinstance(pieces[0], Scoring):
+            table(theirs, here)
+        for piece, it in zip(pieces, opened, strict=True):
+            while it.nimg < piece.images:
+                it.advance(lambda: False)
+
+    rows = table(ours, overtaken)
+    assert rows[:2] == table(theirs, nobody)[:2]
 
 
 def test_a_damaged_shard_is_measured_again(tmp_path: Path, fresh: Fresh) -> None:
