@@ -27,7 +27,7 @@ def _main(of: Students) -> list[Arm]:
 
 def _others(of: Students) -> list[Arm]:
     """With the first seed alone."""
-    arms = [of.scratch(2), of.branches(2, 50), of.as_long_as(2, 50), of.scratch(10), of.branches(10, 50)]
+    arms = [of.scratch(2), of.branches(2, 50), of.scratch(10), of.branches(10, 50)]
     arms += [of.branches(5, 50, kind=kind) for kind in ("random", "kmeans")]
     return [replace(arm, most=1) for arm in arms]
 
