@@ -97,11 +97,10 @@ def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings
 
 def shaken(size: DenoiserSpec, precision: str, device: torch.device) -> Any:
     """A frozen denoiser with random weights, none of whose layers is zero; drawn from torch's global state."""
-    training = TrainingConfig(precision=precision)  # type: ignore[arg-type]
-    denoiser = apply(size.build(), training).eval().requires_grad_(False)
-    for p in denoiser.parameters():
+    denoiser = size.build().eval().requires_grad_(False)
+    for p in denoiser.parameters():  # before they are laid out otherwise, which changes what is drawn for each
         p.add_(torch.randn_like(p), alpha=0.02)
-    return denoiser.to(device)
+    return apply(denoiser, TrainingConfig(precision=precision)).to(device)  # type: ignore[arg-type]
 
 
 def advance(trainer: StudentTrainer, images: int) -> float:
