@@ -104,4 +104,5 @@ def check_export(run: RunContext, folder: Path) -> None:
     call = partial(as_the_card_says, pipeline, out, asked, [5] * len(asked))
     pictures = load_codec(run.recipe.codec).to_pixels(ours) / 2 + 0.5
     for form, expected in (("latent", ours), ("pt", pictures)):
-        torch.testing.assert_close(call(output_type=form), expected, rtol=1e-5, atol=1e-5)
+        size = float(expected.abs().max().clamp(min=1))  # PixArt's latents here are as large as 500
+        torch.testing.assert_close(call(output_type=form) / size, expected / size, rtol=0, atol=1e-5)
