@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.radam import radam
 
-from msd_ray.training.state import Tensors
+from msd_ray.training.state import Tensors, laid_as
 
 EPSILON = 1e-8
 
@@ -67,7 +67,7 @@ class Adam:
         for key, value in tensors.items():
             number, name = int(key.split(".")[0]), key.split(".")[1]
             like = self._no_steps(number) if name == "step" else self.parameters[number]
-            self._state.setdefault(number, {})[name] = torch.empty_like(like).copy_(value)  # it has the weight's layout
+            self._state.setdefault(number, {})[name] = laid_as(value.to(like.device, like.dtype), like)
 
     def _state_of(self, number: int) -> Tensors:
         if number not in self._state:

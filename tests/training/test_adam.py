@@ -78,3 +78,14 @@ def test_torchs_compiler_is_not_imported_for_it() -> None:
         "step(Adam(w, **HOW), w, 0); assert 'torch.optim' in sys.modules and 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_state_that_is_loaded_is_taken_without_a_copy() -> None:
+    weight = nn.Parameter(torch.ones(3, 2))
+    weight.grad = torch.ones(3, 2)
+    before = Adam([weight], 0.1)
+    before.step()
+    kept = {name: value.clone() for name, value in before.tensors().items()}
+    after = Adam([weight], 0.1)
+    after.load(kept)
+    assert {n: t.data_ptr() for n, t in after.tensors().items()} == {n: t.data_ptr() for n, t in kept.items()}
