@@ -1,7 +1,7 @@
 """`DiTTransformer2DModel` of diffusers (DiT, arXiv 2212.09748) as a network of ours."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from msd_ray.networks.patches import (
     keep_positions,
     patch_positions,
     patches_misfit,
+    stock_arguments,
     width_of,
 )
 from msd_ray.networks.sizes import StudentSize
@@ -67,13 +68,8 @@ class DiffusersDiT(Network):
         if not classes:
             raise ValueError(f"a network of kind {config.kind} must have classes")
         self.channels, size, _ = sample_shape
-        arguments = {name: value for name, value in asdict(config).items() if name not in ("kind", "variances")}
         self.model = needed("diffusers", "hf").DiTTransformer2DModel(
-            sample_size=size,
-            in_channels=self.channels,
-            out_channels=self.channels * (2 if config.variances else 1),
-            num_embeds_ada_norm=classes,
-            **arguments,
+            num_embeds_ada_norm=classes, **stock_arguments(config, sample_shape)
         )
         for block in self.model.transformer_blocks:  # which would drop labels at random while a student trains
             block.norm1.emb.class_embedder.dropout_prob = 0.0

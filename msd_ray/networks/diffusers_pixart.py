@@ -1,7 +1,7 @@
 """`PixArtTransformer2DModel` of diffusers (PixArt-alpha, arXiv 2310.00426) as a network of ours."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from msd_ray.networks.patches import (
     keep_positions,
     patch_positions,
     patches_misfit,
+    stock_arguments,
     width_of,
 )
 from msd_ray.networks.sizes import StudentSize
@@ -88,15 +89,11 @@ class DiffusersPixArt(Network):
         if not classes:
             raise ValueError(f"a network of kind {config.kind} must have prompts")
         self.channels, size, _ = sample_shape
-        arguments = {name: value for name, value in asdict(config).items() if name not in ("kind", "variances")}
         self.model = needed("diffusers", "hf").PixArtTransformer2DModel(
-            sample_size=size,
-            in_channels=self.channels,
-            out_channels=self.channels * (2 if config.variances else 1),
             cross_attention_dim=width_of(config),
             caption_channels=classes,
             use_additional_conditions=False,
-            **arguments,
+            **stock_arguments(config, sample_shape),
         )
         keep_positions(self.model.pos_embed)
         self.side, self.halfway = size // config.patch_size, (config.num_layers + 1) // 2

@@ -1,14 +1,23 @@
 """`SD3Transformer2DModel` of diffusers (Stable Diffusion 3, arXiv 2403.03206) as a network of ours."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from torch import Tensor
 
 from msd_ray.diffusion import Network
 from msd_ray.extras import needed
-from msd_ray.networks.patches import Heads, HeadWidth, Patch, as_image, fewer_heads, patches_misfit, width_of
+from msd_ray.networks.patches import (
+    Heads,
+    HeadWidth,
+    Patch,
+    as_image,
+    fewer_heads,
+    patches_misfit,
+    stock_arguments,
+    width_of,
+)
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.ranges import Blocks, Width, within
 
@@ -67,17 +76,13 @@ class DiffusersSD3(Network):
             )
         if problem := config.misfit(sample_shape):
             raise ValueError(problem)
-        channels, size, _ = sample_shape
         self.pooled = config.pooled_projection_dim
         self.model = needed("diffusers", "hf").SD3Transformer2DModel(
-            sample_size=size,
-            in_channels=channels,
-            out_channels=channels,
             joint_attention_dim=classes,
             caption_projection_dim=width_of(config),
-            **{name: value for name, value in asdict(config).items() if name != "kind"},
+            **stock_arguments(config, sample_shape),
         )
-        self.side, self.halfway = size // config.patch_size, (config.num_layers + 1) // 2
+        self.side, self.halfway = sample_shape[-1] // config.patch_size, (config.num_layers + 1) // 2
         self.feature_shapes = [(width_of(config), self.side, self.side)]
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:

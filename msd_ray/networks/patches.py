@@ -1,6 +1,6 @@
 """What networks of tokens, each a patch of the sample, have in common."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any, TypeVar
 
 from torch import Tensor
@@ -46,6 +46,15 @@ def patch_positions(config: Any, sample_shape: tuple[int, ...], scale: float = 1
     )
     known: Tensor = embed.pos_embed
     return known
+
+
+def stock_arguments(config: Any, sample_shape: tuple[int, ...]) -> dict[str, Any]:
+    """What diffusers' class of these networks is made with, but for what it knows of conditions. Where `variances` are
+    predicted too, its output has as many channels again."""
+    channels, size, _ = sample_shape
+    own = {name: value for name, value in asdict(config).items() if name not in ("kind", "variances")}
+    out = 2 * channels if getattr(config, "variances", False) else channels
+    return {"sample_size": size, "in_channels": channels, "out_channels": out, **own}
 
 
 def keep_positions(place: Any) -> None:
