@@ -30,8 +30,9 @@ def write_vae(folder: Path, **changes: Any) -> Any:
     return vae
 
 
-def write_text_encoder(root: Path, tokens: int = 16, width: int = 32) -> Any:
-    """A tokenizer of letters and a `CLIPTextModel`, in `tokenizer` and `text_encoder`; returns both."""
+def write_text_encoder(root: Path, tokens: int = 16, width: int = 32, pad: str = "<|endoftext|>") -> Any:
+    """A tokenizer of letters and a `CLIPTextModel`, in `tokenizer` and `text_encoder`; returns both. pad: the word that
+    fills up."""
     import transformers
 
     letters = [chr(code) for code in range(33, 127)]
@@ -40,7 +41,7 @@ def write_text_encoder(root: Path, tokens: int = 16, width: int = 32) -> Any:
     (root / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (root / "merges.txt").write_text("#version: 0.2\n")
     files = {"vocab": str(root / "vocab.json"), "merges": str(root / "merges.txt")}
-    tokenizer = transformers.CLIPTokenizer(**files, model_max_length=tokens)
+    tokenizer = transformers.CLIPTokenizer(**files, model_max_length=tokens, pad_token=pad)
     tokenizer.save_pretrained(root / "tokenizer")
     config = transformers.CLIPTextConfig(
         vocab_size=len(words), hidden_size=width, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -86,6 +87,44 @@ def write_stable_diffusion(
     scheduler = diffusers.PNDMScheduler(prediction_type=prediction, **SCHEDULER)
     unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipeline = diffusers.StableDiffusionPipeline(of_latents, text_encoder, tokenizer, unet, scheduler, **unused)
+    pipeline.save_pretrained(root)
+    return pipeline
+
+
+SDXL: dict[str, Any] = {
+    **UNET,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": (2, 4),
+    "use_linear_projection": True,
+    "transformer_layers_per_block": (1, 2),
+    "cross_attention_dim": 80,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 88,
+    "upcast_attention": None,
+}
+
+
+def write_sdxl(root: Path, prediction: str = "epsilon", zeros: bool = True, **changes: Any) -> Any:
+    """A whole `StableDiffusionXLPipeline`; returns it. zeros: of the vectors of no prompt. changes: of the network."""
+    import diffusers
+    import transformers
+
+    tokenizer, text_encoder = write_text_encoder(root / "parts")
+    tokenizer_2, plain = write_text_encoder(root / "parts2", width=48, pad="!")
+    plain.config.projection_dim = 40
+    torch.manual_seed(2)
+    text_encoder_2 = transformers.CLIPTextModelWithProjection(plain.config).eval()
+    vae = write_vae(root / "parts" / "vae", scaling_factor=0.13025, force_upcast=True)
+    torch.manual_seed(1)
+    unet = diffusers.UNet2DConditionModel(**{**SDXL, **changes}).eval()
+    known = {key: SCHEDULER[key] for key in ("beta_schedule", "beta_start", "beta_end", "steps_offset")}
+    scheduler = diffusers.EulerDiscreteScheduler(prediction_type=prediction, timestep_spacing="leading", **known)
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, unet, scheduler,
+        force_zeros_for_empty_prompt=zeros, add_watermarker=False,
+    )  # fmt: skip
     pipeline.save_pretrained(root)
     return pipeline
 

@@ -1,4 +1,5 @@
-"""Tiny pipelines of PixArt's and of Stable Diffusion 3's kind, of random weights, kept as diffusers keeps them."""
+"""Tiny pipelines of PixArt's and of Stable Diffusion 3's kind, of random weights, kept as diffusers keeps them; and all
+families of pipelines whose text encoders are not a single CLIP."""
 
 import string
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .pipelines import arguments, write_text_encoder, write_vae
+from .pipelines import arguments, write_sdxl, write_text_encoder, write_vae
 
 PIXART: dict[str, Any] = {
     "sample_size": 8,
@@ -95,8 +96,13 @@ def write_sd3(root: Path, t5: bool = True, shift: float = 3.0, **changes: Any) -
     return pipeline
 
 
-FAMILIES: dict[str, tuple[Any, str]] = {"pixart": (write_pixart, "t5-tokens"), "sd3": (write_sd3, "sd3-tokens")}
+FAMILIES: dict[str, tuple[Any, str]] = {
+    "pixart": (write_pixart, "t5-tokens"),
+    "sd3": (write_sd3, "sd3-tokens"),
+    "sdxl": (write_sdxl, "sdxl-tokens"),
+}
 """How a pipeline is written, and the embedder of its prompts."""
+TRANSFORMERS = ("pixart", "sd3")
 
 
 def of_family(family: str, folder: Path, **changes: Any) -> list[str]:

@@ -143,6 +143,19 @@ class EncoderFiles:
         return [self.encoder / name for name in names]
 
 
+def taken_by(root: str, network: str, **usual: int) -> list[int]:
+    """How many numbers of each kind the network in a pipeline's directory takes. network: its folder. usual: by the
+    keys of its config.json, what diffusers takes where that says nothing. Raises UserError where it has none."""
+    try:
+        config = json.loads((Path(root) / network / "config.json").read_text(encoding="utf-8"))
+        taken = [config.get(key, value) for key, value in usual.items()]
+        if not all(type(number) is int and 0 < number <= WIDEST for number in taken):
+            raise ValueError(f"it takes {' and '.join(map(repr, taken))} numbers")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{_AT}: {root} has no {network}: {one_line(error)}") from None
+    return taken
+
+
 @lru_cache(maxsize=6)
 def _opened(files: EncoderFiles, device: torch.device) -> tuple[Any, Any]:
     transformers, (name, _) = needed("transformers", "hf"), _TOKENIZERS[files.kind]

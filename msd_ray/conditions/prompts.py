@@ -15,6 +15,7 @@ from msd_ray.conditions.conditions import Condition, at_random
 from msd_ray.conditions.embedders import Embedder, HashedNgrams
 from msd_ray.conditions.prompt_file import PromptTable, read_prompts
 from msd_ray.conditions.sd3_text import SD3Text
+from msd_ray.conditions.sdxl_text import SDXLText
 from msd_ray.conditions.t5_text import T5Text
 from msd_ray.errors import UserError
 from msd_ray.ranges import within
@@ -31,7 +32,9 @@ class PromptOptions:
     a directory of diffusers with its tokenizers and text encoders."""
 
     file: str = ""
-    embedder: Literal["hashed-ngrams", "clip", "clip-tokens", "t5-tokens", "sd3-tokens"] = "hashed-ngrams"
+    embedder: Literal["hashed-ngrams", "clip", "clip-tokens", "sdxl-tokens", "t5-tokens", "sd3-tokens"] = (
+        "hashed-ngrams"
+    )
     width: Annotated[int, within(ge=8, le=65_536)] = 256
     encoder: str = ""
 
@@ -50,6 +53,7 @@ class PromptOptions:
 ENCODERS: dict[str, Callable[[str], Embedder]] = {
     "clip": ClipText,
     "clip-tokens": lambda path: ClipText(path, of_tokens=True),
+    "sdxl-tokens": SDXLText,
     "t5-tokens": T5Text,
     "sd3-tokens": SD3Text,
 }

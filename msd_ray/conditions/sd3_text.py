@@ -1,19 +1,16 @@
 """The text encoders of a Stable Diffusion 3 pipeline as an embedder."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from msd_ray.conditions.encoder_files import WIDEST, EncoderFiles, each_alone
-from msd_ray.errors import UserError, one_line
+from msd_ray.conditions.encoder_files import EncoderFiles, each_alone, taken_by
+from msd_ray.errors import UserError
 
-_AT = "conditions.options.encoder"
 _OF_T5 = 256
 """Tokens of a prompt that T5 sees."""
 
@@ -30,12 +27,12 @@ class SD3Text:
     def width(self) -> int:
         """Raises UserError where there is no such pipeline, or its text encoders do not give what its transformer
         takes."""
-        width, pooled = self._taken
+        width, pooled = taken_by(self.path, "transformer", joint_attention_dim=4096, pooled_projection_dim=2048)
         given = self.t5.width if self.t5 else width
         if (given, self.pooled) != (width, pooled) or max(pooled, sum(clip.width for clip in self.clips)) > width:
             raise UserError(
-                f"{_AT}: the text encoders of {self.path} do not fit its transformer, which takes {width} numbers of "
-                f"each token and {pooled} of a whole text"
+                f"conditions.options.encoder: the text encoders of {self.path} do not fit its transformer, which takes "
+                f"{width} numbers of each token and {pooled} of a whole text"
             )
         return width
 
@@ -90,15 +87,3 @@ class SD3Text:
         ]
         hidden = torch.cat([each.hidden_states[-2] for each in made], dim=-1)
         return torch.cat([each.text_embeds for each in made], dim=-1), hidden
-
-    @property
-    def _taken(self) -> tuple[int, int]:
-        """How many numbers its transformer takes of each token, and of a whole text."""
-        try:
-            config = json.loads((Path(self.path) / "transformer" / "config.json").read_text(encoding="utf-8"))
-            width, pooled = config.get("joint_attention_dim", 4096), config.get("pooled_projection_dim", 2048)
-            if not all(type(taken) is int and 0 < taken <= WIDEST for taken in (width, pooled)):
-                raise ValueError(f"it takes {width!r} and {pooled!r} numbers")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{_AT}: {self.path} has no transformer: {one_line(error)}") from None
-        return width, pooled

@@ -38,7 +38,7 @@ def prompt_call(member: Member) -> dict[str, Any]:
     """What the pipeline of this student must be called with, beside the prompts."""
     how: Any = member.spec.preconditioning
     called = one_step_call(how, member.sigma_init)
-    return {**called, "guidance_scale": 0.0, **STOCK[member.spec.network.kind].call}
+    return {**called, "guidance_scale": 0.0, **STOCK[member.spec.network.kind].call(member.spec)}
 
 
 def _misfit(known: Description, member: Member) -> str:

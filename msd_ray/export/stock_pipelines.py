@@ -2,15 +2,17 @@
 that makes it of its parts, and a line in `STOCK`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from msd_ray.conditions.clip_text import ClipText
 from msd_ray.conditions.sd3_text import SD3Text
+from msd_ray.conditions.sdxl_text import SDXLText
 from msd_ray.conditions.t5_text import T5Text
 from msd_ray.extras import needed
+from msd_ray.networks import DenoiserSpec
 
 CPU = torch.device("cpu")
 
@@ -18,16 +20,31 @@ CPU = torch.device("cpu")
 @dataclass(frozen=True)
 class StockPipeline:
     """make: the pipeline of a network, a VAE, a scheduler, and the directory of the text encoder. call: what it must be
-    called with, beside what its scheduler needs."""
+    called with for such a student, beside what its scheduler needs."""
 
     make: Callable[[Any, Any, Any, str], Any]
-    call: Mapping[str, Any] = field(default_factory=dict)
+    call: Callable[[DenoiserSpec], Mapping[str, Any]] = lambda spec: {}
 
 
 def _stable_diffusion(network: Any, vae: Any, scheduler: Any, encoder: str) -> Any:
     tokenizer, text_encoder = ClipText(encoder).files.open(CPU)
     unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     return needed("diffusers", "hf").StableDiffusionPipeline(vae, text_encoder, tokenizer, network, scheduler, **unused)
+
+
+def _sdxl(network: Any, vae: Any, scheduler: Any, encoder: str) -> Any:
+    text = SDXLText(encoder)
+    (tokenizer, first), (tokenizer_2, second) = (clip.open(CPU) for clip in text.clips)
+    return needed("diffusers", "hf").StableDiffusionXLPipeline(
+        vae, first, second, tokenizer, tokenizer_2, network, scheduler,
+        force_zeros_for_empty_prompt=text.zeros_without_text, add_watermarker=False,
+    )  # fmt: skip
+
+
+def _sizes_of_sdxl(spec: DenoiserSpec) -> Mapping[str, Any]:
+    network: Any = spec.network
+    size = (network.pixels(spec.sample_shape),) * 2
+    return {"original_size": size, "target_size": size}
 
 
 def _pixart(network: Any, vae: Any, scheduler: Any, encoder: str) -> Any:
@@ -47,6 +64,7 @@ def _stable_diffusion_3(network: Any, vae: Any, scheduler: Any, encoder: str) ->
 
 STOCK = {
     "diffusers-unet-condition": StockPipeline(_stable_diffusion),
-    "diffusers-pixart": StockPipeline(_pixart, {"use_resolution_binning": False, "clean_caption": False}),
+    "diffusers-sdxl": StockPipeline(_sdxl, _sizes_of_sdxl),
+    "diffusers-pixart": StockPipeline(_pixart, lambda spec: {"use_resolution_binning": False, "clean_caption": False}),
     "diffusers-sd3": StockPipeline(_stable_diffusion_3),
 }

@@ -5,6 +5,7 @@ from msd_ray.networks.denoiser_spec import DenoiserSpec, count_parameters
 from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
 from msd_ray.networks.diffusers_pixart import DiffusersPixArtConfig
 from msd_ray.networks.diffusers_sd3 import DiffusersSD3Config
+from msd_ray.networks.diffusers_sdxl import DiffusersSDXLConfig
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
 from msd_ray.networks.mlp import MLPConfig
@@ -22,6 +23,7 @@ __all__ = [
     "DiffusersDiTConfig",
     "DiffusersPixArtConfig",
     "DiffusersSD3Config",
+    "DiffusersSDXLConfig",
     "DiffusersUNetConfig",
     "Kind",
     "MLPConfig",

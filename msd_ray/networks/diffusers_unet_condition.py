@@ -1,4 +1,5 @@
-"""`UNet2DConditionModel` of diffusers, Stable Diffusion's network (arXiv 2112.10752), as one of ours."""
+"""`UNet2DConditionModel` of diffusers, Stable Diffusion's network (arXiv 2112.10752), as one of ours; SDXL's is in
+`diffusers_sdxl`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +39,7 @@ class DiffusersConditionUNetConfig:
     layers_per_block: Blocks = 2
     attention_head_dim: Width | tuple[Width, ...] = 8
     use_linear_projection: bool = False
-    upcast_attention: bool = False
+    upcast_attention: bool | None = False
     downsample_padding: Annotated[int, within(ge=0, le=1)] = 1
     mid_block_scale_factor: Annotated[float, within(gt=0, le=1000)] = 1.0
     dropout: BelowOne = 0.0
@@ -60,7 +61,11 @@ class DiffusersConditionUNetConfig:
             )
 
     def build(self, sample_shape: tuple[int, ...], classes: int) -> "DiffusersConditionUNet":
-        return DiffusersConditionUNet(self, sample_shape, classes)
+        return DiffusersConditionUNet(self, sample_shape, classes, self.arguments())
+
+    def arguments(self) -> dict[str, Any]:
+        """Those that diffusers' class has by the same names."""
+        return {name: value for name, value in asdict(self).items() if name not in ("kind", "variances")}
 
     def cut(self, size: StudentSize) -> "DiffusersConditionUNetConfig":
         """As many heads, and widths to the nearest that these and the groups divide."""
@@ -104,8 +109,15 @@ CONDITION_UNET_KEYS: Mapping[str, Any] = {
 class DiffusersConditionUNet(Network):
     """F(x [B, C, H, W], step [B], condition [B, tokens, classes]) -> [B, C, H, W]."""
 
-    def __init__(self, config: DiffusersConditionUNetConfig, sample_shape: tuple[int, ...], classes: int) -> None:
-        """classes: the width of a token's vector. Raises ValueError without."""
+    def __init__(
+        self,
+        config: DiffusersConditionUNetConfig,
+        sample_shape: tuple[int, ...],
+        classes: int,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        """classes: the width of a token's vector. arguments: of diffusers' class, without those that the data decide.
+        Raises ValueError without prompts."""
         super().__init__()
         if not classes:
             raise ValueError(f"a network of kind {config.kind} must have prompts")
@@ -115,23 +127,31 @@ class DiffusersConditionUNet(Network):
             in_channels=self.channels,
             out_channels=self.channels * (2 if config.variances else 1),
             cross_attention_dim=classes,
-            **{name: value for name, value in asdict(config).items() if name not in ("kind", "variances")},
+            **arguments,
         )
         self.feature_shapes = [
             (width, size >> level, size >> level) for level, width in enumerate(config.block_out_channels)
         ]
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
-        out: Tensor = self.model(x, c_noise, condition, return_dict=False)[0]
+        tokens, more = self.told(condition)
+        out: Tensor = self.model(x, c_noise, tokens, added_cond_kwargs=more, return_dict=False)[0]
         return out[:, : self.channels]
+
+    def told(self, condition: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The vectors of the tokens, and what else diffusers' class takes."""
+        return condition, {}
 
     def encode(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> list[Tensor]:
         """The last feature map of each level on the way down, [B, *feature_shapes[level]]; of the narrowest what
         `mid_block` makes of it, which discriminators of DMD2 see."""
+        tokens, more = self.told(condition)
         emb = self.model.time_embedding(self.model.time_proj(c_noise).to(x.dtype))
+        if (other := self.model.get_aug_embed(emb, tokens, more)) is not None:
+            emb = emb + other
         h, features = self.model.conv_in(x), []
         for block in self.model.down_blocks:
-            seen = {"encoder_hidden_states": condition} if getattr(block, "has_cross_attention", False) else {}
+            seen = {"encoder_hidden_states": tokens} if getattr(block, "has_cross_attention", False) else {}
             h, maps = block(hidden_states=h, temb=emb, **seen)
             features.append(maps[-2] if block.downsamplers is not None else maps[-1])
-        return [*features[:-1], self.model.mid_block(h, emb, encoder_hidden_states=condition)]
+        return [*features[:-1], self.model.mid_block(h, emb, encoder_hidden_states=tokens)]

@@ -13,6 +13,7 @@ from msd_ray.networks import efficientnet
 from msd_ray.networks.diffusers_dit import DiffusersDiTConfig
 from msd_ray.networks.diffusers_pixart import DiffusersPixArtConfig
 from msd_ray.networks.diffusers_sd3 import DiffusersSD3Config
+from msd_ray.networks.diffusers_sdxl import DiffusersSDXLConfig
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
 from msd_ray.networks.mlp import MLPConfig
@@ -53,6 +54,7 @@ KINDS: dict[str, type[Any]] = {
     "songunet": SongUNetConfig,
     "diffusers-unet": DiffusersUNetConfig,
     "diffusers-unet-condition": DiffusersConditionUNetConfig,
+    "diffusers-sdxl": DiffusersSDXLConfig,
     "diffusers-dit": DiffusersDiTConfig,
     "diffusers-pixart": DiffusersPixArtConfig,
     "diffusers-sd3": DiffusersSD3Config,

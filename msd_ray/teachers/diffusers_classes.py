@@ -9,11 +9,13 @@ from msd_ray.networks import (
     DiffusersDiTConfig,
     DiffusersPixArtConfig,
     DiffusersSD3Config,
+    DiffusersSDXLConfig,
     DiffusersUNetConfig,
 )
 from msd_ray.networks.diffusers_dit import DIT_KEYS
 from msd_ray.networks.diffusers_pixart import PIXART_KEYS, pixart_misfit
 from msd_ray.networks.diffusers_sd3 import sd3_misfit
+from msd_ray.networks.diffusers_sdxl import SDXL_KEYS
 from msd_ray.networks.diffusers_unet import UNET_KEYS
 from msd_ray.networks.diffusers_unet_condition import CONDITION_UNET_KEYS
 
@@ -33,9 +35,11 @@ class ModelClass:
     unused: tuple[str, ...] = ()
 
 
+_OF_SDXL = "UNet2DConditionModel of SDXL"
 CLASSES = {
     "UNet2DModel": ModelClass(DiffusersUNetConfig, UNET_KEYS, "num_class_embeds"),
     "UNet2DConditionModel": ModelClass(DiffusersConditionUNetConfig, CONDITION_UNET_KEYS, "cross_attention_dim"),
+    _OF_SDXL: ModelClass(DiffusersSDXLConfig, SDXL_KEYS, "cross_attention_dim"),
     "DiTTransformer2DModel": ModelClass(DiffusersDiTConfig, DIT_KEYS, "num_embeds_ada_norm"),
     "PixArtTransformer2DModel": ModelClass(
         DiffusersPixArtConfig,
@@ -53,8 +57,10 @@ _BEFORE_0_28 = "Transformer2DModel"
 
 
 def class_name(said: Mapping[str, Any]) -> str:
-    """What the class that a config.json names is called today."""
+    """What the class that a config.json names is called in `CLASSES`."""
     name = str(said.get("_class_name"))
+    if name == "UNet2DConditionModel" and said.get("addition_embed_type") == "text_time":
+        return _OF_SDXL
     if name != _BEFORE_0_28:
         return name
     return "PixArtTransformer2DModel" if said.get("norm_type") == "ada_norm_single" else "DiTTransformer2DModel"

@@ -1,4 +1,4 @@
-"""The text encoders of tiny pipelines of PixArt's and Stable Diffusion 3's kind as embedders."""
+"""The text encoders of tiny pipelines of PixArt's, Stable Diffusion 3's and SDXL's kind as embedders."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from msd_ray.conditions import Conditions, ConditionsConfig, PartitionConfig, fit, make_conditions
 from msd_ray.errors import UserError
 
+from ..pipelines import write_sdxl
 from ..teachers.diffusers_directories import change
 from ..transformer_pipelines import write_pixart, write_sd3
 
@@ -60,6 +61,44 @@ def test_the_prompts_of_sd3_are_encoded_as_its_pipeline_does(t5: bool, tmp_path:
     assert ours.unconditional is not None
     none = ours.embed(ours.unconditional[None])
     torch.testing.assert_close(none[0], torch.cat([no_pooled[:1], empty[0]]), **CLOSE)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_the_prompts_of_sdxl_are_encoded_as_its_pipeline_does(zeros: bool, tmp_path: Path) -> None:
+    pipeline = write_sdxl(tmp_path, zeros=zeros)
+    ours = known(tmp_path, "sdxl-tokens")
+    asked = [prompt for prompt in PROMPTS if "<" not in prompt]
+    text, empty, pooled, no_pooled = pipeline.encode_prompt(asked, device="cpu")
+    tokens = ours.encode(asked)
+    made = ours.embed(tokens)
+    assert ours.width == 80 and made.shape == (4, 1 + 16, 80) and not made[:, 0, 40:].any()
+    torch.testing.assert_close(made[:, 1:], text, **CLOSE)
+    torch.testing.assert_close(made[:, 0, :40], pooled, **CLOSE)
+    torch.testing.assert_close(ours.vectors(tokens), torch.nn.functional.normalize(pooled, dim=1), **CLOSE)
+    assert ours.unconditional is not None
+    none = ours.embed(ours.unconditional[None])[0]
+    assert zeros == (not none.any())
+    torch.testing.assert_close(none[1:], empty[0], **CLOSE)
+    torch.testing.assert_close(none[0, :40], no_pooled[0], **CLOSE)
+    both = ours.embed(torch.stack([ours.unconditional, tokens[0]]))
+    assert torch.equal(both[0], none) and torch.equal(both[1], made[0])
+
+
+def test_encoders_that_do_not_fit_their_unet_are_refused(tmp_path: Path) -> None:
+    write_sdxl(tmp_path)
+    for changes, message in (
+        (
+            {"projection_class_embeddings_input_dim": 80},
+            "not fit its unet, which takes 80 numbers of each token and 32",
+        ),
+        ({"cross_attention_dim": 64}, "do not fit its unet, which takes 64 numbers of each token and 40 of a whole"),
+        ({"addition_time_embed_dim": "wide"}, "has no unet: it takes 80 and 'wide' and 88 numbers"),
+    ):
+        kept = (tmp_path / "unet" / "config.json").read_text()
+        change(tmp_path / "unet" / "config.json", **changes)
+        with pytest.raises(UserError, match=message):
+            _ = known(tmp_path, "sdxl-tokens").width
+        (tmp_path / "unet" / "config.json").write_text(kept)
 
 
 def test_a_row_and_a_place_depend_on_no_other_prompt_bit_for_bit(root: Path, pixart: Any) -> None:

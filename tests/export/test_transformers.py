@@ -1,5 +1,5 @@
-"""Students of PixArt's and of Stable Diffusion 3's kind: a few updates from their teacher, then a pipeline that stock
-diffusers loads."""
+"""Students of PixArt's, of Stable Diffusion 3's and of SDXL's kind: a few updates from their teacher, then a pipeline
+that stock diffusers loads."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,13 @@ STAGES = {
 }
 LEVELS: list[float] = NoiseTable("linear").sigmas.tolist()
 """Of PixArt's table."""
-CLASSES = {"pixart": "PixArtAlphaPipeline", "sd3": "StableDiffusion3Pipeline"}
+STABLE: list[float] = NoiseTable("scaled_linear", beta_start=0.00085, beta_end=0.012).sigmas.tolist()
+"""Of SDXL's."""
+CLASSES = {
+    "pixart": "PixArtAlphaPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -75,10 +81,10 @@ def test_a_student_is_distilled_and_exported(family: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("family", "sigma_init"),
-    [("pixart", LEVELS[999]), ("pixart", LEVELS[400]), ("sd3", 999.0), ("sd3", 2.0)],
+    [("pixart", LEVELS[999]), ("pixart", LEVELS[400]), ("sd3", 999.0), ("sd3", 2.0), ("sdxl", STABLE[399])],
 )
 def test_students_may_start_at_other_levels(family: str, sigma_init: float, tmp_path: Path) -> None:
-    changes = {"noise.sigma_max": max(sigma_init, 80.0), "noise.sigma_init": sigma_init}
+    changes = {"noise.sigma_init": sigma_init} | ({"noise.sigma_max": sigma_init} if sigma_init > 80 else {})
     plan = planned(family, tmp_path / family, **changes)
     check_export(family, with_the_teachers_weights(plan, tmp_path / "ensemble"), tmp_path / "out")
 

@@ -43,6 +43,7 @@ PIPELINES: dict[str, tuple[Callable[[Path], Any], Callable[..., list[str]], str]
     "epsilon": (write_stable_diffusion, arguments, "quadrants"),
     "v-prediction": (partial(write_stable_diffusion, prediction="v_prediction"), arguments, "quadrants"),
     "sd3": (FAMILIES["sd3"][0], partial(of_family, "sd3"), "kmeans"),
+    "sdxl": (FAMILIES["sdxl"][0], partial(of_family, "sdxl"), "kmeans"),
     "pixart": (FAMILIES["pixart"][0], partial(of_family, "pixart"), "quadrants"),
 }
 """How each is written, the recipe of it, and how its prompts are divided."""

@@ -158,7 +158,7 @@ def test_what_is_not_read_is_refused(tmp_path: Path) -> None:
     write_stable_diffusion(tmp_path)
     file = tmp_path / "unet" / "config.json"
     for changes, message in (
-        ({"addition_embed_type": "text_time"}, "its addition_embed_type is 'text_time', and only None is read"),
+        ({"addition_embed_type": "text"}, "its addition_embed_type is 'text', and only None is read"),
         ({"attention_head_dim": [4]}, "must have one entry per level"),
         ({"cross_attention_dim": [32, 32]}, "its cross_attention_dim is"),
         ({"encoder_hid_dim": 8}, "has the key 'encoder_hid_dim', which is not known here"),

@@ -24,11 +24,11 @@ from msd_ray.teachers.prompted import Prompted, prompted
 from msd_ray.teachers.sources import load_source
 
 from ..pipelines import PROMPTS
-from ..transformer_pipelines import FAMILIES, of_family, write_pixart, write_sd3
+from ..transformer_pipelines import FAMILIES, TRANSFORMERS, of_family, write_pixart, write_sd3
 from .diffusers_directories import change
 
 diffusers = pytest.importorskip("diffusers")
-CPU, BOTH = torch.device("cpu"), pytest.mark.parametrize("family", FAMILIES)
+CPU, BOTH = torch.device("cpu"), pytest.mark.parametrize("family", TRANSFORMERS)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pipelines(root: Path) -> dict[str, Any]:
-    return {family: write(root / family) for family, (write, _) in FAMILIES.items()}
+    return {family: FAMILIES[family][0](root / family) for family in TRANSFORMERS}
 
 
 @pytest.fixture(autouse=True)
