@@ -27,6 +27,10 @@ class ClipText:
     def fingerprint(self) -> str:
         return self.files.fingerprint
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.files.length, self.width) if self.of_tokens else (self.width,)
+
     def tokens(self, texts: Sequence[str]) -> Tensor:
         return self.files.tokens(texts)
 
@@ -36,6 +40,12 @@ class ClipText:
     def vectors(self, tokens: Tensor) -> Tensor:
         return torch.nn.functional.normalize(self._made(tokens, "pooler_output"), dim=1)
 
+    def both(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.of_tokens:
+            return (vectors := self.vectors(tokens)), vectors
+        made = self._made(tokens, "last_hidden_state", "pooler_output")
+        return made[:, :-1], torch.nn.functional.normalize(made[:, -1], dim=1)
+
     @cached_property
     def unconditional(self) -> Tensor:
         return self.tokens([""])[0]
@@ -44,8 +54,14 @@ class ClipText:
     def files(self) -> EncoderFiles:
         return EncoderFiles(self.path, "CLIPTextModel")
 
-    def _made(self, tokens: Tensor, what: str) -> Tensor:
-        """An output of the model for each of these [B, n]: [B, ...]."""
+    def _made(self, tokens: Tensor, *outputs: str) -> Tensor:
+        """An output of the model for each of these [B, n]: [B, ...]; of several, their rows: [B, rows, width]."""
         _, model = self.files.open(tokens.device)
-        shape = (*tokens.shape[1:], self.width) if what == "last_hidden_state" else (self.width,)
-        return each_alone(tokens, lambda one: getattr(model(one), what), shape)
+        rows = {"last_hidden_state": tokens.shape[1], "pooler_output": 1}
+
+        def made(one: Tensor) -> Tensor:
+            said = model(one)
+            return torch.cat([getattr(said, output).reshape(1, -1, self.width) for output in outputs], dim=1)
+
+        found = each_alone(tokens, made, (sum(rows[output] for output in outputs), self.width))
+        return found[:, 0] if outputs == ("pooler_output",) else found

@@ -1,11 +1,13 @@
 """What an ensemble can be asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from msd_ray.diffusion import EDMDenoiser
@@ -16,6 +18,15 @@ SHOWN = 6
 """Labels that are named before the rest is only counted."""
 Condition = int | str
 """What a request asks for: an id, or a text where conditions are open."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A text with what networks take for it, float32, [width] or [n, width]: a process that has this needs no text
+    encoder. It is equal to others of the same text."""
+
+    text: str
+    vectors: NDArray[np.float32] = field(compare=False, repr=False)
 
 
 class Conditions(Protocol):
@@ -79,6 +90,15 @@ class Conditions(Protocol):
         """By which rules compare encoded conditions [B, ...]: [B, d]."""
         ...
 
+    def both(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """What `embed` and `vectors` give, computed together."""
+        ...
+
+    @property
+    def embedded_shape(self) -> tuple[int, ...]:
+        """Of what a network takes for one text; empty where conditions are not open."""
+        ...
+
     @property
     def unconditional(self) -> Tensor | None:
         """What stands, encoded, for no condition, [...]; None where a teacher never learns that."""
@@ -124,9 +144,19 @@ class _Countable:
     def encode(self, wanted: Tensor | Sequence[Condition]) -> Tensor:
         return wanted if isinstance(wanted, Tensor) else torch.tensor(wanted, dtype=torch.long)
 
+    def embed(self, encoded: Tensor) -> Tensor:
+        return encoded
+
     def vectors(self, encoded: Tensor) -> Tensor:
         """Each is as far from all others."""
         return torch.nn.functional.one_hot(encoded, self.n).float()
+
+    def both(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        return self.embed(encoded), self.vectors(encoded)
+
+    @property
+    def embedded_shape(self) -> tuple[int, ...]:
+        return ()
 
 
 @dataclass(frozen=True)
@@ -155,9 +185,6 @@ class Classes(_Countable):
 
     def draw(self, among: Tensor, n: int, rng: torch.Generator) -> Tensor:
         return at_random(among, n, rng)
-
-    def embed(self, encoded: Tensor) -> Tensor:
-        return encoded
 
     @cached_property
     def _ids(self) -> dict[str, int]:

@@ -21,6 +21,11 @@ class Embedder(Protocol):
         """Changes with what it reads from files; empty where it reads none."""
         ...
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what networks take for one text; known without the weights of an encoder."""
+        ...
+
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """What stands for the texts between processes: [B, ...]."""
         ...
@@ -32,6 +37,10 @@ class Embedder(Protocol):
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """Of whole texts, on the same device, [B, d], each of length 1: partitions compare texts by these."""
+        ...
+
+    def both(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """What `embed` and `vectors` give, computed together."""
         ...
 
     @property
@@ -49,6 +58,10 @@ class HashedNgrams:
     fingerprint = ""
     unconditional = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.width,)
+
     def tokens(self, texts: Sequence[str]) -> Tensor:
         if not texts:
             return torch.zeros(0, self.width)
@@ -59,6 +72,9 @@ class HashedNgrams:
 
     def vectors(self, tokens: Tensor) -> Tensor:
         return tokens
+
+    def both(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return tokens, tokens
 
     @cached_property
     def _hashing(self) -> Any:

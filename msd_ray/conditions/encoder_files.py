@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -65,7 +66,7 @@ class EncoderFiles:
     @cached_property
     def length(self) -> int:
         """How many tokens of a text it takes."""
-        return self._placed(self.open(torch.device("cpu"))[0].model_max_length)
+        return self._placed(_tokenizer(self).model_max_length)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -79,10 +80,12 @@ class EncoderFiles:
 
     def tokens(self, texts: Sequence[str], length: int | None = None) -> Tensor:
         """Their numbers in its vocabulary, cut or padded to `length`, or else to as many as it takes: [B, length]."""
-        (tokenizer, _), most = self.open(torch.device("cpu")), self._placed(length) if length else self.length
+        most = self._placed(length) if length else self.length
         if not texts:
             return torch.zeros(0, most, dtype=torch.long)
-        made = tokenizer(list(texts), padding="max_length", max_length=most, truncation=True, return_tensors="pt")
+        made = _tokenizer(self)(
+            list(texts), padding="max_length", max_length=most, truncation=True, return_tensors="pt"
+        )
         ids: Tensor = made.input_ids
         return ids
 
@@ -157,25 +160,39 @@ def taken_by(root: str, network: str, **usual: int) -> list[int]:
 
 
 @lru_cache(maxsize=6)
-def _opened(files: EncoderFiles, device: torch.device) -> tuple[Any, Any]:
+def _tokenizer(files: EncoderFiles) -> Any:
     transformers, (name, _) = needed("transformers", "hf"), _TOKENIZERS[files.kind]
     assert files._weights
-    try:
+    with _readable(files):
         tokenizer = getattr(transformers, name).from_pretrained(files.tokenizer, local_files_only=True)
+        if tokenizer.eos_token_id is None:
+            raise ValueError("its tokenizer has no token for the end of a text")
+    return tokenizer
+
+
+@lru_cache(maxsize=6)
+def _opened(files: EncoderFiles, device: torch.device) -> tuple[Any, Any]:
+    transformers, tokenizer = needed("transformers", "hf"), _tokenizer(files)
+    with _readable(files):
         model, info = getattr(transformers, files.kind).from_pretrained(
             files.encoder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
         if info["missing_keys"]:
             raise ValueError(f"its weights lack {min(info['missing_keys'])}")
-        if tokenizer.eos_token_id is None:
-            raise ValueError("its tokenizer has no token for the end of a text")
         if (words := len(tokenizer)) > (known := model.get_input_embeddings().num_embeddings):
             raise ValueError(f"its tokenizer has {words} words, and it vectors for {known}")
+    return tokenizer, model.float().eval().requires_grad_(False).to(device)
+
+
+@contextmanager
+def _readable(files: EncoderFiles) -> Iterator[None]:
+    """Raises UserError for whatever transformers raises."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # transformers raises whatever it likes
+    except Exception as error:
         raise UserError(f"{_AT}: {files.encoder} cannot be read: {one_line(error)}") from None
-    return tokenizer, model.float().eval().requires_grad_(False).to(device)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msd_ray.conditions.conditions import Condition, Conditions, Owned
+from msd_ray.conditions.conditions import Condition, Conditions, Embedded, Owned
 from msd_ray.conditions.rules import Rule, rule_of
 from msd_ray.errors import CorruptError, UserError
 
@@ -90,14 +90,31 @@ class Place:
 
 def costs_of(rule: Rule, conditions: Conditions, wanted: Sequence[Condition]) -> NDArray[np.float64]:
     """What each part costs each of these by the rule, [B, parts]."""
-    return rule.costs(list(map(str, wanted)), conditions.vectors(conditions.encode(wanted)).double().numpy())
+    vectors = conditions.vectors(conditions.encode(wanted)) if rule.compares else torch.zeros(len(wanted), 0)
+    return rule.costs(list(map(str, wanted)), vectors.double().numpy())
 
 
 def placed(rule: Rule, conditions: Conditions, wanted: Sequence[Condition]) -> list[Place]:
     """The place of each of these, by the rule. It depends on none of the others."""
-    costs = costs_of(rule, conditions, wanted)
+    return _places(costs_of(rule, conditions, wanted))
+
+
+def prepared(
+    rule: Rule, conditions: Conditions, wanted: Sequence[Condition]
+) -> tuple[list[Condition | Embedded], list[Place]]:
+    """Texts as students are to be asked for them, and their places. Where the rule compares vectors, what networks take
+    is computed here, since both come of one pass of the text encoder; otherwise a text stays one."""
+    if not rule.compares:
+        return list(wanted), placed(rule, conditions, wanted)
+    taken, vectors = conditions.both(conditions.encode(wanted))
+    texts = list(map(str, wanted))
+    asked = [Embedded(text, one) for text, one in zip(texts, taken.numpy(), strict=True)]
+    return list(asked), _places(rule.costs(texts, vectors.double().numpy()))
+
+
+def _places(costs: NDArray[np.float64]) -> list[Place]:
     parts, least = costs.argmin(axis=1).tolist(), np.sort(costs, axis=1)
-    margins = (least[:, 1] - least[:, 0]).tolist() if rule.parts > 1 else [None] * len(wanted)
+    margins = (least[:, 1] - least[:, 0]).tolist() if costs.shape[1] > 1 else [None] * len(costs)
     return [Place(part, margin) for part, margin in zip(parts, margins, strict=True)]
 
 
@@ -188,6 +205,12 @@ class Partition:
         if self.rule:
             return placed(self.rule, conditions, wanted)
         return [Place(part) for part in self.router.part_of(conditions.encode(wanted)).tolist()]
+
+    def prepared(
+        self, conditions: Conditions, wanted: Sequence[Condition]
+    ) -> tuple[list[Condition | Embedded], list[Place]]:
+        """These as students are to be asked for them, and their places, as `place` gives them."""
+        return prepared(self.rule, conditions, wanted) if self.rule else (list(wanted), self.place(conditions, wanted))
 
     def to_json(self) -> dict[str, Any]:
         """Without borders and rule, just kind and owners, as before there were any. With a rule the owners are in

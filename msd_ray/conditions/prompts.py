@@ -129,6 +129,13 @@ class Prompts:
     def vectors(self, encoded: Tensor) -> Tensor:
         return self.embedder.vectors(encoded)
 
+    def both(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        return self.embedder.both(encoded)
+
+    @property
+    def embedded_shape(self) -> tuple[int, ...]:
+        return self.embedder.shape
+
     @property
     def unconditional(self) -> Tensor | None:
         return self.embedder.unconditional

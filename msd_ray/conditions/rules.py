@@ -20,12 +20,14 @@ class Rule(Protocol):
     else is in the batch."""
 
     kind: ClassVar[str]
+    compares: ClassVar[bool]
+    """Whether costs follow from the vectors; otherwise from the texts alone."""
 
     @property
     def parts(self) -> int: ...
 
     def costs(self, texts: Sequence[str], vectors: Vectors) -> Vectors:
-        """Of the texts, whose vectors are [B, d]: [B, parts]."""
+        """Of the texts, whose vectors are [B, d], with d = 0 where the rule does not compare them: [B, parts]."""
         ...
 
     def to_json(self) -> dict[str, Any]: ...
@@ -37,6 +39,7 @@ class Nearest:
     parts are of like size."""
 
     kind: ClassVar[str] = "nearest"
+    compares: ClassVar[bool] = True
     centres: NDArray[np.float32] = field(compare=False)
     prices: tuple[float, ...]
 
@@ -69,6 +72,7 @@ class Quadrants:
     prompt is from the quadrant."""
 
     kind: ClassVar[str] = "quadrants"
+    compares: ClassVar[bool] = True
     parts = 4
 
     def costs(self, texts: Sequence[str], vectors: Vectors) -> Vectors:
@@ -90,6 +94,7 @@ class Keywords:
     left. words: of each part but the last. A cost is 0 or 1."""
 
     kind: ClassVar[str] = "keywords"
+    compares: ClassVar[bool] = False
     words: tuple[tuple[str, ...], ...] = ()
 
     @property

@@ -45,15 +45,23 @@ class SD3Text:
     def fingerprint(self) -> str:
         return "".join(files.fingerprint for files in (*self.clips, *([self.t5] if self.t5 else [])))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1 + self.clips[0].length + _OF_T5, self.width)
+
     def tokens(self, texts: Sequence[str]) -> Tensor:
         ids = [clip.tokens(texts, self.clips[0].length) for clip in self.clips]
         return torch.cat([*ids, self.t5.tokens(texts, _OF_T5)] if self.t5 else ids, dim=1)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return each_alone(tokens, self._made, (1 + self.clips[0].length + _OF_T5, self.width))
+        return each_alone(tokens, self._made, self.shape)
 
     def vectors(self, tokens: Tensor) -> Tensor:
         return normalize(each_alone(tokens, lambda one: self._of_both(one)[0], (self.pooled,)), dim=1)
+
+    def both(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        made = self.embed(tokens)
+        return made, normalize(made[:, 0, : self.pooled], dim=1)
 
     @cached_property
     def unconditional(self) -> Tensor:

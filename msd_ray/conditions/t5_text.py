@@ -30,6 +30,10 @@ class T5Text:
     def fingerprint(self) -> str:
         return self.files.fingerprint
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (_LENGTHS[self.pipeline], self.width + 1)
+
     def tokens(self, texts: Sequence[str]) -> Tensor:
         return self.files.tokens([text.lower().strip() for text in texts], _LENGTHS[self.pipeline])
 
@@ -38,8 +42,11 @@ class T5Text:
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """The mean of the tokens' vectors, of length 1."""
+        return self.both(tokens)[1]
+
+    def both(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         made = self.embed(tokens)
-        return torch.nn.functional.normalize((made[..., :-1] * made[..., -1:]).sum(dim=1), dim=1)
+        return made, torch.nn.functional.normalize((made[..., :-1] * made[..., -1:]).sum(dim=1), dim=1)
 
     @cached_property
     def unconditional(self) -> Tensor:

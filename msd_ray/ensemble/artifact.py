@@ -64,13 +64,14 @@ class Member:
         """The same student without adapters. Raises CorruptError as `read`."""
         return replace(self, weights=self.read(), adapter=None, base=None) if self.adapter else self
 
-    def build(self, conditions: Conditions, device: torch.device | str = "cpu") -> EDMDenoiser:
-        """The student of these conditions ready to generate, in float32. Those built on one base share its memory.
-        Raises CorruptError if the weights do not fit the spec, or the file is damaged."""
+    def build(self, conditions: Conditions | None, device: torch.device | str = "cpu") -> EDMDenoiser:
+        """The student of these conditions ready to generate, in float32; without conditions it takes what they embed.
+        Those built on one base share its memory. Raises CorruptError if the weights do not fit the spec, or the file is
+        damaged."""
         weights = {name: value.float() for name, value in self._own().items()}
         try:
             with shapes_only():
-                network = conditioned(self.spec.build(), conditions)
+                network = conditioned(self.spec.build(), conditions) if conditions else self.spec.build()
             if self.adapter and self.base:
                 network.load_state_dict(self.base.on(device), assign=True)
                 attach(network, self.adapter)

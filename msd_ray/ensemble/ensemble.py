@@ -100,10 +100,11 @@ class Ensemble:
         wanted, seed_list = asked_of(self.conditions, conditions), seeds_of(seeds)
         if len(wanted) != len(seed_list):
             raise UserError(f"{len(wanted)} conditions but {len(seed_list)} seeds: give one seed per condition")
-        numbers = [place.part for place in self.partition.place(self.conditions, wanted)]
+        asked, places = self.partition.prepared(self.conditions, wanted)
+        numbers = [place.part for place in places]
         parts = {number: self.part(number) for number in sorted(set(numbers))}
         out = torch.empty(len(wanted), *self.sample_shape)
         for number, part in parts.items():
             mine = [i for i, of in enumerate(numbers) if of == number]
-            out[mine] = part.generate([(wanted[i], seed_list[i]) for i in mine], batch, sampling)
+            out[mine] = part.generate([(asked[i], seed_list[i]) for i in mine], batch, sampling)
         return out

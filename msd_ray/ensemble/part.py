@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from msd_ray.codecs import IDENTITY, Codec, load_codec
-from msd_ray.conditions import Condition, Conditions, Partition, spread
+from msd_ray.conditions import Condition, Conditions, Embedded, Partition, spread
 from msd_ray.ensemble.artifact import Description, Member, read_member
 from msd_ray.ensemble.positions import Evaluation, batch_size_for, in_order, in_positions
 from msd_ray.ensemble.requests import seeded_noises
 from msd_ray.ensemble.sampling import Sampling, sampled
 from msd_ray.networks import count_parameters
 
-SampleId = tuple[Condition, int]
+SampleId = tuple[Condition | Embedded, int]
 """The condition and the seed that a sample follows from."""
 
 
@@ -39,7 +39,7 @@ class Part:
         network."""
         self._partition, self._sampling, self._device = partition, sampling, torch.device(device)
         self._conditions = conditions
-        self._students = [member.build(conditions, device) for member in members]
+        self._students = [member.build(None, device) for member in members]
         self._sigma_init, self.codec = members[0].sigma_init, codec
         self._bases = [member.base for member in members]  # others of this process find them as long as one has them
         sizes = [count_parameters(student) for student in self._students]
@@ -65,7 +65,7 @@ class Part:
     def position_of(self, sample_id: SampleId) -> int:
         """The position in a batch of `batch_size` at which a sample is always made."""
         condition, seed = sample_id
-        return spread(condition, seed, self.batch_size)
+        return spread(condition.text if isinstance(condition, Embedded) else condition, seed, self.batch_size)
 
     @torch.no_grad()
     def evaluate(
@@ -75,12 +75,18 @@ class Part:
         how, at = sampling or self._sampling, list(positions)
         noises = torch.zeros(how.draws, size, *self.sample_shape)
         noises[:, at] = seeded_noises([seed for _, seed in sample_ids], self.sample_shape, how.draws)
-        asked = self._conditions.encode([condition for condition, _ in sample_ids])
+        asked = self._embedded([condition for condition, _ in sample_ids])
         condition = asked.new_zeros(size, *asked.shape[1:])
         condition[at] = asked
-        where = self._device
-        x = sampled(self._partition, self._students, self._sigma_init, how, noises.to(where), condition.to(where))
+        x = sampled(self._partition, self._students, self._sigma_init, how, noises.to(self._device), condition)
         return x.cpu()[at]
+
+    def _embedded(self, asked: Sequence[Condition | Embedded]) -> Tensor:
+        """What networks take for these: [N, ...], on the part's device."""
+        left = [each for each in asked if not isinstance(each, Embedded)]
+        made = iter(self._conditions.embed(self._conditions.encode(left).to(self._device)) if left else ())
+        taken = (torch.tensor(e.vectors, device=self._device) if isinstance(e, Embedded) else next(made) for e in asked)
+        return torch.stack(list(taken))
 
     def _evaluations(self, sample_ids: Sequence[SampleId], batch: int) -> Iterator[Evaluation]:
         if batch > 0:

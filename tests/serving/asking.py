@@ -5,8 +5,17 @@ import random
 
 from msd_ray.ensemble import Ensemble
 from msd_ray.serving.client import AsyncClient, Connection
+from msd_ray.serving.service.request import ImageRequest
+from msd_ray.serving.service.routing import PartRequest, part_requests, wanted_of
+from msd_ray.serving.service.versions import Traffic
 
 Pair = tuple[int, int]
+
+
+def routed(image_request: ImageRequest, traffic: Traffic) -> list[PartRequest]:
+    """As a gateway sends a request to students."""
+    wanted = wanted_of(image_request, traffic)
+    return part_requests(wanted, {one.key: one.version.prepared(one.condition) for one in wanted})
 
 
 def pairs_of(n: int) -> list[Pair]:

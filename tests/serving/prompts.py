@@ -20,8 +20,14 @@ def random_members(k: int) -> tuple[Member, ...]:
     return tuple(Member(i, SPEC, 80.0, 10, state) for i, state in enumerate(states))
 
 
-def saved_prompts(where: Path, k: int = 3) -> str:
-    conditions = make_conditions(CONDITIONS, PROMPTS)
-    partition, recipe = fit(PartitionConfig(k, "kmeans"), conditions), {"conditions": vars(CONDITIONS)}
-    save_ensemble(Store(str(where)), recipe, partition, conditions.kept, random_members(k))
+def saved_prompts(
+    where: Path,
+    k: int = 3,
+    prompts: tuple[str, ...] = PROMPTS,
+    conditions: ConditionsConfig = CONDITIONS,
+    config: PartitionConfig | None = None,
+) -> str:
+    known = make_conditions(conditions, prompts)
+    partition, recipe = fit(config or PartitionConfig(k, "kmeans"), known), {"conditions": vars(conditions)}
+    save_ensemble(Store(str(where)), recipe, partition, known.kept, random_members(k))
     return str(where)

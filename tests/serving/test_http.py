@@ -113,6 +113,16 @@ def test_a_seed_that_is_too_large_is_told_the_range(service: Running) -> None:
     assert told["message"] == "seeds[0]: must be from 0 to 2^63 - 1 (9223372036854775807)"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("negative_prompt", "blurry"), ("guidance_scale", 7.5), ("num_inference_steps", 50)]
+)
+def test_what_is_distilled_into_the_students_cannot_be_asked_for(service: Running, key: str, value: Any) -> None:
+    for path in ("generate", "generate/stream"):
+        answer = requests.post(f"{service.url}/v1/{path}", json={"conditions": [0], key: value}, timeout=30)
+        assert (answer.status_code, answer.json()["field"]) == (400, key)
+        assert "guidance and number of steps distilled into them" in answer.json()["message"]
+
+
 def test_a_key_that_is_there_twice_is_told(service: Running) -> None:
     told = post(service, b'{"conditions": [0], "seeds": [1], "seeds": [2]}').json()
     assert told["message"] == "seeds: this key is there more than once: give it once"

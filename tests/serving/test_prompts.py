@@ -9,20 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+import torch
 
-from msd_ray.conditions import ConditionsConfig, Partition, Table
+from msd_ray.conditions import ConditionsConfig, Partition, PartitionConfig, Table, encoder_files
+from msd_ray.conditions.clip_text import ClipText
 from msd_ray.conditions.rules import Keywords
 from msd_ray.ensemble import Ensemble, save_ensemble
 from msd_ray.errors import UserError
 from msd_ray.serving.client import Client, RefusedError
+from msd_ray.serving.client.calls import NEVER
 from msd_ray.serving.protocol.refusal import Refusal
 from msd_ray.serving.service.deny import deny_of
 from msd_ray.serving.service.ensemble_facts import describe
 from msd_ray.serving.service.request import ImageRequest, Limits
-from msd_ray.serving.service.routing import part_requests
 from msd_ray.serving.service.versions import Traffic
 from msd_ray.storage import Store
 
+from ..pipelines import write_text_encoder
+from .asking import routed
 from .conftest import Running, running
 from .prompts import PROMPTS, random_members, saved_prompts
 
@@ -53,7 +57,7 @@ def test_prompts_go_where_generate_sends_them(uri: str) -> None:
     traffic = Traffic((describe(uri),), (1.0,))
     found = {
         item.index: (part_request.part, item.margin, item.prompt, item.class_id)
-        for part_request in part_requests(ImageRequest(asked, tuple(range(len(asked)))), traffic)
+        for part_request in routed(ImageRequest(asked, tuple(range(len(asked)))), traffic)
         for item in part_request.items
     }
     places = ensemble.partition.place(ensemble.conditions, asked)
@@ -98,7 +102,7 @@ def test_what_is_no_prompt_is_refused_in_one_line(it: Running, asked: int | str,
 
 def test_half_a_character_is_refused(uri: str) -> None:
     with pytest.raises(Refusal, match="halves of others"):
-        part_requests(ImageRequest(("\ud83d",), (0,)), Traffic((describe(uri),), (1.0,)))
+        routed(ImageRequest(("\ud83d",), (0,)), Traffic((describe(uri),), (1.0,)))
 
 
 def test_an_ensemble_whose_text_encoder_is_gone_or_another_is_not_served(tmp_path: Path) -> None:
@@ -144,3 +148,46 @@ def test_a_deny_list_is_asked_before_anything_is_made(uri: str) -> None:
 def test_a_deny_list_that_cannot_be_had_is_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         deny_of(name)
+
+
+def test_each_prompt_passes_through_the_text_encoder_once(tmp_path: Path) -> None:
+    write_text_encoder(tmp_path / "pipeline")
+    encoder = {"embedder": "clip", "encoder": str(tmp_path / "pipeline")}
+    uri, passes = saved_prompts(tmp_path / "made", conditions=ConditionsConfig("prompts", encoder)), list[None]()
+    _, model = ClipText(encoder["encoder"]).files.open(torch.device("cpu"))  # the one of this process
+    with running([uri], Limits()) as it, Client(it.address) as client:
+        model.register_forward_hook(lambda *_: passes.append(None))
+        made = client.generate(["a red heart", "car", "a red heart", "a red  heart"], [1, 1, 2, 1], "float32")
+        assert len(passes) == 2
+        assert made[0].data == made[3].data != made[2].data
+        list(client.stream(["a green car"] * 5, range(5)))
+        assert len(passes) == 3
+
+
+def test_words_route_without_a_text_encoder_and_students_embed_once(tmp_path: Path) -> None:
+    """Gateways need no encoder where the rule looks at words."""
+    write_text_encoder(tmp_path / "pipeline")
+    encoder = {"embedder": "clip", "encoder": str(tmp_path / "pipeline")}
+    by_words = PartitionConfig(2, "keywords", keywords=(("heart",),))
+    uri = saved_prompts(tmp_path / "made", 2, conditions=ConditionsConfig("prompts", encoder), config=by_words)
+    (one, other) = routed(ImageRequest(("a heart", "a car"), (1, 2)), Traffic((describe(uri),), (1.0,)))
+    assert (one.sample_ids, other.sample_ids) == ([("a heart", 1)], [("a car", 2)])
+    with running([uri], Limits()) as it, Client(it.address) as client:
+        made = client.generate(["a heart", "a car"], [1, 2], "float32")
+    expected = Ensemble.load(uri).generate(["a heart", "a car"], [1, 2])
+    assert [image.data for image in made] == [x.numpy().tobytes() for x in expected]
+
+
+def test_prompts_are_unavailable_where_the_text_encoder_cannot_be_had(tmp_path: Path) -> None:
+    write_text_encoder(tmp_path / "pipeline")
+    encoder = {"embedder": "clip", "encoder": str(tmp_path / "pipeline")}
+    uri = saved_prompts(tmp_path / "made", conditions=ConditionsConfig("prompts", encoder))
+    encoder_files._opened.cache_clear()
+    (tmp_path / "pipeline" / "text_encoder" / "model.safetensors").write_bytes(b"nothing")
+    why = r"UNAVAILABLE: conditions\.options\.encoder: .* cannot be read"
+    with (
+        running([uri], Limits()) as it,
+        Client(it.address, retry=NEVER) as client,
+        pytest.raises(RefusedError, match=why),
+    ):
+        client.generate(["a heart"])

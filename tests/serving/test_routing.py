@@ -14,10 +14,10 @@ from msd_ray.ensemble import read_description
 from msd_ray.serving.protocol.refusal import Refusal
 from msd_ray.serving.service.ensemble_facts import describe
 from msd_ray.serving.service.request import ImageRequest, Limits, checked
-from msd_ray.serving.service.routing import part_requests
 from msd_ray.serving.service.versions import Traffic, Version
 from msd_ray.storage import Store
 
+from .asking import routed
 from .ensembles import POINTS, saved
 
 
@@ -32,7 +32,7 @@ def only(version: Version) -> Traffic:
 
 def test_every_image_is_asked_for_once_and_from_its_owner(version: Version, tiny: str) -> None:
     classes, seeds = [3, 1, 4, 1, 5, 9, 2, 6], list(range(8))
-    out = part_requests(ImageRequest(tuple(classes), tuple(seeds)), only(version))
+    out = routed(ImageRequest(tuple(classes), tuple(seeds)), only(version))
     asked = {
         item.index: (part_request.part, item.class_id, item.seed) for part_request in out for item in part_request.items
     }
@@ -43,15 +43,15 @@ def test_every_image_is_asked_for_once_and_from_its_owner(version: Version, tiny
 
 
 def test_labels_are_classes_too(version: Version) -> None:
-    (part_request,) = part_requests(ImageRequest(("digit 7",), (0,)), only(version))
+    (part_request,) = routed(ImageRequest(("digit 7",), (0,)), only(version))
     assert part_request.sample_ids == [(7, 0)]
 
 
 def test_points_travel_as_numbers(tmp_path: Any) -> None:
     points = describe(saved(tmp_path, spec=POINTS))
-    assert part_requests(ImageRequest((0,), (0,)), only(points))[0].format == "float32"
+    assert routed(ImageRequest((0,), (0,)), only(points))[0].format == "float32"
     with pytest.raises(Refusal, match="have no pictures"):
-        part_requests(ImageRequest((0,), (0,), "png"), only(points))
+        routed(ImageRequest((0,), (0,), "png"), only(points))
 
 
 def test_a_version_says_all_that_a_front_needs(version: Version) -> None:
@@ -143,7 +143,7 @@ def test_what_cannot_be_is_refused(version: Version, change: dict[str, Any], kin
     if len(asked["conditions"]) > 2:
         asked["seeds"] = []
     with pytest.raises(Refusal, match=why) as told:
-        part_requests(checked(**asked), only(version))
+        routed(checked(**asked), only(version))
     assert told.value.kind == kind
 
 

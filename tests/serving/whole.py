@@ -58,9 +58,9 @@ SERVE = [sys.executable, "-m", "msd_ray", "serve"]
 
 
 @contextmanager
-def started(folder: Path, cluster: str) -> Iterator[Site]:
-    """Serves two students of tiny pictures, with certificates, a token and traces."""
-    uri, files, ports = saved(folder / "first", 2, spec=PICTURES), certificates(folder / "tls"), free_ports()
+def started(folder: Path, cluster: str, uri: str = "") -> Iterator[Site]:
+    """Serves an ensemble, by default two students of tiny pictures, with certificates, a token and traces."""
+    uri, files, ports = uri or saved(folder / "first", 2, spec=PICTURES), certificates(folder / "tls"), free_ports()
     (folder / "tokens").write_text(TOKEN)
     options = {
         "--port": str(ports[0]),

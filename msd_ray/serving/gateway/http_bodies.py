@@ -55,6 +55,24 @@ class ErrorBody(BaseModel):
     retry_seconds: float | None
 
 
+GUIDANCE = (
+    "negative_prompt",
+    "negative_prompts",
+    "guidance",
+    "guidance_scale",
+    "cfg_scale",
+    "steps",
+    "num_inference_steps",
+    "num_steps",
+    "sampler",
+    "scheduler",
+)
+"""Keys that services of diffusion models take, and this one does not."""
+DISTILLED = (
+    "there is no such key: students have their teacher's guidance and number of steps distilled into them, so neither "
+    "guidance, steps nor a negative prompt can be chosen per request"
+)
+
 # A line of a stream is an object with one of these. An error ends it; before the first image it has a status instead.
 LINE = {"image": ImageBody, "error": ErrorBody}
 
@@ -65,6 +83,8 @@ def parsed(body: bytes) -> GenerateBody:
         parsed = GenerateBody.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "extra_forbidden" and first["loc"][-1] in GUIDANCE:
+            raise wrong(str(first["loc"][-1]), DISTILLED) from None
         field = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"] if p not in ("int", "str"))
         raise wrong(field.lstrip("."), first["msg"]) from None
     json.loads(body, object_pairs_hook=_each_key_once)

@@ -32,8 +32,9 @@ class Gateway:
     ) -> None:
         said = GatewayConfig(**config)
         access.send_to(RequestMetrics(), *([access.on_stderr()] if said.access_log else []))
-        self._asking, self._tokens = StudentHandles(multiplexed, StudentConfig(**students)), Tokens(said.tokens)
-        self._service = Service(self._asking, Limits(**limits))
+        of_students = StudentConfig(**students)
+        self._asking, self._tokens = StudentHandles(multiplexed, of_students), Tokens(said.tokens)
+        self._service = Service(self._asking, Limits(**limits), of_students.threads)
         self._server = RpcServer(self._service, self._tokens, said)
         self._registry = await find_registry()
         while self._service.traffic is None:
@@ -79,4 +80,4 @@ class Gateway:
         except RayServeException as error:
             LOG.warning("the registry of versions names students that are not deployed: %s", error)
             return
-        self._service.traffic = traffic
+        await self._service.serve(traffic)

@@ -1,9 +1,10 @@
 """Routes the images of a request to students, so that each is made once and returned in its place."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from msd_ray.conditions import Condition
+from msd_ray.conditions import Condition, Embedded, Place
 from msd_ray.ensemble import SampleId
 from msd_ray.errors import UserError
 from msd_ray.serving.protocol.formats import FLOAT32, PNG
@@ -16,21 +17,24 @@ _LABELS = "GetEnsemble lists the labels"
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a request. index: its place there. margin: by which a prompt belongs to the part."""
+    """One image of a request. index: its place there. condition: as students are asked for it. margin: by which a
+    prompt belongs to the part."""
 
     index: int
-    condition: Condition
+    condition: Condition | Embedded
     seed: int
     margin: float = 0.0
 
     @property
     def class_id(self) -> int:
         """0 for a prompt."""
-        return 0 if isinstance(self.condition, str) else self.condition
+        return self.condition if isinstance(self.condition, int) else 0
 
     @property
     def prompt(self) -> str:
         """Empty for a class."""
+        if isinstance(self.condition, Embedded):
+            return self.condition.text
         return self.condition if isinstance(self.condition, str) else ""
 
 
@@ -53,21 +57,47 @@ class PartRequest:
         return [PartRequest(self.version, self.part, (item,), self.format) for item in self.items]
 
 
-def part_requests(image_request: ImageRequest, traffic: Traffic) -> list[PartRequest]:
-    """One request for each part that owns any of the conditions.
+@dataclass(frozen=True)
+class Wanted:
+    """One image of a request and the version that is to make it. condition: as `Conditions.id_of` gives it. format: of
+    the image."""
 
-    Raises Refusal for a class, label, prompt, version or format that there is not.
-    """
-    groups: dict[tuple[str, int], list[Item]] = defaultdict(list)
-    versions: dict[str, Version] = {}
+    version: Version
+    condition: Condition
+    seed: int
+    format: str
+
+    @property
+    def key(self) -> tuple[str, Condition]:
+        """By which its place is known."""
+        return self.version.name, self.condition
+
+
+def wanted_of(image_request: ImageRequest, traffic: Traffic) -> list[Wanted]:
+    """The images in the order of the request. Raises Refusal for a class, label, prompt, version or format that there
+    is not."""
+    found = []
     for index, (asked, seed) in enumerate(zip(image_request.conditions, image_request.seeds, strict=True)):
         version = _version(image_request, traffic, seed)
         condition = _id_of(asked, version, f"conditions[{index}]")
-        place = version.place(condition)
-        versions[version.name] = version
-        groups[version.name, place.part].append(Item(index, condition, seed, place.margin or 0.0))
+        found.append(Wanted(version, condition, seed, _format(image_request.format, version)))
+    return found
+
+
+Prepared = Mapping[tuple[str, Condition], tuple[Condition | Embedded, Place]]
+"""By `Wanted.key`: what `Version.prepared` gives."""
+
+
+def part_requests(wanted: Sequence[Wanted], prepared: Prepared) -> list[PartRequest]:
+    """One request for each part that owns any of the conditions."""
+    groups: dict[tuple[str, int], list[Item]] = defaultdict(list)
+    first: dict[str, Wanted] = {}
+    for index, one in enumerate(wanted):
+        condition, place = prepared[one.key]
+        first.setdefault(one.version.name, one)
+        groups[one.version.name, place.part].append(Item(index, condition, one.seed, place.margin or 0.0))
     return [
-        PartRequest(versions[name], part, tuple(items), _format(image_request.format, versions[name]))
+        PartRequest(first[name].version, part, tuple(items), first[name].format)
         for (name, part), items in groups.items()
     ]
 

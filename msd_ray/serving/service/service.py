@@ -4,16 +4,17 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from msd_ray.serving.protocol.refusal import Refusal, away, busy
 from msd_ray.serving.service.deny import deny_of, refuse_denied
 from msd_ray.serving.service.hedge import give_up
+from msd_ray.serving.service.preparer import Preparer
 from msd_ray.serving.service.readiness import NotReady, Readiness, refusal_of
 from msd_ray.serving.service.request import ImageRequest, Limits
-from msd_ray.serving.service.routing import Item, PartRequest, part_requests
+from msd_ray.serving.service.routing import Item, PartRequest, Wanted, part_requests, wanted_of
 from msd_ray.serving.service.versions import Traffic, Version
 
 
@@ -82,9 +83,10 @@ class Students(Protocol):
 class Service:
     """traffic: what is served now; None until that is known. tally: what was made since the start."""
 
-    def __init__(self, students: Students, limits: Limits) -> None:
-        """Raises UserError where `limits.deny` cannot be had."""
+    def __init__(self, students: Students, limits: Limits, threads: int = 1) -> None:
+        """threads: that text encoders compute with. Raises UserError where `limits.deny` cannot be had."""
         self._students, self.limits, self._deny = students, limits, deny_of(limits.deny)
+        self._preparer = Preparer(threads)
         self.traffic: Traffic | None = None
         self.tally, self.readiness, self._under_way = VersionCounts(), Readiness(), 0
 
@@ -93,6 +95,13 @@ class Service:
         if self.traffic is None:
             raise away("the service is starting", 1.0)
         return self.traffic
+
+    async def serve(self, traffic: Traffic) -> None:
+        """Serves this traffic from now on, once what makes vectors of its prompts is loaded. If that fails, prompts are
+        refused with the reason."""
+        with suppress(Refusal):  # it is logged
+            await self._preparer.warm(traffic.versions)
+        self.traffic = traffic
 
     async def probe(self, seconds: float) -> None:
         """Probes all students that gave no good answer for so long."""
@@ -112,24 +121,23 @@ class Service:
 
         Raises Refusal if one cannot be made, or not in time; the others are then cancelled.
         """
-        out, seconds = self._routed(image_request), self._patience(seconds)
+        wanted, deadline = self._wanted(image_request), self._deadline(seconds)
         with self._room():
-            answers = await _in_time(
-                seconds, _all_or_none([self._pictures(part_request, seconds) for part_request in out])
-            )
+            out = await self._routed(wanted, deadline)
+            left = deadline.left
+            answers = await deadline.meet(_all_or_none([self._pictures(part_request, left) for part_request in out]))
         return sorted((picture for answer in answers for picture in answer), key=_index)
 
     async def stream(self, image_request: ImageRequest, seconds: float | None) -> AsyncGenerator[Picture]:
         """Each image as soon as it is made, in any order. Raises Refusal as `generate`."""
-        seconds = self._patience(seconds)
-        out = [alone for part_request in self._routed(image_request) for alone in part_request.alone()]
-        deadline = asyncio.get_running_loop().time() + seconds
+        wanted, deadline = self._wanted(image_request), self._deadline(seconds)
         with self._room():
-            tasks = [asyncio.create_task(self._pictures(part_request, seconds)) for part_request in out]
+            out = [alone for part_request in await self._routed(wanted, deadline) for alone in part_request.alone()]
+            left = deadline.left
+            tasks = [asyncio.create_task(self._pictures(part_request, left)) for part_request in out]
             try:
                 for next_done in asyncio.as_completed(tasks):
-                    left = deadline - asyncio.get_running_loop().time()
-                    for picture in await _in_time(left, next_done):
+                    for picture in await deadline.meet(next_done):
                         yield picture
             finally:
                 give_up(tasks)
@@ -158,15 +166,18 @@ class Service:
         finally:
             self._under_way -= 1
 
-    def _patience(self, seconds: float | None) -> float:
-        return self.limits.seconds if seconds is None else min(seconds, self.limits.seconds)
+    def _deadline(self, seconds: float | None) -> "Deadline":
+        return Deadline(self.limits.seconds if seconds is None else min(seconds, self.limits.seconds))
 
-    def _routed(self, image_request: ImageRequest) -> list[PartRequest]:
+    def _wanted(self, image_request: ImageRequest) -> list[Wanted]:
         """Raises Refusal where it, or one of its prompts, is refused."""
-        out = part_requests(image_request, self.known_traffic())
+        wanted = wanted_of(image_request, self.known_traffic())
         if self._deny:
-            refuse_denied(self._deny, ((item.index, item.condition) for part in out for item in part.items))
-        return out
+            refuse_denied(self._deny, ((index, one.condition) for index, one in enumerate(wanted)))
+        return wanted
+
+    async def _routed(self, wanted: list[Wanted], deadline: "Deadline") -> list[PartRequest]:
+        return part_requests(wanted, await deadline.meet(self._preparer.prepared(wanted)))
 
     async def _pictures(self, part_request: PartRequest, seconds: float) -> list[Picture]:
         try:
@@ -180,12 +191,24 @@ class Service:
         return [Picture(part_request, item, image) for item, image in zip(part_request.items, made, strict=True)]
 
 
-async def _in_time(seconds: float, work: Any) -> Any:
-    try:
-        async with asyncio.timeout(seconds):
-            return await work
-    except TimeoutError:
-        raise Refusal("DEADLINE_EXCEEDED", f"not done within {seconds:.3g} s") from None
+class Deadline:
+    """The time of a request, from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._end = seconds, asyncio.get_running_loop().time() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self._end - asyncio.get_running_loop().time()
+
+    async def meet(self, work: Any) -> Any:
+        """The result of some work. Raises Refusal if it is not done in time."""
+        try:
+            async with asyncio.timeout_at(self._end):
+                return await work
+        except TimeoutError:
+            raise Refusal("DEADLINE_EXCEEDED", f"not done within {self._seconds:.3g} s") from None
 
 
 async def _all_or_none(work: list[Coroutine[Any, Any, _Result]]) -> list[_Result]:

@@ -11,13 +11,14 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from msd_ray.codecs import IDENTITY, Codec, to_image
-from msd_ray.conditions import Condition
-from msd_ray.ensemble import Part, SampleId, read_description
+from msd_ray.conditions import Condition, Embedded
+from msd_ray.ensemble import Description, Part, SampleId, read_description
 from msd_ray.errors import CorruptError
 from msd_ray.serving.protocol.formats import FLOAT32, PNG
 from msd_ray.serving.service.batcher import Batcher, Sample
 from msd_ray.serving.service.config import StudentConfig
 from msd_ray.serving.service.ensemble_facts import part_hash
+from msd_ray.serving.service.preparer import ANY_PROMPT
 from msd_ray.serving.service.service import StudentImage
 from msd_ray.storage import Store
 
@@ -37,7 +38,7 @@ def encoded(x: Tensor, format: str, codec: Codec = IDENTITY) -> bytes:
 ROUNDS = 4
 
 
-def positions_show(part: Part, condition: Condition) -> bool:
+def positions_show(part: Part, condition: Condition | Embedded) -> bool:
     """Whether any sample of a test depends on its position in the batch. condition: one that the part owns.
 
     The test makes as many samples as there are positions, in five different orders: each sample is at five positions
@@ -53,10 +54,6 @@ def positions_show(part: Part, condition: Condition) -> bool:
     return False
 
 
-ANY_PROMPT = "a picture"
-"""Any student can be asked for it."""
-
-
 def load_part(uri: str, part: int, version: str, device: torch.device | str) -> tuple[Part, bool]:
     """The students of a part, every byte verified, and whether positions in their batches show.
 
@@ -67,8 +64,18 @@ def load_part(uri: str, part: int, version: str, device: torch.device | str) -> 
     if found != version:
         raise CorruptError(f"{uri} has changed: its part {part} is {found} now, not {version}; deploy it as an update")
     loaded = Part.load(known, part, device)
-    first = int(known.partition.router.ids_of(part)[0])
-    return loaded, positions_show(loaded, ANY_PROMPT if known.conditions.is_open else first)
+    return loaded, positions_show(loaded, _trial(known, part))
+
+
+def _trial(known: Description, part: int) -> Condition | Embedded:
+    """What the part can be tried with. Where gateways embed prompts it is none that this process would need a text
+    encoder for."""
+    if known.partition.rule is None:
+        return int(known.partition.router.ids_of(part)[0])
+    if not known.partition.rule.compares:
+        return ANY_PROMPT
+    rng = torch.Generator().manual_seed(0)
+    return Embedded(ANY_PROMPT, torch.rand(known.conditions.embedded_shape, generator=rng).numpy())
 
 
 class StudentAtWork:

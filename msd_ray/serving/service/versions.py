@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from msd_ray.conditions import Condition, Conditions, ConditionsSpec, Place, Table
-from msd_ray.conditions.partition import placed
+from msd_ray.conditions import Condition, Conditions, ConditionsSpec, Embedded, Place, Table
+from msd_ray.conditions.partition import prepared
 from msd_ray.conditions.rules import Rule, rule_of
 
 
@@ -65,11 +65,13 @@ class Version:
         """Of each condition."""
         return self.conditions.labels(range(len(self.owners)))
 
-    def place(self, condition: Condition) -> Place:
-        """The part that owns a condition, which is as `Conditions.id_of` gives it."""
-        if isinstance(condition, str):
-            return placed(self._rule, self.conditions, [condition])[0]
-        return Place(self.owners[condition])
+    def prepared(self, condition: Condition) -> tuple[Condition | Embedded, Place]:
+        """A condition, which is as `Conditions.id_of` gives it, as students are to be asked for it, and the part that
+        owns it. Of a prompt this may take a pass of a text encoder."""
+        if not isinstance(condition, str):
+            return condition, Place(self.owners[condition])
+        (asked,), (place,) = prepared(self._rule, self.conditions, [condition])
+        return asked, place
 
     @cached_property
     def _rule(self) -> Rule:
