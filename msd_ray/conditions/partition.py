@@ -101,15 +101,17 @@ def placed(rule: Rule, conditions: Conditions, wanted: Sequence[Condition]) -> l
 
 def prepared(
     rule: Rule, conditions: Conditions, wanted: Sequence[Condition]
-) -> tuple[list[Condition | Embedded], list[Place]]:
-    """Texts as students are to be asked for them, and their places. Where the rule compares vectors, what networks take
-    is computed here, since both come of one pass of the text encoder; otherwise a text stays one."""
+) -> tuple[list[Condition | Embedded], list[Place], NDArray[np.float64]]:
+    """Texts as students are to be asked for them, their places, and the vectors [B, d] that the rule compares. What
+    networks take is computed here as well, since both come of one pass of the text encoder; where the rule compares
+    none, d is 0 and a text stays one."""
     if not rule.compares:
-        return list(wanted), placed(rule, conditions, wanted)
+        return list(wanted), placed(rule, conditions, wanted), np.zeros((len(wanted), 0))
     taken, vectors = conditions.both(conditions.encode(wanted))
     texts = list(map(str, wanted))
     asked = [Embedded(text, one) for text, one in zip(texts, taken.numpy(), strict=True)]
-    return list(asked), _places(rule.costs(texts, vectors.double().numpy()))
+    compared: NDArray[np.float64] = vectors.double().numpy()
+    return list(asked), _places(rule.costs(texts, compared)), compared
 
 
 def _places(costs: NDArray[np.float64]) -> list[Place]:
@@ -210,7 +212,9 @@ class Partition:
         self, conditions: Conditions, wanted: Sequence[Condition]
     ) -> tuple[list[Condition | Embedded], list[Place]]:
         """These as students are to be asked for them, and their places, as `place` gives them."""
-        return prepared(self.rule, conditions, wanted) if self.rule else (list(wanted), self.place(conditions, wanted))
+        if self.rule:
+            return prepared(self.rule, conditions, wanted)[:2]
+        return list(wanted), self.place(conditions, wanted)
 
     def to_json(self) -> dict[str, Any]:
         """Without borders and rule, just kind and owners, as before there were any. With a rule the owners are in

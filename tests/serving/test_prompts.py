@@ -83,6 +83,10 @@ def test_images_say_prompt_students_and_margin_over_http_as_well(it: Running, ur
     with Client(it.address) as client:
         (version,) = client.ensemble().versions
         assert version.takes_prompts and not version.labels
+    costs = [
+        (r.x - image["position"][0]) ** 2 + (r.y - image["position"][1]) ** 2 + r.weight for r in version.map.regions
+    ]
+    assert costs.index(min(costs)) == place.part
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class ImageBody(BaseModel):
     compute_ms: float
     prompt: str = Field("", description="Of a version that takes prompts.")
     margin: float = Field(0.0, description="How much more the next part would cost this prompt.")
+    position: list[float] = Field([], description="Where the prompt lies on the version's map.")
 
 
 class GenerateAnswer(BaseModel):
@@ -115,6 +116,7 @@ def image_body(picture: Picture) -> ImageBody:
         compute_ms=made.compute_ms,
         prompt=item.prompt,
         margin=item.margin,
+        position=list(item.position),
     )
 
 

@@ -1,5 +1,6 @@
 """Converts the contract's messages to the service's classes, and back."""
 
+from msd_ray.conditions.prompt_map import PromptMap
 from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.protocol.formats import name_of, number_of
 from msd_ray.serving.protocol.refusal import wrong
@@ -33,6 +34,7 @@ def image_of(picture: Picture) -> pb.Image:
         compute_ms=made.compute_ms,
         prompt=item.prompt,
         margin=item.margin,
+        position=item.position,
     )
 
 
@@ -96,5 +98,10 @@ def _version(version: Version, weight: float, service: Service) -> pb.Version:
             mean_compute_ms=count.compute_ms / images,
         ),
         takes_prompts=version.rule is not None,
+        map=_map(version.map) if version.map else None,
         not_ready=[i for found in away for i in version.students_of(found.part)],
     )
+
+
+def _map(of: PromptMap) -> pb.PromptMap:
+    return pb.PromptMap(regions=[pb.Region(**vars(region)) for region in of.regions])

@@ -39,7 +39,7 @@ class GenerateRequest(_message.Message):
     def __init__(self, conditions: _Optional[_Iterable[_Union[Condition, _Mapping]]] = ..., seeds: _Optional[_Iterable[int]] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Image(_message.Message):
-    __slots__ = ("index", "data", "format", "shape", "class_id", "seed", "students", "version", "student_version", "queue_ms", "compute_ms", "prompt", "margin")
+    __slots__ = ("index", "data", "format", "shape", "class_id", "seed", "students", "version", "student_version", "queue_ms", "compute_ms", "prompt", "margin", "position")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class Image(_message.Message):
     COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MARGIN_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
     index: int
     data: bytes
     format: ImageFormat
@@ -66,7 +67,8 @@ class Image(_message.Message):
     compute_ms: float
     prompt: str
     margin: float
-    def __init__(self, index: _Optional[int] = ..., data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., shape: _Optional[_Iterable[int]] = ..., class_id: _Optional[int] = ..., seed: _Optional[int] = ..., students: _Optional[_Iterable[int]] = ..., version: _Optional[str] = ..., student_version: _Optional[str] = ..., queue_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., prompt: _Optional[str] = ..., margin: _Optional[float] = ...) -> None: ...
+    position: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, index: _Optional[int] = ..., data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., shape: _Optional[_Iterable[int]] = ..., class_id: _Optional[int] = ..., seed: _Optional[int] = ..., students: _Optional[_Iterable[int]] = ..., version: _Optional[str] = ..., student_version: _Optional[str] = ..., queue_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., prompt: _Optional[str] = ..., margin: _Optional[float] = ..., position: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("images",)
@@ -123,7 +125,7 @@ class GetEnsembleResponse(_message.Message):
     def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "weight", "partition_kind", "labels", "students", "intervals", "parameters", "evaluations", "sample_shape", "recipe", "served", "not_ready", "takes_prompts")
+    __slots__ = ("name", "weight", "partition_kind", "labels", "students", "intervals", "parameters", "evaluations", "sample_shape", "recipe", "served", "not_ready", "takes_prompts", "map")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     PARTITION_KIND_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +139,7 @@ class Version(_message.Message):
     SERVED_FIELD_NUMBER: _ClassVar[int]
     NOT_READY_FIELD_NUMBER: _ClassVar[int]
     TAKES_PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    MAP_FIELD_NUMBER: _ClassVar[int]
     name: str
     weight: float
     partition_kind: str
@@ -150,7 +153,26 @@ class Version(_message.Message):
     served: Served
     not_ready: _containers.RepeatedScalarFieldContainer[int]
     takes_prompts: bool
-    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ..., partition_kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., students: _Optional[_Iterable[int]] = ..., intervals: _Optional[int] = ..., parameters: _Optional[int] = ..., evaluations: _Optional[int] = ..., sample_shape: _Optional[_Iterable[int]] = ..., recipe: _Optional[str] = ..., served: _Optional[_Union[Served, _Mapping]] = ..., not_ready: _Optional[_Iterable[int]] = ..., takes_prompts: _Optional[bool] = ...) -> None: ...
+    map: PromptMap
+    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ..., partition_kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., students: _Optional[_Iterable[int]] = ..., intervals: _Optional[int] = ..., parameters: _Optional[int] = ..., evaluations: _Optional[int] = ..., sample_shape: _Optional[_Iterable[int]] = ..., recipe: _Optional[str] = ..., served: _Optional[_Union[Served, _Mapping]] = ..., not_ready: _Optional[_Iterable[int]] = ..., takes_prompts: _Optional[bool] = ..., map: _Optional[_Union[PromptMap, _Mapping]] = ...) -> None: ...
+
+class PromptMap(_message.Message):
+    __slots__ = ("regions",)
+    REGIONS_FIELD_NUMBER: _ClassVar[int]
+    regions: _containers.RepeatedCompositeFieldContainer[Region]
+    def __init__(self, regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ...) -> None: ...
+
+class Region(_message.Message):
+    __slots__ = ("x", "y", "weight", "words")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    x: float
+    y: float
+    weight: float
+    words: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., weight: _Optional[float] = ..., words: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Served(_message.Message):
     __slots__ = ("images", "failures", "mean_queue_ms", "mean_compute_ms")

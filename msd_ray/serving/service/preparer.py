@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from msd_ray.conditions import Condition, Embedded, Place
+from msd_ray.conditions import Condition
 from msd_ray.errors import MsdRayError
 from msd_ray.serving.protocol.refusal import away
-from msd_ray.serving.service.routing import Prepared, Wanted
-from msd_ray.serving.service.versions import Version
+from msd_ray.serving.service.routing import Key, Wanted
+from msd_ray.serving.service.versions import Prepared, Version
 
 LOG = logging.getLogger(__name__)
 ANY_PROMPT = "a picture"
@@ -24,9 +24,9 @@ class Preparer:
         """threads: that text encoders compute with; other numbers may change last bits."""
         self._thread = ThreadPoolExecutor(1, "prompts", torch.set_num_threads, (threads,))
 
-    async def prepared(self, wanted: Sequence[Wanted]) -> Prepared:
-        """Raises Refusal if a text encoder cannot be had. If the call is cancelled, prompts that are not begun are
-        dropped."""
+    async def prepared(self, wanted: Sequence[Wanted]) -> Mapping[Key, Prepared]:
+        """Each of these, once. Raises Refusal if a text encoder cannot be had. If the call is cancelled, prompts that
+        are not begun are dropped."""
         found = {}
         for one in {one.key: one for one in wanted}.values():
             found[one.key] = await self._one(one.version, one.condition)
@@ -38,7 +38,7 @@ class Preparer:
             if version.rule is not None:
                 await self._one(version, ANY_PROMPT)
 
-    async def _one(self, version: Version, condition: Condition) -> tuple[Condition | Embedded, Place]:
+    async def _one(self, version: Version, condition: Condition) -> Prepared:
         if not isinstance(condition, str):
             return version.prepared(condition)
         try:

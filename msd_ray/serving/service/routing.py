@@ -4,26 +4,26 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from msd_ray.conditions import Condition, Embedded, Place
+from msd_ray.conditions import Condition, Embedded
 from msd_ray.ensemble import SampleId
 from msd_ray.errors import UserError
 from msd_ray.serving.protocol.formats import FLOAT32, PNG
 from msd_ray.serving.protocol.refusal import Refusal, wrong
 from msd_ray.serving.service.request import ImageRequest
-from msd_ray.serving.service.versions import Traffic, Version
+from msd_ray.serving.service.versions import Prepared, Traffic, Version
 
 _LABELS = "GetEnsemble lists the labels"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a request. index: its place there. condition: as students are asked for it. margin: by which a
-    prompt belongs to the part."""
+    """One image of a request. index: its place there. condition, margin, position: as of `Prepared`."""
 
     index: int
     condition: Condition | Embedded
     seed: int
     margin: float = 0.0
+    position: tuple[float, ...] = ()
 
     @property
     def class_id(self) -> int:
@@ -57,6 +57,10 @@ class PartRequest:
         return [PartRequest(self.version, self.part, (item,), self.format) for item in self.items]
 
 
+Key = tuple[str, Condition]
+"""A version's name, and a condition that it is asked for."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """One image of a request and the version that is to make it. condition: as `Conditions.id_of` gives it. format: of
@@ -68,8 +72,7 @@ class Wanted:
     format: str
 
     @property
-    def key(self) -> tuple[str, Condition]:
-        """By which its place is known."""
+    def key(self) -> Key:
         return self.version.name, self.condition
 
 
@@ -84,18 +87,15 @@ def wanted_of(image_request: ImageRequest, traffic: Traffic) -> list[Wanted]:
     return found
 
 
-Prepared = Mapping[tuple[str, Condition], tuple[Condition | Embedded, Place]]
-"""By `Wanted.key`: what `Version.prepared` gives."""
-
-
-def part_requests(wanted: Sequence[Wanted], prepared: Prepared) -> list[PartRequest]:
-    """One request for each part that owns any of the conditions."""
+def part_requests(wanted: Sequence[Wanted], prepared: Mapping[Key, Prepared]) -> list[PartRequest]:
+    """One request for each part that owns any of the conditions. prepared: each of them, by its key."""
     groups: dict[tuple[str, int], list[Item]] = defaultdict(list)
     first: dict[str, Wanted] = {}
     for index, one in enumerate(wanted):
-        condition, place = prepared[one.key]
+        found = prepared[one.key]
         first.setdefault(one.version.name, one)
-        groups[one.version.name, place.part].append(Item(index, condition, one.seed, place.margin or 0.0))
+        item = Item(index, found.condition, one.seed, found.margin, found.position)
+        groups[one.version.name, found.part].append(item)
     return [
         PartRequest(first[name].version, part, tuple(items), first[name].format)
         for (name, part), items in groups.items()

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from msd_ray.conditions import Condition, Conditions, ConditionsSpec, Embedded, Place, Table
+from msd_ray.conditions import Condition, Conditions, ConditionsSpec, Embedded, Table
 from msd_ray.conditions.partition import prepared
+from msd_ray.conditions.prompt_map import PromptMap, map_of
 from msd_ray.conditions.rules import Rule, rule_of
 
 
@@ -32,6 +33,17 @@ class StudentFacts:
     def from_json(cls, raw: dict[str, Any]) -> "StudentFacts":
         high = math.inf if raw["sigma_high"] is None else raw["sigma_high"]
         return cls(**{**raw, "sigma_high": high})
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """condition: as students are to be asked for it. part: that owns it. margin: by which a prompt belongs there.
+    position: of a prompt on the version's map, empty where it has no plane."""
+
+    condition: Condition | Embedded
+    part: int
+    margin: float = 0.0
+    position: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,13 +77,19 @@ class Version:
         """Of each condition."""
         return self.conditions.labels(range(len(self.owners)))
 
-    def prepared(self, condition: Condition) -> tuple[Condition | Embedded, Place]:
-        """A condition, which is as `Conditions.id_of` gives it, as students are to be asked for it, and the part that
-        owns it. Of a prompt this may take a pass of a text encoder."""
+    def prepared(self, condition: Condition) -> Prepared:
+        """A condition, which is as `Conditions.id_of` gives it, on its way to the part that owns it. Of a prompt this
+        may take a pass of a text encoder."""
         if not isinstance(condition, str):
-            return condition, Place(self.owners[condition])
-        (asked,), (place,) = prepared(self._rule, self.conditions, [condition])
-        return asked, place
+            return Prepared(condition, self.owners[condition])
+        (asked,), (place,), (vector,) = prepared(self._rule, self.conditions, [condition])
+        position = self.map.position_of(vector) if self.map else ()
+        return Prepared(asked, place.part, place.margin or 0.0, position)
+
+    @cached_property
+    def map(self) -> PromptMap | None:
+        """Of its prompts, where it takes prompts."""
+        return map_of(self._rule) if self.rule else None
 
     @cached_property
     def _rule(self) -> Rule:
