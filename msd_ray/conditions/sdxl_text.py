@@ -54,14 +54,22 @@ class SDXLText:
     def fingerprint(self) -> str:
         return "".join(clip.fingerprint for clip in self.clips) + ("" if self.zeros_without_text else "empty")
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1 + self.clips[0].length, self.width)
+
     def tokens(self, texts: Sequence[str]) -> Tensor:
         return torch.cat([clip.tokens(texts, self.clips[0].length) for clip in self.clips], dim=1)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return each_alone(tokens, self._made, (1 + self.clips[0].length, self.width))
+        return each_alone(tokens, self._made, self.shape)
 
     def vectors(self, tokens: Tensor) -> Tensor:
         return normalize(each_alone(tokens, lambda one: self._of_both(one)[0], (self.pooled,)), dim=1)
+
+    def both(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        made = self.embed(tokens)
+        return made, normalize(made[:, 0, : self.pooled], dim=1)
 
     @cached_property
     def unconditional(self) -> Tensor:

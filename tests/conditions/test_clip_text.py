@@ -57,6 +57,15 @@ def test_a_vector_and_a_place_depend_on_no_other_prompt_bit_for_bit(directory: P
     assert [partition.place(known, [text])[0] for text in asked] == partition.place(known, asked)
 
 
+@pytest.mark.parametrize("embedder", ["clip", "clip-tokens"])
+def test_what_networks_take_and_rules_compare_is_computed_together(directory: Path, embedder: str) -> None:
+    known = make_conditions(ConditionsConfig("prompts", {"embedder": embedder, "encoder": str(directory)}), PROMPTS)
+    tokens = known.encode(["a red car", "hearts"])
+    made, vectors = known.both(tokens)
+    assert torch.equal(made, known.embed(tokens)) and torch.equal(vectors, known.vectors(tokens))
+    assert made.shape[1:] == known.embedded_shape
+
+
 def test_another_encoder_is_another_identity(directory: Path, tmp_path: Path) -> None:
     config = ConditionsConfig("prompts", {"embedder": "clip", "encoder": str(directory)})
     before = identity(config, lambda: PROMPTS)
@@ -73,11 +82,11 @@ def test_another_encoder_is_another_identity(directory: Path, tmp_path: Path) ->
     [
         (
             "{embedder: clip}",
-            "encoder is the directory of the text encoder of clip, clip-tokens, t5-tokens, sd3-tokens",
+            "encoder is the directory of the text encoder of clip, clip-tokens, sdxl-tokens, t5-tokens, sd3-tokens",
         ),
         (
             "{encoder: somewhere}",
-            "encoder is the directory of the text encoder of clip, clip-tokens, t5-tokens, sd3-tokens",
+            "encoder is the directory of the text encoder of clip, clip-tokens, sdxl-tokens, t5-tokens, sd3-tokens",
         ),
     ],
 )

@@ -32,6 +32,12 @@ def known(folder: Path, embedder: str) -> Conditions:
     return make_conditions(ConditionsConfig("prompts", {"embedder": embedder, "encoder": str(folder)}), PROMPTS)
 
 
+def assert_computed_together(ours: Conditions, tokens: torch.Tensor) -> None:
+    made, vectors = ours.both(tokens)
+    assert torch.equal(made, ours.embed(tokens)) and torch.equal(vectors, ours.vectors(tokens))
+    assert made.shape[1:] == ours.embedded_shape
+
+
 @pytest.mark.parametrize("sigma", [False, True])
 def test_pixarts_prompts_are_encoded_as_its_pipeline_does(sigma: bool, tmp_path: Path) -> None:
     pipeline = write_pixart(tmp_path, name="PixArtSigmaPipeline" if sigma else "PixArtAlphaPipeline")
@@ -39,6 +45,7 @@ def test_pixarts_prompts_are_encoded_as_its_pipeline_does(sigma: bool, tmp_path:
     text, mask, empty, empty_mask = pipeline.encode_prompt(list(PROMPTS), device="cpu")
     made = ours.embed(ours.encode(PROMPTS))
     assert ours.width == 24 and made.shape == (6, 300 if sigma else 120, 25)
+    assert_computed_together(ours, ours.encode(PROMPTS))
     torch.testing.assert_close(made[..., :-1], text, **CLOSE)
     assert torch.equal(made[..., -1], mask.float())
     assert ours.unconditional is not None
@@ -58,6 +65,7 @@ def test_the_prompts_of_sd3_are_encoded_as_its_pipeline_does(t5: bool, tmp_path:
     torch.testing.assert_close(made[:, 1:], text, **CLOSE)
     torch.testing.assert_close(made[:, 0], pooled, **CLOSE)
     torch.testing.assert_close(ours.vectors(tokens), torch.nn.functional.normalize(pooled, dim=1), **CLOSE)
+    assert_computed_together(ours, tokens)
     assert ours.unconditional is not None
     none = ours.embed(ours.unconditional[None])
     torch.testing.assert_close(none[0], torch.cat([no_pooled[:1], empty[0]]), **CLOSE)
@@ -75,6 +83,7 @@ def test_the_prompts_of_sdxl_are_encoded_as_its_pipeline_does(zeros: bool, tmp_p
     torch.testing.assert_close(made[:, 1:], text, **CLOSE)
     torch.testing.assert_close(made[:, 0, :40], pooled, **CLOSE)
     torch.testing.assert_close(ours.vectors(tokens), torch.nn.functional.normalize(pooled, dim=1), **CLOSE)
+    assert_computed_together(ours, tokens)
     assert ours.unconditional is not None
     none = ours.embed(ours.unconditional[None])[0]
     assert zeros == (not none.any())

@@ -20,7 +20,7 @@ def of_rule(rule: Rule | None) -> PromptMap:
     return map_of(rule)
 
 
-@pytest.mark.parametrize(("k", "least"), [(2, 1.0), (3, 1.0), (5, 0.6)])
+@pytest.mark.parametrize(("k", "least"), [(2, 1.0), (3, 1.0), (5, 0.5)])
 def test_prompts_lie_in_the_region_of_their_cluster(k: int, least: float) -> None:
     known = prompts()
     partition: Partition = fit(PartitionConfig(k, "kmeans"), known)
