@@ -52,7 +52,7 @@ def _adapter(kind: Any) -> "TypeAdapter[Any]":
 def _problem(kind: type[Any], error: "ValidationError", at: str = "") -> str:
     """What is wrong with which value; a misspelt key first, since the right one is then missing as well."""
     first = min(error.errors(include_url=False), key=lambda found: found["type"] not in _UNKNOWN)
-    place, given = first["loc"][1:], first["input"]
+    place, given = _keys_of(kind, first["loc"][1:]), first["input"]
     path = _dotted(at, place)
     if first["type"] in _UNKNOWN:
         known = [_dotted(at, [*place[:-1], name]) for name in _types_at(kind, place[:-1])]
@@ -62,6 +62,16 @@ def _problem(kind: type[Any], error: "ValidationError", at: str = "") -> str:
     tells = given is None or isinstance(given, str | int | float) or first["type"].endswith("_type")
     shown = f", not {shortened(given)}" if tells else ""
     return f"{path}: {message[:1].lower()}{message[1:]}{shown}" if path else message
+
+
+def _keys_of(kind: Any, place: Sequence[str | int]) -> list[str | int]:
+    """The place without the names of classes, which pydantic puts where a value may be of one of several types."""
+    keys = list[str | int]()
+    for part in place:
+        if part != kind.__name__:
+            keys.append(part)
+            kind = _with_keys(_types(kind).get(str(part))) or kind
+    return keys
 
 
 def _types_at(kind: Any, place: Sequence[str | int]) -> dict[str, Any]:

@@ -106,8 +106,11 @@ SDXL: dict[str, Any] = {
 }
 
 
-def write_sdxl(root: Path, prediction: str = "epsilon", zeros: bool = True, **changes: Any) -> Any:
-    """A whole `StableDiffusionXLPipeline`; returns it. zeros: of the vectors of no prompt. changes: of the network."""
+def write_sdxl(
+    root: Path, prediction: str = "epsilon", zeros: bool = True, vae: Mapping[str, Any] | None = None, **changes: Any
+) -> Any:
+    """A whole `StableDiffusionXLPipeline`; returns it. zeros: of the vectors of no prompt. vae: changes of it; changes:
+    of the network."""
     import diffusers
     import transformers
 
@@ -116,13 +119,13 @@ def write_sdxl(root: Path, prediction: str = "epsilon", zeros: bool = True, **ch
     plain.config.projection_dim = 40
     torch.manual_seed(2)
     text_encoder_2 = transformers.CLIPTextModelWithProjection(plain.config).eval()
-    vae = write_vae(root / "parts" / "vae", scaling_factor=0.13025, force_upcast=True)
+    of_latents = write_vae(root / "parts" / "vae", scaling_factor=0.13025, force_upcast=True, **(vae or {}))
     torch.manual_seed(1)
     unet = diffusers.UNet2DConditionModel(**{**SDXL, **changes}).eval()
     known = {key: SCHEDULER[key] for key in ("beta_schedule", "beta_start", "beta_end", "steps_offset")}
     scheduler = diffusers.EulerDiscreteScheduler(prediction_type=prediction, timestep_spacing="leading", **known)
     pipeline = diffusers.StableDiffusionXLPipeline(
-        vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, unet, scheduler,
+        of_latents, text_encoder, text_encoder_2, tokenizer, tokenizer_2, unet, scheduler,
         force_zeros_for_empty_prompt=zeros, add_watermarker=False,
     )  # fmt: skip
     pipeline.save_pretrained(root)

@@ -112,7 +112,11 @@ class StudentTask:
         if spec.adapter:
             base = base_of(spec, self.trunk, inputs.teacher)
             initial = base.read() if isinstance(base, StoredWeights) else base
-        elif not resumed or any("fake_score" in spec.begins_afresh(stage) for stage in spec.stages):
+        elif (
+            not resumed
+            or spec.adapter_of_fake
+            or any("fake_score" in spec.begins_afresh(stage) for stage in spec.stages)
+        ):
             initial, fake = starting_weights(spec, owned, inputs.teacher, inputs.init, original)
         if inputs.pairs and any(n.pairs for n in needs):
             pairs = load_pairs(*inputs.pairs, spec.denoiser.sample_shape).to(device)

@@ -21,6 +21,7 @@ Tensors = dict[str, Tensor]
 _Module = TypeVar("_Module", bound=nn.Module)
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 _INSIDE = ".parametrizations.weight.0"
+_ORIGINAL = ".parametrizations.weight.original"
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -78,6 +79,11 @@ def copied(module: _Module) -> _Module:
     return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
 
 
+def beside(module: _Module) -> _Module:
+    """A copy that computes with the same tensors, for adapters of its own on them."""
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in _tensors(module)})
+
+
 def own_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """What may train: adapters where there are any, each by the name of the weight that it changes, or all weights."""
     adapters = [(f"{layer}.weight", p) for layer, part in _adapters(module) for p in (part.a, part.b)]
@@ -103,6 +109,21 @@ def load_own(module: nn.Module, tensors: Tensors, assign: bool = False) -> None:
         raise RuntimeError("the adapters have other names or ranks than the network's")
     for name, value in own.items():
         value.copy_(tensors[name])
+
+
+def begin_as(module: nn.Module, other: nn.Module) -> None:
+    """Lets the module compute as the other one, from its adapters into whole weights too. Raises RuntimeError where the
+    module has adapters, and the other none or those of another rank."""
+    own = own_tensors(other) if any(_adapters(module)) else _whole(other)
+    load_own(module, own)
+
+
+def _whole(module: nn.Module) -> Tensors:
+    """The state dict of a plain network that computes as the module."""
+    with torch.no_grad():
+        changed = {f"{layer}.weight": module.get_submodule(layer).weight for layer, _ in _adapters(module)}
+    kept = {name.replace(_ORIGINAL, ".weight"): v for name, v in module.state_dict().items() if _INSIDE not in name}
+    return kept | changed
 
 
 def merged(base: Tensors, adapters: Tensors, adapter: Adapter) -> Tensors:

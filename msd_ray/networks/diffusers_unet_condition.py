@@ -68,12 +68,12 @@ class DiffusersConditionUNetConfig:
         return {name: value for name, value in asdict(self).items() if name not in ("kind", "variances")}
 
     def cut(self, size: StudentSize) -> "DiffusersConditionUNetConfig":
-        """As many heads, and widths to the nearest that these and the groups divide."""
+        """As many heads, and other widths to the nearest that these and the groups divide."""
         if size.multipliers is not None:
             raise ValueError("multipliers apply to networks of kind unet; of this one give channel_factor and blocks")
-        units = [lcm(self.norm_num_groups, heads) for heads in self._heads]
+        factor, units = size.channel_factor, [lcm(self.norm_num_groups, heads) for heads in self._heads]
         widths = tuple(
-            max(unit, round(width * size.channel_factor / unit) * unit)
+            width if factor == 1 else max(unit, round(width * factor / unit) * unit)
             for width, unit in zip(self.block_out_channels, units, strict=True)
         )
         return replace(self, block_out_channels=widths, layers_per_block=size.blocks or self.layers_per_block)

@@ -1,7 +1,7 @@
 """How much smaller than its teacher's network a student's is to be, or how little of it is to be its own."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msd_ray.networks.adapters import Adapter
 from msd_ray.ranges import Blocks, within
@@ -12,12 +12,14 @@ Multipliers = Annotated[tuple[Annotated[int, within(ge=1, le=64)], ...], within(
 @dataclass(frozen=True)
 class StudentSize:
     """channel_factor: of the teacher's width. multipliers, blocks: the teacher's own unless given. adapter: what alone
-    is trained, on frozen weights that the students share; null: all weights."""
+    is trained, on frozen weights that the students share; null: all weights. fake_adapter: the same of the fake score,
+    which starts where the student does; same: trained as the student is, none: all its weights."""
 
     channel_factor: Annotated[float, within(gt=0, le=100)] = 1.0
     multipliers: Multipliers | None = None
     blocks: Blocks | None = None
     adapter: Adapter | None = None
+    fake_adapter: Adapter | Literal["same", "none"] = "same"
 
     def width_of(self, teachers: int) -> int:
         """The teacher's width times the factor, to the nearest multiple of 8 (of 4 below 32 channels)."""

@@ -4,7 +4,14 @@ nothing else: objectives, optimizers, partition and the order of stages stay."""
 from dataclasses import fields, replace
 from typing import Any
 
-from msd_ray.networks import DiffusersConditionUNetConfig, DiffusersUNetConfig, Kind
+from msd_ray.networks import (
+    Adapter,
+    DiffusersConditionUNetConfig,
+    DiffusersSDXLConfig,
+    DiffusersUNetConfig,
+    Kind,
+    StudentSize,
+)
 from msd_ray.objectives import objective_class
 from msd_ray.recipes.schema import Recipe
 from msd_ray.training.config import StageConfig
@@ -32,8 +39,8 @@ def shrunk(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         network=_narrow(recipe.network),
-        student=replace(recipe.student, blocks=recipe.student.blocks and 1),
-        students={i: replace(size, blocks=size.blocks and 1) for i, size in recipe.students.items()},
+        student=_small(recipe.student),
+        students={i: _small(size) for i, size in recipe.students.items()},
         pairs=2 * BATCH,
         stages={name: _stage(stage, batch) for name, stage in recipe.stages.items()},
         teacher=replace(recipe.teacher, images=UPDATES * BATCH, batch=BATCH, warmup=0, steps=2),
@@ -45,12 +52,23 @@ def shrunk(recipe: Recipe) -> Recipe:
     )
 
 
+def _small(size: StudentSize) -> StudentSize:
+    adapter, fake = (
+        replace(it, rank=1, alpha=it.scale) if isinstance(it, Adapter) else it
+        for it in (size.adapter, size.fake_adapter)
+    )
+    return replace(size, blocks=size.blocks and 1, adapter=adapter, fake_adapter=fake)  # type: ignore[arg-type]
+
+
 def _narrow(network: Kind) -> Kind:
     known = {f.name for f in fields(network)}  # type: ignore[arg-type]
     if isinstance(network, DiffusersUNetConfig | DiffusersConditionUNetConfig):
         groups, levels = network.norm_num_groups, len(network.block_out_channels)
         width = -(-LEVEL // groups) * groups
-        return replace(network, block_out_channels=(width,) * levels, layers_per_block=1)
+        network = replace(network, block_out_channels=(width,) * levels, layers_per_block=1)
+        if isinstance(network, DiffusersSDXLConfig):
+            network = replace(network, transformer_layers_per_block=1)
+        return network
     sizes: dict[str, Any] = next((sizes for width, sizes in NARROW.items() if width in known), {})
     return replace(network, **sizes)  # type: ignore[type-var]
 

@@ -1,6 +1,6 @@
 """Whether the parts of a recipe fit each other and the data, and what follows from them together."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import takewhile
 
@@ -133,15 +133,17 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
     return sampling
 
 
-def check_adapters(recipe: Recipe, source: TeacherSource | None) -> None:
-    """Raises UserError where students cannot share frozen weights under their adapters."""
+def check_adapters(recipe: Recipe, source: TeacherSource | None, needs: Mapping[str, Needs]) -> None:
+    """Raises UserError where students cannot share frozen weights under their adapters, or a fake score cannot have its
+    own."""
     sizes = {"student": recipe.student} | {f"students.{i}": size for i, size in recipe.students.items()}
     for name, size in sizes.items():
-        if size.adapter and recipe.network.cut(size) != recipe.network:
+        _check_fakes(f"{name}.fake_adapter", size, recipe, needs)
+        if _adapters_of(size) and recipe.network.cut(size) != recipe.network:
             raise UserError(
                 f"{name}.adapter: adapters change no sizes; leave channel_factor, multipliers and blocks of {name} out"
             )
-    if not any(size.adapter for size in sizes.values()):
+    if not any(map(_adapters_of, sizes.values())):
         return
     groups = max(stage.groups for stage in recipe.stages.values())
     if groups > 1:
@@ -155,9 +157,24 @@ def check_adapters(recipe: Recipe, source: TeacherSource | None) -> None:
         )
 
 
-def check_ranks(teacher: DenoiserSpec, adapters: Iterable[Adapter | None]) -> None:
+def _check_fakes(name: str, size: StudentSize, recipe: Recipe, needs: Mapping[str, Needs]) -> None:
+    """Raises UserError where a stage would give the fake score weights that its own adapters cannot have."""
+    if not isinstance(size.fake_adapter, Adapter):
+        return
+    before = [stage for stage, of_stage in needs.items() if of_stage.makes == "denoiser"]
+    if before and size.fake_adapter != size.adapter:
+        raise UserError(f"{name}: after the stage {before[0]} the fake score begins as the student; write same or none")
+    if not size.adapter and any(stage.groups for stage in recipe.stages.values()):
+        raise UserError(f"{name}: there is no base for it after shared stages, but under a student's own adapter")
+
+
+def _adapters_of(size: StudentSize) -> list[Adapter]:
+    return [adapter for adapter in (size.adapter, size.fake_adapter) if isinstance(adapter, Adapter)]
+
+
+def check_ranks(teacher: DenoiserSpec, sizes: Iterable[StudentSize]) -> None:
     """Raises UserError for adapters that hold as much as the weights that they change."""
-    for adapter in filter(None, adapters):
+    for adapter in [adapter for size in sizes for adapter in _adapters_of(size)]:
         own, all_of_it = teacher.own_parameters(adapter), teacher.parameters()
         if own >= all_of_it:
             raise UserError(

@@ -57,12 +57,13 @@ def checkpoint_weights(spec: StudentSpec) -> int:
     generator where a method has one, and two for each weight that an optimizer moves."""
     with shapes_only():
         nets = Nets(spec.denoiser.build(), spec.denoiser.build(), encoder=spec.denoiser.build())
-        student, heads, most = spec.denoiser.own_parameters(spec.adapter), dict[str, int](), 0
+        student, fake = (spec.denoiser.own_parameters(a) for a in (spec.adapter, spec.adapter_of_fake))
+        heads, most = dict[str, int](), 0
         for name, stage in spec.stages.items():
             needs = spec.objective(name).needs
             if needs.head:
                 heads[stage.objective] = count_parameters(needs.head(nets))
-            moved = student * (1 + needs.fake) + heads.get(stage.objective, 0)
-            copies = 3 + (needs.target_decay is not None)
-            most = max(most, copies * student + sum(heads.values()) + 2 * moved)
+            moved = student + fake * needs.fake + heads.get(stage.objective, 0)
+            copies = 2 + (needs.target_decay is not None)
+            most = max(most, copies * student + fake + sum(heads.values()) + 2 * moved)
     return most

@@ -8,6 +8,7 @@ from msd_ray.conditions import Owned
 from msd_ray.diffusion import Denoiser, EDMDenoiser
 from msd_ray.ensemble import Description, read_description, read_member
 from msd_ray.errors import CorruptError, UserError
+from msd_ray.networks import Adapter
 from msd_ray.own_code import refuse_strange
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_directory import ensemble_folder, folder, recipe_of
@@ -44,7 +45,7 @@ class InitStudent:
 
 def student_of_init(init: str, owned: Owned) -> InitStudent | None:
     """The student that owns most of these conditions in the run that `init` names; None where it is only an ensemble,
-    or has an adapter. Raises UserError if its method is code that nobody allowed."""
+    or has an adapter, or its fake score. Raises UserError if its method is code that nobody allowed."""
     run = Store(init)
     if not init or not run.exists("recipe.json"):
         return None
@@ -53,8 +54,11 @@ def student_of_init(init: str, owned: Owned) -> InitStudent | None:
     checkpoint = Checkpoints(folder(run, f"students/{number:04d}"), 1).newest()
     if checkpoint is None or read_member(known, number).adapter:
         return None
+    recipe = recipe_of(run)
+    if isinstance(recipe.students.get(number, recipe.student).fake_adapter, Adapter):
+        return None
     try:
-        stage = recipe_of(run).stages[checkpoint.meta()["stage"]]
+        stage = recipe.stages[checkpoint.meta()["stage"]]
     except KeyError:
         raise CorruptError(f"init: student {number} of {run.uri} has a checkpoint of no stage of its recipe") from None
     refuse_strange(stage.objective, "objective", f"init: {run.uri}")

@@ -15,7 +15,7 @@ from msd_ray.diffusion import Noise
 from msd_ray.ensemble import ONE_STEP, Sampling
 from msd_ray.errors import UserError
 from msd_ray.evaluation import FeatureNet, Judge
-from msd_ray.networks import Adapter, DenoiserSpec
+from msd_ray.networks import DenoiserSpec, StudentSize
 from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.compatibility import (
     check_adapters,
@@ -162,7 +162,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     conditions = make_conditions(recipe.conditions, data.labels)
     source = source_of(recipe, data, conditions, needs)
     teacher = teacher_of(recipe, data, conditions, source.spec if source else None)
-    check_adapters(recipe, source)
+    check_adapters(recipe, source, needs)
     looked_into = source.spec if source else teacher
     student = student_of(recipe, teacher, looked_into, recipe.student, needs.values())
     single = {i: student_of(recipe, teacher, looked_into, size, needs.values()) for i, size in recipe.students.items()}
@@ -173,9 +173,9 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     refuse_short_stages(each, needs)
     _check_shared(each, partition.parts, len({student, *single.values()}))
     denoisers = [single.get(i, student) for i in range(partition.k)]
-    adapters = [recipe.students.get(i, recipe.student).adapter for i in range(partition.k)]
-    check_ranks(teacher, adapters)
-    ensembles = [_ensemble_plan(each, denoisers, "ensemble", "", partition, adapters)]
+    sizes = [recipe.students.get(i, recipe.student) for i in range(partition.k)]
+    check_ranks(teacher, sizes)
+    ensembles = [_ensemble_plan(each, denoisers, "ensemble", "", partition, sizes)]
     if recipe.evaluation.baselines:
         ensembles += _baselines(each, student, conditions, partition.k)
     return Plan(recipe, teacher, student, conditions.kept, conditions, tuple(ensembles), sampling, source)
@@ -229,17 +229,18 @@ def _ensemble_plan(
     name: str,
     home: str,
     partition: Partition,
-    adapters: Sequence[Adapter | None] = (None,),
+    sizes: Sequence[StudentSize] = (StudentSize(),),
 ) -> EnsemblePlan:
     trunks, of_part = _trunks(recipe, denoisers[0], home, partition)
     students = []
-    for i, (denoiser, adapter) in enumerate(zip(denoisers, adapters, strict=True)):
+    for i, (denoiser, size) in enumerate(zip(denoisers, sizes, strict=True)):
         part, trunk = partition.part_of_student(i), of_part.get(partition.part_of_student(i))
         noise, begins = narrowed(recipe.noise, partition, i), trunk.spec.images if trunk else 0
         phases = partition.intervals if len(recipe.noise.step_levels) > 1 else 1
         phase = phases - 1 - i % phases
         spec = _student_spec(recipe, i, denoiser)
-        spec = replace(spec, noise=noise, begins=begins, phase=phase, phases=phases, adapter=adapter)
+        spec = replace(spec, noise=noise, begins=begins, phase=phase, phases=phases)
+        spec = replace(spec, adapter=size.adapter, fake_adapter=size.fake_adapter)
         students.append(StudentPlan(name if home else f"student {i}", home, spec, range(part, part + 1), trunk))
     return EnsemblePlan(name, home, partition, tuple(students), tuple(trunks))
 

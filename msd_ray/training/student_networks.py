@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from msd_ray.diffusion import EDMDenoiser
 from msd_ray.networks import PRETRAINED
-from msd_ray.networks.adapters import copied, load_own, own_parameters, own_tensors
+from msd_ray.networks.adapters import begin_as, copied, load_own, own_parameters, own_tensors
 from msd_ray.objectives import Nets
 from msd_ray.rng import derived_seed
 from msd_ray.training.config import StageConfig
@@ -33,13 +33,19 @@ class StudentNetworks:
     """
 
     def __init__(
-        self, generator: EDMDenoiser, spec: StudentSpec, extras: Extras, device: torch.device, group: ProcessGroup
+        self,
+        generator: EDMDenoiser,
+        fake: EDMDenoiser | None,
+        spec: StudentSpec,
+        extras: Extras,
+        device: torch.device,
+        group: ProcessGroup,
     ) -> None:
-        """generator: with the weights that it starts from; the fake score starts from the same, unless extras say
-        otherwise."""
+        """generator: with the weights that it starts from. fake: the fake score; if None one as the generator, which
+        starts from the same weights unless extras say otherwise."""
         self._spec, self._device, self._group = spec, device, group
         self.ema = copied(generator).requires_grad_(False)
-        fake = copied(generator)
+        fake = fake or copied(generator)
         self._blank = next(generator.parameters()).is_meta
         if extras.fake is not None and not self._blank:
             load_own(fake, extras.fake)
@@ -47,7 +53,7 @@ class StudentNetworks:
         self._heads: dict[str, nn.Module] = {}
         begins_again = any("fake_score" in spec.begins_afresh(stage) for stage in spec.stages)
         self._start_of_fake = extras.fake if begins_again else None  # a copy of a large network takes gigabytes
-        if begins_again and spec.adapter:
+        if begins_again and (spec.adapter or spec.adapter_of_fake):
             self._start_of_fake = {name: value.clone() for name, value in own_tensors(fake).items()}
         self.generator_descent: OptimizerStep
         self.fake_descent: OptimizerStep | None
@@ -105,7 +111,7 @@ class StudentNetworks:
     def leave(self) -> None:
         """Ends the stage, if there is one; after one that makes a denoiser the fake score starts from that."""
         if self.stage and self.objective.needs.makes == "denoiser":
-            load_own(self.nets.fake, own_tensors(self.nets.generator))
+            begin_as(self.nets.fake, self.nets.generator)
 
     def average(self, nimg: int) -> None:
         """Takes the generator, which has seen `nimg` images, into its averages."""

@@ -1,6 +1,7 @@
 """What one student's training is given."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from msd_ray.diffusion import EDMDenoiser, Noise
 from msd_ray.errors import UserError
@@ -20,7 +21,7 @@ class StudentSpec:
     work. phases: number of students that divide a sample's steps among them; `noise` has this one's own. phase: its
     place among these, from 0 for the one that begins from pure noise. The others begin from real samples with noise,
     which is what those before them are to lead to. adapter: what alone is trained, on the frozen weights that the
-    student is given; all weights if None.
+    student is given; all weights if None. fake_adapter: the same of the fake score; "same": as the student's.
     What a loss compares within a batch (O2MKD's similarities, the density weights of SiDA) it then compares within a
     shard. Raises UserError where a batch cannot be split so, or an objective not be computed so.
     """
@@ -36,6 +37,7 @@ class StudentSpec:
     phase: int = 0
     phases: int = 1
     adapter: Adapter | None = None
+    fake_adapter: Adapter | Literal["same", "none"] = "same"
 
     def __post_init__(self) -> None:
         if self.shards < 1:
@@ -55,6 +57,13 @@ class StudentSpec:
     def own_images(self) -> int:
         """Without those of the trunk that it branches off from."""
         return self.images - self.begins
+
+    @property
+    def adapter_of_fake(self) -> Adapter | None:
+        """What alone is trained of the fake score; all its weights if None."""
+        if self.fake_adapter == "same":
+            return self.adapter
+        return None if self.fake_adapter == "none" else self.fake_adapter
 
     def of_its_own(self, known: int) -> int:
         """known: images of its newest checkpoint, or of the trunk's where it has none yet; in the latter case 0."""

@@ -67,7 +67,7 @@ class StudentTrainer:
         """owned: the conditions that the student is trained on. initial: the weights that generator and fake score
         start from (fresh ones if None), or the frozen ones under its adapters. real: real samples of its conditions,
         where an objective needs them. blank: the networks take no memory, and have no weights but those of the state
-        that is loaded next; without effect where adapters are trained, since their state has not what lies under them.
+        that is loaded next; without effect where adapters are trained, since their state lacks what lies under them.
         Raises UserError where some process of the group would have no shard."""
         if group.world > spec.shards:
             raise UserError(
@@ -76,7 +76,7 @@ class StudentTrainer:
             )
         self.spec, self.owned, self.teacher, self.group = spec, owned, teacher, group
         self.device = torch.device(device)
-        extras, blank = extras or Extras(), blank and not spec.adapter
+        extras, blank = extras or Extras(), blank and not (spec.adapter or spec.adapter_of_fake)
         self.nimg, self._before = 0, 0
         self.metrics: list[Metric] = []
         torch.manual_seed(derived_seed(spec.seed, spec.index, "initial weights"))
@@ -86,9 +86,13 @@ class StudentTrainer:
         generator = generator.to("meta" if blank else self.device).eval()
         if initial is not None and not blank:
             generator.load_state_dict(initial)
+        fake = None if spec.adapter_of_fake == spec.adapter else _plain_fake(generator, spec, extras)
         if spec.adapter:
             adapters.draw(adapters.attach(generator, spec.adapter))
-        self._networks = StudentNetworks(generator, spec, extras, self.device, group)
+        if fake and spec.adapter_of_fake:
+            adapters.draw(adapters.attach(fake, spec.adapter_of_fake))
+        extras = replace(extras, fake=None) if fake else extras
+        self._networks = StudentNetworks(generator, fake, spec, extras, self.device, group)
         self._batches, self._shards = Batches(spec, owned, real, extras.pairs, self.device), group.mine(spec.shards)
         self._averages = Averages()
         self._skipped = 0
@@ -285,3 +289,14 @@ class StudentTrainer:
         n = self._config.batch
         share, needs = n // self.spec.shards, self._objective.needs
         return self._batches.draw(Draw(purpose, shard, self.nimg, share, needs, seen // n, seen), n)
+
+
+def _plain_fake(generator: EDMDenoiser, spec: StudentSpec, extras: Extras) -> EDMDenoiser:
+    """A fake score of another form than the generator's, before either has adapters. Where both get some, they share
+    what lies under them."""
+    if spec.adapter and spec.adapter_of_fake:
+        return adapters.beside(generator)
+    fake = adapters.copied(generator)
+    if extras.fake is not None:
+        fake.load_state_dict(extras.fake)
+    return fake

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..pipelines import VAE, write_stable_diffusion
+from ..pipelines import SDXL, VAE, write_sdxl, write_stable_diffusion
 
 SIDE = 16
 """Of latents: attention between 64 x 64 of them takes a minute."""
+FOUR_LEVELS = {key: VAE[key][:1] * 4 for key in ("block_out_channels", "down_block_types", "up_block_types")}
+"""Of a VAE, whose latents are an eighth as large as its images."""
 SHAPES = {"fashion": (1, 32, 10), "emoji": (3, 32, 8), "cifar10": (3, 32, 10), "imagenet64": (3, 64, 1000)}
 
 
@@ -16,6 +18,8 @@ def stand_ins(name: str, folder: Path) -> dict[str, object]:
     """Overrides, by path, of the recipe of that name; none where it needs no files."""
     if name.startswith("sd15"):
         return _of_stable_diffusion(folder)
+    if name.startswith("sdxl"):
+        return _of_sdxl(folder)
     found = [shape for stem, shape in SHAPES.items() if name.split("-")[0] == stem]
     if not found:
         return {}
@@ -30,9 +34,20 @@ def stand_ins(name: str, folder: Path) -> dict[str, object]:
 
 
 def _of_stable_diffusion(folder: Path) -> dict[str, object]:
-    folder.mkdir(exist_ok=True)
-    four_levels = {key: VAE[key][:1] * 4 for key in ("block_out_channels", "down_block_types", "up_block_types")}
-    write_stable_diffusion(folder / "sd", vae=four_levels, sample_size=SIDE)
+    write_stable_diffusion(folder / "sd", vae=FOUR_LEVELS, sample_size=SIDE)
+    return {**_of_prompts(folder, "clip-tokens"), "teacher": {"from": str(folder / "sd"), "guidance": 1.75}}
+
+
+def _of_sdxl(folder: Path) -> dict[str, object]:
+    """With a teacher that is trained here, as its adapters need one of the recipe's network; and clusters, since these
+    encoders leave a quadrant empty."""
+    write_sdxl(folder / "sd", vae=FOUR_LEVELS)
+    taken = ("addition_time_embed_dim", "projection_class_embeddings_input_dim")
+    known = {**_of_prompts(folder, "sdxl-tokens"), "teacher": {}, "partition": {"k": 4, "kind": "kmeans"}}
+    return {**known, **{f"network.{key}": SDXL[key] for key in taken}}
+
+
+def _of_prompts(folder: Path, embedder: str) -> dict[str, object]:
     prompts = ["red cat", *(7 * letter for letter in "abcdefghijklmno")]  # some in each quadrant
     (folder / "labels.txt").write_text("\n".join(prompts))
     np.save(folder / "labels.npy", np.arange(len(prompts)))
@@ -41,8 +56,7 @@ def _of_stable_diffusion(folder: Path) -> dict[str, object]:
     )
     return {
         "data": {"name": "arrays", "folder": str(folder)},
-        "teacher": {"from": str(folder / "sd"), "guidance": 1.75},
-        "conditions": {"kind": "prompts", "options": {"embedder": "clip-tokens", "encoder": str(folder / "sd")}},
+        "conditions": {"kind": "prompts", "options": {"embedder": embedder, "encoder": str(folder / "sd")}},
         "codec": {"kind": "vae", "options": {"path": str(folder / "sd")}},
         "evaluation.features": "efficientnet-lite0-32",
     }

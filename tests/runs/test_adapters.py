@@ -45,6 +45,12 @@ def plan(*overrides: str) -> Plan:
         (["init=/tmp/other"], "adapters begin at the teacher or at a shared stage; leave `init` out"),
         (["student.adapter.kind=dora"], "student.adapter.kind"),
         (["student.adapter.rank=0"], "student.adapter.rank"),
+        (["student.fake_adapter=all"], "student.fake_adapter"),
+        (["student.fake_adapter={rank: 64}"], "adapters of rank 64 have"),
+        (
+            [TRUNK[0], "student.fake_adapter={rank: 2}"],
+            "student.fake_adapter: after the stage tsm the fake score begins",
+        ),
     ],
 )
 def test_what_adapters_cannot_be_is_said_in_a_line(overrides: list[str], why: str) -> None:

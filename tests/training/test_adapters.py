@@ -1,6 +1,7 @@
 """Students that train adapters on frozen weights: what moves, what a checkpoint holds, and that they resume alike."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -106,3 +107,50 @@ def test_what_begins_afresh_begins_at_the_base() -> None:
     t._networks.enter("1-adm")
     assert all(torch.equal(value, start[name]) for name, value in parts(t)["fake"].items())
     assert all(torch.equal(value, parts(t)["generator"][name]) for name, value in parts(t)["ema"].items())
+
+
+FAKES: list[tuple[Adapter | None, Any]] = [(ADAPTER, "none"), (ADAPTER, Adapter(rank=2)), (None, Adapter(rank=2))]
+"""Adapters of student and fake score."""
+
+
+@pytest.mark.parametrize(("own", "fakes"), FAKES)
+def test_a_fake_score_trains_adapters_of_its_own_or_all_its_weights(own: Adapter | None, fakes: Any) -> None:
+    t = made(replace(staged(["dm", "adm"]), adapter=own, fake_adapter=fakes))
+    t.advance(16)
+    count = t.spec.denoiser.own_parameters
+    kept = {name: sum(v.numel() for v in tensors.values() if v.ndim) for name, tensors in parts(t).items()}
+    fake = count(None if fakes == "none" else fakes)
+    assert (kept["generator"], kept["ema"], kept["fake"]) == (count(own), count(own), fake)
+    assert kept["fake_optimizer"] == 2 * fake and kept["generator_optimizer"] == 2 * count(own)
+    adapted = {"generator": bool(own), "fake": fakes != "none"}
+    for network, expected in adapted.items():
+        assert expected == all(torch.equal(value, base()[name]) for name, value in base_of(t, network).items())
+    if all(adapted.values()):
+        bases = [{p.data_ptr() for p in n.parameters() if not p.requires_grad} for n in (t.nets.generator, t.nets.fake)]
+        assert bases[0] & bases[1]
+
+
+@pytest.mark.parametrize(("own", "fakes"), FAKES)
+@pytest.mark.parametrize("at", [8, 24])
+def test_a_student_whose_fake_score_has_another_form_resumes_to_the_same_bits(
+    own: Adapter | None, fakes: Any, at: int
+) -> None:
+    spec = replace(staged(["dm", "adm"]), adapter=own, fake_adapter=fakes)
+    straight, before, after = made(spec), made(spec), made(spec, blank=True)
+    straight.advance(spec.images)
+    before.advance(at)
+    after.load_state_dict(before.state_dict())
+    after.advance(spec.images)
+    assert_same(straight, after)
+
+
+def test_a_whole_fake_score_begins_as_the_student_that_learnt_to_denoise() -> None:
+    t = made(replace(adapted(["tsm", "dm"]), fake_adapter="none"))
+    t.advance(t.spec.images // 2)
+    x, sigma, condition = torch.randn(4, *t.spec.denoiser.sample_shape), torch.ones(4), torch.arange(4) % 3
+    assert t.stage == "0-tsm"
+    t._networks.leave()
+    made_of = [network(x, sigma, condition) for network in (t.nets.fake, t.nets.generator)]
+    torch.testing.assert_close(*made_of, rtol=1e-5, atol=1e-6)
+    plain = {name: value.clone() for name, value in base().items()}
+    assert any(not torch.equal(value, plain[name]) for name, value in t.nets.fake.state_dict().items())
