@@ -23,6 +23,7 @@ from msd_ray.serving.service.student_worker import StudentAtWork, load_part
 from msd_ray.serving.service.tokens import Tokens
 from msd_ray.serving.service.versions import Traffic, Version
 
+from .browser import Page, browser
 from .ensembles import saved
 
 
@@ -109,3 +110,9 @@ def service(tiny: str) -> Iterator[Running]:
     """Three students behind a gateway without tokens."""
     with running([tiny], Limits(images=32, request_bytes=4096)) as it:
         yield it
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("browser")) as page:
+        yield page

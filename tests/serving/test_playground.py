@@ -1,6 +1,5 @@
 """The playground at /, in a browser where there is one."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from msd_ray.serving.protocol.refusal import busy
 from msd_ray.serving.service.config import StudentConfig
 from msd_ray.serving.service.request import Limits
 
-from .browser import FOUND, Page, browser
+from .browser import FOUND, Page
 from .conftest import LocalStudents, Running, running
 from .ensembles import POINTS, saved
 
@@ -24,7 +23,7 @@ PROBLEM = "document.getElementById('problem').textContent"
 CHIPS = "[...document.querySelectorAll('.part')].map((p) => [...p.querySelectorAll('.chip')].map((c) => c.textContent))"
 CAPTIONS = """[...document.querySelectorAll('.tile')].map(
     (tile) => [...tile.querySelectorAll('.said span:not(.dot)')].map((part) => part.textContent))"""
-UNNAMED = """[...document.querySelectorAll('input, select, button, img, a')].filter(
+UNNAMED = """[...document.querySelectorAll('input, select, textarea, button, img, a')].filter(
     (e) => !(e.labels?.length || e.textContent.trim() || e.alt || e.title)).map((e) => e.outerHTML)"""
 
 
@@ -35,12 +34,6 @@ def click(page: Page, name: str) -> None:
 def enter(page: Page, name: str, value: str) -> None:
     page.do(f"document.getElementById('{name}').value = '{value}'")
     page.do(f"document.getElementById('{name}').dispatchEvent(new Event('input'))")
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser(tmp_path_factory.mktemp("browser")) as page:
-        yield page
 
 
 @pytest.fixture
@@ -80,7 +73,7 @@ def test_the_map_is_the_partition_and_a_click_selects(opened: Page, tiny: str) -
 def test_images_stream_into_their_tiles(opened: Page, service: Running, tiny: str) -> None:
     click(opened, "none")
     for typed in ("digit 3", "8"):
-        enter(opened, "prompt", typed)
+        enter(opened, "class", typed)
         click(opened, "add")
     enter(opened, "seed", "9223372036854775800")
     enter(opened, "each", "2")
@@ -115,7 +108,7 @@ def test_an_address_gives_the_same_images_again(page: Page, service: Running) ->
 @in_browser
 @pytest.mark.parametrize(
     ("field", "value", "button", "told"),
-    [("prompt", "<b>cat</b>", "add", "“<b>cat</b>”"), ("seed", "9223372036854775808", "make", "seeds go up to")],
+    [("class", "<b>cat</b>", "add", "“<b>cat</b>”"), ("seed", "9223372036854775808", "make", "seeds go up to")],
 )
 def test_what_cannot_be_is_told_in_a_line(opened: Page, field: str, value: str, button: str, told: str) -> None:
     enter(opened, "each", "1")

@@ -182,16 +182,17 @@ def test_words_route_without_a_text_encoder_and_students_embed_once(tmp_path: Pa
     assert [image.data for image in made] == [x.numpy().tobytes() for x in expected]
 
 
-def test_prompts_are_unavailable_where_the_text_encoder_cannot_be_had(tmp_path: Path) -> None:
+def test_prompts_are_unavailable_where_the_text_encoder_cannot_be_had(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_text_encoder(tmp_path / "pipeline")
     encoder = {"embedder": "clip", "encoder": str(tmp_path / "pipeline")}
     uri = saved_prompts(tmp_path / "made", conditions=ConditionsConfig("prompts", encoder))
     encoder_files._opened.cache_clear()
     (tmp_path / "pipeline" / "text_encoder" / "model.safetensors").write_bytes(b"nothing")
-    why = r"UNAVAILABLE: conditions\.options\.encoder: .* cannot be read"
-    with (
-        running([uri], Limits()) as it,
-        Client(it.address, retry=NEVER) as client,
-        pytest.raises(RefusedError, match=why),
-    ):
-        client.generate(["a heart"])
+    caplog.set_level("ERROR")
+    with running([uri], Limits()) as it, Client(it.address, retry=NEVER) as client:
+        with pytest.raises(RefusedError) as told:
+            client.generate(["a heart"])
+        assert str(told.value) == "UNAVAILABLE: the text encoder is not ready; the gateway's log says why; try again"
+        assert "conditions.options.encoder: " in caplog.text and " cannot be read" in caplog.text

@@ -1,1 +1,1 @@
-"""The service as gRPC and as HTTP. Knows neither Ray nor torch."""
+"""The service as gRPC and as HTTP. Does not know Ray."""

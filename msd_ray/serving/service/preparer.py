@@ -45,4 +45,4 @@ class Preparer:
             return await asyncio.get_running_loop().run_in_executor(self._thread, version.prepared, condition)
         except MsdRayError as error:
             LOG.error("%s", error)
-            raise away(str(error)) from None
+            raise away("the text encoder is not ready; the gateway's log says why") from None

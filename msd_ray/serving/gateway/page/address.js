@@ -1,14 +1,16 @@
 // What is asked for, in the address of the page: who opens it gets the same images.
 
-/** classes, each, seed of the address; undefined where it does not say. */
+/** classes, prompts, each, seed of the address; undefined where it does not say, and no prompts. */
 export function fromAddress() {
   const said = new URLSearchParams(location.hash.slice(1));
   const classes = said.get("classes")?.split(",").filter(digits).map(Number);
-  return { classes, each: number(said.get("each")), seed: number(said.get("seed")) };
+  return { classes, prompts: said.getAll("prompt"), each: number(said.get("each")), seed: number(said.get("seed")) };
 }
 
-export function toAddress({ classes, each, seed }) {
-  history.replaceState(null, "", `#classes=${classes.join(",")}&each=${each}&seed=${seed}`);
+/** asked: classes or prompts. */
+export function toAddress({ classes, prompts }, each, seed) {
+  const said = prompts ? new URLSearchParams(prompts.map((prompt) => ["prompt", prompt])) : `classes=${classes.join(",")}`;
+  history.replaceState(null, "", `#${said}&each=${each}&seed=${seed}`);
 }
 
 function number(text) {

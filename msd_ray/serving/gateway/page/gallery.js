@@ -3,6 +3,7 @@
 import { coloured, drawn, made } from "./elements.js";
 
 const SMALL = 128; // pixels up to which a picture is shown with its pixels
+const MARGIN = "How much more the next student would cost by the rule that chose this one; 0 on the border";
 
 export class Gallery {
   /** wanted: label and seed of each image. shape: [channels, height, width], or [dimensions] of points. */
@@ -20,9 +21,11 @@ export class Gallery {
   show(image, label) {
     const students = named(image.students);
     const took = milliseconds(image);
-    const how = `${label}, seed ${image.seed}, by ${students}: waited ${image.queue_ms.toFixed(1)} ms, made in ${image.compute_ms.toFixed(1)} ms`;
+    const margin = image.prompt ? `margin ${image.margin < 0.005 ? "below 0.01" : image.margin.toFixed(2)}` : "";
+    const by = margin ? `${students} (${margin})` : students;
+    const how = `${label}, seed ${image.seed}, by ${by}: waited ${image.queue_ms.toFixed(1)} ms, made in ${image.compute_ms.toFixed(1)} ms`;
     if (this.plane) this.plane.show(image, how);
-    else fill(this.tiles[image.index], image, { label, students, took, how, small: this.small });
+    else fill(this.tiles[image.index], image, { label, students, took, how, margin, small: this.small });
   }
 
   /** No more will come. */
@@ -42,28 +45,41 @@ function named(students) {
 }
 
 function tile({ label, seed }) {
-  return made("li", { className: "tile" }, [
-    made("div", { className: "frame" }),
-    ...captions(label, "…", made("span", { textContent: "waiting" }), seed),
-  ]);
+  const by = made("span", { textContent: "waiting" });
+  return made("li", { className: "tile" }, [made("div", { className: "frame" }), ...captions(label, "…", by, seed)]);
 }
 
-function fill(place, image, { label, students, took, how, small }) {
+function fill(place, image, { label, students, took, how, margin, small }) {
   const src = `data:image/${image.format};base64,${image.data}`;
   const picture = made("img", { src, alt: how, className: small ? "small" : "" });
-  const download = `${label}-${image.seed}.${image.format}`;
+  const download = `${label.slice(0, 60)}-${image.seed}.${image.format}`;
   const link = made("a", { href: src, download, title: `${how}. Click to save.` }, [picture]);
   const by = coloured(made("span", {}, [made("span", { className: "dot" }), students]), image.students[0]);
-  place.replaceChildren(link, ...captions(label, `${took.toFixed(0)} ms`, by, image.seed));
+  const said = `${took.toFixed(0)} ms`;
+  place.replaceChildren(link, ...(margin ? ofPrompt(label, said, by, image.seed, margin) : captions(label, said, by, image.seed)));
 }
 
 function captions(label, took, by, seed) {
   const name = made("span", { className: "label", textContent: label, title: label });
-  const number = made("span", { textContent: `#${seed}`, title: `seed ${seed}` });
+  return [line([name, made("span", { textContent: took })]), line([by, numbered(seed)], "by")];
+}
+
+/** A prompt may be long, so it has a line of its own. */
+function ofPrompt(prompt, took, by, seed, margin) {
+  const about = made("span", { textContent: margin, title: MARGIN });
   return [
-    made("p", { className: "said" }, [name, made("span", { textContent: took })]),
-    made("p", { className: "said by" }, [by, number]),
+    made("p", { className: "prompt label", textContent: prompt, title: prompt }),
+    line([by, numbered(seed)], "by"),
+    line([about, made("span", { textContent: took })], "by"),
   ];
+}
+
+function line(parts, more = "") {
+  return made("p", { className: `said ${more}` }, parts);
+}
+
+function numbered(seed) {
+  return made("span", { textContent: `#${seed}`, title: `seed ${seed}` });
 }
 
 /** Points by their first and last coordinate, in the colours of their students. */

@@ -4,16 +4,15 @@ import { ensemble, students, stream } from "./api.js";
 import { made } from "./elements.js";
 import { Gallery, milliseconds } from "./gallery.js";
 import { fromAddress, toAddress } from "./address.js";
-import { PartitionMap } from "./map.js";
+import { ClassChoice } from "./class_choice.js";
+import { PromptChoice } from "./prompt_choice.js";
 
 const LARGEST_SEED = (1n << 63n) - 1n;
-const FEW = 20; // classes up to which all are selected at first
 const at = (id) => document.getElementById(id);
-const chosen = new Set();
 let token = "";
 let served; // what GET /v1/ensemble said
 let version; // that is drawn
-let map;
+let choice; // of its classes, or of prompts
 let making; // an AbortController while images are made
 
 async function start() {
@@ -30,7 +29,7 @@ async function start() {
   restore();
 }
 
-/** Draws a version, the main one without a name, and selects what it has of what was selected. */
+/** Draws a version, the main one without a name, and keeps what it has of what was chosen. */
 async function draw(name) {
   const main = served.versions.reduce((best, each) => (each.weight > best.weight ? each : best));
   version = served.versions.find((each) => each.name === name) ?? main;
@@ -44,9 +43,13 @@ async function draw(name) {
   at("name").textContent = version.recipe || "Ensemble";
   at("facts").textContent = facts.join(" · ");
   document.title = `${version.recipe || "Ensemble"} · msd_ray playground`;
-  at("labels").replaceChildren(...version.labels.map((value) => made("option", { value })));
-  for (const number of chosen) if (number >= version.labels.length) chosen.delete(number);
-  map = new PartitionMap(at("map"), version, theirs, chosen, toggle);
+  for (const element of document.querySelectorAll("[data-for]")) {
+    element.hidden = element.dataset.for !== (version.takes_prompts ? "prompts" : "classes");
+  }
+  at("of-each").textContent = version.takes_prompts ? "prompt" : "class";
+  choice = version.takes_prompts
+    ? new PromptChoice(version, theirs, update)
+    : new ClassChoice(version, theirs, choice, update);
   update();
 }
 
@@ -60,24 +63,15 @@ function offerVersions() {
 /** What the address of the page asks for is made at once. */
 function restore() {
   const asked = fromAddress();
-  const first = asked.classes ?? (version.labels.length <= FEW ? [...version.labels.keys()] : []);
-  for (const number of first) if (number < version.labels.length) chosen.add(number);
   if (asked.each) at("each").value = asked.each;
   if (asked.seed) at("seed").value = asked.seed;
+  const asks = choice.restore(asked);
   update();
-  if (asked.classes) at("request").requestSubmit();
-}
-
-/** Selects these classes, or none of them if all are selected. */
-function toggle(classes) {
-  const all = classes.every((number) => chosen.has(number));
-  for (const number of classes) all ? chosen.delete(number) : chosen.add(number);
-  update();
+  if (asks) at("request").requestSubmit();
 }
 
 function update() {
-  map.show();
-  const n = chosen.size * (at("each").valueAsNumber || 0);
+  const n = choice.conditions.length * (at("each").valueAsNumber || 0);
   const most = served.limits.images;
   at("make").disabled = n === 0 || n > most;
   at("make").textContent = n > most ? `${n}: at most ${most}` : `Make ${n === 1 ? "1 image" : `${n} images`}`;
@@ -85,24 +79,21 @@ function update() {
 
 /** Selects the class that was typed, by its label or number. */
 function add() {
-  const typed = at("prompt").value.trim();
+  const typed = at("class").value.trim();
   if (!typed) return;
-  const number = version.labels.includes(typed) ? version.labels.indexOf(typed) : Number(typed);
-  if (!(number in version.labels)) return tell(`No class is called “${typed}”.`);
-  chosen.add(number);
-  at("prompt").value = "";
-  tell("");
-  update();
+  const wrong = choice.add(typed);
+  if (!wrong) at("class").value = "";
+  tell(wrong);
 }
 
-/** Each class with each seed. Throws where a seed cannot be. */
+/** Each class or prompt with each seed. Throws where a seed cannot be. */
 function wished() {
   const [each, first] = [at("each").valueAsNumber, BigInt(at("seed").value)];
   const seeds = Array.from({ length: each }, (_, i) => first + BigInt(i));
   if (seeds[each - 1] > LARGEST_SEED) throw new Error(`seeds go up to ${LARGEST_SEED}`);
-  const classes = [...chosen].sort((a, b) => a - b);
-  const conditions = classes.flatMap((number) => seeds.map(() => number));
-  return { conditions, seeds: classes.flatMap(() => seeds), version: at("version").value };
+  const all = choice.conditions;
+  const conditions = all.flatMap((condition) => seeds.map(() => condition));
+  return { conditions, seeds: all.flatMap(() => seeds), version: at("version").value };
 }
 
 async function make() {
@@ -113,8 +104,8 @@ async function make() {
   } catch (error) {
     return fail(error);
   }
-  toAddress({ classes: [...new Set(request.conditions)], each: at("each").value, seed: at("seed").value });
-  const wanted = request.conditions.map((number, i) => ({ label: version.labels[number], seed: request.seeds[i] }));
+  toAddress(choice.address(), at("each").value, at("seed").value);
+  const wanted = request.conditions.map((asked, i) => ({ label: version.labels[asked] ?? asked, seed: request.seeds[i] }));
   at("result").hidden = false;
   await fill(new Gallery(at("images"), at("plane"), wanted, version.sample_shape), request);
 }
@@ -126,8 +117,8 @@ async function fill(gallery, request) {
   busy(new AbortController());
   try {
     for await (const image of stream(request, token, making.signal)) {
-      gallery.show(image, version.labels[image.class_id]);
-      if (image.version === version.name) map.count(image.students, milliseconds(image));
+      gallery.show(image, choice.labelOf(image));
+      if (image.version === version.name) choice.count(image, milliseconds(image));
       n += 1;
       at("progress").textContent = `${n} of ${all}, ${seconds()}`;
     }
@@ -173,13 +164,16 @@ at("request").addEventListener("submit", (event) => {
   if (!making) make();
 });
 at("stop").addEventListener("click", () => making?.abort());
-at("all").addEventListener("click", () => toggle([...version.labels.keys()].filter((number) => !chosen.has(number))));
-at("none").addEventListener("click", () => toggle([...chosen]));
+at("all").addEventListener("click", () => choice.all());
+at("none").addEventListener("click", () => choice.none());
 at("add").addEventListener("click", add);
-at("prompt").addEventListener("keydown", (event) => {
+at("class").addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
   event.preventDefault();
   add();
+});
+at("prompts").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("request").requestSubmit();
 });
 at("draw").addEventListener("click", () => {
   at("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;

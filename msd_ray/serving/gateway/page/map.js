@@ -11,6 +11,7 @@ export class PartitionMap {
     this.chosen = chosen;
     this.chips = new Map();
     this.tallies = new Map();
+    element.classList.remove("of-prompts", "flat");
     element.classList.toggle("many", version.labels.length > MANY);
     element.style.setProperty("--card-width", `${Math.max(9.5, 8.5 * version.intervals)}rem`);
     element.replaceChildren(...parts(version, students).map((part) => this.#card(part, version, toggle)));
