@@ -21,8 +21,9 @@ class EvaluationConfig:
     first features are measured against, instead of the training data. baselines: also judge the one-student baselines.
     curve_samples: generated per point of a FID curve, which is in the first features. preview_every: images between
     pictures of what student, teacher and fake score make of the same samples. neighbours: k of precision and recall.
-    kid_subsets: subsets that KID averages over. batch: samples per call of a network. cpus, gpus: Ray resources of each
-    process that measures; None for a student's GPUs.
+    kid_subsets: subsets that KID averages over. retrieval: also the share of samples whose nearest real one is of the
+    condition asked for: of use where conditions have few images each. batch: samples per call of a network. cpus, gpus:
+    Ray resources of each process that measures; None for a student's GPUs.
     """
 
     samples: SampleCount = 1797
@@ -35,6 +36,7 @@ class EvaluationConfig:
     preview_every: Images = 100_000
     neighbours: Count = 3
     kid_subsets: Count = 50
+    retrieval: bool = False
     batch: Count = 256
     cpus: Amount = 1.0
     gpus: Amount | None = None

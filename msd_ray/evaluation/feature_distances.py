@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from msd_ray.evaluation.clean_fid import clean_fid
 
 Features = NDArray[np.float64]
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,18 @@ def neighbour_radii(x: Features, neighbours: int) -> Features:
     radii = [torch.cdist(rows, points).kthvalue(neighbours + 1).values for rows in torch.split(points, ROWS_AT_A_TIME)]
     found: Features = torch.cat(radii).numpy()
     return found
+
+
+def retrieved(real: Features, ids: Numbers, fake: Features, wanted: Numbers) -> float:
+    """The share of the rows of fake [M, d] whose nearest row of real [N, d] has the id that they were asked for.
+
+    ids [N], wanted [M]: the conditions of both. Raises ValueError where a side has no rows.
+    """
+    if not (len(real) and len(fake)):
+        raise ValueError("retrieval needs samples on each side")
+    points = torch.from_numpy(real)
+    nearest = [torch.cdist(rows, points).argmin(1) for rows in torch.split(torch.from_numpy(fake), ROWS_AT_A_TIME)]
+    return float((ids[torch.cat(nearest).numpy()] == wanted).mean())
 
 
 def _root(covariance: Features) -> Features:

@@ -10,11 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from msd_ray.data import Samples
-from msd_ray.evaluation.feature_distances import Features, Moments
+from msd_ray.evaluation.feature_distances import Features, Moments, Numbers
 from msd_ray.evaluation.features import FeatureNet
 from msd_ray.training.state import State, Tensors
-
-Numbers = NDArray[np.int64]
 
 KEPT = 10_000
 """Samples of a set whose features are kept, for what moments are not enough: KID, precision, recall, the ratio to real

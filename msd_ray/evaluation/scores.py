@@ -9,7 +9,7 @@ from torch import Tensor
 
 from msd_ray.data import Samples, Split
 from msd_ray.evaluation.config import EvaluationConfig
-from msd_ray.evaluation.feature_distances import Features, Moments, frechet, kernel, precision_recall
+from msd_ray.evaluation.feature_distances import Features, Moments, frechet, kernel, precision_recall, retrieved
 from msd_ray.evaluation.features import FeatureNet
 from msd_ray.evaluation.sample_statistics import SampleStatistics, gathered, interleaved, statistics_of
 
@@ -23,6 +23,7 @@ class Scores:
     """n: samples scored. fid, kid: lower is better. precision, recall: in 0..1, higher is better.
 
     agreement: the share of samples that look like the class they were asked for; None where features know no classes.
+    retrieval: the share whose nearest real sample is of the condition asked for; None where nobody asks for it.
     fid_ratio: the FID over that of real held-out samples, both of fid_ratio_n samples; nan where nobody asked for it.
     A score is nan where it is undefined; `missing` then says why. features: the name of those that all is measured in.
     """
@@ -37,11 +38,13 @@ class Scores:
     fid_ratio_n: int = 0
     missing: str = ""
     features: str = ""
+    retrieval: float | None = None
 
 
 def scored(fake: SampleStatistics, real: SampleStatistics, config: EvaluationConfig) -> Scores:
     """Scores of a set of samples against real ones."""
     k, fid, kid, shares, missing = config.neighbours, math.nan, math.nan, (math.nan, math.nan), list[str]()
+    found: float | None = None
     if not _finite(fake):
         missing.append("samples that are not finite")
     else:
@@ -54,8 +57,10 @@ def scored(fake: SampleStatistics, real: SampleStatistics, config: EvaluationCon
             missing.append(f"precision and recall with {k} neighbours need {k + 1} samples on each side, here {fewest}")
         else:
             shares = precision_recall(real.features, fake.features, k, real.radii)
+        if config.retrieval:
+            found = retrieved(real.features, real.condition, fake.features, fake.condition)
     agreement = None if fake.right is None else fake.right / fake.n
-    return Scores(fake.n, fid, kid, *shares, agreement, missing="; ".join(missing))
+    return Scores(fake.n, fid, kid, *shares, agreement, missing="; ".join(missing), retrieval=found)
 
 
 def with_ratio(

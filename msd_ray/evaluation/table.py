@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -71,34 +71,50 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     """The rows as text: all of them in the main features, then their scores in each of the further ones."""
     known = {scores.features: None for row in rows for scores in row.also}
     main = next((row.scores.features for row in rows if row.scores.features), "")
-    return [(headers(main), [cells(row) for row in rows]), *(_further(name, rows) for name in known)]
+    more = _asked_for(row.scores for row in rows)
+    return [(headers(main, more), [cells(row, more) for row in rows]), *(_further(name, rows) for name in known)]
 
 
 def _further(features: str, rows: Sequence[Row]) -> Table:
     found = [(row.name, scores) for row in rows for scores in row.also if scores.features == features]
-    return headers(features)[:SCORED], [cells(Row(name, scores))[:SCORED] for name, scores in found]
+    more = _asked_for(scores for _, scores in found)
+    return _scored_in(features, more), [[name, *_shared_cells(scores, more)] for name, scores in found]
 
 
-SCORED = 6
-"""Columns that further features fill: they know no classes, so agreement is not among them."""
+def _asked_for(scores: Iterable[Scores]) -> list[str]:
+    """The scores that only tables have whose recipe asks for them."""
+    found = list(scores)
+    return [name for name in ("retrieval",) if any(getattr(each, name) is not None for each in found)]
 
 
-def headers(features: str = "") -> list[str]:
-    """Column titles, in the order of `cells`. features: the name of those that distances are measured in."""
+def headers(features: str = "", more: Sequence[str] = ()) -> list[str]:
+    """Column titles, in the order of `cells`. features: the name of those that distances are measured in. more: scores
+    beside those that each table has."""
     costs = ["parameters", "NFE", "images", "wall", "CPU", "ms/image"]
+    return [*_scored_in(features, more), "agreement", *costs]
+
+
+def _scored_in(features: str, more: Sequence[str]) -> list[str]:
+    """The titles of what further features have as well: they know no classes, so agreement is not among them."""
     fid = f"FID@n ({features})" if features else "FID@n"
-    return ["sampler", fid, "FID / real", "KID x 1000", "precision", "recall", "agreement", *costs]
+    return ["sampler", fid, "FID / real", "KID x 1000", "precision", "recall", *more]
 
 
-def cells(row: Row) -> list[str]:
-    """The row as text; "-" where nothing is known."""
-    s = row.scores
+def _shared_cells(s: Scores, more: Sequence[str]) -> list[str]:
     return [
-        row.name,
         _text(s.fid, f"{_decimal(s.fid)}@{s.n}"),
         _text(s.fid_ratio, f"{s.fid_ratio:.2f}@{s.fid_ratio_n}"),
         _text(s.kid, _decimal(1000 * s.kid)),
-        *(_text(share, f"{share:.3f}") if share is not None else "-" for share in (s.precision, s.recall, s.agreement)),
+        *map(_share, (s.precision, s.recall, *(getattr(s, name) for name in more))),
+    ]
+
+
+def cells(row: Row, more: Sequence[str] = ()) -> list[str]:
+    """The row as text; "-" where nothing is known."""
+    return [
+        row.name,
+        *_shared_cells(row.scores, more),
+        _share(row.scores.agreement),
         _count(row.parameters),
         "-" if row.nfe is None else str(row.nfe),
         _count(row.images),
@@ -117,7 +133,8 @@ def remarks(rows: Sequence[Row]) -> list[str]:
 
 def _row(record: TableRecord) -> Row:
     values = dict(record)
-    scores = _scores({f.name: values.pop(f.name) for f in fields(Scores)})
+    known = [f.name for f in fields(Scores) if f.name in values or f.default is MISSING]  # older rows know fewer
+    scores = _scores({name: values.pop(name) for name in known})
     return Row(scores=scores, also=tuple(map(_scores, values.pop("also"))), **values)
 
 
@@ -131,6 +148,10 @@ def _plain(record: TableRecord) -> TableRecord:
 
 def _text(value: float, text: str) -> str:
     return text if math.isfinite(value) else "-"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else _text(value, f"{value:.3f}")
 
 
 def _decimal(value: float) -> str:

@@ -15,9 +15,9 @@ from msd_ray.conditions import make_conditions, named
 from msd_ray.data import identity, load_data
 from msd_ray.errors import CorruptError
 from msd_ray.evaluation import Costs, Row, Scores, features_name
+from msd_ray.evaluation.feature_distances import Numbers
 from msd_ray.evaluation.feature_nets import dimensions
 from msd_ray.evaluation.reference import read_reference
-from msd_ray.evaluation.sample_statistics import Numbers
 from msd_ray.networks.weights import StoredWeights, to_chunks
 from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.chunks import Chunk, opened
@@ -180,8 +180,9 @@ class ScoreTable:
         basis, config = self._basis, self._basis.config
         if not chunks:
             return RequestedRow(name, costs, None, config.samples)
+        more = ["retrieval"] if config.retrieval else []
         of, reference = Real("train", of_part).to_json(), [] if of_part else self._reference
-        key = digest([[c.place for c in chunks], of, config.neighbours, config.kid_subsets, timed, *reference])
+        key = digest([[c.place for c in chunks], of, config.neighbours, config.kid_subsets, timed, *reference, *more])
         real, held_out = self._real("train", of_part), self._real("held_out", of_part)
         assert real, "each condition has a sample to train on"
         folder = basis.cache.child(f"row-{key}")

@@ -15,7 +15,8 @@ from msd_ray.data import DataConfig, DataSet, Samples, Split, load_data
 from msd_ray.ensemble import Ensemble, Part, Sampling, read_description, seeded_noise
 from msd_ray.ensemble.artifact import conditions_spec
 from msd_ray.evaluation import Sampler
-from msd_ray.evaluation.sample_statistics import KEPT, Numbers
+from msd_ray.evaluation.feature_distances import Numbers
+from msd_ray.evaluation.sample_statistics import KEPT
 from msd_ray.rng import stream
 from msd_ray.runs.teacher_cache import load_teacher
 from msd_ray.storage import Store, digest

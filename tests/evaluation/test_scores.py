@@ -1,5 +1,5 @@
-import dataclasses
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from msd_ray.evaluation import (
     statistics_of,
     with_ratio,
 )
+from msd_ray.evaluation.feature_distances import retrieved
 from msd_ray.storage import Store
 from msd_ray.validation import in_range
 
@@ -44,7 +45,7 @@ def judge(toy: DataSet, tmp_path: Path) -> Judge:
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must be|should be"):
-        in_range(dataclasses.replace(EvaluationConfig(), **wrong))
+        in_range(replace(EvaluationConfig(), **wrong))
 
 
 def test_the_reference_scores_perfectly_against_itself(judge: Judge, toy: DataSet) -> None:
@@ -130,3 +131,22 @@ def test_a_sampler_is_asked_for_balanced_classes_and_every_seed_once(judge: Judg
     assert torch.equal(samples.condition, torch.cat([conditions for conditions, _ in timed]))
     assert (row.name, row.parameters, row.nfe, row.scores.n, row.scores.agreement) == ("students", 12, 1, 90, 1)
     assert row.ms_per_image is not None and row.ms_per_image > 0
+
+
+def test_retrieval_is_the_share_whose_nearest_real_sample_is_of_the_condition_asked_for(
+    judge: Judge, toy: DataSet, tmp_path: Path
+) -> None:
+    x, condition = toy.train.all().x, toy.train.classes
+    asked = Judge(load_features("auto", toy, Store(str(tmp_path))), toy.train, replace(CONFIG, retrieval=True))
+    assert asked.score(x, condition).retrieval == 1 and judge.score(x, condition).retrieval is None
+    wrong = condition.clone()
+    wrong[:30] = (wrong[:30] + 1) % len(toy.labels)
+    assert asked.score(x, wrong).retrieval == pytest.approx(1 - 30 / len(x))
+    assert asked.score(x * math.nan, condition).retrieval is None
+
+
+def test_retrieval_takes_the_nearest_of_all_real_samples() -> None:
+    real, fake = np.array([[0.0], [1.0], [5.0]]), np.array([[0.4], [0.6], [9.0], [2.9]])
+    assert retrieved(real, np.array([7, 8, 9]), fake, np.array([7, 7, 9, 8])) == 0.75
+    with pytest.raises(ValueError, match="samples on each side"):
+        retrieved(real[:0], np.array([]), fake, np.zeros(4))

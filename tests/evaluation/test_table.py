@@ -63,3 +63,22 @@ def test_records_are_json_and_come_back() -> None:
     assert bare.name == BARE.name and bare.scores.n == 1 and math.isnan(bare.scores.fid)
     assert math.isnan(bare.scores.fid_ratio) and bare.scores.missing == "a single sample"
     assert bare.scores.agreement is None and bare.parameters is None
+
+
+def test_scores_that_a_recipe_asks_for_are_columns_only_where_they_are_known() -> None:
+    asked = replace(FULL, scores=replace(SCORES, retrieval=0.25), also=(replace(ALSO, retrieval=0.5),))
+    (titles, rows), (further, cells_of_further) = tables([asked, BARE])
+    assert dict(zip(titles, rows[0], strict=True))["retrieval"] == "0.250"
+    assert dict(zip(titles, rows[1], strict=True))["retrieval"] == "-"
+    assert dict(zip(further, cells_of_further[0], strict=True))["retrieval"] == "0.500"
+    assert all("retrieval" not in titles for titles, _ in tables([FULL, BARE]))
+    assert from_records(to_records([asked]))[0] == asked
+
+
+def test_rows_that_were_kept_before_a_score_was_known_are_still_read() -> None:
+    old = to_records([FULL])[0]
+    del old["retrieval"]
+    assert from_records([old]) == [FULL]
+    del old["fid"]
+    with pytest.raises(KeyError, match="fid"):
+        from_records([old])
