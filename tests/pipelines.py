@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,27 +31,62 @@ def write_vae(folder: Path, **changes: Any) -> Any:
     return vae
 
 
+LETTERS = [chr(code) for code in range(33, 127)]
+WORDS = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
+TEXT: dict[str, Any] = {
+    "vocab_size": len(WORDS),
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "bos_token_id": len(WORDS) - 2,
+    "eos_token_id": len(WORDS) - 1,
+}
+"""Of a text encoder of CLIP's that knows letters alone."""
+
+
+def write_tokenizer(folder: Path, tokens: int, pad: str = "<|endoftext|>") -> Any:
+    """CLIP's, of letters; returns it. pad: the word that fills up."""
+    import transformers
+
+    with TemporaryDirectory() as apart:
+        vocab, merges = Path(apart) / "vocab.json", Path(apart) / "merges.txt"
+        vocab.write_text(json.dumps({word: i for i, word in enumerate(WORDS)}))
+        merges.write_text("#version: 0.2\n")
+        files = {"vocab": str(vocab), "merges": str(merges)}
+        tokenizer = transformers.CLIPTokenizer(**files, model_max_length=tokens, pad_token=pad)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
 def write_text_encoder(root: Path, tokens: int = 16, width: int = 32, pad: str = "<|endoftext|>") -> Any:
     """A tokenizer of letters and a `CLIPTextModel`, in `tokenizer` and `text_encoder`; returns both. pad: the word that
     fills up."""
     import transformers
 
-    letters = [chr(code) for code in range(33, 127)]
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (root / "merges.txt").write_text("#version: 0.2\n")
-    files = {"vocab": str(root / "vocab.json"), "merges": str(root / "merges.txt")}
-    tokenizer = transformers.CLIPTokenizer(**files, model_max_length=tokens, pad_token=pad)
-    tokenizer.save_pretrained(root / "tokenizer")
-    config = transformers.CLIPTextConfig(
-        vocab_size=len(words), hidden_size=width, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=tokens, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1,
-    )  # fmt: skip
+    tokenizer = write_tokenizer(root / "tokenizer", tokens, pad)
+    config = transformers.CLIPTextConfig(**TEXT, hidden_size=width, max_position_embeddings=tokens)
     torch.manual_seed(0)
     model = transformers.CLIPTextModel(config).eval()
     model.save_pretrained(root / "text_encoder")
     return tokenizer, model
+
+
+def write_clip(root: Path, seed: int = 0) -> None:
+    """A whole `CLIPModel` of 8 numbers for a picture or a text, with its processor and tokenizer."""
+    import transformers
+
+    write_tokenizer(root, 16)
+    seen = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.CLIPConfig(
+        text_config={**TEXT, "hidden_size": 32, "max_position_embeddings": 16, "projection_dim": 8},
+        vision_config={**seen, "image_size": 16, "patch_size": 8, "projection_dim": 8},
+        projection_dim=8,
+    )
+    torch.manual_seed(seed)
+    transformers.CLIPModel(config).save_pretrained(root)
+    transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    ).save_pretrained(root)
 
 
 UNET: dict[str, Any] = {

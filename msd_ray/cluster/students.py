@@ -128,7 +128,7 @@ class StudentTask:
 
     def _judge(self, data: DataSet, real: Split, codec: Codec) -> Judge:
         evaluation = self.inputs.evaluation
-        net = load_features(evaluation.features, data, self.inputs.cache, codec, evaluation.inception)
+        net = load_features(evaluation.features, data, self.inputs.cache, codec, evaluation.files)
         return Judge(net, real.thinned(CURVE_REAL), evaluation)
 
 

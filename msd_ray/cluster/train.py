@@ -117,7 +117,7 @@ def _bring_features(plan: Plan, cache: Store) -> None:
     for name in judged_networks(recipe):
         PRETRAINED[name]()
     for name in recipe.evaluation.spaces:
-        load_features(name, data, cache, codec, recipe.evaluation.inception)
+        load_features(name, data, cache, codec, recipe.evaluation.files)
     reference_of(recipe, data.shape)
 
 

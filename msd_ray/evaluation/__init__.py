@@ -4,7 +4,7 @@ The report is in `msd_ray.evaluation.run_page`, so that a process that only judg
 """
 
 from msd_ray.evaluation.config import EvaluationConfig
-from msd_ray.evaluation.feature_nets import features_name, load_features
+from msd_ray.evaluation.feature_nets import FeatureFiles, features_name, load_features
 from msd_ray.evaluation.features import FeatureNet
 from msd_ray.evaluation.sample_statistics import SampleStatistics, gathered, statistics_of
 from msd_ray.evaluation.scores import Judge, Scores, scored, with_ratio
@@ -24,6 +24,7 @@ from msd_ray.evaluation.table import (
 __all__ = [
     "Costs",
     "EvaluationConfig",
+    "FeatureFiles",
     "FeatureNet",
     "Judge",
     "Row",

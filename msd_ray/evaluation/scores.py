@@ -24,6 +24,7 @@ class Scores:
 
     agreement: the share of samples that look like the class they were asked for; None where features know no classes.
     retrieval: the share whose nearest real sample is of the condition asked for; None where nobody asks for it.
+    clip_score: of prompts, in the features clip; None elsewhere.
     fid_ratio: the FID over that of real held-out samples, both of fid_ratio_n samples; nan where nobody asked for it.
     A score is nan where it is undefined; `missing` then says why. features: the name of those that all is measured in.
     """
@@ -39,6 +40,7 @@ class Scores:
     missing: str = ""
     features: str = ""
     retrieval: float | None = None
+    clip_score: float | None = None
 
 
 def scored(fake: SampleStatistics, real: SampleStatistics, config: EvaluationConfig) -> Scores:

@@ -82,9 +82,13 @@ def _further(features: str, rows: Sequence[Row]) -> Table:
 
 
 def _asked_for(scores: Iterable[Scores]) -> list[str]:
-    """The scores that only tables have whose recipe asks for them."""
+    """Those of MORE that are known of any."""
     found = list(scores)
-    return [name for name in ("retrieval",) if any(getattr(each, name) is not None for each in found)]
+    return [name for name in MORE if any(getattr(each, name) is not None for each in found)]
+
+
+MORE = {"retrieval": "retrieval", "clip_score": "CLIP score"}
+"""Scores that only tables have whose recipe asks for them, and their titles."""
 
 
 def headers(features: str = "", more: Sequence[str] = ()) -> list[str]:
@@ -97,7 +101,7 @@ def headers(features: str = "", more: Sequence[str] = ()) -> list[str]:
 def _scored_in(features: str, more: Sequence[str]) -> list[str]:
     """The titles of what further features have as well: they know no classes, so agreement is not among them."""
     fid = f"FID@n ({features})" if features else "FID@n"
-    return ["sampler", fid, "FID / real", "KID x 1000", "precision", "recall", *more]
+    return ["sampler", fid, "FID / real", "KID x 1000", "precision", "recall", *(MORE[name] for name in more)]
 
 
 def _shared_cells(s: Scores, more: Sequence[str]) -> list[str]:

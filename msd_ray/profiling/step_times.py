@@ -187,4 +187,4 @@ def _features(recipe: Recipe, data: DataSet) -> FeatureNet | None:
         return None
     if name in TRAINED:
         return OfPictures(untrained(TRAINED[name], decoded(data, codec)).eval(), codec)
-    return load_features(name, data, default_cache(), codec)
+    return load_features(name, data, default_cache(), codec, recipe.evaluation.files)

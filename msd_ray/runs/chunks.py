@@ -127,4 +127,4 @@ def opened(source: Source, data: DataConfig, device: str) -> Make:
 @lru_cache(maxsize=1)
 def _nets(config: EvaluationConfig, data: DataConfig, cache: str, codec: CodecConfig) -> tuple[FeatureNet, ...]:
     loaded, store, seen = load_data(data), Store(cache), load_codec(codec)
-    return tuple(load_features(name, loaded, store, seen, config.inception) for name in config.spaces)
+    return tuple(load_features(name, loaded, store, seen, config.files) for name in config.spaces)

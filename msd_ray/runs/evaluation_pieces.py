@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from msd_ray.codecs import NO_CODEC, CodecConfig
+from msd_ray.conditions import ConditionsConfig
 from msd_ray.data import DataConfig
 from msd_ray.evaluation import (
     EvaluationConfig,
@@ -20,7 +21,8 @@ from msd_ray.training.device import prepare_device
 @dataclass(frozen=True)
 class EvaluationInputs:
     """What all pieces of an evaluation share. cache: where feature networks and figures lie. cluster: where they are
-    measured, a "student" being a process that measures. threads: of each. codec: what samples look like."""
+    measured, a "student" being a process that measures. threads: of each. codec: what samples look like. conditions:
+    what they were asked for."""
 
     data: DataConfig
     config: EvaluationConfig
@@ -28,6 +30,7 @@ class EvaluationInputs:
     cluster: ClusterConfig
     threads: int
     codec: CodecConfig = NO_CODEC
+    conditions: ConditionsConfig = ConditionsConfig()
 
     def prepare_device(self) -> torch.device:
         return prepare_device(self.cluster.gpus_per_student, self.threads)

@@ -14,7 +14,7 @@ from msd_ray.codecs import load_codec
 from msd_ray.conditions import make_conditions, named
 from msd_ray.data import identity, load_data
 from msd_ray.errors import CorruptError
-from msd_ray.evaluation import Costs, Row, Scores, features_name
+from msd_ray.evaluation import Costs, Row, Scores, clip, features_name
 from msd_ray.evaluation.feature_distances import Numbers
 from msd_ray.evaluation.feature_nets import dimensions
 from msd_ray.evaluation.reference import read_reference
@@ -134,11 +134,14 @@ class ScoreTable:
     def __init__(self, recipe: Recipe, cache: Store) -> None:
         config, self._data = recipe.evaluation, load_data(recipe.data)
         threads = recipe.training.threads
-        self._basis = EvaluationInputs(recipe.data, config, cache, _where(recipe), threads, recipe.codec)
+        self._basis = EvaluationInputs(
+            recipe.data, config, cache, _where(recipe), threads, recipe.codec, recipe.conditions
+        )
         self._conditions = make_conditions(recipe.conditions, self._data.labels)
         self._features = spaces(recipe, self._data.shape)
-        seen = [said] if (said := recipe.codec.to_json()) else []
+        seen: list[Any] = [said] if (said := recipe.codec.to_json()) else []
         self._reference = reference_of(recipe, self._data.shape)
+        seen += [clip.fingerprint(config.clip)] if config.clip else []
         self._common = [VERSION, identity(recipe.data), self._features, config.batch, *seen]
 
     def whole(self) -> Chunk:
@@ -227,7 +230,7 @@ def reference_of(recipe: Recipe, shape: tuple[int, ...]) -> list[str]:
     """The digest of the recipe's reference statistics, or nothing. Raises UserError where they cannot be used."""
     if not (path := recipe.evaluation.reference):
         return []
-    moments = read_reference(path, dimensions(spaces(recipe, shape)[0], shape))
+    moments = read_reference(path, dimensions(spaces(recipe, shape)[0], shape, recipe.evaluation.files))
     return [digest([moments.mean.tolist(), moments.scatter.sum(0).tolist(), np.diag(moments.scatter).tolist()])]
 
 

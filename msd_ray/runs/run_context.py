@@ -57,7 +57,7 @@ class RunContext:
     def features(self) -> FeatureNet:
         """The feature network; trained now if it needs training and the cache does not have it."""
         config = self.recipe.evaluation
-        return load_features(config.features, self.data, self.cache, self.codec, config.inception)
+        return load_features(config.features, self.data, self.cache, self.codec, config.files)
 
     @cached_property
     def plan(self) -> Plan:

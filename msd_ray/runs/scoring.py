@@ -4,15 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 
+import numpy as np
+
+from msd_ray.conditions import make_conditions
+from msd_ray.data import load_data
 from msd_ray.errors import CorruptError, TrainingError
-from msd_ray.evaluation import (
-    Row,
-    SampleStatistics,
-    from_records,
-    scored,
-    to_records,
-    with_ratio,
-)
+from msd_ray.evaluation import Row, SampleStatistics, clip, from_records, scored, to_records, with_ratio
 from msd_ray.evaluation.reference import read_reference
 from msd_ray.runs.chunks import Chunk
 from msd_ray.runs.evaluation_pieces import EvaluationInputs
@@ -59,11 +56,24 @@ class Scoring:
         fakes = reduce(_both, map(_whole, self.chunks))
         held_out = _whole(self.held_out) if self.held_out else (None,) * len(fakes)
         first, *also = [
-            replace(with_ratio(scored(fake, real, self.basis.config), fake, unseen, real), features=name)
+            replace(
+                with_ratio(scored(fake, real, self.basis.config), fake, unseen, real),
+                features=name,
+                clip_score=self._clip_score(fake) if name == clip.NAME else None,
+            )
             for name, fake, real, unseen in zip(self.features, fakes, reals, held_out, strict=True)
         ]
         ms = 1000 * fakes[0].seconds / fakes[0].n if self.timed else None
         return Row(self.name, first, ms_per_image=ms, also=tuple(also))
+
+    def _clip_score(self, fake: SampleStatistics) -> float | None:
+        """Of those whose features are kept; None where no prompts were asked for."""
+        conditions = make_conditions(self.basis.conditions, load_data(self.basis.data).labels)
+        if not conditions.is_open or not len(fake.features):
+            return None
+        ids, of_each = np.unique(fake.condition, return_inverse=True)
+        texts = clip.load(self.basis.config.clip).of_texts(conditions.labels(ids.tolist()))
+        return clip.clip_score(fake.features, texts[of_each])
 
 
 def _both(some: tuple[SampleStatistics, ...], more: tuple[SampleStatistics, ...]) -> tuple[SampleStatistics, ...]:

@@ -120,7 +120,7 @@ class RecipeSpace:
         """Trains the feature network now, if it needs training and the cache does not have it."""
         first = self.first
         config, codec = first.evaluation, load_codec(first.codec)
-        return load_features(config.features, self.data, default_cache(), codec, config.inception)
+        return load_features(config.features, self.data, default_cache(), codec, config.files)
 
 
 def said(choice: Choice) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from msd_ray.codecs import as_stored
 from msd_ray.data import DataSet
 from msd_ray.errors import UserError
-from msd_ray.evaluation import FeatureNet, classifier, inception, load_features
+from msd_ray.evaluation import FeatureFiles, FeatureNet, classifier, inception, load_features
 from msd_ray.evaluation.digits_net import DIGITS
 from msd_ray.evaluation.inception import Inception, LegacyInception
 from msd_ray.storage import Store
@@ -132,10 +132,10 @@ def test_the_legacy_mode_gets_bytes_of_the_images_own_size() -> None:
 def test_a_file_that_is_named_must_be_the_published_one(digits: DataSet, tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     with pytest.raises(UserError, match=r"evaluation\.inception: cannot read .*none.pt: No such file"):
-        load_features("inception", digits, store, inception_file=str(tmp_path / "none.pt"))
+        load_features("inception", digits, store, files=FeatureFiles(str(tmp_path / "none.pt")))
     (tmp_path / "other.pt").write_bytes(b"something else")
     with pytest.raises(UserError, match=r"other.pt is not inception-2015-12-05.pt with sha256 f58cb9b6"):
-        load_features("inception-legacy", digits, store, inception_file=str(tmp_path / "other.pt"))
+        load_features("inception-legacy", digits, store, files=FeatureFiles(str(tmp_path / "other.pt")))
 
 
 def test_inception_out_of_reach_says_where_to_put_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
