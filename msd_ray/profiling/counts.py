@@ -122,7 +122,7 @@ def _teacher(plan: Plan) -> Denoiser:
     if spec is None:
         return lambda x_t, sigma, condition: x_t.clone()
     denoiser = conditioned(spec.build(), plan.conditions).eval().requires_grad_(False)
-    precision.apply(denoiser, plan.recipe.training)
+    precision.apply_frozen(denoiser, plan.recipe.training)
     guidance, none = plan.recipe.teacher.guidance, plan.conditions.unconditional
     return denoiser if guidance == 1 or none is None else Guided(denoiser, none, guidance)
 

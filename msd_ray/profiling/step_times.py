@@ -163,7 +163,7 @@ def _teacher(plan: Plan, device: torch.device) -> Denoiser:
     if plan.source:
         return load_teacher(plan.source, device, plan.recipe.training)
     return (
-        precision.apply(conditioned(plan.teacher.build(), plan.conditions), plan.recipe.training)
+        precision.apply_frozen(conditioned(plan.teacher.build(), plan.conditions), plan.recipe.training)
         .eval()
         .requires_grad_(False)
         .to(device)

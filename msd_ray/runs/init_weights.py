@@ -28,7 +28,8 @@ def starting_weights(
     memory already."""
     taught, shape = None, teacher.spec
     if shape and shape.network == spec.denoiser.network:
-        taught = loaded.state_dict() if isinstance(loaded, EDMDenoiser) else teacher.weights()
+        rounded = spec.training.precision == "bf16"  # as it is in memory
+        taught = loaded.state_dict() if isinstance(loaded, EDMDenoiser) and not rounded else teacher.weights()
     if not init:
         return taught, taught
     known = read_description(ensemble_folder(init))

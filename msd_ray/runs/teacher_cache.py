@@ -46,7 +46,7 @@ def load_teacher(
     """The teacher, frozen. training: how it computes, if it is one of our denoisers; in fp32 if None."""
     denoiser = teacher.open(torch.device(device))
     if own := unguided(denoiser):
-        precision.apply(own, training or TrainingConfig())
+        precision.apply_frozen(own, training or TrainingConfig())
     return denoiser
 
 

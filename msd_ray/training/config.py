@@ -66,9 +66,9 @@ class StageConfig:
 @dataclass(frozen=True)
 class TrainingConfig:
     """precision: of the networks' mathematics; tf32 (on GPUs) and bf16 (autocast) round more than fp32 and are faster;
-    weights are fp32 always. compile: the networks' blocks by torch.compile. recompute: keeps less of the forward pass,
-    and computes it again in the backward pass. deterministic: on a GPU, whether the same numbers must come out each
-    time. threads: torch threads per student on a CPU.
+    weights that train are fp32 always. compile: the networks' blocks by torch.compile. recompute: keeps less of the
+    forward pass, and computes it again in the backward pass. deterministic: on a GPU, whether the same numbers must
+    come out each time. threads: torch threads per student on a CPU.
 
     log_every, checkpoint_every: in images; a student's segment between two reports to the driver is the latter.
     anchors: whether the levels of a generator's further steps (noise.steps) are those of sampling while it trains as
