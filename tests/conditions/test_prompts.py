@@ -210,6 +210,17 @@ def test_where_a_prompt_belongs_depends_on_no_other_bit_for_bit() -> None:
     assert all(place.margin is not None and place.margin >= 0 for place in together)
 
 
+@pytest.mark.slow
+def test_students_train_on_the_prompts_that_requests_send_them() -> None:
+    """10,000 prompts in 20 languages: all that a student may draw are placed at it, whatever is asked with them."""
+    known = prompts(tuple(f"{word} {i}" for i in range(500) for word in LANGUAGES), width=32)
+    partition = fit(PartitionConfig(4, "kmeans"), known)
+    for student in range(4):
+        owned = partition.owned_by(student, known)
+        assert {place.part for place in partition.place(known, known.asked(owned.ids))} == {student}
+    assert sum(len(partition.owned_by(student, known).ids) for student in range(4)) == 10_000
+
+
 def test_the_partition_of_many_prompts_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSD_RAY_CACHE", str(tmp_path))
     monkeypatch.setattr(prompt_fit, "CHUNK", 8)

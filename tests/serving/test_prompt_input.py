@@ -3,15 +3,21 @@
 import json
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
 
 import grpc
 import pytest
 import requests
 
 from msd_ray.conditions import PartitionConfig, fit, make_conditions
+from msd_ray.conditions.partition import prepared
 from msd_ray.ensemble import Ensemble
 from msd_ray.errors import UserError
 from msd_ray.serving.client import Client, RefusedError
+from msd_ray.serving.client.calls import NEVER
+from msd_ray.serving.service import versions
 from msd_ray.serving.service.ensemble_facts import describe
 from msd_ray.serving.service.request import ImageRequest, Limits
 from msd_ray.serving.service.versions import Traffic
@@ -115,3 +121,32 @@ def test_a_gateway_places_10_000_prompts_as_training_did(tmp_path_factory: pytes
             found.update({first + item.index: part_request.part for item in part_request.items})
     assert [found[i] for i in range(10_000)] == list(partition.router.owners)
     assert set(found.values()) == {0, 1, 2, 3}
+
+
+def test_the_client_refuses_half_a_character(it: Running) -> None:
+    with Client(it.address) as client, pytest.raises(UserError) as told:
+        client.generate(["\ud83d"], [1])
+    assert "\n" not in str(told.value)
+    assert served(it)
+
+
+def test_a_gateway_answers_others_while_it_embeds_and_drops_what_is_late(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text encoder that does not come back, and a caller who waits half a second for ten prompts."""
+    begun, gate = list[str](), Event()
+
+    def slowly(rule: Any, conditions: Any, wanted: Any) -> Any:
+        begun.extend(wanted)
+        assert gate.wait(60)
+        return prepared(rule, conditions, wanted)
+
+    monkeypatch.setattr(versions, "prepared", slowly)
+    with running([uri], Limits()) as it, ThreadPoolExecutor(1) as thread, Client(it.address, retry=NEVER) as client:
+        late = thread.submit(client.generate, [f"house {i}" for i in range(10)], seconds=0.5)
+        with pytest.raises(RefusedError, match="DEADLINE_EXCEEDED"):
+            late.result()
+        assert requests.get(f"{it.url}/livez", timeout=30).ok
+        gate.set()
+        assert client.generate([GOOD], [1], seconds=60)[0].prompt == GOOD
+    assert begun == ["house 0", GOOD]

@@ -23,8 +23,9 @@ class RefusedError(MsdRayError):
 @dataclass(frozen=True)
 class GeneratedImage:
     """An image. students: who made it, of the ensemble `version`; student_version changes if they do. queue_ms,
-    compute_ms: how long it waited at them, and how long its evaluation took. prompt, margin: where the version takes
-    prompts; how much more the next part would cost this one. class_id is 0 then."""
+    compute_ms: how long it waited at them, and how long its evaluation took. prompt, margin, position: where the
+    version takes prompts; how much more the next part would cost this one, and where it lies on the map. class_id is
+    0 then."""
 
     index: int
     class_id: int
@@ -39,6 +40,7 @@ class GeneratedImage:
     data: bytes
     prompt: str = ""
     margin: float = 0.0
+    position: tuple[float, ...] = ()
 
     def array(self) -> NDArray[np.float32]:
         """The sample, float32 [C, H, W] or [D], about -1 to 1. Raises ValueError where it came as a picture."""
@@ -68,6 +70,7 @@ def made_of(image: pb.Image) -> GeneratedImage:
         data=image.data,
         prompt=image.prompt,
         margin=image.margin,
+        position=tuple(image.position),
     )
 
 
