@@ -32,7 +32,9 @@ class ConditionsConfig:
         if self.options and self.kind == CLASSES:
             raise ValueError(f"options are those of prompts or of a module:Class; {self.kind} has none")
         if self.kind in OPEN:
-            object.__setattr__(self, "options", asdict(made_of(_options_of(self.kind), self.options, "options")))
+            said = asdict(made_of(_options_of(self.kind), self.options, "options"))
+            kept = {key: value for key, value in said.items() if value != ()}  # caches are older than `only`
+            object.__setattr__(self, "options", kept)
 
 
 def _options_of(kind: str) -> type[Any]:

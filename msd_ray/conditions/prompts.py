@@ -14,6 +14,7 @@ from msd_ray.conditions.clip_text import ClipText
 from msd_ray.conditions.conditions import Condition, at_random
 from msd_ray.conditions.embedders import Embedder, HashedNgrams
 from msd_ray.conditions.prompt_file import PromptTable, read_prompts
+from msd_ray.conditions.rules import any_of
 from msd_ray.conditions.sd3_text import SD3Text
 from msd_ray.conditions.sdxl_text import SDXLText
 from msd_ray.conditions.t5_text import T5Text
@@ -29,7 +30,8 @@ class PromptOptions:
     """file: a Parquet file of prompts, in a column `text`, with their `weight` where there is such a column; the class
     of an image is the number of its prompt's row. Without it the labels of the data set are the prompts. embedder: what
     makes vectors of them. width: of these vectors, where the embedder leaves it open. encoder: of the other embedders,
-    a directory of diffusers with its tokenizers and text encoders."""
+    a directory of diffusers with its tokenizers and text encoders. only: words of which each prompt has one, whole and
+    in upper or lower case; others are refused."""
 
     file: str = ""
     embedder: Literal["hashed-ngrams", "clip", "clip-tokens", "sdxl-tokens", "t5-tokens", "sd3-tokens"] = (
@@ -37,8 +39,11 @@ class PromptOptions:
     )
     width: Annotated[int, within(ge=8, le=65_536)] = 256
     encoder: str = ""
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(word.strip() for word in self.only):
+            raise ValueError("only: a word must not be empty")
         if bool(self.encoder) != (self.embedder in ENCODERS):
             raise ValueError(f"encoder is the directory of the text encoder of {', '.join(ENCODERS)}, and of no other")
         for name in ("file", "encoder"):
@@ -47,7 +52,7 @@ class PromptOptions:
 
     def conditions(self, labels: tuple[str, ...]) -> "Prompts":
         embedder = ENCODERS[self.embedder](self.encoder) if self.encoder else HashedNgrams(self.width)
-        return Prompts(embedder, labels, self.file)
+        return Prompts(embedder, labels, self.file, self.only)
 
 
 ENCODERS: dict[str, Callable[[str], Embedder]] = {
@@ -64,11 +69,13 @@ its name in `PromptOptions`."""
 @dataclass(frozen=True)
 class Prompts:
     """embedder: makes vectors of them. data_labels: of the data set; none where only texts are asked for, as beside the
-    weights of an ensemble. file: of prompts, empty where the labels are the prompts."""
+    weights of an ensemble. file: of prompts, empty where the labels are the prompts. only: words of which each prompt
+    has one, none where any may be asked for."""
 
     embedder: Embedder
     data_labels: tuple[str, ...] = ()
     file: str = ""
+    only: tuple[str, ...] = ()
 
     is_open = True
     called = ("prompt", "prompts")
@@ -91,9 +98,13 @@ class Prompts:
         return [checked(text) for text in self._table.take(ids)]
 
     def id_of(self, asked: Condition) -> str:
-        if not isinstance(asked, str):
-            raise UserError(f"ask with a prompt, a text, not with the number {asked}")
-        return checked(asked)
+        text = _text(asked)
+        if self._lacks_words(text):
+            raise UserError(f"only prompts with one of these words are known here: {', '.join(self.only)}")
+        return text
+
+    def _lacks_words(self, text: str) -> bool:
+        return bool(self.only) and not any_of(self.only).search(text)
 
     def draw(self, among: Tensor, n: int, rng: torch.Generator) -> Tensor:
         """As likely as their weights say."""
@@ -121,7 +132,7 @@ class Prompts:
     def encode(self, wanted: Tensor | Sequence[Condition]) -> Tensor:
         if isinstance(wanted, Tensor):
             return self.embedder.tokens(self.labels(wanted.tolist())).to(wanted.device)
-        return self.embedder.tokens([self.id_of(each) for each in wanted])
+        return self.embedder.tokens([_text(each) for each in wanted])
 
     def embed(self, encoded: Tensor) -> Tensor:
         return self.embedder.embed(encoded)
@@ -142,6 +153,16 @@ class Prompts:
 
     @cached_property
     def _table(self) -> PromptTable:
+        table = self._read()
+        for i, text in enumerate(table.take(range(len(table.texts)))) if self.only else ():
+            if self._lacks_words(text):
+                raise UserError(
+                    f"conditions.options.only: prompt {i}, {text[:64]!r}, has none of the words "
+                    f"{', '.join(self.only)}; leave such prompts, and their images, out of the data"
+                )
+        return table
+
+    def _read(self) -> PromptTable:
         if not self.file:
             return PromptTable(self.data_labels)
         table = read_prompts(self.file)
@@ -151,6 +172,12 @@ class Prompts:
                 f"classes of images; the class of an image is the number of its prompt's row"
             )
         return table
+
+
+def _text(asked: Condition) -> str:
+    if not isinstance(asked, str):
+        raise UserError(f"ask with a prompt, a text, not with the number {asked}")
+    return checked(asked)
 
 
 def checked(text: str) -> str:

@@ -116,7 +116,12 @@ class Keywords:
 
     @cached_property
     def _patterns(self) -> list[re.Pattern[str]]:
-        return [re.compile(rf"(?<!\w)({'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE) for words in self.words]
+        return [any_of(words) for words in self.words]
+
+
+def any_of(words: Sequence[str]) -> re.Pattern[str]:
+    """Finds one of the words, whole and in upper or lower case."""
+    return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
 
 
 _RULES: dict[str, Any] = {rule.kind: rule for rule in (Nearest, Quadrants, Keywords)}

@@ -21,7 +21,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "recipe": recipe.name,
         "teacher": _teacher(plan),
         "student": _parameters(plan),
-        "partition": f"{recipe.partition.kind}, k = {recipe.partition.k}, timesteps = {recipe.partition.timesteps}",
+        "partition": _partition(plan),
         "stages": "; ".join(_stage(name, stage) for name, stage in plan.first.stages.items()),
         "student_actors": f"{len(plan.students)} x {_each(cluster.cpus_per_student, cluster.gpus_per_student)}",
         "teacher_actors": _replicas(cluster.pool)
@@ -46,6 +46,12 @@ def students_of(plan: Plan, ensembles: Sequence[EnsemblePlan]) -> list[dict[str,
 def _stage(name: str, stage: StageConfig) -> str:
     groups = {0: "", 1: ", shared"}.get(stage.groups, f", shared by {stage.groups} groups")
     return f"{name} ({stage.objective}, {stage.images:,} images{groups})"
+
+
+def _partition(plan: Plan) -> str:
+    said, only = plan.recipe.partition, plan.recipe.conditions.options.get("only", ())
+    words = f"; only prompts with one of the words {', '.join(only)}" if only else ""
+    return f"{said.kind}, k = {said.k}, timesteps = {said.timesteps}{words}"
 
 
 def _teacher(plan: Plan) -> str:

@@ -73,6 +73,26 @@ def test_what_is_no_prompt_is_refused_in_one_line(asked: str, message: str) -> N
     assert "\n" not in str(refused.value)
 
 
+def test_of_prompts_with_certain_words_others_are_refused_when_they_are_asked_for_and_in_the_data() -> None:
+    known = prompts(("a red dog", "Dogs, two"), only=["dog", "dogs"])
+    assert known.n == 2 and known.id_of("my DOG") == "my DOG"
+    for asked in ("a cat", "a dogma"):
+        with pytest.raises(UserError, match="only prompts with one of these words are known here: dog, dogs"):
+            known.id_of(asked)
+    assert known.encode(["a picture"]).shape == (1, 256)  # with which students are tried, whatever they know
+    with pytest.raises(UserError, match=r"options\.only: prompt 1, 'a cat', has none of the words dog; leave such"):
+        _ = prompts(("a dog", "a cat"), only=["dog"]).n
+    spec = ConditionsSpec(ConditionsConfig("prompts", {"only": ["dog"]}), ())
+    again = ConditionsSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert again == spec
+    with pytest.raises(UserError, match="only prompts with one of these words"):
+        again.make().id_of("a cat")
+
+
+def test_caches_of_prompts_keep_their_names() -> None:
+    assert set(ConditionsConfig("prompts", {}).options) == {"file", "embedder", "width", "encoder"}
+
+
 def test_prompts_of_a_file_are_drawn_by_their_weights(tmp_path: Path) -> None:
     path = written(tmp_path, text=["a cat", "a dog", "a cow"], weight=[1, 0, 3])
     known = prompts(("0",), file=path)

@@ -1,5 +1,6 @@
 """An ensemble of prompts: on disk, any text makes a picture, and which student makes it can be had."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ def test_what_cannot_be_made_is_refused_and_nothing_is_written(
     with pytest.raises(UserError, match=message):
         generate_file(uri, conditions, "0", tmp_path / "made.png", prompts=prompts)
     assert not (tmp_path / "made.png").exists()
+
+
+def test_an_ensemble_of_prompts_with_certain_words_makes_no_others(tmp_path: Path) -> None:
+    config = replace(CONDITIONS, options={**CONDITIONS.options, "only": ["heart"]})
+    partition = fit(PartitionConfig(1), make_conditions(config, ("red heart", "blue heart")))
+    save_ensemble(Store(str(tmp_path)), {"conditions": vars(config)}, partition, (), random_members(1))
+    ensemble = Ensemble.load(str(tmp_path))
+    assert ensemble.generate(["a green heart"], [0]).shape == (1, 3, 8, 8)
+    message = "only prompts with one of these words are known here: heart"
+    with pytest.raises(UserError, match=message):
+        ensemble.generate(["a green heart", "a car"], [0, 1])
+    with pytest.raises(UserError, match=message):
+        generate_file(str(tmp_path), "", "0", tmp_path / "made.png", prompts=["a car"])
 
 
 def test_an_ensemble_whose_partition_cannot_place_prompts_is_none(tmp_path: Path) -> None:

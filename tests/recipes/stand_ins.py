@@ -1,6 +1,7 @@
 """In place of the files that recipes need: images of the same shape and classes, and a teacher that is trained here; of
 Stable Diffusion a tiny pipeline, and smaller latents under prompts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ SIDE = 16
 """Of latents: attention between 64 x 64 of them takes a minute."""
 FOUR_LEVELS = {key: VAE[key][:1] * 4 for key in ("block_out_channels", "down_block_types", "up_block_types")}
 """Of a VAE, whose latents are an eighth as large as its images."""
+PROMPTS = ("red cat", *(7 * letter for letter in "abcdefghijklmno"))
+"""Some in each quadrant."""
+DOGS = ["dog", "dogs", "puppy"]
 SHAPES = {"fashion": (1, 32, 10), "emoji": (3, 32, 8), "cifar10": (3, 32, 10), "imagenet64": (3, 64, 1000)}
 
 
 def stand_ins(name: str, folder: Path) -> dict[str, object]:
     """Overrides, by path, of the recipe of that name; none where it needs no files."""
     if name.startswith("sd15"):
-        return _of_stable_diffusion(folder)
+        return _of_stable_diffusion(folder, name.endswith("dog"))
     if name.startswith("sdxl"):
         return _of_sdxl(folder)
     found = [shape for stem, shape in SHAPES.items() if name.split("-")[0] == stem]
@@ -33,9 +37,11 @@ def stand_ins(name: str, folder: Path) -> dict[str, object]:
     return {"data": data, "teacher": {}, "evaluation.features": "efficientnet-lite0-32", "evaluation.also": []}
 
 
-def _of_stable_diffusion(folder: Path) -> dict[str, object]:
+def _of_stable_diffusion(folder: Path, dogs: bool) -> dict[str, object]:
     write_stable_diffusion(folder / "sd", vae=FOUR_LEVELS, sample_size=SIDE)
-    return {**_of_prompts(folder, "clip-tokens"), "teacher": {"from": str(folder / "sd"), "guidance": 1.75}}
+    prompts, only = (DOGS, {"only": DOGS}) if dogs else (PROMPTS, {})
+    known = _of_prompts(folder, "clip-tokens", prompts, **only)
+    return {**known, "teacher": {"from": str(folder / "sd"), "guidance": 1.75}}
 
 
 def _of_sdxl(folder: Path) -> dict[str, object]:
@@ -47,8 +53,7 @@ def _of_sdxl(folder: Path) -> dict[str, object]:
     return {**known, **{f"network.{key}": SDXL[key] for key in taken}}
 
 
-def _of_prompts(folder: Path, embedder: str) -> dict[str, object]:
-    prompts = ["red cat", *(7 * letter for letter in "abcdefghijklmno")]  # some in each quadrant
+def _of_prompts(folder: Path, embedder: str, prompts: Sequence[str] = PROMPTS, **options: object) -> dict[str, object]:
     (folder / "labels.txt").write_text("\n".join(prompts))
     np.save(folder / "labels.npy", np.arange(len(prompts)))
     np.save(
@@ -56,7 +61,7 @@ def _of_prompts(folder: Path, embedder: str) -> dict[str, object]:
     )
     return {
         "data": {"name": "arrays", "folder": str(folder)},
-        "conditions": {"kind": "prompts", "options": {"embedder": embedder, "encoder": str(folder / "sd")}},
+        "conditions": {"kind": "prompts", "options": {"embedder": embedder, "encoder": str(folder / "sd"), **options}},
         "codec": {"kind": "vae", "options": {"path": str(folder / "sd")}},
         "evaluation.features": "efficientnet-lite0-32",
     }

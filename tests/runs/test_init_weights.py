@@ -12,7 +12,7 @@ from msd_ray.errors import UserError
 from msd_ray.runs.init_weights import check_init, starting_weights, what_init_lacks
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.teacher_cache import keep_teacher
+from msd_ray.runs.teacher_cache import keep_teacher, load_teacher
 from msd_ray.storage import Store
 from msd_ray.teachers.kept_teacher import KeptTeacher
 from msd_ray.training.checkpoints import Checkpoints
@@ -57,6 +57,17 @@ def test_a_student_of_the_teachers_shape_starts_as_the_teacher(teacher: tuple[Ke
     generator, fake = start(RunContext.of(TINY, [], None).plan, store)
     assert equal(generator, weights)
     assert equal(fake, weights)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_teacher_in_memory_that_is_rounded_rounds_no_student(
+    precision: str, teacher: tuple[KeptTeacher, Tensors]
+) -> None:
+    plan, (store, weights) = RunContext.of(TINY, [f"training.precision={precision}"], None).plan, teacher
+    loaded = load_teacher(store, "cpu", plan.recipe.training)
+    owned = plan.ensembles[0].partition.owned_by(0, plan.conditions)
+    for started in starting_weights(plan.students[0].spec, owned, store, "", loaded):
+        assert equal(started, weights)
 
 
 def test_a_smaller_student_starts_fresh(teacher: tuple[KeptTeacher, Tensors]) -> None:
