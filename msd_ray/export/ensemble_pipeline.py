@@ -2,6 +2,7 @@
 
     from msd_ray.export.ensemble_pipeline import EnsemblePipeline
     EnsemblePipeline.from_pretrained(directory)(["cat", 3], seeds=[0, 1]).images
+    EnsemblePipeline.from_pretrained(of_prompts)("a red heart", seeds=[0]).images
 
 Only what exports or loads such a pipeline imports this module, since it imports diffusers.
 """
@@ -16,10 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from msd_ray.codecs import load_codec, to_image
-from msd_ray.conditions import conditioned
+from msd_ray.conditions import Condition, conditioned
 from msd_ray.ensemble import Description, Member, read_member, seeded_noises
 from msd_ray.ensemble.artifact import described
-from msd_ray.ensemble.requests import as_tensor, seeds_of
+from msd_ray.ensemble.requests import seeds_of
 from msd_ray.ensemble.sampling import sampled
 from msd_ray.errors import UserError
 from msd_ray.storage import Manifest, Store
@@ -41,9 +42,12 @@ class EnsembleModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.sample_shape = self.members[0].spec.sample_shape
 
     @torch.no_grad()
-    def forward(self, noises: Tensor, condition: Tensor) -> Tensor:
-        """The samples [B, ...] that the owners of the conditions [B] make of the noises ~ N(0, I) [draws, B, ...]."""
-        x, parts = torch.empty_like(noises[0]), self.partition.router.part_of(condition)
+    def forward(self, noises: Tensor, asked: Sequence[Condition]) -> Tensor:
+        """The samples [B, ...] that the owners of the conditions make of the noises ~ N(0, I) [draws, B, ...]. asked:
+        B ids, or prompts."""
+        condition = self.conditions.encode(asked).to(self.device)
+        parts = torch.tensor([place.part for place in self.partition.place(self.conditions, asked)])
+        x = torch.empty_like(noises[0])
         for part in sorted(set(parts.tolist())):
             mine, numbers = parts == part, self.partition.students_of(part)
             students = [self.students[i] for i in numbers]
@@ -66,7 +70,7 @@ class EnsemblePipeline(DiffusionPipeline):  # type: ignore[misc]
         generator: torch.Generator | None = None,
         output_type: str = "pil",
     ) -> ImagePipelineOutput:
-        """One sample of each condition, which is given by number or name.
+        """One sample of each condition, which is given by number or name, or is a prompt.
 
         seeds: one per condition, from which its noise follows as in `msd-ray generate`; without them `generator` draws
         it. output_type: "pil" for pictures, "pt" for the samples themselves, [N, *sample_shape]. Raises UserError for
@@ -83,8 +87,7 @@ class EnsemblePipeline(DiffusionPipeline):  # type: ignore[misc]
             noises = torch.randn(draws, len(ids), *shape, generator=generator)
         else:
             noises = seeded_noises(seeds_of(seeds), shape, draws)
-        where = self.students.device, self.students.dtype
-        x = self.students(noises.to(*where), as_tensor(ids).to(where[0])).cpu()
+        x = self.students(noises.to(self.students.device, self.students.dtype), ids).cpu()
         if output_type == "pt":
             return ImagePipelineOutput(images=x)
         return ImagePipelineOutput(images=[Image.fromarray(to_image(picture)) for picture in codec.to_pixels(x)])
@@ -92,7 +95,17 @@ class EnsemblePipeline(DiffusionPipeline):  # type: ignore[misc]
 
 def of_ensemble(known: Description, members: Sequence[Member]) -> EnsemblePipeline:
     """The pipeline of all students of an ensemble. Raises CorruptError if their weights are damaged."""
-    model = EnsembleModel(known.manifest.body)
+    model = EnsembleModel(_body(known))
     for empty, member in zip(model.students, members, strict=True):
         empty.load_state_dict(member.build(known.conditions).state_dict())
     return EnsemblePipeline(model)
+
+
+def _body(known: Description) -> dict[str, Any]:
+    """The manifest's, which needs no other file. Of prompts that students were trained on nothing is left: their rule
+    places any text."""
+    body = known.manifest.body
+    if not known.partition.rule:
+        return body
+    students = [student | {"conditions": 1} for student in body["students"]]
+    return body | {"partition": known.partition.for_texts_alone(), "students": students}

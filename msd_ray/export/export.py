@@ -13,7 +13,7 @@ from msd_ray.ensemble import ONE_STEP, Description, Member, read_description, re
 from msd_ray.errors import UserError
 from msd_ray.export.model_card import model_card
 from msd_ray.export.onnx_model import write_onnx
-from msd_ray.export.prompt_pipeline import prompt_pipeline
+from msd_ray.export.prompt_pipeline import misfit, prompt_pipeline
 from msd_ray.export.stock_unet import TRIED, consistency_pipeline
 from msd_ray.extras import needed
 from msd_ray.networks.weights import to_chunks
@@ -68,16 +68,16 @@ def _chosen(known: Description, form: str, student: int | None) -> int | None:
     k = known.partition.k
     if student is not None and not 0 <= student < k:
         raise UserError(f"--student {student}: there are students 0 to {k - 1}")
-    if known.conditions.is_open and (form != "diffusers" or (student is None and k > 1)):
-        raise UserError("students of prompts are exported with --format diffusers, one with --student N")
+    if known.conditions.is_open and form != "diffusers":
+        raise UserError("students of prompts are exported with --format diffusers")
+    if known.conditions.is_open:
+        return 0 if student is None and k == 1 and not misfit(known, read_member(known, 0)) else student
     if student is None and k == 1 and (form != "diffusers" or known.sampling == ONE_STEP):
         student = 0  # several steps are what only the pipeline of a whole ensemble makes
     if student is None and form != "diffusers":
         raise UserError(
             f"choose one of the {k} students with --student 0 to {k - 1}; only --format diffusers takes all"
         )
-    if known.conditions.is_open:
-        return student or 0
     if student is not None and not isinstance(known.conditions, Classes) and form == "diffusers":
         raise UserError("pipelines of diffusers take class numbers, and these students take something else")
     few = form == "diffusers" and bool(known.sampling.levels) and not known.partition.borders

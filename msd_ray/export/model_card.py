@@ -98,9 +98,10 @@ def _use(known: Description, member: Member, of_all: bool, form: str) -> str:
             call,
         ]
     elif of_all:
+        wanted = '["a red car", "two cats"]' if known.conditions.is_open else "[0, 1]"
         lines = [
             "from msd_ray.export.ensemble_pipeline import EnsemblePipeline",
-            'images = EnsemblePipeline.from_pretrained(".")([0, 1], seeds=[0, 1]).images',
+            f'images = EnsemblePipeline.from_pretrained(".")({wanted}, seeds=[0, 1]).images',
         ]
     elif known.conditions.is_open:
         lines = [

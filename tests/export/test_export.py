@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from msd_ray.cli import main
-from msd_ray.conditions import Classes
+from msd_ray.conditions import Classes, PartitionConfig
 from msd_ray.diffusion import VP, Stepped, one_step
 from msd_ray.ensemble import Ensemble, read_description, read_member, seeded_noise, seeded_noises
 from msd_ray.errors import MsdRayError, UserError
@@ -28,6 +28,7 @@ from msd_ray.storage import Store
 
 from ..runs.finished import finished
 from ..serving.ensembles import PICTURES, POINTS, flip_a_bit, saved
+from ..serving.prompts import saved_prompts
 from ..teachers.diffusers_directories import network, write
 
 WIDE = UNetConfig(channels=128, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.1)
@@ -308,3 +309,33 @@ def test_a_missing_extra_is_named(
     with pytest.raises(UserError, match=rf"pip install 'msd-ray\[{extra}\]'"):
         export(adm, form, 0, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("k", "kind"), [(1, "kmeans"), (3, "kmeans"), (2, "keywords")])
+def test_the_ensembles_pipeline_routes_prompts_that_nobody_has_trained_on(k: int, kind: str, tmp_path: Path) -> None:
+    from msd_ray.export.ensemble_pipeline import EnsemblePipeline
+
+    config = PartitionConfig(k, kind, keywords=(("heart",),) if kind == "keywords" else ())
+    uri = saved_prompts(tmp_path / "ensemble", k=k, config=config)
+    export(uri, "diffusers", None, tmp_path / "out")
+    (tmp_path / "ensemble").rename(tmp_path / "gone")
+    pipeline = EnsemblePipeline.from_pretrained(tmp_path / "out", local_files_only=True)
+    ours, asked = Ensemble.load(str(tmp_path / "gone")), ["red heart", "ein Haus", "🚗 green", "blue car", "red  heart"]
+    theirs = pipeline(asked, seeds=range(5), output_type="pt").images
+    assert torch.allclose(theirs, ours.generate(asked, range(5)), atol=1e-5)
+    assert len({place.part for place in ours.partition.place(ours.conditions, asked)}) == k
+    assert pipeline("red heart", seeds=[1]).images[0].size == (8, 8)
+    for wrong in ("", 3, "x" * 1001, "a\x00b"):
+        with pytest.raises(UserError, match="prompt"):
+            pipeline(wrong)
+    kept = "".join(file.read_text() for file in (tmp_path / "out").rglob("*.json"))
+    assert "house" not in kept and "owners.npy" not in kept
+
+
+def test_students_of_prompts_are_exported_as_pipelines_only(tmp_path: Path) -> None:
+    uri = saved_prompts(tmp_path / "ensemble", k=1)
+    for form in ("onnx", "safetensors"):
+        with pytest.raises(UserError, match="students of prompts are exported with --format diffusers"):
+            export(uri, form, None, tmp_path / "out")
+    with pytest.raises(UserError, match="its network is none of the kinds"):
+        export(uri, "diffusers", 0, tmp_path / "out")

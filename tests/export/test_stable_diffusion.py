@@ -71,7 +71,7 @@ def test_a_student_is_distilled_and_exported(prediction: str, factor: float, tmp
     ("changes", "form", "message"),
     [
         ({"codec": {}}, "diffusers", "for this student of prompts: its codec is no vae"),
-        ({}, "onnx", "students of prompts are exported with --format diffusers, one with --student N"),
+        ({}, "onnx", "students of prompts are exported with --format diffusers"),
         (
             {"noise.sigma_init": 2.0},
             "diffusers",

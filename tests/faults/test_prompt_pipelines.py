@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from msd_ray.codecs import load_codec
-from msd_ray.ensemble import read_description, read_member
+from msd_ray.ensemble import Ensemble, read_description, read_member
 from msd_ray.export import export
 from msd_ray.runs.generate import generate_file
 from msd_ray.runs.run_context import RunContext
@@ -91,6 +91,7 @@ def test_four_students_end_as_if_undisturbed_and_stock_diffusers_loads_them(
         assert weights.keys() == expected.keys()
         assert all(torch.equal(weights[name], value) for name, value in expected.items())
     check_export(run, tmp_path)
+    check_routed_export(run, tmp_path / "whole")
 
 
 def check_export(run: RunContext, folder: Path) -> None:
@@ -107,3 +108,15 @@ def check_export(run: RunContext, folder: Path) -> None:
     for form, expected in (("latent", ours), ("pt", pictures)):
         size = float(expected.abs().max().clamp(min=1))  # PixArt's latents here are as large as 500
         torch.testing.assert_close(call(output_type=form) / size, expected / size, rtol=0, atol=1e-5)
+
+
+def check_routed_export(run: RunContext, out: Path) -> None:
+    """The pipeline of all students gives each prompt to the one that `generate` gives it to."""
+    from msd_ray.export.ensemble_pipeline import EnsemblePipeline
+
+    export(run.store.uri, "diffusers", None, out)
+    asked, seeds = [*PROMPTS, "nobody has trained on this"], range(9)
+    expected = Ensemble.load(run.store.child("ensemble")).generate(asked, seeds)
+    made = EnsemblePipeline.from_pretrained(out, local_files_only=True)(asked, seeds=seeds, output_type="pt").images
+    size = float(expected.abs().max().clamp(min=1))
+    torch.testing.assert_close(made / size, expected / size, rtol=0, atol=1e-5)
