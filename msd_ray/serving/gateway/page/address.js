@@ -9,7 +9,7 @@ export function fromAddress() {
 
 /** asked: classes or prompts. */
 export function toAddress({ classes, prompts }, each, seed) {
-  const said = prompts ? new URLSearchParams(prompts.map((prompt) => ["prompt", prompt])) : `classes=${classes.join(",")}`;
+  const said = classes ? `classes=${classes.join(",")}` : new URLSearchParams(prompts.map((each) => ["prompt", each]));
   history.replaceState(null, "", `#${said}&each=${each}&seed=${seed}`);
 }
 

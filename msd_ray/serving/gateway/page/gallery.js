@@ -23,7 +23,8 @@ export class Gallery {
     const took = milliseconds(image);
     const margin = image.prompt ? `margin ${image.margin < 0.005 ? "below 0.01" : image.margin.toFixed(2)}` : "";
     const by = margin ? `${students} (${margin})` : students;
-    const how = `${label}, seed ${image.seed}, by ${by}: waited ${image.queue_ms.toFixed(1)} ms, made in ${image.compute_ms.toFixed(1)} ms`;
+    const times = `waited ${image.queue_ms.toFixed(1)} ms, made in ${image.compute_ms.toFixed(1)} ms`;
+    const how = `${label}, seed ${image.seed}, by ${by}: ${times}`;
     if (this.plane) this.plane.show(image, how);
     else fill(this.tiles[image.index], image, { label, students, took, how, margin, small: this.small });
   }
@@ -56,7 +57,8 @@ function fill(place, image, { label, students, took, how, margin, small }) {
   const link = made("a", { href: src, download, title: `${how}. Click to save.` }, [picture]);
   const by = coloured(made("span", {}, [made("span", { className: "dot" }), students]), image.students[0]);
   const said = `${took.toFixed(0)} ms`;
-  place.replaceChildren(link, ...(margin ? ofPrompt(label, said, by, image.seed, margin) : captions(label, said, by, image.seed)));
+  const lines = margin ? ofPrompt(label, said, by, image.seed, margin) : captions(label, said, by, image.seed);
+  place.replaceChildren(link, ...lines);
 }
 
 function captions(label, took, by, seed) {

@@ -105,7 +105,8 @@ async function make() {
     return fail(error);
   }
   toAddress(choice.address(), at("each").value, at("seed").value);
-  const wanted = request.conditions.map((asked, i) => ({ label: version.labels[asked] ?? asked, seed: request.seeds[i] }));
+  const labels = request.conditions.map((asked) => version.labels[asked] ?? asked);
+  const wanted = labels.map((label, i) => ({ label, seed: request.seeds[i] }));
   at("result").hidden = false;
   await fill(new Gallery(at("images"), at("plane"), wanted, version.sample_shape), request);
 }

@@ -1,6 +1,7 @@
 // The partition as a map: which student owns which classes and, where they share them, which noise levels.
 
 import { coloured, made } from "./elements.js";
+import { Tallies } from "./tallies.js";
 
 const MANY = 40; // classes from which on they are drawn small
 const ENDS = [0.002, 80]; // where the scale of noise levels ends, if a student's has no end
@@ -10,7 +11,7 @@ export class PartitionMap {
   constructor(element, version, students, chosen, toggle) {
     this.chosen = chosen;
     this.chips = new Map();
-    this.tallies = new Map();
+    this.tallies = new Tallies();
     element.classList.remove("of-prompts", "flat");
     element.classList.toggle("many", version.labels.length > MANY);
     element.style.setProperty("--card-width", `${Math.max(9.5, 8.5 * version.intervals)}rem`);
@@ -25,13 +26,7 @@ export class PartitionMap {
 
   /** Counts an image for each student that had a hand in it. milliseconds: that it took. */
   count(students, milliseconds) {
-    for (const index of students) {
-      const tally = this.tallies.get(index);
-      tally.images += 1;
-      tally.milliseconds += milliseconds;
-      const mean = (tally.milliseconds / tally.images).toFixed(0);
-      tally.element.textContent = `${tally.images} ${tally.images === 1 ? "image" : "images"}, ${mean} ms`;
-    }
+    this.tallies.count(students, milliseconds);
   }
 
   #card(part, version, toggle) {
@@ -44,8 +39,7 @@ export class PartitionMap {
   }
 
   #owner(student, shares, toggle) {
-    const tally = made("span", { textContent: `${Number(student.parameters).toLocaleString("en")} weights` });
-    this.tallies.set(student.index, { images: 0, milliseconds: 0, element: tally });
+    const tally = this.tallies.elementOf(student);
     const levels = shares ? [made("span", { className: "levels", textContent: levelsOf(student) })] : [];
     const name = made("strong", { textContent: `student ${student.index}` });
     const title = `Select the classes of student ${student.index}`;
