@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from msd_ray.networks.diffusers_unet_condition import (
     DownBlock,
     UpBlock,
 )
-from msd_ray.ranges import Blocks, Width
+from msd_ray.ranges import Blocks, Width, within
 
 _SIZES = 6
 """Numbers that say the size of an image: height and width, top and left of what was cut off, and the wanted size."""
@@ -31,7 +31,7 @@ class DiffusersSDXLConfig(DiffusersConditionUNetConfig):
     latents."""
 
     kind: Literal["diffusers-sdxl"] = "diffusers-sdxl"  # type: ignore[assignment]
-    block_out_channels: tuple[Width, ...] = (320, 640, 1280)
+    block_out_channels: Annotated[tuple[Width, ...], within(min_length=1, max_length=16)] = (320, 640, 1280)
     down_block_types: tuple[DownBlock, ...] = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
     up_block_types: tuple[UpBlock, ...] = ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
     attention_head_dim: Width | tuple[Width, ...] = (5, 10, 20)

@@ -171,6 +171,7 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
         "transformer_layers_per_block, where it is a list, must have one",
     ),
     "enormous depth": ({"transformer_layers_per_block": [1, 10**9]}, "transformer_layers_per_block"),
+    "enormous breadth": ({"block_out_channels": [16] * 99}, "block_out_channels"),
     "no pooled vector": ({"addition_time_embed_dim": 256}, "must be above 6 times addition_time_embed_dim"),
     "narrow tokens": ({"cross_attention_dim": 32}, "whose tokens have at least 40 entries, not 32"),
     "several widths of tokens": ({"cross_attention_dim": [80, 80]}, "its cross_attention_dim is"),
