@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,9 +65,21 @@ class HashedNgrams:
         return (self.width,)
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        if not texts:
-            return torch.zeros(0, self.width)
-        return torch.from_numpy(self._hashing.transform(texts).toarray())
+        """Groups of letters end at the ends of words, so a text's counts are the sum of its words': each different word
+        is hashed once."""
+        from scipy.sparse import csr_array  # here with scikit-learn, which is slow to import
+        from sklearn.preprocessing import normalize
+
+        words = [text.lower().split() for text in texts]
+        number = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(words)))}
+        if not number:
+            return torch.zeros(len(texts), self.width)
+        places = [number[word] for word in chain.from_iterable(words)]
+        ends = np.cumsum([0, *map(len, words)])
+        shape = len(texts), len(number)
+        which = csr_array((np.ones(len(places), np.float32), np.array(places), ends), shape=shape)
+        counts = which @ self._hashing.transform(number)
+        return torch.from_numpy(normalize(counts, copy=False).toarray())
 
     def embed(self, tokens: Tensor) -> Tensor:
         return tokens
@@ -78,7 +92,7 @@ class HashedNgrams:
 
     @cached_property
     def _hashing(self) -> Any:
-        import numpy as np  # here with scikit-learn, which is slow to import
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        return HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=self.width, dtype=np.float32)
+        how = {"analyzer": "char_wb", "ngram_range": (3, 5), "lowercase": False}
+        return HashingVectorizer(**how, n_features=self.width, norm=None, dtype=np.float32)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.feature_extraction.text import HashingVectorizer
 
 from msd_ray.conditions import (
     Conditions,
@@ -19,6 +20,7 @@ from msd_ray.conditions import (
     make_conditions,
     prompt_fit,
 )
+from msd_ray.conditions.embedders import HashedNgrams
 from msd_ray.conditions.kinds import ConditionsSpec, identity
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import load_recipe
@@ -54,6 +56,23 @@ def test_texts_that_share_words_are_close_and_each_has_length_one() -> None:
     assert vectors.shape == (3, 256) and vectors.dtype == torch.float32
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
     assert vectors[0] @ vectors[1] > 0.7 > 0.3 > abs(vectors[0] @ vectors[2])
+
+
+TEXTS = (
+    "a red heart", "a a  a b", "Ein HAUS in der Straße", "ΣΊΣΥΦΟΣ ΌΣ", "İstanbul ǅ ﬁ", "مرحبا بالعالم", "赤い 心",
+    "🚗🚗 x", "a\u3000b\u00a0c", "x" * 1000, "",
+)  # fmt: skip
+
+
+def test_vectors_of_texts_are_those_of_scikit_learns_hashed_groups_of_letters_bit_for_bit() -> None:
+    """Which hash each text as a whole, while ours hash each different word once."""
+    whole = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=64, dtype=np.float32)
+    made = HashedNgrams(64).tokens(TEXTS)
+    assert made.dtype == torch.float32 and torch.equal(made, torch.from_numpy(whole.transform(TEXTS).toarray()))
+    assert all(
+        torch.equal(HashedNgrams(64).tokens([text])[0], vector) for text, vector in zip(TEXTS, made, strict=True)
+    )
+    assert HashedNgrams(64).tokens([]).shape == (0, 64)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +262,7 @@ def test_students_train_on_the_prompts_that_requests_send_them() -> None:
 
 def test_the_partition_of_many_prompts_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSD_RAY_CACHE", str(tmp_path))
-    monkeypatch.setattr(prompt_fit, "CHUNK", 8)
+    monkeypatch.setattr(prompt_fit, "KEPT_ABOVE", 8)
     texts = tuple(f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("heart", "car", "house"))
     known = make_conditions(ConditionsConfig("prompts", {"width": 16}), texts)
     first, config = fit(PartitionConfig(3, "kmeans"), known), PartitionConfig(3, "kmeans")
