@@ -13,7 +13,8 @@ from msd_ray.ensemble import ONE_STEP, Description, Member, read_description, re
 from msd_ray.errors import UserError
 from msd_ray.export.model_card import model_card
 from msd_ray.export.onnx_model import write_onnx
-from msd_ray.export.prompt_pipeline import misfit, prompt_pipeline
+from msd_ray.export.prompt_pipeline import prompt_pipeline
+from msd_ray.export.stock_pipelines import STOCK
 from msd_ray.export.stock_unet import TRIED, consistency_pipeline
 from msd_ray.extras import needed
 from msd_ray.networks.weights import to_chunks
@@ -71,7 +72,8 @@ def _chosen(known: Description, form: str, student: int | None) -> int | None:
     if known.conditions.is_open and form != "diffusers":
         raise UserError("students of prompts are exported with --format diffusers")
     if known.conditions.is_open:
-        return 0 if student is None and k == 1 and not misfit(known, read_member(known, 0)) else student
+        network: Any = read_member(known, 0).spec.network
+        return 0 if student is None and k == 1 and network.kind in STOCK else student
     if student is None and k == 1 and (form != "diffusers" or known.sampling == ONE_STEP):
         student = 0  # several steps are what only the pipeline of a whole ensemble makes
     if student is None and form != "diffusers":

@@ -22,7 +22,7 @@ TOLERANCE = 1e-4
 def prompt_pipeline(known: Description, member: Member) -> tuple[Any, float]:
     """The pipeline that makes the samples of this student, and the largest difference between its latents and ours.
     Raises UserError where there is no pipeline for it, MsdRayError where it makes other samples."""
-    if problem := misfit(known, member):
+    if problem := _misfit(known, member):
         raise UserError(f"diffusers has no pipeline for this student of prompts: {problem}")
     student = member.build(known.conditions)
     pipeline = _pipeline(known, member, student)
@@ -41,7 +41,7 @@ def prompt_call(member: Member) -> dict[str, Any]:
     return {**called, "guidance_scale": 0.0, **STOCK[member.spec.network.kind].call(member.spec)}
 
 
-def misfit(known: Description, member: Member) -> str:
+def _misfit(known: Description, member: Member) -> str:
     """What keeps diffusers from computing what this student computes; empty where it can."""
     network: Any = member.spec.network
     if known.sampling != ONE_STEP:
