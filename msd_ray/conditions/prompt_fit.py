@@ -18,10 +18,8 @@ from msd_ray.rng import derived_seed
 
 MOST_POINTS = 20_000
 """Prompts, evenly spread, that centres are fitted to."""
-AT_A_TIME = 16_384
-"""Prompts that are placed at a time."""
-KEPT_ABOVE = 4096
-"""Partitions of more prompts are kept in the cache."""
+CHUNK = 4096
+"""Prompts that are placed at a time; partitions of more are kept in the cache."""
 _VERSION = 1  # to be raised when the same prompts are divided otherwise
 log = logging.getLogger(__name__)
 
@@ -29,7 +27,7 @@ log = logging.getLogger(__name__)
 def fitted(config: PartitionConfig, conditions: Conditions, borders: tuple[float, ...]) -> Partition:
     """The partition of these prompts. Where they are many it is kept in the cache, since every command on a run needs
     it, and a text encoder may take hours. Raises UserError as `fit_rule`."""
-    if conditions.n <= KEPT_ABOVE:
+    if conditions.n <= CHUNK:
         return _made(config, conditions, borders)
     from msd_ray.storage import (  # here, since training needs none of it
         default_cache,
@@ -65,7 +63,7 @@ def fit_rule(config: PartitionConfig, conditions: Conditions) -> tuple[Rule, tup
     rule = _rule(config, conditions)
     if rule.parts != config.k:
         raise UserError(f"partition.k: {config.kind} makes {rule.parts} parts here, so write partition.k={rule.parts}")
-    chunks = (torch.arange(first, min(first + AT_A_TIME, conditions.n)) for first in range(0, conditions.n, AT_A_TIME))
+    chunks = (torch.arange(first, min(first + CHUNK, conditions.n)) for first in range(0, conditions.n, CHUNK))
     costs = (costs_of(rule, conditions, conditions.asked(ids)) for ids in chunks)
     owners = np.concatenate([of_each.argmin(axis=1) for of_each in costs])
     sizes = np.bincount(owners, minlength=rule.parts)

@@ -262,7 +262,7 @@ def test_students_train_on_the_prompts_that_requests_send_them() -> None:
 
 def test_the_partition_of_many_prompts_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSD_RAY_CACHE", str(tmp_path))
-    monkeypatch.setattr(prompt_fit, "KEPT_ABOVE", 8)
+    monkeypatch.setattr(prompt_fit, "CHUNK", 8)
     texts = tuple(f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("heart", "car", "house"))
     known = make_conditions(ConditionsConfig("prompts", {"width": 16}), texts)
     first, config = fit(PartitionConfig(3, "kmeans"), known), PartitionConfig(3, "kmeans")

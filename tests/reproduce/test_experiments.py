@@ -79,13 +79,7 @@ def test_experts_for_phases_have_as_many_images_and_steps_as_one_student() -> No
 
 @pytest.mark.parametrize(
     ("name", "total"),
-    [
-        ("shared-trunk", 28_800),
-        ("shared-trunk-long", 86_400),
-        ("fashion", 25_600),
-        ("fashion-small", 25_600),
-        ("emoji-text", 19_200),
-    ],
+    [("shared-trunk", 28_800), ("shared-trunk-long", 86_400), ("fashion", 25_600), ("fashion-small", 25_600)],
 )
 def test_branches_have_one_trunk_of_each_width_and_as_many_images_as_one_student(
     name: str, total: int, tmp_path: Path
