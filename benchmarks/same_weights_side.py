@@ -33,6 +33,7 @@ COMMON = (
     "training.log_every=16",
     "training.checkpoint_every=32",
     "training.keep=100",
+    "evaluation.also=[]",
     "evaluation.features=identity",
     "evaluation.samples=16",
     "evaluation.curve_samples=8",

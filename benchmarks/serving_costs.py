@@ -9,7 +9,7 @@ from msd_ray.serving.client.messages import request_of
 from msd_ray.serving.gateway.proto_messages import image_request_of
 from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.service.request import Limits
-from msd_ray.serving.service.routing import part_requests
+from msd_ray.serving.service.routing import part_requests, wanted_of
 from msd_ray.serving.service.versions import Traffic, Version
 
 
@@ -22,7 +22,8 @@ def routing_us(version: Version, images: int, repeats: int = 5, loops: int = 400
     for _ in range(repeats):
         begin = time.perf_counter()
         for _ in range(loops):
-            part_requests(image_request_of(pb.GenerateRequest.FromString(raw), limits), traffic)
+            wanted = wanted_of(image_request_of(pb.GenerateRequest.FromString(raw), limits), traffic)
+            part_requests(wanted, {one.key: version.prepared(one.condition) for one in wanted})
         took.append(1e6 * (time.perf_counter() - begin) / loops)
     return spread(took)
 
