@@ -115,9 +115,11 @@ def prepared(
 
 
 def _places(costs: NDArray[np.float64]) -> list[Place]:
-    parts, least = costs.argmin(axis=1).tolist(), np.sort(costs, axis=1)
-    margins = (least[:, 1] - least[:, 0]).tolist() if costs.shape[1] > 1 else [None] * len(costs)
-    return [Place(part, margin) for part, margin in zip(parts, margins, strict=True)]
+    found = []
+    for of_each in costs:
+        least, *others = np.sort(of_each).tolist()
+        found.append(Place(int(of_each.argmin()), others[0] - least if others else None))
+    return found
 
 
 OWNERS = "owners.npy"
