@@ -75,20 +75,21 @@ class Part:
         how, at = sampling or self._sampling, list(positions)
         noises = torch.zeros(how.draws, size, *self.sample_shape)
         noises[:, at] = seeded_noises([seed for _, seed in sample_ids], self.sample_shape, how.draws)
-        asked = self._embedded([condition for condition, _ in sample_ids])
+        asked = embedded(self._conditions, [condition for condition, _ in sample_ids], self._device)
         condition = asked.new_zeros(size, *asked.shape[1:])
         condition[at] = asked
         x = sampled(self._partition, self._students, self._sigma_init, how, noises.to(self._device), condition)
         return x.cpu()[at]
 
-    def _embedded(self, asked: Sequence[Condition | Embedded]) -> Tensor:
-        """What networks take for these: [N, ...], on the part's device."""
-        left = [each for each in asked if not isinstance(each, Embedded)]
-        made = iter(self._conditions.embed(self._conditions.encode(left).to(self._device)) if left else ())
-        taken = (torch.tensor(e.vectors, device=self._device) if isinstance(e, Embedded) else next(made) for e in asked)
-        return torch.stack(list(taken))
-
     def _evaluations(self, sample_ids: Sequence[SampleId], batch: int) -> Iterator[Evaluation]:
         if batch > 0:
             return in_order(len(sample_ids), batch)
         return in_positions([self.position_of(sample_id) for sample_id in sample_ids], self.batch_size)
+
+
+def embedded(conditions: Conditions, asked: Sequence[Condition | Embedded], device: torch.device) -> Tensor:
+    """What networks take for these: [N, ...], on the device."""
+    left = [each for each in asked if not isinstance(each, Embedded)]
+    made = iter(conditions.embed(conditions.encode(left).to(device)) if left else ())
+    taken = (torch.tensor(e.vectors, device=device) if isinstance(e, Embedded) else next(made) for e in asked)
+    return torch.stack(list(taken))

@@ -17,9 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from msd_ray.codecs import load_codec, to_image
-from msd_ray.conditions import Condition, conditioned
+from msd_ray.conditions import Condition
 from msd_ray.ensemble import Description, Member, read_member, seeded_noises
 from msd_ray.ensemble.artifact import described
+from msd_ray.ensemble.part import embedded
 from msd_ray.ensemble.requests import seeds_of
 from msd_ray.ensemble.sampling import sampled
 from msd_ray.errors import UserError
@@ -38,21 +39,22 @@ class EnsembleModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.partition, self.sampling, self.conditions = known.partition, known.sampling, known.conditions
         self.codec = load_codec(known.codec)
         self.members = [read_member(known, index) for index in range(known.partition.k)]
-        self.students = nn.ModuleList(conditioned(member.spec.build(), self.conditions) for member in self.members)
+        self.students = nn.ModuleList(member.spec.build() for member in self.members)
         self.sample_shape = self.members[0].spec.sample_shape
 
     @torch.no_grad()
     def forward(self, noises: Tensor, asked: Sequence[Condition]) -> Tensor:
         """The samples [B, ...] that the owners of the conditions make of the noises ~ N(0, I) [draws, B, ...]. asked:
         B ids, or prompts."""
-        condition = self.conditions.encode(asked).to(self.device)
-        parts = torch.tensor([place.part for place in self.partition.place(self.conditions, asked)])
+        prepared, places = self.partition.prepared(self.conditions, asked)
         x = torch.empty_like(noises[0])
-        for part in sorted(set(parts.tolist())):
-            mine, numbers = parts == part, self.partition.students_of(part)
+        for part in sorted({place.part for place in places}):
+            mine = [i for i, place in enumerate(places) if place.part == part]
+            numbers = self.partition.students_of(part)
+            condition = embedded(self.conditions, [prepared[i] for i in mine], self.device)
             students = [self.students[i] for i in numbers]
             sigma_init = self.members[numbers[0]].sigma_init
-            x[mine] = sampled(self.partition, students, sigma_init, self.sampling, noises[:, mine], condition[mine])
+            x[mine] = sampled(self.partition, students, sigma_init, self.sampling, noises[:, mine], condition)
         return x
 
 
