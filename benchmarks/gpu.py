@@ -7,6 +7,7 @@ Blocks, in this order (--only NAMES for some):
   exact       ours in tf32 and fp32, and what deterministic algorithms cost
   memory      larger batches, with recomputation
   objectives  each objective on a small network in fp32 and bf16: images/s, and how far apart they lead
+  curve       the losses of ADM on that network over many updates, in bf16 beside fp32
   profile     which kernels an update of DM on the large network spends its time in
   small-compiled, compiled  the small network, and updates and sampling of the large one, compiled
 
@@ -25,12 +26,13 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from common import finish, say, spread
 from gpu_adm import COMPILED, SHAPES, Adm, eager
+from gpu_curve import curves
 from gpu_rows import H100_BF16, Figures, Rows, fresh_memory, rows_of, seconds
 from gpu_small import small, small_compiled
 from torch import Tensor
@@ -47,8 +49,8 @@ from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 
 DIGITS = DenoiserSpec(UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (1, 8, 8), 10)
-BLOCKS = ["small", "updates", "sampling", "exact", "memory", "objectives", "profile", "small-compiled", "compiled"]
 COMPILING = ["small-compiled", "compiled"]
+BLOCKS = ["small", "updates", "sampling", "exact", "memory", "objectives", "curve", "profile", *COMPILING]
 REAL = 256  # random samples that stand for the data set
 
 
@@ -66,8 +68,11 @@ class Settings:
     seed: int
 
 
-def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings) -> StudentTrainer:
-    """A trainer with a teacher beside it; the same weights and data at any precision."""
+def make_trainer(
+    size: DenoiserSpec, objective: str, precision: str, s: Settings, images: int = 0, log_every: int = 0
+) -> StudentTrainer:
+    """A trainer with a teacher beside it; the same weights and data at any precision. images, log_every: in all and
+    between two values of a curve, by default those that the timings take."""
     torch.manual_seed(s.seed)
     teacher = shaken(size, precision, s.device)
     rng = torch.Generator().manual_seed(s.seed)
@@ -75,7 +80,7 @@ def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings
     real = in_memory(
         torch.rand(REAL, *size.sample_shape, generator=rng) * 2 - 1, torch.randint(size.classes, (REAL,), generator=rng)
     )
-    images = s.batch * (s.warmup + s.repeats * s.updates + s.compared)
+    images = images or s.batch * (s.warmup + s.repeats * s.updates + s.compared)
     options = {"gan_from": 0} if objective == "sida" else {}  # all terms from the first update
     stage = StageConfig(
         objective,
@@ -88,7 +93,7 @@ def make_trainer(size: DenoiserSpec, objective: str, precision: str, s: Settings
         fake_first=0,
         options=options,
     )
-    training = TrainingConfig(precision=precision, log_every=images)  # type: ignore[arg-type]
+    training = TrainingConfig(precision=precision, log_every=log_every or images)  # type: ignore[arg-type]
     spec = StudentSpec(0, s.seed, size, {"stage": stage}, training)
     pairs = Pairs(torch.randn(REAL, *size.sample_shape, generator=rng), real.all().x, real.classes).to(s.device)
     extras = Extras(encoder=teacher, pairs=pairs)
@@ -189,6 +194,13 @@ def objectives(rows: Rows, s: Settings) -> None:
         rows.measure(f"objective {name}", 30, lambda: measure(name, s))  # noqa: B023  called before the next
 
 
+def curve(rows: Rows, s: Settings, updates: int) -> None:
+    def make(precision: str, seed: int, every: int) -> StudentTrainer:
+        return make_trainer(DIGITS, "adm", precision, replace(s, lr=2e-4, seed=seed), updates * s.batch, every)
+
+    rows.measure(f"loss curves of {updates} updates", 300, lambda: curves(make, updates, s.batch))
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
@@ -201,6 +213,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--updates", type=int, default=5, help="generator updates per timing")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--compared", type=int, default=5, help="updates after which bf16 is compared with fp32")
+    parser.add_argument("--curve", type=int, default=500, help="updates of the loss curves")
     parser.add_argument("--lr", type=float, default=1e-5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--inside", action="store_true", help="for the script itself: measure in this process")
@@ -211,6 +224,7 @@ def arguments() -> argparse.Namespace:
     if args.quick:
         args.batch, args.warmup, args.updates, args.repeats, args.compared = 4, 1, 1, 2, 1
         args.small_updates = min(args.small_updates, 20)
+        args.curve = min(args.curve, 20 if args.device == "cpu" else args.curve)
     return args
 
 
@@ -248,6 +262,7 @@ def measured(args: argparse.Namespace) -> None:
         "exact": lambda: exact(adm),
         "memory": lambda: memory(adm),
         "objectives": lambda: objectives(rows, s),
+        "curve": lambda: curve(rows, s, args.curve),
         "profile": lambda: profile(adm),
         "small-compiled": lambda: small_compiled(rows, args.small_updates),
         "compiled": lambda: compiled(adm),

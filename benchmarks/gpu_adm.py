@@ -1,5 +1,5 @@
-"""Updates of DM and ADM on the network of EDM's ImageNet-64 teacher, with random weights: ours in several precisions
-beside the plain one; the teacher alone, and sampling in one step beside 35 evaluations."""
+"""Updates of DM and ADM on the network of EDM's ImageNet-64 teacher, or of Stable Diffusion v1.5, with random weights:
+ours in several precisions beside the plain one; the teacher alone, and sampling in one step beside 35 evaluations."""
 
 import copy
 from collections.abc import Callable
@@ -17,7 +17,9 @@ from msd_ray.data import in_memory
 from msd_ray.diffusion import EDMDenoiser, one_step
 from msd_ray.diffusion.samplers import heun
 from msd_ray.networks import DenoiserSpec, UNetConfig
+from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
 from msd_ray.networks.shapes import shapes_only
+from msd_ray.profiling.blank_conditions import Blank
 from msd_ray.teachers import LocalTeacher
 from msd_ray.training.config import StageConfig, TrainingConfig
 from msd_ray.training.precision import apply
@@ -26,7 +28,15 @@ from msd_ray.training.student_trainer import StudentTrainer
 
 IMAGENET64 = DenoiserSpec(UNetConfig(dropout=0.0), (3, 64, 64), 1000)
 TINY = DenoiserSpec(UNetConfig(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0), (3, 4, 4), 10)
-SHAPES = {"imagenet64": IMAGENET64, "tiny": TINY}
+SD15 = DenoiserSpec(DiffusersConditionUNetConfig(), (4, 64, 64), 768)
+TINY_PROMPTS = DenoiserSpec(
+    DiffusersConditionUNetConfig(block_out_channels=(8, 8), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                                 up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1,
+                                 attention_head_dim=2, norm_num_groups=4),
+    (4, 8, 8), 16,
+)  # fmt: skip
+SHAPES = {"imagenet64": IMAGENET64, "sd15": SD15, "tiny": TINY, "tiny-prompts": TINY_PROMPTS}
+TOKENS = 77  # of a prompt
 REAL, STEPS, REPEATS, KERNELS = 256, 18, 4, 30
 COMPILED = TrainingConfig(precision="bf16", compile=True, deterministic=False)
 
@@ -72,7 +82,8 @@ class Adm:
     def _plain(self, objective: str) -> Figures:
         teacher = self.teacher(eager("tf32"))  # the plain update says itself where autocast is
         generator, fake = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
-        update = plain_update(generator, [fake, teacher], objective == "adm", self._real().to(self.device), self.batch)
+        real, draw = self._real().to(self.device), lambda n: _drawn(self.spec, n, self.device)
+        update = plain_update(generator, [fake, teacher], objective == "adm", real, self.batch, draw)
         return self._figures(update, objective, self.batch)
 
     def _ours(self, objective: str, how: TrainingConfig, batch: int) -> Figures:
@@ -99,8 +110,8 @@ class Adm:
             objective, 10**6 * batch, batch, fake_steps=FAKE_STEPS, generator_lr=1e-6, fake_lr=1e-6, warmup=0
         )
         spec = StudentSpec(0, 0, self.spec, {"stage": stage}, how)
+        owned = Owned(_conditions(self.spec), torch.arange(self.spec.classes))
         real = in_memory(self._real(), torch.arange(REAL) % self.spec.classes)
-        owned = Owned(Classes.numbered(self.spec.classes), torch.arange(self.spec.classes))
         return StudentTrainer(spec, owned, LocalTeacher(teacher), teacher.state_dict(), real, self.device)
 
     def _real(self) -> Tensor:
@@ -122,7 +133,7 @@ class Adm:
     def _sampling(self, how: TrainingConfig) -> Figures:
         net, n = self.teacher(how), self.batch
         z = torch.randn(n, *self.spec.sample_shape, device=self.device)
-        condition = torch.arange(n, device=self.device) % self.spec.classes
+        condition = _drawn(self.spec, n, self.device)
         sigma = torch.full((n,), 1.0, device=self.device)
         first, once = timed(lambda: net(z, sigma, condition), self.device, 10)
         _, one = timed(lambda: one_step(net, z, condition, NOISE.sigma_init), self.device, 10)
@@ -139,13 +150,35 @@ class Adm:
         }
 
 
+def _of_prompts(spec: DenoiserSpec) -> bool:
+    return hasattr(spec.network, "takes")
+
+
+def _condition_shape(spec: DenoiserSpec) -> tuple[int, ...]:
+    """Of what the network takes for a condition: a prompt's tokens, or one of so many classes."""
+    return (TOKENS, spec.classes) if _of_prompts(spec) else (spec.classes,)
+
+
+def _conditions(spec: DenoiserSpec) -> Any:
+    """Prompts without texts, or classes."""
+    tokens = _condition_shape(spec)
+    return Blank(tokens, tokens, torch.float32) if _of_prompts(spec) else Classes.numbered(spec.classes)
+
+
+def _drawn(spec: DenoiserSpec, n: int, device: torch.device) -> Tensor:
+    """n conditions: vectors of tokens [n, tokens, width], or class numbers [n]."""
+    if _of_prompts(spec):
+        return torch.randn(n, *_condition_shape(spec), device=device)
+    return torch.randint(spec.classes, (n,), device=device)
+
+
 def flops(spec: DenoiserSpec) -> Figures:
     """Of one image on meta tensors, 2 for a multiplication and an addition: of a forward pass, and of the passes of one
     update of DM and ADM per image of the generator's batch."""
     with shapes_only():
         net = spec.build()
     x, one = torch.zeros(1, *spec.sample_shape, device="meta"), torch.zeros(1, device="meta")
-    given = (x, one, torch.zeros(1, spec.classes, device="meta"))
+    given = (x, one, torch.zeros(1, *_condition_shape(spec), device="meta"))
     forward, both = _counted(net, given), _counted(net, given, backward=True)
     encode_both = _counted(net.bottleneck, given, backward=True)
     net.requires_grad_(False)

@@ -1,6 +1,7 @@
 """DM's and ADM's update written plainly, the way DMD2's public code trains: autocast in bf16, TensorFloat-32, AdamW of
 torch, one pass after the other, nothing compiled, no average of the weights. What ours is measured against."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,14 +16,15 @@ FAKE_STEPS, CLIP, NOISE = 5, 10.0, Noise()
 
 @dataclass
 class PlainUpdate:
-    """generator, fake, teacher: with weights on the device. head: ADM's, None for DM. real: [N, ...] to draw from."""
+    """generator, fake, teacher: with weights on the device. head: ADM's, None for DM. real: [N, ...] to draw from.
+    draw: n conditions, on the device."""
 
     generator: EDMDenoiser
     fake: EDMDenoiser
     teacher: EDMDenoiser
     head: nn.Module | None
     real: Tensor
-    classes: int
+    draw: Callable[[int], Tensor]
     batch: int
     lr: float
 
@@ -47,7 +49,7 @@ class PlainUpdate:
             p.requires_grad_(True)
 
     def made(self) -> tuple[Tensor, Tensor]:
-        condition = torch.randint(self.classes, (self.batch,), device=self.device)
+        condition = self.draw(self.batch)
         z = torch.randn(self.batch, *self.real.shape[1:], device=self.device)
         sigma = torch.full((self.batch,), NOISE.sigma_init, device=self.device)
         return self.rough(self.generator, z * NOISE.sigma_init, sigma, condition), condition
@@ -98,8 +100,15 @@ class PlainUpdate:
         return x0.float()
 
 
-def plain_update(net: EDMDenoiser, others: list[EDMDenoiser], gan: bool, real: Tensor, batch: int) -> PlainUpdate:
+def plain_update(
+    net: EDMDenoiser,
+    others: list[EDMDenoiser],
+    gan: bool,
+    real: Tensor,
+    batch: int,
+    draw: Callable[[int], Tensor],
+) -> PlainUpdate:
     """net: the generator; others: fake score and teacher."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     head = discriminator_head(net.network.bottleneck_shape).to(real.device) if gan else None
-    return PlainUpdate(net, *others, head, real, net.classes, batch, 1e-6)
+    return PlainUpdate(net, *others, head, real, draw, batch, 1e-6)

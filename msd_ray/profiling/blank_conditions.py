@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from msd_ray.runs.plan import Plan
+if TYPE_CHECKING:  # a GPU's benchmark needs blank prompts, and no plan
+    from msd_ray.runs.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Blank:
         return torch.zeros(self.encoded, dtype=self.dtype)
 
 
-def without_texts(plan: Plan) -> Plan:
+def without_texts(plan: "Plan") -> "Plan":
     """The plan with blank prompts; itself where it has none."""
     if not plan.conditions.is_open:
         return plan
