@@ -15,9 +15,10 @@ import grpc
 import torch
 from serving_division import divided
 
-from msd_ray.ensemble import Part, read_description
+from msd_ray.ensemble import read_description
 from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
 from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.ensemble_facts import part_hash
 from msd_ray.serving.service.service import StudentImage
 from msd_ray.serving.service.student_worker import StudentAtWork
 from msd_ray.storage import Store
@@ -26,13 +27,17 @@ from msd_ray.storage import Store
 class Bare(pb_grpc.EnsembleServiceServicer):
     """Each part of the classes has a computing thread of its own, as it has a replica in the service."""
 
-    def __init__(self, uri: str, threads: int) -> None:
+    def __init__(self, owners: tuple[int, ...], parts: list[StudentAtWork]) -> None:
+        self._owners, self._parts = owners, parts
+
+    @classmethod
+    async def load(cls, uri: str, threads: int) -> "Bare":
         """threads: of torch, in each of them."""
         known, config = read_description(Store(uri)), StudentConfig(queue=1 << 20)
-        self._owners = known.partition.router.owners
         torch.set_num_threads(threads)
-        parts = [Part.load(known, i) for i in range(known.partition.parts)]
-        self._parts = [StudentAtWork(part, False, config, _thread(threads)) for part in parts]
+        which = [(uri, i, part_hash(known, i), "cpu") for i in range(known.partition.parts)]
+        parts = [await StudentAtWork.load(*each, config, _thread(threads)) for each in which]
+        return cls(known.partition.router.owners, parts)
 
     async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await divided(request, self._owners, self._made)
@@ -47,7 +52,7 @@ def _thread(torch_threads: int) -> ThreadPoolExecutor:
 
 async def serve(uri: str, threads: int) -> None:
     server = grpc.aio.server()
-    pb_grpc.add_EnsembleServiceServicer_to_server(Bare(uri, threads), server)
+    pb_grpc.add_EnsembleServiceServicer_to_server(await Bare.load(uri, threads), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)

@@ -13,6 +13,7 @@ import bentoml
 import torch
 
 from msd_ray.ensemble import Part, SampleId, read_description
+from msd_ray.ensemble.positions import MOST
 from msd_ray.serving.service.student_worker import encoded
 from msd_ray.storage import Store
 
@@ -45,8 +46,9 @@ class Generator:
 
 def _made(part: Part, pairs: list[SampleId]) -> list[str]:
     images: list[str] = []
-    for begin in range(0, len(pairs), part.batch_size):
-        some = pairs[begin : begin + part.batch_size]
-        x = part.evaluate(some, range(len(some)), part.batch_size)
+    size = part.batch_size if part.batching == "exact" else MOST
+    for begin in range(0, len(pairs), size):
+        some = pairs[begin : begin + size]
+        x = part.evaluate(some, range(len(some)), size if part.batching == "exact" else len(some))
         images += [base64.b64encode(encoded(each, "png")).decode() for each in x]
     return images

@@ -1,19 +1,21 @@
 """The ensemble on disk: a bundle of one safetensors file per student, described in the manifest's body.
 
-body = {format_version, recipe, partition, labels, sampling, students: [{index, part, conditions, file, spec,
+body = {format_version, recipe, partition, labels, sampling, batching, students: [{index, part, conditions, file, spec,
 sigma_init, nimg, parameters}]}
 
 `conditions` is the number of those that a student owns. Format 6 has students whose files hold adapters alone, which
 `adapter` describes, and in `base` the file of the weights under them, as a plain network has them. Format 5 has
 students that divide a few steps among them, format 4 others of a few steps; the rest are written as format 3. Formats 1
-and 2 listed the conditions and had no `part`; format 1 has neither `sampling` nor a spec's `sigma_min`.
+and 2 listed the conditions and had no `part`; format 1 has neither `sampling` nor a spec's `sigma_min`. An
+ensemble without `batching` is exact.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from torch import Tensor
 from msd_ray.codecs import NO_CODEC, CodecConfig
 from msd_ray.conditions import Conditions, ConditionsSpec, Partition, conditioned
 from msd_ray.diffusion import EDMDenoiser
+from msd_ray.ensemble.positions import Mode, batch_size_for, mode_for
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.ensemble.shared_base import SharedBase, kept_base
 from msd_ray.errors import CorruptError, UserError, one_line
@@ -94,7 +97,7 @@ BASE = "base.safetensors"
 @dataclass(frozen=True)
 class Description:
     """An ensemble without its weights. labels: name of each condition. recipe: of its training. sampling: how its
-    students make a sample. codec: what samples look like."""
+    students make a sample. codec: what samples look like. batching: what the service promises of a sample."""
 
     store: Store
     manifest: Manifest
@@ -103,6 +106,7 @@ class Description:
     labels: tuple[str, ...]
     sampling: Sampling
     codec: CodecConfig = NO_CODEC
+    batching: Mode = "exact"
 
     @property
     def conditions_spec(self) -> ConditionsSpec:
@@ -137,12 +141,13 @@ def save_ensemble(
     problem = contradiction(partition, conditions_spec(recipe, labels).make(), members, sampling)
     if problem:
         raise ValueError(problem)
-    body = {
+    body: dict[str, Any] = {
         "format_version": _format(partition, members, sampling),
         "recipe": recipe,
         "partition": partition.to_json(),
         "labels": labels,
         "sampling": sampling.to_json(),
+        "batching": mode_for(min(map(_batch_size, members))),
         "students": [_described(member, partition) for member in members],
         **({"codec": codec.to_json()} if codec.to_json() else {}),
     }
@@ -187,8 +192,10 @@ def described(store: Store, manifest: Manifest) -> Description:
         partition, sampling = Partition.from_json(body["partition"], partial(read_file, store, manifest)), ONE_STEP
         if "sampling" in body:
             sampling = Sampling.from_json(body["sampling"])
-        codec = CodecConfig.from_json(body.get("codec", {}))
-        return Description(store, manifest, recipe, partition, labels, sampling, codec)
+        codec, batching = CodecConfig.from_json(body.get("codec", {})), body.get("batching", "exact")
+        if batching not in get_args(Mode):
+            raise ValueError(f"no batching {batching!r}")
+        return Description(store, manifest, recipe, partition, labels, sampling, codec, batching)
     except (KeyError, TypeError, ValueError) as error:
         raise _nonsense(store, error) from error
 
@@ -260,6 +267,10 @@ def _described(member: Member, partition: Partition) -> dict[str, Any]:
         "parameters": member.spec.parameters(),
         **({"adapter": asdict(member.adapter)} if member.adapter else {}),
     }
+
+
+def _batch_size(member: Member) -> int:
+    return batch_size_for(member.spec.parameters(), math.prod(member.spec.sample_shape[1:]))
 
 
 def _content(weights: dict[str, Tensor] | StoredWeights) -> Chunks:

@@ -9,7 +9,8 @@ from torch import Tensor
 from msd_ray.codecs import IDENTITY, Codec, load_codec
 from msd_ray.conditions import Condition, Conditions, Embedded, Partition, spread
 from msd_ray.ensemble.artifact import Description, Member, read_member
-from msd_ray.ensemble.positions import Evaluation, batch_size_for, in_order, in_positions
+from msd_ray.ensemble.kernels import LARGE, as_in_large_batches
+from msd_ray.ensemble.positions import Evaluation, Mode, batch_size_for, in_order, in_positions
 from msd_ray.ensemble.requests import seeded_noises
 from msd_ray.ensemble.sampling import Sampling, sampled
 from msd_ray.networks import count_parameters
@@ -23,7 +24,7 @@ class Part:
 
     batch_size: samples per network evaluation if the batch must not change a sample (see `msd_ray.ensemble.positions`).
     parameters: of its students together. sample_shape: [C, H, W] or [D]. codec: what samples look
-    like.
+    like. batching: what the ensemble promises of a sample in the service.
     """
 
     def __init__(
@@ -34,17 +35,21 @@ class Part:
         sampling: Sampling,
         device: torch.device | str = "cpu",
         codec: Codec = IDENTITY,
+        batching: Mode = "exact",
     ) -> None:
         """members: the students of the part, lowest noise levels first. Raises CorruptError if weights do not fit their
         network."""
-        self._partition, self._sampling, self._device = partition, sampling, torch.device(device)
-        self._conditions = conditions
+        self._partition, self._sampling, self.device = partition, sampling, torch.device(device)
+        self._conditions, self.batching = conditions, batching
         self._students = [member.build(None, device) for member in members]
         self._sigma_init, self.codec = members[0].sigma_init, codec
         self._bases = [member.base for member in members]  # others of this process find them as long as one has them
         sizes = [count_parameters(student) for student in self._students]
         self.sample_shape, self.parameters = members[0].spec.sample_shape, sum(sizes)
         self.batch_size = batch_size_for(max(sizes), math.prod(self.sample_shape[1:]))
+        if self.device.type == "cpu" and self.batch_size >= LARGE:
+            for student in self._students:
+                as_in_large_batches(student)
 
     @classmethod
     def load(cls, known: Description, part: int, device: torch.device | str = "cpu") -> "Part":
@@ -52,7 +57,7 @@ class Part:
         are damaged."""
         members = [read_member(known, index) for index in known.partition.students_of(part)]
         codec = load_codec(known.codec)
-        return cls(known.partition, known.conditions, members, known.sampling, device, codec)
+        return cls(known.partition, known.conditions, members, known.sampling, device, codec, known.batching)
 
     def generate(self, sample_ids: Sequence[SampleId], batch: int = 0, sampling: Sampling | None = None) -> Tensor:
         """The samples of these ids, as `Ensemble.generate` makes them: [N, *sample_shape], float32, on the CPU."""
@@ -75,10 +80,10 @@ class Part:
         how, at = sampling or self._sampling, list(positions)
         noises = torch.zeros(how.draws, size, *self.sample_shape)
         noises[:, at] = seeded_noises([seed for _, seed in sample_ids], self.sample_shape, how.draws)
-        asked = embedded(self._conditions, [condition for condition, _ in sample_ids], self._device)
+        asked = embedded(self._conditions, [condition for condition, _ in sample_ids], self.device)
         condition = asked.new_zeros(size, *asked.shape[1:])
         condition[at] = asked
-        x = sampled(self._partition, self._students, self._sigma_init, how, noises.to(self._device), condition)
+        x = sampled(self._partition, self._students, self._sigma_init, how, noises.to(self.device), condition)
         return x.cpu()[at]
 
     def _evaluations(self, sample_ids: Sequence[SampleId], batch: int) -> Iterator[Evaluation]:

@@ -12,20 +12,30 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Literal
 
 MOST = 64
 WORK = 1_000_000_000
+SMALL = 16
+Mode = Literal["exact", "batched"]
+"""What is promised of a sample: the bits that `generate` gives it, or these but for rounding errors."""
 
 
 def batch_size_for(parameters: int, pixels: int) -> int:
     """Samples per network evaluation: a power of 2, and a function of the network alone.
 
     parameters: weights of the network. pixels: that it applies them to, 1 for vectors. A small network's
-    evaluation costs much the same for 1 sample as for many, so it gets many positions; a large one gains little
-    from batches on a CPU and would pay for padding, so it gets one.
+    evaluation costs much the same for 1 sample as for many, so it gets many positions; a large one would pay for
+    padding, so it gets one.
     """
     fitting = max(1, WORK // (parameters * pixels))
     return int(min(MOST, 1 << (fitting.bit_length() - 1)))
+
+
+def mode_for(batch_size: int) -> Mode:
+    """What an ensemble promises whose largest part has evaluations of so many samples. Networks with few positions gain
+    most from batches that are filled freely: measured, 1.6 to 3.7 times the samples per second of a CPU's core."""
+    return "exact" if batch_size >= SMALL else "batched"
 
 
 @dataclass(frozen=True)

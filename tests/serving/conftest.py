@@ -19,7 +19,7 @@ from msd_ray.serving.service.readiness import GRACE, Readiness
 from msd_ray.serving.service.request import Limits
 from msd_ray.serving.service.routing import PartRequest
 from msd_ray.serving.service.service import Service, StudentImage
-from msd_ray.serving.service.student_worker import StudentAtWork, load_part
+from msd_ray.serving.service.student_worker import StudentAtWork
 from msd_ray.serving.service.tokens import Tokens
 from msd_ray.serving.service.versions import Traffic, Version
 
@@ -37,8 +37,8 @@ class LocalStudents:
     async def ask(self, part_request: PartRequest, seconds: float) -> Sequence[StudentImage]:
         version = part_request.version.parts[part_request.part]
         if version not in self._parts:
-            loaded = load_part(part_request.version.uri, part_request.part, version, "cpu")
-            self._parts[version] = StudentAtWork(*loaded, self._config, self._thread)
+            which = part_request.version.uri, part_request.part, version
+            self._parts[version] = await StudentAtWork.load(*which, "cpu", self._config, self._thread)
         return await self._parts[version].make(part_request.sample_ids, part_request.format, seconds)
 
     async def probe(self, version: Version, part: int, failed: bool) -> str:

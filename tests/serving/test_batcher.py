@@ -12,25 +12,26 @@ from torch import Tensor
 
 from msd_ray.serving.protocol.refusal import Refusal
 from msd_ray.serving.service.batcher import Batcher, Sample
+from msd_ray.serving.service.batching import Batching
 
 Test = Callable[[Batcher, "Gate"], Awaitable[None]]
-COMMON: dict[str, Any] = {"queue": 8, "batch": 0, "wait": 0.0, "free": False}
+COMMON: dict[str, Any] = {"queue": 8, "batch": 0, "wait": 0.0}
+AT_POSITIONS = Batching("exact", (4,), free=False)
 
 
 class Gate:
     """A maker of batches of four whose evaluations wait until they are let through. A sample is [condition, seed]."""
 
-    batch_size = 4
-
     def __init__(self) -> None:
         self.open, self.begun = threading.Semaphore(0), asyncio.Semaphore(0)
         self.loop, self.evaluations = asyncio.get_running_loop(), list[list[tuple[tuple[int, int], int]]]()
+        self.sizes: list[int] = []
 
     def position_of(self, pair: tuple[int, int]) -> int:
         return pair[1] % 4
 
     def evaluate(self, pairs: Sequence[tuple[int, int]], positions: Sequence[int], size: int) -> Tensor:
-        assert size == 4
+        self.sizes.append(size)
         self.evaluations.append(list(zip(pairs, positions, strict=True)))
         self.loop.call_soon_threadsafe(self.begun.release)
         assert self.open.acquire(timeout=20)
@@ -45,10 +46,10 @@ def thread() -> Iterator[ThreadPoolExecutor]:
         yield it
 
 
-def run(test: Test, thread: ThreadPoolExecutor, **options: Any) -> Gate:
+def run(test: Test, thread: ThreadPoolExecutor, batching: Batching = AT_POSITIONS, **options: Any) -> Gate:
     async def whole() -> Gate:
         gate = Gate()
-        await test(Batcher(gate, thread, **{**COMMON, **options}), gate)
+        await test(Batcher(gate, batching, thread, **{**COMMON, **options}), gate)
         return gate
 
     return asyncio.run(asyncio.wait_for(whole(), 30))
@@ -73,6 +74,7 @@ def test_images_come_back_in_order_each_made_at_its_position(thread: ThreadPoolE
 
     gate = run(test, thread)
     assert gate.evaluations == [[((0, 5), 1), ((1, 2), 2), ((3, 3), 3)], [((2, 1), 1)]]
+    assert gate.sizes == [4, 4]
 
 
 def test_where_positions_do_not_show_evaluations_are_filled_in_order(thread: ThreadPoolExecutor) -> None:
@@ -81,8 +83,20 @@ def test_where_positions_do_not_show_evaluations_are_filled_in_order(thread: Thr
         pairs = [(i, 4) for i in range(6)]
         assert made(await batcher.make(pairs, 20)) == pairs
 
-    gate = run(test, thread, free=True)
+    gate = run(test, thread, Batching("exact", (4,)))
     assert gate.evaluations == [[((i, 4), i) for i in range(4)], [((4, 4), 0), ((5, 4), 1)]]
+
+
+@pytest.mark.parametrize(("sizes", "taken"), [((2, 8), [2, 8, 8]), (tuple(range(1, 9)), [1, 3, 8])])
+def test_an_evaluation_takes_the_first_size_that_has_room(
+    thread: ThreadPoolExecutor, sizes: tuple[int, ...], taken: list[int]
+) -> None:
+    async def test(batcher: Batcher, gate: Gate) -> None:
+        gate.open.release(10)
+        for n in (1, 3, 8):
+            assert len(await batcher.make([(0, i) for i in range(n)], 20)) == n
+
+    assert run(test, thread, Batching("batched", sizes)).sizes == taken
 
 
 def test_requests_of_several_callers_share_an_evaluation(thread: ThreadPoolExecutor) -> None:

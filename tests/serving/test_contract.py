@@ -53,5 +53,7 @@ RELEASED = {
     "Image.students": 7,
     "Image.version": 8,
     "Image.student_version": 9,
+    "Image.batching": 15,
+    "Image.bound": 16,
     "GenerateResponse.images": 1,
 }

@@ -12,8 +12,8 @@ import torch
 from msd_ray.ensemble import Ensemble, Part, read_description
 from msd_ray.networks import DenoiserSpec
 from msd_ray.serving.client import Client
+from msd_ray.serving.service.batching import positions_show
 from msd_ray.serving.service.request import Limits
-from msd_ray.serving.service.student_worker import positions_show
 from msd_ray.storage import Store
 
 from .asking import all_at_once, one_at_a_time, pairs_of

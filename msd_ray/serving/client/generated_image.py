@@ -25,7 +25,7 @@ class GeneratedImage:
     """An image. students: who made it, of the ensemble `version`; student_version changes if they do. queue_ms,
     compute_ms: how long it waited at them, and how long its evaluation took. prompt, margin, position: where the
     version takes prompts; how much more the next part would cost this one, and where it lies on the map. class_id is
-    0 then."""
+    0 then. batching: "exact" where each bit is that of `msd-ray generate`; else values may differ by `bound`."""
 
     index: int
     class_id: int
@@ -41,6 +41,8 @@ class GeneratedImage:
     prompt: str = ""
     margin: float = 0.0
     position: tuple[float, ...] = ()
+    batching: str = ""
+    bound: float = 0.0
 
     def array(self) -> NDArray[np.float32]:
         """The sample, float32 [C, H, W] or [D], about -1 to 1. Raises ValueError where it came as a picture."""
@@ -71,6 +73,8 @@ def made_of(image: pb.Image) -> GeneratedImage:
         prompt=image.prompt,
         margin=image.margin,
         position=tuple(image.position),
+        batching=image.batching,
+        bound=image.bound,
     )
 
 

@@ -40,6 +40,8 @@ class ImageBody(BaseModel):
     prompt: str = Field("", description="Of a version that takes prompts.")
     margin: float = Field(0.0, description="How much more the next part would cost this prompt.")
     position: list[float] = Field([], description="Where the prompt lies on the version's map.")
+    batching: str = Field(description="exact: the bits of `msd-ray generate`; batched: those but for `bound`.")
+    bound: float
 
 
 class GenerateAnswer(BaseModel):
@@ -117,6 +119,8 @@ def image_body(picture: Picture) -> ImageBody:
         prompt=item.prompt,
         margin=item.margin,
         position=list(item.position),
+        batching=made.batching,
+        bound=made.bound,
     )
 
 

@@ -35,6 +35,8 @@ def image_of(picture: Picture) -> pb.Image:
         prompt=item.prompt,
         margin=item.margin,
         position=item.position,
+        batching=made.batching,
+        bound=made.bound,
     )
 
 

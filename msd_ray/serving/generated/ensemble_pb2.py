@@ -24,43 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(msd_ray/serving/generated/ensemble.proto\x12\x06msd.v1\"7\n\tCondition\x12\x12\n\x08\x63lass_id\x18\x01 \x01(\rH\x00\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x42\x04\n\x02of\"\xb3\x01\n\x0fGenerateRequest\x12%\n\nconditions\x18\x01 \x03(\x0b\x32\x11.msd.v1.Condition\x12\r\n\x05seeds\x18\x02 \x03(\x03\x12#\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x13.msd.v1.ImageFormat\x12\x0f\n\x07version\x18\x04 \x01(\tR\x0fnegative_promptR\x0eguidance_scaleR\x13num_inference_steps\"\x8c\x02\n\x05Image\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12#\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x13.msd.v1.ImageFormat\x12\r\n\x05shape\x18\x04 \x03(\r\x12\x10\n\x08\x63lass_id\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x03\x12\x10\n\x08students\x18\x07 \x03(\r\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x17\n\x0fstudent_version\x18\t \x01(\t\x12\x10\n\x08queue_ms\x18\n \x01(\x01\x12\x12\n\ncompute_ms\x18\x0b \x01(\x01\x12\x0e\n\x06prompt\x18\x0c \x01(\t\x12\x0e\n\x06margin\x18\r \x01(\x01\x12\x10\n\x08position\x18\x0e \x03(\x01\"1\n\x10GenerateResponse\x12\x1d\n\x06images\x18\x01 \x03(\x0b\x32\r.msd.v1.Image\"&\n\x13ListStudentsRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"J\n\x14ListStudentsResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12!\n\x08students\x18\x02 \x03(\x0b\x32\x0f.msd.v1.Student\"\xb8\x01\n\x07Student\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\r\x12\x11\n\tsigma_low\x18\x03 \x01(\x01\x12\x12\n\nsigma_high\x18\x04 \x01(\x01\x12\x12\n\nparameters\x18\x05 \x01(\x04\x12\x16\n\x0etrained_images\x18\x06 \x01(\x04\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\x17\n\x0fstudent_version\x18\x08 \x01(\t\x12\x11\n\tnot_ready\x18\t \x01(\t\"\x14\n\x12GetEnsembleRequest\"X\n\x13GetEnsembleResponse\x12!\n\x08versions\x18\x01 \x03(\x0b\x32\x0f.msd.v1.Version\x12\x1e\n\x06limits\x18\x02 \x01(\x0b\x32\x0e.msd.v1.Limits\"\xad\x02\n\x07Version\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x16\n\x0epartition_kind\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x10\n\x08students\x18\x05 \x03(\r\x12\x11\n\tintervals\x18\x06 \x01(\r\x12\x12\n\nparameters\x18\x07 \x01(\x04\x12\x13\n\x0b\x65valuations\x18\x08 \x01(\r\x12\x14\n\x0csample_shape\x18\t \x03(\r\x12\x0e\n\x06recipe\x18\n \x01(\t\x12\x1e\n\x06served\x18\x0b \x01(\x0b\x32\x0e.msd.v1.Served\x12\x11\n\tnot_ready\x18\x0c \x03(\r\x12\x15\n\rtakes_prompts\x18\r \x01(\x08\x12\x1e\n\x03map\x18\x0e \x01(\x0b\x32\x11.msd.v1.PromptMap\",\n\tPromptMap\x12\x1f\n\x07regions\x18\x01 \x03(\x0b\x32\x0e.msd.v1.Region\"=\n\x06Region\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\r\n\x05words\x18\x04 \x03(\t\"Z\n\x06Served\x12\x0e\n\x06images\x18\x01 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x02 \x01(\x04\x12\x15\n\rmean_queue_ms\x18\x03 \x01(\x01\x12\x17\n\x0fmean_compute_ms\x18\x04 \x01(\x01\"/\n\x06Limits\x12\x0e\n\x06images\x18\x01 \x01(\r\x12\x15\n\rrequest_bytes\x18\x02 \x01(\x04*r\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x02\x12\x18\n\x14IMAGE_FORMAT_FLOAT32\x10\x03\x32\x9f\x02\n\x0f\x45nsembleService\x12=\n\x08Generate\x12\x17.msd.v1.GenerateRequest\x1a\x18.msd.v1.GenerateResponse\x12:\n\x0eGenerateStream\x12\x17.msd.v1.GenerateRequest\x1a\r.msd.v1.Image0\x01\x12I\n\x0cListStudents\x12\x1b.msd.v1.ListStudentsRequest\x1a\x1c.msd.v1.ListStudentsResponse\x12\x46\n\x0bGetEnsemble\x12\x1a.msd.v1.GetEnsembleRequest\x1a\x1b.msd.v1.GetEnsembleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(msd_ray/serving/generated/ensemble.proto\x12\x06msd.v1\"7\n\tCondition\x12\x12\n\x08\x63lass_id\x18\x01 \x01(\rH\x00\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x42\x04\n\x02of\"\xb3\x01\n\x0fGenerateRequest\x12%\n\nconditions\x18\x01 \x03(\x0b\x32\x11.msd.v1.Condition\x12\r\n\x05seeds\x18\x02 \x03(\x03\x12#\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x13.msd.v1.ImageFormat\x12\x0f\n\x07version\x18\x04 \x01(\tR\x0fnegative_promptR\x0eguidance_scaleR\x13num_inference_steps\"\xad\x02\n\x05Image\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12#\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x13.msd.v1.ImageFormat\x12\r\n\x05shape\x18\x04 \x03(\r\x12\x10\n\x08\x63lass_id\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x03\x12\x10\n\x08students\x18\x07 \x03(\r\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x17\n\x0fstudent_version\x18\t \x01(\t\x12\x10\n\x08queue_ms\x18\n \x01(\x01\x12\x12\n\ncompute_ms\x18\x0b \x01(\x01\x12\x0e\n\x06prompt\x18\x0c \x01(\t\x12\x0e\n\x06margin\x18\r \x01(\x01\x12\x10\n\x08position\x18\x0e \x03(\x01\x12\x10\n\x08\x62\x61tching\x18\x0f \x01(\t\x12\r\n\x05\x62ound\x18\x10 \x01(\x01\"1\n\x10GenerateResponse\x12\x1d\n\x06images\x18\x01 \x03(\x0b\x32\r.msd.v1.Image\"&\n\x13ListStudentsRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"J\n\x14ListStudentsResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12!\n\x08students\x18\x02 \x03(\x0b\x32\x0f.msd.v1.Student\"\xb8\x01\n\x07Student\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\r\x12\x11\n\tsigma_low\x18\x03 \x01(\x01\x12\x12\n\nsigma_high\x18\x04 \x01(\x01\x12\x12\n\nparameters\x18\x05 \x01(\x04\x12\x16\n\x0etrained_images\x18\x06 \x01(\x04\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\x17\n\x0fstudent_version\x18\x08 \x01(\t\x12\x11\n\tnot_ready\x18\t \x01(\t\"\x14\n\x12GetEnsembleRequest\"X\n\x13GetEnsembleResponse\x12!\n\x08versions\x18\x01 \x03(\x0b\x32\x0f.msd.v1.Version\x12\x1e\n\x06limits\x18\x02 \x01(\x0b\x32\x0e.msd.v1.Limits\"\xad\x02\n\x07Version\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x16\n\x0epartition_kind\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x10\n\x08students\x18\x05 \x03(\r\x12\x11\n\tintervals\x18\x06 \x01(\r\x12\x12\n\nparameters\x18\x07 \x01(\x04\x12\x13\n\x0b\x65valuations\x18\x08 \x01(\r\x12\x14\n\x0csample_shape\x18\t \x03(\r\x12\x0e\n\x06recipe\x18\n \x01(\t\x12\x1e\n\x06served\x18\x0b \x01(\x0b\x32\x0e.msd.v1.Served\x12\x11\n\tnot_ready\x18\x0c \x03(\r\x12\x15\n\rtakes_prompts\x18\r \x01(\x08\x12\x1e\n\x03map\x18\x0e \x01(\x0b\x32\x11.msd.v1.PromptMap\",\n\tPromptMap\x12\x1f\n\x07regions\x18\x01 \x03(\x0b\x32\x0e.msd.v1.Region\"=\n\x06Region\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\r\n\x05words\x18\x04 \x03(\t\"Z\n\x06Served\x12\x0e\n\x06images\x18\x01 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x02 \x01(\x04\x12\x15\n\rmean_queue_ms\x18\x03 \x01(\x01\x12\x17\n\x0fmean_compute_ms\x18\x04 \x01(\x01\"/\n\x06Limits\x12\x0e\n\x06images\x18\x01 \x01(\r\x12\x15\n\rrequest_bytes\x18\x02 \x01(\x04*r\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x02\x12\x18\n\x14IMAGE_FORMAT_FLOAT32\x10\x03\x32\x9f\x02\n\x0f\x45nsembleService\x12=\n\x08Generate\x12\x17.msd.v1.GenerateRequest\x1a\x18.msd.v1.GenerateResponse\x12:\n\x0eGenerateStream\x12\x17.msd.v1.GenerateRequest\x1a\r.msd.v1.Image0\x01\x12I\n\x0cListStudents\x12\x1b.msd.v1.ListStudentsRequest\x1a\x1c.msd.v1.ListStudentsResponse\x12\x46\n\x0bGetEnsemble\x12\x1a.msd.v1.GetEnsembleRequest\x1a\x1b.msd.v1.GetEnsembleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'msd_ray.serving.generated.ensemble_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGEFORMAT']._serialized_start=1582
-  _globals['_IMAGEFORMAT']._serialized_end=1696
+  _globals['_IMAGEFORMAT']._serialized_start=1615
+  _globals['_IMAGEFORMAT']._serialized_end=1729
   _globals['_CONDITION']._serialized_start=52
   _globals['_CONDITION']._serialized_end=107
   _globals['_GENERATEREQUEST']._serialized_start=110
   _globals['_GENERATEREQUEST']._serialized_end=289
   _globals['_IMAGE']._serialized_start=292
-  _globals['_IMAGE']._serialized_end=560
-  _globals['_GENERATERESPONSE']._serialized_start=562
-  _globals['_GENERATERESPONSE']._serialized_end=611
-  _globals['_LISTSTUDENTSREQUEST']._serialized_start=613
-  _globals['_LISTSTUDENTSREQUEST']._serialized_end=651
-  _globals['_LISTSTUDENTSRESPONSE']._serialized_start=653
-  _globals['_LISTSTUDENTSRESPONSE']._serialized_end=727
-  _globals['_STUDENT']._serialized_start=730
-  _globals['_STUDENT']._serialized_end=914
-  _globals['_GETENSEMBLEREQUEST']._serialized_start=916
-  _globals['_GETENSEMBLEREQUEST']._serialized_end=936
-  _globals['_GETENSEMBLERESPONSE']._serialized_start=938
-  _globals['_GETENSEMBLERESPONSE']._serialized_end=1026
-  _globals['_VERSION']._serialized_start=1029
-  _globals['_VERSION']._serialized_end=1330
-  _globals['_PROMPTMAP']._serialized_start=1332
-  _globals['_PROMPTMAP']._serialized_end=1376
-  _globals['_REGION']._serialized_start=1378
-  _globals['_REGION']._serialized_end=1439
-  _globals['_SERVED']._serialized_start=1441
-  _globals['_SERVED']._serialized_end=1531
-  _globals['_LIMITS']._serialized_start=1533
-  _globals['_LIMITS']._serialized_end=1580
-  _globals['_ENSEMBLESERVICE']._serialized_start=1699
-  _globals['_ENSEMBLESERVICE']._serialized_end=1986
+  _globals['_IMAGE']._serialized_end=593
+  _globals['_GENERATERESPONSE']._serialized_start=595
+  _globals['_GENERATERESPONSE']._serialized_end=644
+  _globals['_LISTSTUDENTSREQUEST']._serialized_start=646
+  _globals['_LISTSTUDENTSREQUEST']._serialized_end=684
+  _globals['_LISTSTUDENTSRESPONSE']._serialized_start=686
+  _globals['_LISTSTUDENTSRESPONSE']._serialized_end=760
+  _globals['_STUDENT']._serialized_start=763
+  _globals['_STUDENT']._serialized_end=947
+  _globals['_GETENSEMBLEREQUEST']._serialized_start=949
+  _globals['_GETENSEMBLEREQUEST']._serialized_end=969
+  _globals['_GETENSEMBLERESPONSE']._serialized_start=971
+  _globals['_GETENSEMBLERESPONSE']._serialized_end=1059
+  _globals['_VERSION']._serialized_start=1062
+  _globals['_VERSION']._serialized_end=1363
+  _globals['_PROMPTMAP']._serialized_start=1365
+  _globals['_PROMPTMAP']._serialized_end=1409
+  _globals['_REGION']._serialized_start=1411
+  _globals['_REGION']._serialized_end=1472
+  _globals['_SERVED']._serialized_start=1474
+  _globals['_SERVED']._serialized_end=1564
+  _globals['_LIMITS']._serialized_start=1566
+  _globals['_LIMITS']._serialized_end=1613
+  _globals['_ENSEMBLESERVICE']._serialized_start=1732
+  _globals['_ENSEMBLESERVICE']._serialized_end=2019
 # @@protoc_insertion_point(module_scope)

@@ -39,7 +39,7 @@ class GenerateRequest(_message.Message):
     def __init__(self, conditions: _Optional[_Iterable[_Union[Condition, _Mapping]]] = ..., seeds: _Optional[_Iterable[int]] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Image(_message.Message):
-    __slots__ = ("index", "data", "format", "shape", "class_id", "seed", "students", "version", "student_version", "queue_ms", "compute_ms", "prompt", "margin", "position")
+    __slots__ = ("index", "data", "format", "shape", "class_id", "seed", "students", "version", "student_version", "queue_ms", "compute_ms", "prompt", "margin", "position", "batching", "bound")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,8 @@ class Image(_message.Message):
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MARGIN_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    BATCHING_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
     index: int
     data: bytes
     format: ImageFormat
@@ -68,7 +70,9 @@ class Image(_message.Message):
     prompt: str
     margin: float
     position: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, index: _Optional[int] = ..., data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., shape: _Optional[_Iterable[int]] = ..., class_id: _Optional[int] = ..., seed: _Optional[int] = ..., students: _Optional[_Iterable[int]] = ..., version: _Optional[str] = ..., student_version: _Optional[str] = ..., queue_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., prompt: _Optional[str] = ..., margin: _Optional[float] = ..., position: _Optional[_Iterable[float]] = ...) -> None: ...
+    batching: str
+    bound: float
+    def __init__(self, index: _Optional[int] = ..., data: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., shape: _Optional[_Iterable[int]] = ..., class_id: _Optional[int] = ..., seed: _Optional[int] = ..., students: _Optional[_Iterable[int]] = ..., version: _Optional[str] = ..., student_version: _Optional[str] = ..., queue_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., prompt: _Optional[str] = ..., margin: _Optional[float] = ..., position: _Optional[_Iterable[float]] = ..., batching: _Optional[str] = ..., bound: _Optional[float] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("images",)

@@ -15,7 +15,7 @@ from msd_ray.serving.protocol.refusal import Refusal, away
 from msd_ray.serving.serve_apps.request_metrics import ReplicaRequestMetrics
 from msd_ray.serving.service.config import StudentConfig
 from msd_ray.serving.service.service import StudentImage
-from msd_ray.serving.service.student_worker import StudentAtWork, load_part
+from msd_ray.serving.service.student_worker import StudentAtWork
 
 LOG = logging.getLogger("ray.serve")  # whose lines Serve shows and keeps
 TRY_AGAIN = 10.0  # seconds until students that could not be loaded are tried again
@@ -32,8 +32,8 @@ class LoadedStudents:
 
     async def load(self, uri: str, part: int, version: str) -> "Replica":
         """Loads the students. Raises UserError or CorruptError if that fails."""
-        loaded, show = await asyncio.to_thread(load_part, uri, part, version, self._device)
-        return Replica(StudentAtWork(loaded, show, self._config, self._thread), ReplicaRequestMetrics(version))
+        student = await StudentAtWork.load(uri, part, version, self._device, self._config, self._thread)
+        return Replica(student, ReplicaRequestMetrics(version))
 
 
 class Replica:

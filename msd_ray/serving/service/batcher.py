@@ -12,6 +12,7 @@ from torch import Tensor
 
 from msd_ray.ensemble import SampleId
 from msd_ray.serving.protocol.refusal import Refusal, busy
+from msd_ray.serving.service.batching import Batching
 from msd_ray.serving.service.hedge import give_up
 
 LOG = logging.getLogger(__name__)
@@ -19,8 +20,6 @@ LOG = logging.getLogger(__name__)
 
 class Maker(Protocol):
     """As `msd_ray.ensemble.Part`."""
-
-    batch_size: int
 
     def position_of(self, sample_id: SampleId) -> int: ...
 
@@ -53,11 +52,13 @@ class Batcher:
     It drops what was cancelled or is past its deadline. For use in one event loop.
     """
 
-    def __init__(self, maker: Maker, thread: ThreadPoolExecutor, queue: int, batch: int, wait: float, free: bool):
+    def __init__(
+        self, maker: Maker, batching: Batching, thread: ThreadPoolExecutor, queue: int, batch: int, wait: float
+    ) -> None:
         """queue: images that may wait. batch: most samples of an evaluation; 0: as many as it has positions. wait:
-        seconds that the oldest waits for others. free: whether a sample may have any position, not only its own."""
-        self._maker, self._thread, self._queue, self._wait, self._free = maker, thread, queue, wait, free
-        self._most = min(batch or maker.batch_size, maker.batch_size)
+        seconds that the oldest waits for others."""
+        self._maker, self._batching, self._thread, self._queue, self._wait = maker, batching, thread, queue, wait
+        self._most = min(batch or batching.most, batching.most)
         self._waiting: list[_Waiting] = []
         self._arrival, self._seconds = asyncio.Event(), 0.1
         self._loop, self._working = asyncio.get_running_loop(), False
@@ -121,7 +122,7 @@ class Batcher:
         """The samples of the next evaluation by their positions."""
         taken: dict[int, _Waiting] = {}
         for waiting in self._alive(time.monotonic()):
-            position = len(taken) if self._free else waiting.position
+            position = len(taken) if self._batching.free else waiting.position
             if len(taken) < self._most and position not in taken:
                 taken[position] = waiting
         chosen = set(map(id, taken.values()))
@@ -130,9 +131,8 @@ class Batcher:
 
     async def _evaluate(self, taken: dict[int, _Waiting]) -> None:
         begin, sample_ids = time.monotonic(), [w.sample_id for w in taken.values()]
-        work = self._loop.run_in_executor(
-            self._thread, self._maker.evaluate, sample_ids, list(taken), self._maker.batch_size
-        )
+        size = self._batching.size_for(len(taken))
+        work = self._loop.run_in_executor(self._thread, self._maker.evaluate, sample_ids, list(taken), size)
         try:
             made: Sequence[Tensor] = list(await work)
         except Exception:

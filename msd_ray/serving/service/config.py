@@ -23,8 +23,11 @@ class StudentConfig:
 
     cpus, gpus: Ray resources of a replica, fractions allowed. threads: that its networks compute with; other numbers
     may change last bits. min_replicas, max_replicas: of each deployment; with 0 Serve stops it after idle_seconds
-    without requests. batch: most images of an evaluation, 0 for as many as it has positions. wait_ms: how long an image
-    waits for others. queue: images that may wait at a replica. ongoing: requests per replica that autoscaling aims at.
+    without requests. batching: `exact` gives each image the bits of `generate`, `batched` fills evaluations freely and
+    says how much an image may differ; `auto` is as the ensemble says, and batched on a GPU. batch: most images of an
+    evaluation, 0 for 64. evaluation_ms: how long a batched evaluation of several images may take. wait_ms: how long an
+    image waits for others. queue: images that may wait at a replica. ongoing: requests per replica that autoscaling
+    aims at.
     """
 
     placement: Literal["dedicated", "multiplexed", "auto"] = "auto"
@@ -35,7 +38,9 @@ class StudentConfig:
     min_replicas: CountOrNone = 1
     max_replicas: Count = 1
     idle_seconds: Seconds = 300.0
+    batching: Literal["auto", "exact", "batched"] = "auto"
     batch: CountOrNone = 0
+    evaluation_ms: Seconds = 1000.0
     wait_ms: Seconds = 2.0
     queue: Count = 1024
     ongoing: Annotated[float, Field(gt=0, le=1e6)] = 8.0

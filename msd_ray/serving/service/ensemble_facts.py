@@ -40,9 +40,10 @@ def describe(uri: str, name: str = "") -> Version:
 
 
 def part_hash(known: Description, part: int) -> str:
-    """A hash that changes if and only if the part's weights, its sampling or its codec change."""
+    """A hash that changes if and only if the part's weights, its sampling, its codec or its batching change."""
     students = [_student(known, index) for index in known.partition.students_of(part)]
     asked = [known.sampling.to_json(), known.partition.borders, *([said] if (said := known.codec.to_json()) else [])]
+    asked += [] if known.batching == "exact" else [known.batching]
     each = [[s["spec"], s["sigma_init"], _sha256(known, s), *_adapter(known, s)] for s in students]
     return content_hash([asked, each])
 

@@ -53,12 +53,14 @@ _Result = TypeVar("_Result")
 @dataclass(frozen=True)
 class StudentImage:
     """An image from its student. data: encoded. queue_ms, compute_ms: how long it waited there, and how long the
-    evaluation took that it was part of. batch: images of that evaluation."""
+    evaluation took that it was part of. batch: images of that evaluation. batching, bound: as of `Batching`."""
 
     data: bytes
     queue_ms: float
     compute_ms: float
     batch: int = 1
+    batching: str = "exact"
+    bound: float = 0.0
 
 
 @dataclass(frozen=True)

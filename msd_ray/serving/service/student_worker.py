@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +15,7 @@ from msd_ray.ensemble import Description, Part, SampleId, read_description
 from msd_ray.errors import CorruptError
 from msd_ray.serving.protocol.formats import FLOAT32, PNG
 from msd_ray.serving.service.batcher import Batcher, Sample
+from msd_ray.serving.service.batching import Batching, batching_for
 from msd_ray.serving.service.config import StudentConfig
 from msd_ray.serving.service.ensemble_facts import part_hash
 from msd_ray.serving.service.preparer import ANY_PROMPT
@@ -35,27 +35,8 @@ def encoded(x: Tensor, format: str, codec: Codec = IDENTITY) -> bytes:
     return file.getvalue()
 
 
-ROUNDS = 4
-
-
-def positions_show(part: Part, condition: Condition | Embedded) -> bool:
-    """Whether any sample of a test depends on its position in the batch. condition: one that the part owns.
-
-    The test makes as many samples as there are positions, in five different orders: each sample is at five positions
-    and each position has five samples. It takes five evaluations.
-    """
-    order, rng = list(range(part.batch_size)), random.Random(0)
-    sample_ids: list[SampleId] = [(condition, seed) for seed in order]
-    reference = part.evaluate(sample_ids, order, part.batch_size)
-    for _ in range(ROUNDS):
-        rng.shuffle(order)
-        if not torch.equal(part.evaluate(sample_ids, order, part.batch_size), reference):
-            return True
-    return False
-
-
-def load_part(uri: str, part: int, version: str, device: torch.device | str) -> tuple[Part, bool]:
-    """The students of a part, every byte verified, and whether positions in their batches show.
+def load_part(uri: str, part: int, version: str, device: torch.device | str) -> tuple[Part, Condition | Embedded]:
+    """The students of a part, every byte verified, and what they can be tried with.
 
     Raises CorruptError if they are damaged, or no longer those of that version.
     """
@@ -63,8 +44,7 @@ def load_part(uri: str, part: int, version: str, device: torch.device | str) -> 
     found = part_hash(known, part)
     if found != version:
         raise CorruptError(f"{uri} has changed: its part {part} is {found} now, not {version}; deploy it as an update")
-    loaded = Part.load(known, part, device)
-    return loaded, positions_show(loaded, _trial(known, part))
+    return Part.load(known, part, device), _trial(known, part)
 
 
 def _trial(known: Description, part: int) -> Condition | Embedded:
@@ -81,10 +61,19 @@ def _trial(known: Description, part: int) -> Condition | Embedded:
 class StudentAtWork:
     """To be used in one event loop."""
 
-    def __init__(self, part: Part, positions_show: bool, config: StudentConfig, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, part: Part, batching: Batching, config: StudentConfig, thread: ThreadPoolExecutor) -> None:
         """thread: a single one, which all evaluations run in."""
-        free, self._codec = not positions_show, part.codec
-        self._batcher = Batcher(part, thread, config.queue, config.batch, config.wait_ms / 1000, free)
+        self._codec, self._batching = part.codec, batching
+        self._batcher = Batcher(part, batching, thread, config.queue, config.batch, config.wait_ms / 1000)
+
+    @classmethod
+    async def load(
+        cls, uri: str, part: int, version: str, device: str, config: StudentConfig, thread: ThreadPoolExecutor
+    ) -> "StudentAtWork":
+        """The students of a part. Raises CorruptError as `load_part`."""
+        loaded, trial = await asyncio.to_thread(load_part, uri, part, version, device)
+        found = asyncio.get_running_loop().run_in_executor(thread, batching_for, loaded, trial, config)
+        return cls(loaded, await found, config, thread)
 
     @property
     def waiting(self) -> int:
@@ -94,8 +83,8 @@ class StudentAtWork:
     async def make(self, sample_ids: Sequence[SampleId], format: str, seconds: float) -> list[StudentImage]:
         """The image of each class and seed. Raises Refusal as `Batcher.make`."""
         samples = await self._batcher.make(sample_ids, seconds)
-        return await asyncio.to_thread(lambda: [_made(sample, format, self._codec) for sample in samples])
+        return await asyncio.to_thread(lambda: [self._image(sample, format) for sample in samples])
 
-
-def _made(sample: Sample, format: str, codec: Codec) -> StudentImage:
-    return StudentImage(encoded(sample.x, format, codec), sample.queue_ms, sample.compute_ms, sample.batch)
+    def _image(self, sample: Sample, format: str) -> StudentImage:
+        said, data = self._batching, encoded(sample.x, format, self._codec)
+        return StudentImage(data, sample.queue_ms, sample.compute_ms, sample.batch, said.mode, said.bound)
