@@ -40,9 +40,14 @@ class Adam:
         for p in self.parameters:
             p.grad = None
 
+    @property
+    def can_stay(self) -> bool:
+        """Whether `step` takes a tensor that says whether to move at all."""
+        return self.kind != "radam"
+
     @torch.no_grad()
-    def step(self) -> None:
-        """Moves the parameters that have a gradient."""
+    def step(self, finite: Tensor | None = None) -> None:
+        """Moves the parameters that have a gradient. finite: where this bool [] is false, nothing changes."""
         for watch in self.before_step:
             watch(self)
         moved = [i for i, p in enumerate(self.parameters) if p.grad is not None]
@@ -55,6 +60,7 @@ class Adam:
         if self.kind != "radam":
             act, lists = adam, (*lists, [])
             how |= {"fused": True, "amsgrad": False, "maximize": False}
+            how |= {} if finite is None else {"found_inf": (~finite).float()}
         act(*lists, steps, **how)
 
     def tensors(self) -> Tensors:

@@ -44,12 +44,16 @@ class Averages:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int | Tensor] = {}
 
-    def add(self, parts: dict[str, Tensor]) -> None:
+    def add(self, parts: dict[str, Tensor], counts: bool | Tensor = True) -> None:
+        """counts: whether they do. A bool [] on their device is not waited for."""
+        if counts is False:
+            return
         for name, value in parts.items():
+            value = torch.where(counts, value, 0) if isinstance(counts, Tensor) else value
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._counts[name] = self._counts.get(name, 0) + counts
 
     def take(self, stage: str, nimg: int, group: ProcessGroup = ALONE) -> list[Metric]:
         """The means since the last call over all processes of a group, which have added the same names; also forgets
@@ -57,9 +61,9 @@ class Averages:
         if not self._sums:
             return []
         sums = torch.stack(list(self._sums.values()))
-        counts = torch.tensor(list(self._counts.values()), dtype=sums.dtype, device=sums.device)
+        counts = torch.stack([torch.as_tensor(n, dtype=sums.dtype, device=sums.device) for n in self._counts.values()])
         group.sum([sums, counts])
         means = zip(self._sums, sums.tolist(), counts.tolist(), strict=True)
-        rows = [Metric(stage, nimg, name, total / count) for name, total, count in means]
+        rows = [Metric(stage, nimg, name, total / count) for name, total, count in means if count]
         self.__init__()  # type: ignore[misc]
         return rows

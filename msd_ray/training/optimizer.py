@@ -5,12 +5,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from msd_ray.objectives import Loss, Optimization
 from msd_ray.training.adam import Adam
 from msd_ray.training.process_group import ProcessGroup
 from msd_ray.training.state import Tensors
+
+WAITS = ("cpu", "meta")
+"""The devices that have computed what was asked of them when the call returns. Reading a number costs nothing there."""
 
 
 class OptimizerStep:
@@ -30,21 +33,23 @@ class OptimizerStep:
         self._clip, self._clip_value = how.clip or math.inf, clip_value
         self.optimizer = Adam(parameters, lr, how.optimizer, how.betas, how.weight_decay)
 
-    def step(self, losses: Iterable[Loss], warm: float) -> list[Tensors] | None:
+    def step(self, losses: Iterable[Loss], warm: float) -> tuple[list[Tensors], bool | Tensor]:
         """One step down the mean over all shards, at `warm` times the learning rate.
 
-        losses: of this process's shards, computed lazily. Returns their parts, or None if the gradient is not finite;
-        the weights then stay as they are. The result is the same in all processes. Afterwards the gradient is freed, so
-        that a student never holds those of both its optimizers.
+        losses: of this process's shards, computed lazily. Returns their parts and whether the gradient is finite: the
+        weights otherwise stay as they are. On a GPU that is a tensor, for which nothing waits. It is the same in all
+        processes. Afterwards the gradient is freed, so that a student never holds those of both its optimizers.
         """
         parts = [self._add(loss) for loss in losses]
         self._group.sum([p.grad for p in self.parameters if p.grad is not None])
         norm = nn.utils.clip_grad_norm_(self.parameters, self._clip)
-        finite = bool(torch.isfinite(norm))
-        if finite:
-            self._move(self._lr * warm)
+        finite: bool | Tensor = torch.isfinite(norm)
+        if norm.device.type in WAITS or not self.optimizer.can_stay:
+            finite = bool(finite)
+        if finite is not False:
+            self._move(self._lr * warm, finite if isinstance(finite, Tensor) else None)
         self.optimizer.zero_grad()
-        return parts if finite else None
+        return parts, finite
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -57,11 +62,11 @@ class OptimizerStep:
             for p in self.parameters:
                 p.requires_grad_(True)
 
-    def _move(self, lr: float) -> None:
+    def _move(self, lr: float, finite: Tensor | None) -> None:
         if self._clip_value:
             nn.utils.clip_grad_value_(self.parameters, self._clip_value)
         self.optimizer.lr = lr
-        self.optimizer.step()
+        self.optimizer.step(finite)
 
     def _add(self, loss: Loss) -> Tensors:
         """One shard's part of the mean's gradient."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from msd_ray.conditions import Owned, conditioned
 from msd_ray.data import Split
 from msd_ray.diffusion import EDMDenoiser
-from msd_ray.errors import TrainingError, UserError
+from msd_ray.errors import UserError
 from msd_ray.networks import adapters
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Batch, Draft, Loss, Nets, Objective, generated, joined
@@ -24,6 +24,7 @@ from msd_ray.training.gpu_memory import FOR_STUDENTS, enough_memory
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.optimizer import OptimizerStep
 from msd_ray.training.process_group import ALONE, ProcessGroup
+from msd_ray.training.skipped import Skipped
 from msd_ray.training.state import State, Tensors, bytes_of
 from msd_ray.training.student_networks import StudentNetworks
 from msd_ray.training.student_spec import Extras, StudentSpec
@@ -95,7 +96,7 @@ class StudentTrainer:
         self._networks = StudentNetworks(generator, fake, spec, extras, self.device, group)
         self._batches, self._shards = Batches(spec, owned, real, extras.pairs, self.device), group.mine(spec.shards)
         self._averages = Averages()
-        self._skipped = 0
+        self._skipped = Skipped(spec.index, spec.training.max_skipped)
 
     @property
     def done(self) -> bool:
@@ -134,7 +135,8 @@ class StudentTrainer:
             with enough_memory(f"student {self.spec.index}", FOR_STUDENTS):
                 self._step()
             if self.nimg % self.spec.training.log_every < self._config.batch or self.done:
-                self.metrics += self._averages.take(self.stage, self.nimg, self.group)
+                self._log()
+        self._skipped.read(self.metrics)
         cpu_seconds = self.group.total(time.process_time() - cpu, self.device)
         for name, seconds in [("wall_seconds", time.perf_counter() - wall), ("cpu_seconds", cpu_seconds)]:
             self.metrics.append(Metric(self.stage, self.nimg, name, seconds))
@@ -157,11 +159,11 @@ class StudentTrainer:
     def state_dict(self) -> State:
         """The same in each process of a group, but for the wall seconds among the metrics."""
         rows = [[m.stage, m.nimg, m.name, m.value] for m in self.metrics]
-        meta = {"nimg": self.nimg, "stage": self.stage, "skipped": self._skipped, "metrics": rows}
+        meta = {"nimg": self.nimg, "stage": self.stage, "skipped": self._skipped.in_a_row, "metrics": rows}
         return State(self._networks.state(), meta | ({"before": self._before} if self._before else {}))
 
     def load_state_dict(self, state: State) -> None:
-        self.nimg, self._skipped = state.meta["nimg"], state.meta["skipped"]
+        self.nimg, self._skipped.in_a_row = state.meta["nimg"], state.meta["skipped"]
         self._before = state.meta.get("before", 0)
         self.metrics = [Metric(*row) for row in state.meta["metrics"]]
         self._networks.load(state.meta["stage"], state.tensors)
@@ -189,18 +191,26 @@ class StudentTrainer:
         """One generator update and the fake score's updates that go with it."""
         stage, begin = self.spec.stage_at(self.nimg)
         if stage != self.stage:
-            self.metrics += self._averages.take(self.stage, self.nimg, self.group)
+            self._log()
             self._networks.leave()
             self._networks.enter(stage)
         seen = self.nimg - begin
         self._warm = min(1.0, (seen + self._config.batch) / max(self._config.warmup, 1))
         rests = seen < self._networks.optimization.fake_first
-        self._count(self._train_fake(seen) if rests else self._train_both(seen))
+        finite = self._train_fake(seen) if rests else self._train_both(seen)
+        self._skipped.note(self.stage, self.nimg, finite)
+        if self._skipped.due:
+            self._skipped.read(self.metrics)
         self.nimg += self._config.batch
         if not rests:
             self._networks.average(self._before + self.nimg)
 
-    def _train_both(self, seen: int) -> bool:
+    def _log(self) -> None:
+        """Takes the means since the last call into the metrics."""
+        self._skipped.read(self.metrics)
+        self.metrics += self._averages.take(self.stage, self.nimg, self.group)
+
+    def _train_both(self, seen: int) -> bool | Tensor:
         """A teacher elsewhere is asked before the fake score trains and read after: G does not change in between. One
         that answers at once is asked shard by shard when their losses are due: so there is one graph at a time."""
         begun: Iterable[_Begun] = self._in_time(self._begin(shard, seen) for shard in self._shards)
@@ -209,7 +219,7 @@ class StudentTrainer:
             begun = self._in_time(self._ask_again(b, follow_up) for b in begun)
         fake = self._networks.fake_descent
         with fake.frozen() if fake else nullcontext():
-            return self._descend(self._networks.generator_descent, map(self._generator_loss, begun)) and finite
+            return self._descend(self._networks.generator_descent, map(self._generator_loss, begun)) & finite
 
     def _in_time(self, begun: Iterable[_Begun]) -> Iterable[_Begun]:
         """Begins them now, or one by one when they are taken."""
@@ -244,14 +254,15 @@ class StudentTrainer:
             draft = self._objective.draft(self.nets, begun.batch, begun.rng.set_state(begun.before))
         return self._objective.generator_loss(self.nets, draft, begun.batch, teacher_x0, begun.rng)
 
-    def _train_fake(self, seen: int) -> bool:
+    def _train_fake(self, seen: int) -> bool | Tensor:
         """The steps of fake score and discriminator, where there are any; whether all gradients were finite."""
-        finite, descent = True, self._networks.fake_descent
+        finite: bool | Tensor = True
+        descent = self._networks.fake_descent
         if descent is None or not self._networks.optimization.fake_steps:
             return True
         for fakes in zip(*(self._fakes(shard, seen) for shard in self._shards), strict=True):
             losses = (self._objective.fake_loss(self.nets, *fake) for fake in fakes)
-            finite &= self._descend(descent, losses)
+            finite = self._descend(descent, losses) & finite
         return finite
 
     def _fakes(self, shard: int, seen: int) -> list[_Fake]:
@@ -264,25 +275,12 @@ class StudentTrainer:
             made = [generated(self.nets.generator, joined(p), self._objective.noise, len(p)) for p in passes]
         return [(x, *pair) for x, pair in zip(torch.cat(made).chunk(len(drawn)), drawn, strict=True)]
 
-    def _descend(self, descent: OptimizerStep, losses: Iterable[Loss]) -> bool:
+    def _descend(self, descent: OptimizerStep, losses: Iterable[Loss]) -> bool | Tensor:
         """One step, unless its gradient is not finite; whether it was."""
-        parts = descent.step(losses, self._warm)
-        for part in parts or []:
-            self._averages.add(part)
-        return parts is not None
-
-    def _count(self, finite: bool) -> None:
-        """Keeps count of updates in a row that were left out; raises TrainingError where there are too many."""
-        if finite:
-            self._skipped = 0
-            return
-        self._skipped += 1
-        self.metrics.append(Metric(self.stage, self.nimg, "skipped", 1.0))
-        if self._skipped > self.spec.training.max_skipped:
-            raise TrainingError(
-                f"student {self.spec.index}: the gradient was not finite {self._skipped} times in a row, "
-                f"at {self.nimg} images in stage {self.stage}; lower the learning rates of this stage"
-            )
+        parts, finite = descent.step(losses, self._warm)
+        for part in parts:
+            self._averages.add(part, finite)
+        return finite
 
     def _draw(self, purpose: str, shard: int, seen: int) -> tuple[Batch, torch.Generator]:
         """One shard of a batch, and the stream that it came from."""

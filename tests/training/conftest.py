@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor
 
 from msd_ray.training.adam import Adam
 
@@ -11,9 +12,9 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     """A teacher whose events also hold the optimizers' steps, as "step <lr>"."""
     spy, step = Spy(), Adam.step
 
-    def noted(self: Adam) -> None:
+    def noted(self: Adam, finite: Tensor | None = None) -> None:
         before = self.parameters[0].detach().clone()
-        step(self)
+        step(self, finite)
         assert not torch.equal(before, self.parameters[0])
         spy.events.append(f"step {self.lr:.6f}")
 

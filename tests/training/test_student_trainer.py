@@ -16,6 +16,7 @@ from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.objectives import OBJECTIVES, Needs, Pairs, generated
 from msd_ray.objectives.gdd import INNATE
 from msd_ray.teachers import Answer
+from msd_ray.training import optimizer
 from msd_ray.training.adam import Adam
 from msd_ray.training.batches import Batches, Draw
 from msd_ray.training.config import StageConfig, TrainingConfig
@@ -594,6 +595,33 @@ def test_a_fake_score_whose_gradient_is_not_finite_stays_as_it_is() -> None:
     assert all(torch.equal(before["fake"][name], value) for name, value in parts(t)["fake"].items())
     with pytest.raises(TrainingError):
         t.advance(8)
+
+
+def test_a_device_that_is_not_waited_for_leaves_out_and_logs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: Adam reads on the device whether to move, and the trainer reads later what was left out."""
+    found = []
+    for waits in (("cpu",), ()):
+        monkeypatch.setattr(optimizer, "WAITS", waits)
+        t = trainer(replace(PATIENT, training=replace(PATIENT.training, log_every=16)), Shaky(bad=(0, 1, 3, 6)))
+        t.advance(SPEC.images)
+        curves = [m for m in t.metrics if not m.name.endswith("seconds")]
+        found.append((skips(t), curves, parts(t)))
+    (skipped, curves, state), (skipped_later, curves_later, state_later) = found
+    assert skipped == skipped_later == [0, 8, 24, 48]
+    assert curves == curves_later
+    assert state.keys() == state_later.keys()
+    for part, tensors in state.items():
+        assert all(torch.equal(value, state_later[part][name]) for name, value in tensors.items()), part
+
+
+def test_too_many_in_a_row_end_training_where_it_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(optimizer, "WAITS", ())
+    t = trainer(PATIENT, Shaky())
+    with pytest.raises(TrainingError, match=r"student 0: .* 3 times in a row, at 16 images in stage dm; lower"):
+        t.advance(1000)
+    assert skips(t) == [0, 8, 16]
 
 
 # Stages in which only the fake score trains at first.
