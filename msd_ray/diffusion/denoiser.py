@@ -36,6 +36,12 @@ def as_it_is(x: Tensor) -> AbstractContextManager[Tensor]:
     return nullcontext(x)
 
 
+def direct(network: nn.Module, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+    """What the network makes of its inputs."""
+    made: Tensor = network(x, c_noise, condition)
+    return made
+
+
 def given(condition: Tensor) -> Tensor:
     """The conditions as they are."""
     return condition
@@ -49,11 +55,12 @@ class EDMDenoiser(nn.Module):
 
     sigma_min: noise level at which D is the identity, 0 as in EDM; consistency models have it above 0. preconditioning:
     gives the coefficients, EDM's own by default. around: makes the context in which F runs, and in it the input as F
-    takes it; the preconditioning runs outside of it. embed: what F takes for conditions [B], as D is given them: ids
-    below `classes`, the number of conditions (0 for none), or vectors [B, classes].
+    takes it; the preconditioning runs outside of it. run: calls F on its inputs. embed: what F takes for conditions
+    [B], as D is given them: ids below `classes`, the number of conditions (0 for none), or vectors [B, classes].
     """
 
     around: Callable[[Tensor], AbstractContextManager[Tensor]]
+    run: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
     embed: Callable[[Tensor], Tensor]
 
     def __init__(
@@ -69,13 +76,13 @@ class EDMDenoiser(nn.Module):
         self.sigma_data = sigma_data
         self.sigma_min = sigma_min
         self.preconditioning = preconditioning
-        self.around = as_it_is
+        self.around, self.run = as_it_is, direct
         self.embed = given
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         c = self._coefficients(sigma)
         with self.around(x_t / per_sample(c.scale, x_t)) as x:
-            f = self.network(x, c.c_noise, self.embed(condition))
+            f = self.run(self.network, x, c.c_noise, self.embed(condition))
         x0: Tensor = per_sample(c.c_skip, x_t) * x_t + per_sample(c.c_out, x_t) * f.to(x_t.dtype)
         return x0
 

@@ -1,5 +1,5 @@
 """The only file that decides in which numbers, and how, networks compute while students train: precision, compiling,
-the layout of memory and recomputation."""
+the layout of memory, recomputation and replays."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from msd_ray.diffusion import EDMDenoiser
-from msd_ray.diffusion.denoiser import as_it_is
+from msd_ray.diffusion.denoiser import as_it_is, direct
 from msd_ray.training.config import TrainingConfig
+from msd_ray.training.replays import Replays
 
 BACKEND = "inductor"
 _VARIANTS = 32
@@ -31,7 +32,7 @@ def apply(denoiser: EDMDenoiser, training: TrainingConfig) -> EDMDenoiser:
     What a process may do on its GPU (TensorFloat-32, algorithms that are not deterministic) is set for all of it.
     """
     rough = training.precision == "bf16"
-    denoiser.around = _bf16 if rough else as_it_is
+    denoiser.around, denoiser.run = _bf16 if rough else as_it_is, direct if training.compile else Replays()
     denoiser.to(memory_format=torch.channels_last if rough else torch.contiguous_format)  # type: ignore[call-overload]
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.precision != "fp32"

@@ -1,0 +1,98 @@
+"""Passes of a network whose time on a GPU goes into launching its kernels, recorded once and replayed (CUDA graphs).
+
+A replay runs the same kernels on the same numbers as the pass itself, and so gives the same bits."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_log = logging.getLogger(__name__)
+_Inputs = tuple[Tensor, ...]
+LAUNCHING = 0.7
+"""Where launching its kernels takes more than this share of a pass, the GPU waits for it."""
+WARM, MOST = 3, 8
+"""Passes of a size before it is judged; sizes that are recorded."""
+
+
+class Replays:
+    """Calls a network, or replays what it did for inputs of this size. A copy begins without recordings.
+
+    Replayed is what needs no gradient, draws nothing at random, and waits for its launches: that is measured in the
+    first passes of a size. Recordings go once the weights lie elsewhere."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Any, int] = {}
+        self._recorded: dict[Any, Callable[[_Inputs], Tensor]] = {}
+        self._weights: tuple[int, ...] = ()
+
+    def __deepcopy__(self, _: Any) -> "Replays":
+        return Replays()
+
+    def __call__(self, network: nn.Module, *inputs: Tensor) -> Tensor:
+        weights = list(network.parameters())
+        if not _replayable(network, inputs, weights):
+            return _direct(network, inputs)
+        self._forget_other(weights)
+        size = tuple((t.shape, t.stride(), t.dtype) for t in inputs), torch.is_autocast_enabled(inputs[0].device.type)
+        if size in self._recorded:
+            return self._recorded[size](inputs)
+        self._seen[size] = seen = self._seen.get(size, 0) + 1
+        if seen < WARM or seen > WARM or len(self._recorded) == MOST:
+            return _direct(network, inputs)
+        made, share = _timed(network, inputs)
+        if share > LAUNCHING and (replay := recorded(network, inputs)):
+            self._recorded[size] = replay
+        return made
+
+    def _forget_other(self, weights: list[nn.Parameter]) -> None:
+        """Drops recordings of weights that lay elsewhere."""
+        now = tuple(p.data_ptr() for p in weights)
+        if now != self._weights:
+            self._seen, self._recorded, self._weights = {}, {}, now
+
+
+def recorded(network: nn.Module, inputs: _Inputs) -> Callable[[_Inputs], Tensor] | None:
+    """Runs the network on inputs of its own, and returns what does so again for others of their size; None for a
+    network that cannot be recorded, since it reads a number on its way."""
+    own, graph, stream = [t.clone() for t in inputs], torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.no_grad(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            made = _direct(network, tuple(own))
+    except RuntimeError as error:
+        torch.cuda.set_stream(stream)  # torch leaves the one that it recorded on
+        _log.info("%s is not replayed: %s", type(network).__name__, error)
+        return None
+
+    def replay(inputs: _Inputs) -> Tensor:
+        for mine, given in zip(own, inputs, strict=True):
+            mine.copy_(given)
+        graph.replay()
+        return made.clone()
+
+    return replay
+
+
+def _direct(network: nn.Module, inputs: _Inputs) -> Tensor:
+    made: Tensor = network(*inputs)
+    return made
+
+
+def _replayable(network: nn.Module, inputs: _Inputs, weights: list[nn.Parameter]) -> bool:
+    """Whether nobody wants a gradient and nothing is random."""
+    if not inputs[0].is_cuda or network.training or torch.cuda.is_current_stream_capturing():
+        return False
+    return not torch.is_grad_enabled() or not any(t.requires_grad for t in (*inputs, *weights))
+
+
+def _timed(network: nn.Module, inputs: _Inputs) -> tuple[Tensor, float]:
+    """What the network makes, and the share of its time until all of its kernels were launched."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    made = _direct(network, inputs)
+    launched = time.perf_counter()
+    torch.cuda.synchronize()
+    return made, (launched - start) / (time.perf_counter() - start)
