@@ -3,6 +3,7 @@
 Blocks, in this order (--only NAMES for some):
   small       parts of a teacher's update on the network of the recipe fashion, where the GPU waits for Python
   updates     DM's and ADM's update on EDM's ImageNet-64 network, ours in several precisions beside the plain one
+  ours        ours of these alone (not by default)
   sampling    the teacher alone, one step beside 35 evaluations
   exact       ours in tf32 and fp32, and what deterministic algorithms cost
   memory      larger batches, with recomputation
@@ -69,10 +70,11 @@ class Settings:
 
 
 def make_trainer(
-    size: DenoiserSpec, objective: str, precision: str, s: Settings, images: int = 0, log_every: int = 0
+    size: DenoiserSpec, objective: str, precision: str, s: Settings, images: int = 0, log_every: int = 0, fakes: int = 5
 ) -> StudentTrainer:
     """A trainer with a teacher beside it; the same weights and data at any precision. images, log_every: in all and
-    between two values of a curve, by default those that the timings take."""
+    between two values of a curve, by default those that the timings take. fakes: steps of the fake score; after one the
+    scores of some methods differ by little more than bf16 rounds away."""
     torch.manual_seed(s.seed)
     teacher = shaken(size, precision, s.device)
     rng = torch.Generator().manual_seed(s.seed)
@@ -86,7 +88,7 @@ def make_trainer(
         objective,
         images,
         s.batch,
-        fake_steps=5,  # for all methods: after one step the scores differ by little more than bf16 rounds away
+        fake_steps=fakes,
         generator_lr=s.lr,
         fake_lr=s.lr,
         warmup=0,
@@ -162,6 +164,11 @@ def updates(adm: Adm) -> None:
         adm.ours(objective, eager("bf16"))
 
 
+def ours(adm: Adm) -> None:
+    for objective in ("dm", "adm"):
+        adm.ours(objective, eager("bf16"))
+
+
 def sampling(adm: Adm) -> None:
     adm.sampling(eager("bf16"))
 
@@ -196,7 +203,7 @@ def objectives(rows: Rows, s: Settings) -> None:
 
 def curve(rows: Rows, s: Settings, updates: int) -> None:
     def make(precision: str, seed: int, every: int) -> StudentTrainer:
-        return make_trainer(DIGITS, "adm", precision, replace(s, lr=2e-4, seed=seed), updates * s.batch, every)
+        return make_trainer(DIGITS, "adm", precision, replace(s, lr=2e-4, seed=seed), updates * s.batch, every, 1)
 
     rows.measure(f"loss curves of {updates} updates", 300, lambda: curves(make, updates, s.batch))
 
@@ -204,7 +211,7 @@ def curve(rows: Rows, s: Settings, updates: int) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--only", nargs="+", choices=BLOCKS, default=BLOCKS, metavar="BLOCK")
+    parser.add_argument("--only", nargs="+", choices=[*BLOCKS, "ours"], default=BLOCKS, metavar="BLOCK")
     parser.add_argument("--shape", choices=SHAPES, help="of the large network; tiny by default on the CPU")
     parser.add_argument("--large-batch", type=int, default=32, help="of the large network")
     parser.add_argument("--seconds", type=float, default=600, help="after which no row is begun or gone on with")
@@ -237,7 +244,7 @@ def main() -> None:
         measured(args)
         return
     end, rows = time.monotonic() + args.seconds, list[Figures]()
-    first = [block for block in BLOCKS if block in args.only and block not in COMPILING]
+    first = [block for block in args.only if block not in COMPILING]
     for blocks in [first, *([block] for block in COMPILING if block in args.only)]:
         left = end - time.monotonic()
         if blocks and left > 5:
@@ -258,6 +265,7 @@ def measured(args: argparse.Namespace) -> None:
     blocks: dict[str, Callable[[], None]] = {
         "small": lambda: small(rows, args.small_updates),
         "updates": lambda: updates(adm),
+        "ours": lambda: ours(adm),
         "sampling": lambda: sampling(adm),
         "exact": lambda: exact(adm),
         "memory": lambda: memory(adm),
@@ -269,7 +277,7 @@ def measured(args: argparse.Namespace) -> None:
     }
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     rows.measure("device", 60, lambda: {"device": name, "cuda": torch.version.cuda, "torch": torch.__version__})
-    if {"updates", "sampling", "exact", "memory", "profile", "compiled"} & set(args.only):
+    if {"updates", "ours", "sampling", "exact", "memory", "profile", "compiled"} & set(args.only):
         adm.count()
     for block in args.only:
         blocks[block]()

@@ -36,9 +36,9 @@ class _Shape:
         _, down, across = self.tiles
         return max(1, min(down, PROGRAMS // (self.n * across)))
 
-    @property
-    def summing(self) -> tuple[int, int, int]:
-        return self.n, self.splits, self.tiles[2]
+    def summing(self, splits: int) -> tuple[int, int, int]:
+        """The grid of programs that sum over so many parts of a map."""
+        return self.n, splits, self.tiles[2]
 
     @property
     def per_split(self) -> int:
@@ -52,13 +52,15 @@ class _Shape:
 
 
 class FusedNorm(torch.autograd.Function):
-    """y [N, C, H, W] in the type of x; w, shift [C]: the norm's own; affine [N, 2 C] or None: scale and shift; bias [C]
-    or None: what x lacks."""
+    """y [N, C, H, W] in the type of x, and x itself, whose gradient is added on the way; other: None, or maps that lie
+    behind x in the channels, and are returned as x is. w, shift [C]: the norm's own; affine [N, 2 C] or None: scale and
+    shift; bias [C] or None: what x lacks."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
+        other: Tensor | None,
         w: Tensor,
         shift: Tensor,
         affine: Tensor | None,
@@ -66,39 +68,52 @@ class FusedNorm(torch.autograd.Function):
         groups: int,
         eps: float,
         silu: bool,
-    ) -> Tensor:
-        ctx.how, maps, s = (groups, eps, silu), _laid(x), _shape(x)
-        kernels = _kernels(x)
-        sums, line, rstds, y = s.sums(x), s.numbers(x, 4, s.channels), s.numbers(x, groups), torch.empty_like(maps)
-        kernels.sum_up[s.summing](maps, sums, s.pixels, s.channels, s.per_split, PIXELS, CHANNELS)
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        ctx.how = groups, eps, silu
+        ctx.set_materialize_grads(False)
+        parts, s, kernels = _parts(x, other), _shape(x, other), _kernels(x)
+        sums, line, rstds = s.sums(x), s.numbers(x, 4, s.channels), s.numbers(x, groups)
+        for maps, at, part in parts:
+            kernels.sum_up[part.summing(s.splits)](
+                maps, sums, s.pixels, part.channels, at, s.channels, s.per_split, PIXELS, CHANNELS
+            )  # fmt: skip
         kernels.draw_line[s.n, groups](
             sums, w, shift, _given(affine, w), _given(bias, w), rstds, line, s.pixels, s.channels, s.splits, eps,
             affine is not None, bias is not None, _padded(s.channels // groups),
         )  # fmt: skip
-        kernels.act[s.tiles](maps, line, y, s.pixels, s.channels, silu, PIXELS, CHANNELS)
-        ctx.save_for_backward(x, w, shift, affine, bias, line, rstds)
-        return y
+        y = _maps(x, s.channels, *x.shape[2:])
+        for maps, at, part in parts:
+            kernels.act[part.tiles](maps, line, y, s.pixels, part.channels, at, s.channels, silu, PIXELS, CHANNELS)
+        ctx.save_for_backward(x, other, w, shift, affine, bias, line, rstds)
+        return y, x, other
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor | None, *beside: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, line, rstds = ctx.saved_tensors
+        if dy is None:
+            return *beside, *[None] * 7
         if torch.is_grad_enabled():  # somebody wants the gradient of this gradient
-            return *_plain_gradients(inputs, ctx, dy), None, None, None
-        (x, w, shift, affine, bias), (groups, _, silu) = inputs, ctx.how
-        maps, dy, s, given = _laid(x), _laid(dy), _shape(x), _given(affine, w)
-        kernels = _kernels(x)
+            return *_plain_gradients(inputs, ctx, dy, beside), None, None, None
+        (x, other, w, shift, affine, bias), (groups, _, silu) = inputs, ctx.how
+        parts, dy, s, given, kernels = _parts(x, other), _laid(dy), _shape(x, other), _given(affine, w), _kernels(x)
         sums, owned, slopes = s.sums(x), s.numbers(x, 3, s.channels), s.numbers(x, 2, s.channels)
-        dx, daffine = torch.empty_like(maps), torch.empty_like(given)
-        kernels.sum_up_back[s.summing](
-            maps, dy, line, sums, s.pixels, s.channels, s.per_split, silu, PIXELS, CHANNELS
-        )  # fmt: skip
+        daffine, dx = torch.empty_like(given), [torch.empty_like(maps) for maps, *_ in parts]
+        for maps, at, part in parts:
+            kernels.sum_up_back[part.summing(s.splits)](
+                maps, dy, line, sums, s.pixels, part.channels, at, s.channels, s.per_split, silu, PIXELS, CHANNELS
+            )  # fmt: skip
         kernels.draw_line_back[s.n, groups](
             sums, w, shift, given, rstds, line, owned, daffine, slopes, s.pixels, s.channels, s.splits,
             affine is not None, _padded(s.channels // groups),
         )  # fmt: skip
-        kernels.act_back[s.tiles](maps, dy, line, slopes, dx, s.pixels, s.channels, silu, PIXELS, CHANNELS)
-        dw, dshift, dbias = owned.sum(0) if any(ctx.needs_input_grad[i] for i in (1, 2, 4)) else (None, None, None)
-        return dx, dw, dshift, daffine if affine is not None else None, dbias if bias is not None else None, *[None] * 3
+        for (maps, at, part), more, d in zip(parts, beside, dx, strict=False):
+            kernels.act_back[part.tiles](
+                maps, dy, line, slopes, maps if more is None else _laid(more), d, s.pixels, part.channels, at,
+                s.channels, silu, more is not None, PIXELS, CHANNELS,
+            )  # fmt: skip
+        dw, dshift, dbias = owned.sum(0) if any(ctx.needs_input_grad[i] for i in (2, 3, 5)) else (None, None, None)
+        own = dw, dshift, None if affine is None else daffine, None if bias is None else dbias
+        return dx[0], None if other is None else dx[1], *own, *[None] * 3
 
 
 class FusedSum(torch.autograd.Function):
@@ -145,6 +160,7 @@ class Gather(torch.autograd.Function):
 
 def plain_norm(
     x: Tensor,
+    other: Tensor | None,
     w: Tensor,
     shift: Tensor,
     affine: Tensor | None,
@@ -153,8 +169,9 @@ def plain_norm(
     eps: float,
     silu: bool,
 ) -> Tensor:
-    """What FusedNorm computes, by torch's functions in fp32; for gradients of gradients, and for tests."""
-    moved = x.float() if bias is None else x.float() + bias.float()[:, None, None]
+    """The y of FusedNorm, by torch's functions in fp32; for gradients of gradients, and for tests."""
+    maps = x if other is None else torch.cat([x, other], dim=1)
+    moved = maps.float() if bias is None else maps.float() + bias.float()[:, None, None]
     h = F.group_norm(moved, groups, w.float(), shift.float(), eps)
     if affine is not None:
         scale, more = affine.float()[:, :, None, None].chunk(2, dim=1)
@@ -162,17 +179,21 @@ def plain_norm(
     return (F.silu(h) if silu else h).to(x.dtype)
 
 
-def _plain_gradients(inputs: list[Tensor], ctx: Any, dy: Tensor) -> list[Tensor | None]:
+def _plain_gradients(
+    inputs: list[Tensor], ctx: Any, dy: Tensor, beside: tuple[Tensor | None, ...]
+) -> list[Tensor | None]:
     needs = ctx.needs_input_grad[: len(inputs)]
     wanted = [t for t, needed in zip(inputs, needs, strict=True) if needed]
-    x, w, shift, affine, bias = inputs
-    made = plain_norm(x, w, shift, affine, bias, *ctx.how)
+    x, other, w, shift, affine, bias = inputs
+    made = plain_norm(x, other, w, shift, affine, bias, *ctx.how)
     found = iter(torch.autograd.grad(made, wanted, dy, create_graph=True))
-    return [next(found) if needed else None for needed in needs]
+    own = [next(found) if needed else None for needed in needs]
+    maps = [d if more is None or d is None else d + more for d, more in zip(own, beside, strict=False)]
+    return maps + own[len(maps) :]
 
 
 def _resampled(kernel: str, x: Tensor, factor: float, height: int, width: int) -> Tensor:
-    y = torch.empty(*x.shape[:2], height, width, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    y = _maps(x, x.shape[1], height, width)
     s = _shape(y)
     getattr(_kernels(x), kernel)[s.tiles](_laid(x), y, factor, width, s.pixels, s.channels, PIXELS, CHANNELS)
     return y
@@ -184,7 +205,8 @@ def _over_pixels(maps: Tensor) -> Tensor:
         return maps.float().sum((0, 2, 3))
     maps, s = _laid(maps), _shape(maps)
     sums = s.sums(maps)
-    _kernels(maps).sum_up[s.summing](maps, sums, s.pixels, s.channels, s.per_split, PIXELS, CHANNELS)
+    grid = s.summing(s.splits)
+    _kernels(maps).sum_up[grid](maps, sums, s.pixels, s.channels, 0, s.channels, s.per_split, PIXELS, CHANNELS)
     return sums[:, :, 0].sum((0, 1))
 
 
@@ -215,8 +237,23 @@ def _given(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
     return stand_in if tensor is None else tensor.contiguous()
 
 
-def _shape(maps: Tensor) -> _Shape:
-    return _Shape(maps.shape[0], maps.shape[1], maps.shape[2] * maps.shape[3])
+def _maps(like: Tensor, *shape: int) -> Tensor:
+    """Empty ones of this shape [C, H, W], as many as `like`."""
+    how: Any = {"device": like.device, "dtype": like.dtype, "memory_format": torch.channels_last}
+    maps: Tensor = torch.empty(len(like), *shape, **how)
+    return maps
+
+
+def _shape(maps: Tensor, other: Tensor | None = None) -> _Shape:
+    """Of both as of one."""
+    n, channels, height, width = maps.shape
+    return _Shape(n, channels + (0 if other is None else other.shape[1]), height * width)
+
+
+def _parts(x: Tensor, other: Tensor | None) -> list[tuple[Tensor, int, _Shape]]:
+    """The maps of a norm, the channel at which each begins, and its own shape."""
+    first = _laid(x), 0, _shape(x)
+    return [first] if other is None else [first, (_laid(other), x.shape[1], _shape(other))]
 
 
 def _padded(size: int) -> int:

@@ -1,5 +1,7 @@
 """Triton's kernels of `fused_layers`. Maps lie with channels last, [N, pixels, C]; sums are fp32, nothing is random,
 and each sum has its fixed order. Of a tile: P pixels, C channels. G: the channels of a group, padded to a power of 2.
+A norm may go over several maps as over one of all their channels: `channels` then are those of the map, `width` those
+of all, and the map's begin at the channel `at`.
 
 With x' = x + bias, the output of a norm is silu(u) for u = a x + b, per sample and channel. line [N, 4, C]: a, b,
 center and drift, where x' - mean = x - center, and drift is the sum of that over pixels.
@@ -27,8 +29,8 @@ def totals(sums, n, c, inside, channels, splits, G: tl.constexpr):
 
 
 @triton.jit
-def sum_up(x, sums, pixels, channels, per_split, P: tl.constexpr, C: tl.constexpr):
-    """Of x and x^2 over the pixels of one split: sums [N, splits, 2, C]."""
+def sum_up(x, sums, pixels, channels, at, width, per_split, P: tl.constexpr, C: tl.constexpr):
+    """Of x and x^2 over the pixels of one split: sums [N, splits, 2, width]."""
     n, split, splits = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     c = tl.program_id(2) * C + tl.arange(0, C)
     first, second = tl.zeros([P, C], tl.float32), tl.zeros([P, C], tl.float32)
@@ -38,9 +40,9 @@ def sum_up(x, sums, pixels, channels, per_split, P: tl.constexpr, C: tl.constexp
         v = tl.load(x + (n * pixels + p)[:, None] * channels + c[None, :], mask=inside, other=0.0).to(tl.float32)
         first += v
         second += v * v
-    out = sums + (n * splits + split) * 2 * channels + c
+    out = sums + (n * splits + split) * 2 * width + at + c
     tl.store(out, tl.sum(first, 0), mask=c < channels)
-    tl.store(out + channels, tl.sum(second, 0), mask=c < channels)
+    tl.store(out + width, tl.sum(second, 0), mask=c < channels)
 
 
 @triton.jit
@@ -76,43 +78,43 @@ def draw_line(
 
 
 @triton.jit
-def act(x, line, y, pixels, channels, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr):
-    """y = silu(a x + b)."""
+def act(x, line, y, pixels, channels, at, width, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr):
+    """y [N, pixels, width] = silu(a x + b)."""
     n, p = tl.program_id(0).to(tl.int64), tl.program_id(1) * P + tl.arange(0, P)
     c = tl.program_id(2) * C + tl.arange(0, C)
-    at, inside = (n * pixels + p)[:, None] * channels + c[None, :], (p < pixels)[:, None] & (c < channels)[None, :]
-    a = tl.load(line + n * 4 * channels + c, mask=c < channels)
-    b = tl.load(line + n * 4 * channels + channels + c, mask=c < channels)
-    u = tl.load(x + at, mask=inside).to(tl.float32) * a[None, :] + b[None, :]
+    pixel, inside = (n * pixels + p)[:, None], (p < pixels)[:, None] & (c < channels)[None, :]
+    a = tl.load(line + n * 4 * width + at + c, mask=c < channels)
+    b = tl.load(line + n * 4 * width + width + at + c, mask=c < channels)
+    u = tl.load(x + pixel * channels + c[None, :], mask=inside).to(tl.float32) * a[None, :] + b[None, :]
     if SILU:
         u = u * tl.sigmoid(u)
-    tl.store(y + at, u.to(y.dtype.element_ty), mask=inside)
+    tl.store(y + pixel * width + at + c[None, :], u.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def sum_up_back(
-    x, dy, line, sums, pixels, channels, per_split, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr
+    x, dy, line, sums, pixels, channels, at, width, per_split, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
-    """Of du and du (x - center) over the pixels of one split: sums [N, splits, 2, C]."""
+    """Of du and du (x - center) over the pixels of one split: sums [N, splits, 2, width]."""
     n, split, splits = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     c = tl.program_id(2) * C + tl.arange(0, C)
-    at_line = line + n * 4 * channels + c
-    a, b = tl.load(at_line, mask=c < channels), tl.load(at_line + channels, mask=c < channels)
-    center = tl.load(at_line + 2 * channels, mask=c < channels)
+    at_line = line + n * 4 * width + at + c
+    a, b = tl.load(at_line, mask=c < channels), tl.load(at_line + width, mask=c < channels)
+    center = tl.load(at_line + 2 * width, mask=c < channels)
     first, second = tl.zeros([P, C], tl.float32), tl.zeros([P, C], tl.float32)
     for start in range(0, per_split, P):
         p = split * per_split + start + tl.arange(0, P)
         inside = (p < tl.minimum(pixels, (split + 1) * per_split))[:, None] & (c < channels)[None, :]
-        at = (n * pixels + p)[:, None] * channels + c[None, :]
-        v = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-        du = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
+        pixel = (n * pixels + p)[:, None]
+        v = tl.load(x + pixel * channels + c[None, :], mask=inside, other=0.0).to(tl.float32)
+        du = tl.load(dy + pixel * width + at + c[None, :], mask=inside, other=0.0).to(tl.float32)
         if SILU:
             du = du * d_silu(v * a[None, :] + b[None, :])
         first += du
         second += du * (v - center[None, :])
-    out = sums + (n * splits + split) * 2 * channels + c
+    out = sums + (n * splits + split) * 2 * width + at + c
     tl.store(out, tl.sum(first, 0), mask=c < channels)
-    tl.store(out + channels, tl.sum(second, 0), mask=c < channels)
+    tl.store(out + width, tl.sum(second, 0), mask=c < channels)
 
 
 @triton.jit
@@ -152,21 +154,26 @@ def draw_line_back(
 
 
 @triton.jit
-def act_back(x, dy, line, slopes, dx, pixels, channels, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr):
-    """dx = a du + slopes_0 + slopes_1 (x - center)."""
+def act_back(
+    x, dy, line, slopes, beside, dx, pixels, channels, at, width,
+    SILU: tl.constexpr, BESIDE: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """dx = a du + slopes_0 + slopes_1 (x - center) + beside."""
     n, p = tl.program_id(0).to(tl.int64), tl.program_id(1) * P + tl.arange(0, P)
     c = tl.program_id(2) * C + tl.arange(0, C)
-    at, inside = (n * pixels + p)[:, None] * channels + c[None, :], (p < pixels)[:, None] & (c < channels)[None, :]
-    at_line, at_slopes = line + n * 4 * channels + c, slopes + n * 2 * channels + c
-    a, center = tl.load(at_line, mask=c < channels), tl.load(at_line + 2 * channels, mask=c < channels)
-    slope0, slope1 = tl.load(at_slopes, mask=c < channels), tl.load(at_slopes + channels, mask=c < channels)
-    v = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    du = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
+    pixel, inside = (n * pixels + p)[:, None], (p < pixels)[:, None] & (c < channels)[None, :]
+    at_line, at_slopes = line + n * 4 * width + at + c, slopes + n * 2 * width + at + c
+    a, center = tl.load(at_line, mask=c < channels), tl.load(at_line + 2 * width, mask=c < channels)
+    slope0, slope1 = tl.load(at_slopes, mask=c < channels), tl.load(at_slopes + width, mask=c < channels)
+    v = tl.load(x + pixel * channels + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    du = tl.load(dy + pixel * width + at + c[None, :], mask=inside, other=0.0).to(tl.float32)
     if SILU:
-        b = tl.load(at_line + channels, mask=c < channels)
+        b = tl.load(at_line + width, mask=c < channels)
         du = du * d_silu(v * a[None, :] + b[None, :])
     d = a[None, :] * du + slope0[None, :] + slope1[None, :] * (v - center[None, :])
-    tl.store(dx + at, d.to(dx.dtype.element_ty), mask=inside)
+    if BESIDE:
+        d += tl.load(beside + pixel * channels + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    tl.store(dx + pixel * channels + c[None, :], d.to(dx.dtype.element_ty), mask=inside)
 
 
 @triton.jit

@@ -3,12 +3,15 @@ stands between convolutions; everywhere else torch's functions do."""
 
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Maps = Tensor | tuple[Tensor, Tensor]
+"""Of a batch, [B, C, H, W]; or two that are one, all channels of the first before those of the second."""
+AnyMaps = TypeVar("AnyMaps", bound=Maps)
 IMAGINED_GPU = False
 """Whether maps without data go the way of those on a GPU, so that their memory can be counted."""
 
@@ -27,12 +30,24 @@ def convolved(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return conv(x), None
 
 
-def pointwise(conv: nn.Module, x: Tensor) -> Tensor:
+def joined(x: Tensor, other: Tensor) -> Maps:
+    """Both as one; where our kernels take two, nothing is copied."""
+    return (x, other) if _fused(x) and _fused(other) else torch.cat([x, other], dim=1)
+
+
+def pointwise(conv: nn.Module, x: Maps) -> Tensor:
     """conv(x) for a convolution of single pixels, or the identity."""
     if not isinstance(conv, nn.Conv2d) or not _fused(x):
-        out: Tensor = conv(x)
+        out: Tensor = conv(_whole(x))
         return out
-    return _channels_second(F.linear(_channels_last(x), conv.weight.flatten(1), conv.bias))  # adds its bias on its way
+    weight = conv.weight.flatten(1)
+    if not isinstance(x, tuple):
+        return _channels_second(F.linear(_channels_last(x), weight, conv.bias))  # adds its bias on its way
+    first, second = (_channels_last(maps) for maps in x)
+    at = first.shape[3]
+    made = F.linear(first, weight[:, :at], conv.bias)
+    both = torch.addmm(made.flatten(0, 2), second.flatten(0, 2), weight[:, at:].t())
+    return _channels_second(both.view_as(made))
 
 
 def self_attention(qkv: Tensor, heads: int) -> Tensor:
@@ -53,7 +68,8 @@ def normed(
 
     Raises ValueError for a bias where torch's functions compute, whose convolutions have added theirs."""
     if fused := _fused(x):
-        made: Tensor = fused.FusedNorm.apply(x, norm.weight, norm.bias, affine, bias, norm.num_groups, norm.eps, silu)
+        how = norm.weight, norm.bias, affine, bias, norm.num_groups, norm.eps, silu
+        made: Tensor = fused.FusedNorm.apply(x, None, *how)[0]
         return made
     if bias is not None:
         raise ValueError("torch's convolutions add their bias themselves")
@@ -62,6 +78,19 @@ def normed(
         scale, shift = affine[:, :, None, None].chunk(2, dim=1)
         h = torch.addcmul(shift, h, scale + 1)
     return F.silu(h) if silu else h
+
+
+def normed_and_kept(norm: nn.GroupNorm, x: AnyMaps, *, silu: bool = True) -> tuple[Tensor, AnyMaps]:
+    """silu(norm(x)), and x for what else is made of it: a kernel adds that one's gradient to the norm's on its way."""
+    kept: Any
+    if not (fused := _fused(x)):
+        kept = _whole(x)
+        return normed(norm, kept, silu=silu), kept
+    maps = x if isinstance(x, tuple) else (x, None)
+    how = norm.weight, norm.bias, None, None, norm.num_groups, norm.eps, silu
+    made, *kept = fused.FusedNorm.apply(*maps, *how)
+    kept = tuple(kept) if isinstance(x, tuple) else kept[0]
+    return made, kept
 
 
 def added(x: Tensor, h: Tensor, bias: Tensor | None) -> Tensor:
@@ -96,8 +125,14 @@ def _channels_second(maps: Tensor) -> Tensor:
     return maps.permute(0, 3, 1, 2)
 
 
-def _fused(x: Tensor) -> Any:
+def _whole(x: Maps) -> Tensor:
+    return torch.cat(x, dim=1) if isinstance(x, tuple) else x
+
+
+def _fused(x: Maps) -> Any:
     """The module that computes with our kernels, for maps that they take. The compiler makes such ones by itself."""
+    if isinstance(x, tuple):
+        return _fused(x[0]) if _fused(x[1]) else None
     if not (x.is_cuda or IMAGINED_GPU) or not torch.is_autocast_enabled(x.device.type):
         return None
     if torch.compiler.is_compiling() or not (IMAGINED_GPU or x.is_contiguous(memory_format=torch.channels_last)):

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.networks.embedding import as_vectors
-from msd_ray.networks.layers import doubled, group_norm, halved, normed, pointwise, self_attention
+from msd_ray.networks.layers import (
+    Maps,
+    doubled,
+    group_norm,
+    halved,
+    normed,
+    normed_and_kept,
+    pointwise,
+    self_attention,
+)
 from msd_ray.networks.sizes import Multipliers, StudentSize
 from msd_ray.networks.unet import attention_misfit, levels_of
 from msd_ray.networks.ushaped import UShaped
@@ -98,11 +107,13 @@ class SongBlock(nn.Module):
         self.skip = _drawn(nn.Conv2d(c_in, c_out, 1)) if c_in != c_out or resample else nn.Identity()
         self.attention = SongAttention(c_out) if attend else nn.Identity()
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv0(self._resampled(normed(self.norm0, x)))
+    def forward(self, x: Maps, emb: Tensor) -> Tensor:
+        h, kept = normed_and_kept(self.norm0, x)
+        kept = kept if isinstance(kept, tuple) else self._resampled(kept)
+        h = self.conv0(self._resampled(h))
         h = normed(self.norm1, h + self.affine(emb)[:, :, None, None])
         h = self.conv1(F.dropout(h, self.dropout, self.training))
-        out: Tensor = self.attention((pointwise(self.skip, self._resampled(x)) + h) * HALF)
+        out: Tensor = self.attention((pointwise(self.skip, kept) + h) * HALF)
         return out
 
     def _resampled(self, x: Tensor) -> Tensor:
@@ -123,8 +134,8 @@ class SongAttention(nn.Module):
         self.proj = _drawn(nn.Conv2d(channels, channels, 1), 1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self_attention(pointwise(self.qkv, normed(self.norm, x, silu=False)), 1)
-        return (x + pointwise(self.proj, h)) * HALF
+        h, kept = normed_and_kept(self.norm, x, silu=False)
+        return (kept + pointwise(self.proj, self_attention(pointwise(self.qkv, h), 1))) * HALF
 
 
 class SongUNet(UShaped):

@@ -7,7 +7,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msd_ray.networks.embedding import ConditionEmbedding
-from msd_ray.networks.layers import added, convolved, doubled, group_norm, halved, normed, pointwise, self_attention
+from msd_ray.networks.layers import (
+    Maps,
+    added,
+    convolved,
+    doubled,
+    group_norm,
+    halved,
+    normed,
+    normed_and_kept,
+    pointwise,
+    self_attention,
+)
 from msd_ray.networks.sizes import Multipliers, StudentSize
 from msd_ray.networks.ushaped import UShaped
 from msd_ray.ranges import BelowOne, Blocks, Width
@@ -87,8 +98,8 @@ class Attention(nn.Module):
         self.proj = _zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self_attention(pointwise(self.qkv, normed(self.norm, x, silu=False)), self.heads)
-        return x + pointwise(self.proj, h)
+        h, kept = normed_and_kept(self.norm, x, silu=False)
+        return kept + pointwise(self.proj, self_attention(pointwise(self.qkv, h), self.heads))
 
 
 class Block(nn.Module):
@@ -107,11 +118,13 @@ class Block(nn.Module):
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.attention = Attention(c_out, config.head_channels) if attend else nn.Identity()
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h, bias = convolved(self.conv0, self._resampled(normed(self.norm0, x)))
+    def forward(self, x: Maps, emb: Tensor) -> Tensor:
+        h, kept = normed_and_kept(self.norm0, x)
+        kept = kept if isinstance(kept, tuple) else self._resampled(kept)
+        h, bias = convolved(self.conv0, self._resampled(h))
         h = F.dropout(normed(self.norm1, h, self.affine(emb), bias=bias), self.dropout, self.training)
         h, bias = convolved(self.conv1, h)
-        out: Tensor = self.attention(added(pointwise(self.skip, self._resampled(x)), h, bias))
+        out: Tensor = self.attention(added(pointwise(self.skip, kept), h, bias))
         return out
 
     def _resampled(self, x: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
 """How all U-shaped networks pass samples through their blocks. What their blocks are is each one's own."""
 
-import torch
 from torch import Tensor, nn
 
 from msd_ray.diffusion import Network
-from msd_ray.networks.layers import normed
+from msd_ray.networks.layers import joined, normed
 
 
 class UShaped(Network):
@@ -25,7 +24,7 @@ class UShaped(Network):
         for block in self.middle:
             h = block(h, emb)
         for block in self.up:
-            h = block(h if block.resample else torch.cat([h, skips.pop()], dim=1), emb)
+            h = block(h if block.resample else joined(h, skips.pop()), emb)
         out: Tensor = self.conv_out(normed(self.norm_out, h))
         return out
 

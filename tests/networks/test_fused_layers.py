@@ -49,8 +49,8 @@ def test_values_and_gradients_of_a_norm_are_those_of_torch(
     from msd_ray.networks.fused_layers import FusedNorm, plain_norm
 
     inputs, dy = given(n, channels, size, others, dtype)
-    how = (*inputs, *[None] * (2 - others), groups, 1e-5, silu)
-    made, expected = FusedNorm.apply(*how), plain_norm(*how)
+    how = (inputs[0], None, *inputs[1:], *[None] * (2 - others), groups, 1e-5, silu)
+    made, expected = FusedNorm.apply(*how)[0], plain_norm(*how)
     assert made.dtype == dtype
     assert made.is_contiguous(memory_format=torch.channels_last)
     assert near(made, expected, tolerance)
@@ -62,13 +62,53 @@ def test_values_and_gradients_of_a_norm_are_those_of_torch(
         assert (found[4] - wanted[4]).norm() <= tolerance * wanted[2].norm()
 
 
-def test_the_gradient_has_a_gradient() -> None:
+@pytest.mark.parametrize("first", [1, 3, 9, 64])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize(("n", "channels", "size", "groups"), SHAPES)
+def test_two_maps_are_normed_as_one_and_what_is_kept_adds_its_gradient(
+    n: int, channels: int, size: int, groups: int, kept: bool, first: int
+) -> None:
     from msd_ray.networks.fused_layers import FusedNorm, plain_norm
 
-    inputs, dy = given(2, 8, 4, 2, torch.float32)
-    second = []
-    for act in (FusedNorm.apply, plain_norm):
-        (first,) = torch.autograd.grad(act(*inputs, 2, 1e-5, True), inputs[0], dy, create_graph=True)
+    inputs, dy = given(n, channels, size, 0, torch.float32)
+    whole, first = inputs[0].detach(), min(first, channels - 1)  # a group may lie in both
+    pair = [part.clone().requires_grad_() for part in whole.split([first, channels - first], dim=1)]
+    made, *again = FusedNorm.apply(*pair, *inputs[1:], None, None, groups, 1e-5, True)
+    expected = plain_norm(inputs[0], None, *inputs[1:], None, None, groups, 1e-5, True)
+    assert near(made, expected, 2e-6)
+    assert all(torch.equal(a, b) for a, b in zip(again, pair, strict=True))
+    more = torch.randn_like(whole)
+    loss = (made * dy).sum() + (torch.cat(again, dim=1) * more).sum() * kept
+    found = torch.autograd.grad(loss, [*pair, *inputs[1:]])
+    wanted = torch.autograd.grad((expected * dy).sum() + (inputs[0] * more).sum() * kept, inputs)
+    assert near(torch.cat(found[:2], dim=1), wanted[0], 2e-6)
+    assert all(near(a, b, 2e-6) for a, b in zip(found[2:], wanted[1:], strict=True))
+
+
+def test_what_is_kept_alone_passes_its_gradient_on() -> None:
+    from msd_ray.networks.fused_layers import FusedNorm
+
+    inputs, dy = given(2, 8, 4, 0, torch.float32)
+    _, kept, other = FusedNorm.apply(inputs[0], None, *inputs[1:], None, None, 2, 1e-5, True)
+    assert other is None
+    assert torch.equal(torch.autograd.grad(kept, inputs[0], dy)[0], dy)
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_the_gradient_has_a_gradient(others: int) -> None:
+    """Of one map, or of two, with what is kept of them."""
+    from msd_ray.networks.fused_layers import FusedNorm, plain_norm
+
+    (x, *rest), dy = given(2, 8, 4, 2, torch.float32)
+    maps = [x, None] if others == 1 else [part.clone().detach().requires_grad_() for part in x.split([3, 5], dim=1)]
+    inputs, second = [t for t in (*maps, *rest) if t is not None], []
+    for fused in (True, False):
+        if fused:
+            made, kept, _ = FusedNorm.apply(*maps, *rest, 2, 1e-5, True)
+        else:
+            made, kept = plain_norm(maps[0], maps[1], *rest, 2, 1e-5, True), maps[0]  # type: ignore[arg-type]
+        loss = (made * dy).sum() + kept.pow(3).sum()
+        (first,) = torch.autograd.grad(loss, maps[0], create_graph=True)  # type: ignore[arg-type]
         second.append(torch.autograd.grad(first.square().sum(), inputs))
     assert all(near(a, b, 1e-5) for a, b in zip(*second, strict=True))
 
