@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from msd_ray import __version__
+from msd_ray.cli_bench import bench_app
 from msd_ray.cli_data import data_app
 from msd_ray.cli_deploy import deploy_app
 from msd_ray.cli_results import results_app
@@ -29,6 +30,7 @@ app.add_typer(results_app)
 app.add_typer(data_app, name="data")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(serve_app, name="serve")
+app.add_typer(bench_app)
 app.add_typer(submit_app, name="submit")
 app.add_typer(deploy_app, name="deploy")
 INTERRUPTED = 130
