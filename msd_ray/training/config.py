@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from msd_ray.objectives import SUM, Optimization
 from msd_ray.ranges import BelowOne, Count, CountOrNone, Images, ImagesOrNone, Rate, Threads, Weight, within
 from msd_ray.training.ema import EMAConfig
+from msd_ray.training.optimizer_state import StateKind
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class TrainingConfig:
     """precision: of the networks' mathematics; tf32 (on GPUs) and bf16 (autocast) round more than fp32 and are faster;
     weights that train are fp32 always. compile: the networks' blocks by torch.compile. recompute: keeps less of the
     forward pass, and computes it again in the backward pass. deterministic: on a GPU, whether the same numbers must
-    come out each time. threads: torch threads per student on a CPU.
+    come out each time. optimizer_state: the averages of Adam beside the weights, in the host's memory, or in 8 bits.
+    threads: torch threads per student on a CPU.
 
     log_every, checkpoint_every: in images; a student's segment between two reports to the driver is the latter.
     anchors: whether the levels of a generator's further steps (noise.steps) are those of sampling while it trains as
@@ -84,6 +86,7 @@ class TrainingConfig:
     compile: bool = False
     recompute: bool = False
     deterministic: bool = True
+    optimizer_state: StateKind = "fp32"
     threads: Threads = 1
     shards: Count = 1
     ema: EMAConfig = field(default_factory=EMAConfig)
@@ -96,5 +99,5 @@ class TrainingConfig:
     trace: CountOrNone = 0
 
 
-ROUNDING = ("compile", "recompute", "deterministic", "trace")
+ROUNDING = ("compile", "recompute", "deterministic", "optimizer_state", "trace")
 """What of `TrainingConfig` changes how numbers are rounded or nothing at all: a run may go on with other values."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from msd_ray.objectives import Loss, Optimization
 from msd_ray.training.adam import Adam
+from msd_ray.training.optimizer_state import StateKind
 from msd_ray.training.process_group import ProcessGroup
 from msd_ray.training.state import Tensors
 
@@ -27,11 +28,12 @@ class OptimizerStep:
         clip_value: float,
         shards: int,
         group: ProcessGroup,
+        state: StateKind = "fp32",
     ) -> None:
         """clip_value: largest absolute value of an element of the gradient; 0: any."""
         self.parameters, self._lr, self._shards, self._group = parameters, lr, shards, group
         self._clip, self._clip_value = how.clip or math.inf, clip_value
-        self.optimizer = Adam(parameters, lr, how.optimizer, how.betas, how.weight_decay)
+        self.optimizer = Adam(parameters, lr, how.optimizer, how.betas, how.weight_decay, state)
 
     def step(self, losses: Iterable[Loss], warm: float) -> tuple[list[Tensors], bool | Tensor]:
         """One step down the mean over all shards, at `warm` times the learning rate.

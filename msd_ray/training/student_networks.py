@@ -82,13 +82,15 @@ class StudentNetworks:
         fake = [p for _, p in own_parameters(self.nets.fake)] if needs.fake else []
         if self.nets.head is not None:
             fake += self.nets.head.parameters()
-        how, shards = self.optimization, self._spec.shards
-        self.generator_descent = OptimizerStep(generator, self.config.generator_lr, how, 0.0, shards, self._group)
-        self.fake_descent = (
-            OptimizerStep(fake, self.config.fake_lr, how, how.fake_clip_value, shards, self._group) if fake else None
-        )
+        lr, fake_lr, clip = self.config.generator_lr, self.config.fake_lr, self.optimization.fake_clip_value
+        self.generator_descent = self._descent(generator, lr)
+        self.fake_descent = self._descent(fake, fake_lr, clip) if fake else None
         if before:
             self._go_on(*before)
+
+    def _descent(self, weights: list[nn.Parameter], lr: float, clip_value: float = 0.0) -> OptimizerStep:
+        shards, state = self._spec.shards, self._spec.training.optimizer_state
+        return OptimizerStep(weights, lr, self.optimization, clip_value, shards, self._group, state)
 
     def _go_on(self, generator: OptimizerStep, fake: OptimizerStep | None, nets: Nets) -> None:
         """Takes over what the same objective kept between its updates in the stage before."""
@@ -126,7 +128,7 @@ class StudentNetworks:
         frozen = [nets.encoder, nets.pretrained]
         modules = [nets.generator, nets.fake, self.ema, nets.target, *frozen, *self._heads.values()]
         weights = [t for m in modules if m for t in (*m.parameters(), *m.buffers())]
-        optimizers = [t for d in descents if d for t in d.optimizer.tensors().values()]
+        optimizers = [t for d in descents if d for t in d.optimizer.on_device()]
         return [*weights, *optimizers, *nets.memory.values()]
 
     def state(self) -> dict[str, Tensors]:

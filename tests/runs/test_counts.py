@@ -21,7 +21,7 @@ from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store, used_bytes
 from msd_ray.teachers import LocalTeacher
-from msd_ray.training import precision
+from msd_ray.training import adam, precision
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.config import TrainingConfig
 from msd_ray.training.state import State
@@ -142,6 +142,16 @@ def test_a_teacher_in_the_student_is_part_of_its_memory() -> None:
     assert real_trainer(local).bytes() + teacher <= inside.memory
     assert inside.memory < apart.memory + teacher  # the generator's graph does not wait while the fake score trains
     assert inside.state == apart.state
+
+
+def test_averages_elsewhere_or_in_8_bits_take_less_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adam, "PORTION", 1)  # a weight at a time is fetched, as it is of large networks
+    wide = ["network.width=256", "cluster.gpus_per_student=1", "stages={dm: {objective: dm, images: 320, batch: 16}}"]
+    plans = {kind: plan(TINY, *wide, f"training.optimizer_state={kind}") for kind in ("fp32", "host", "int8")}
+    memory = {kind: count_student(made, made.largest, COUNT_ONLY).memory for kind, made in plans.items()}
+    averages = 2 * 2 * FLOAT * plans["fp32"].student.parameters()  # two of generator and fake score each
+    assert memory["fp32"] - memory["host"] == pytest.approx(averages, rel=0.3)  # less those that are fetched
+    assert memory["fp32"] - memory["int8"] == pytest.approx(0.75 * averages, rel=0.3)
 
 
 def test_workers_share_operations_and_activations_and_not_the_weights() -> None:
