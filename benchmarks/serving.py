@@ -86,14 +86,15 @@ def run(served: Served, args: argparse.Namespace) -> Figures:
     version = describe(served.students)
     with ExitStack() as stack:
         proxy_port = free_port() if args.proxy else 0
-        servers: dict[str, Any] = {"service": stack.enter_context(service(served.students, proxy_port))}
+        servers: dict[str, Any] = {"service": stack.enter_context(service(served.students, args.placement, proxy_port))}
         idle = idle_cpu_percent()
         if proxy_port:
             route(version)
             servers["proxy"] = lambda: grpc_asker(proxy_port, METADATA)
         servers["bare"] = stack.enter_context(bare(served.students, 1))
         servers["bentoml"] = stack.enter_context(bento(served.students, args.bentoml_python))
-        servers["teacher"] = stack.enter_context(bare(served.teacher, cpus()))
+        if not args.no_teacher:
+            servers["teacher"] = stack.enter_context(bare(served.teacher, cpus()))
         if not servers["bentoml"]:
             say("BentoML is not installed: its column is left out")
             del servers["bentoml"]
@@ -112,6 +113,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=5000, help="per kind of load and server, at most")
     parser.add_argument("--bentoml-python", default=sys.executable, metavar="PATH", help="a Python that has BentoML")
     parser.add_argument("--proxy", action="store_true", help="(e) as well, which listens on every interface")
+    parser.add_argument("--placement", default="auto", help="of (a)'s students; with --proxy it must be dedicated")
+    parser.add_argument("--no-teacher", action="store_true", help="without (d), which takes the longest")
     parser.add_argument("--quick", action="store_true", help="two students, few callers, half a second each")
     args = parser.parse_args()
     if args.quick:

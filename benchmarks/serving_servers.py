@@ -31,12 +31,12 @@ Connect = Callable[[], AbstractAsyncContextManager[Ask]]
 
 
 @contextmanager
-def service(uri: str, proxy_port: int) -> Iterator[Connect]:
-    """Ours, as it is by default but for the access log, which no other has. proxy_port: where Serve's own gRPC proxy
-    listens as well; 0 for not at all."""
+def service(uri: str, placement: str, proxy_port: int) -> Iterator[Connect]:
+    """Ours, as it is by default but for the access log, which no other has. placement: of the students. proxy_port:
+    where Serve's own gRPC proxy listens as well; 0 for not at all."""
     port, http_port = free_port(), free_port()
     gateway = {"port": port, "http_port": http_port, "access_log": False}
-    config = parse_config({"gateway": gateway, "students": {"placement": "dedicated"}})
+    config = parse_config({"gateway": gateway, "students": {"placement": placement}})
     with connected():
         if proxy_port:
             open_proxy(proxy_port, http_port)

@@ -10,6 +10,7 @@ import yaml
 from msd_ray.cli import main
 from msd_ray.errors import UserError
 from msd_ray.serving.service.config import ServeConfig, load_config, parse_config
+from msd_ray.serving.service.ensemble_facts import describe
 
 from .ensembles import saved
 
@@ -141,3 +142,48 @@ def test_serve_has_no_http_port_where_it_would_not_ask_for_certificates() -> Non
     assert serve_options(one_sided)["proxy_location"] == "EveryNode"
     assert serve_options(one_sided)["http_options"]["ssl_certfile"] == "a.pem"
     assert serve_options(mutual)["proxy_location"] == "Disabled"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory", "gpus", "students", "shared"),
+    [
+        (4, 1 << 40, 0, {}, False),
+        (3, 1 << 40, 0, {}, True),  # three parts and a gateway
+        (64, 1 << 20, 0, {}, True),
+        (64, 1 << 40, 1, {"gpus": 0.5}, True),
+        (64, 1 << 40, 2, {"gpus": 0.5}, False),
+        (6, 1 << 40, 0, {"max_replicas": 2}, True),
+        (1, 1 << 20, 0, {"placement": "dedicated"}, False),
+        (64, 1 << 40, 0, {"placement": "multiplexed"}, True),
+    ],
+)
+def test_students_share_a_process_where_there_is_no_room_for_several(
+    tiny: str,
+    monkeypatch: pytest.MonkeyPatch,
+    cpus: int,
+    memory: int,
+    gpus: int,
+    students: dict[str, Any],
+    shared: bool,
+) -> None:
+    from msd_ray.serving.serve_apps import serve_options
+
+    have = {"CPU": cpus, "memory": memory, "GPU": gpus}
+    monkeypatch.setattr(serve_options.ray, "cluster_resources", lambda: have)
+    assert serve_options.multiplexed(describe(tiny), parse_config({"students": students})) is shared
+
+
+@pytest.mark.parametrize(
+    ("students", "memory", "resident"),
+    [({}, 1 << 40, 8), ({"resident": 2}, 1 << 40, 6), ({"resident": 2}, 1 << 20, 2)],
+)
+def test_a_process_that_students_share_keeps_all_of_them_where_memory_allows(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, students: dict[str, Any], memory: int, resident: int
+) -> None:
+    from msd_ray.serving.serve_apps import serve_options
+
+    monkeypatch.setattr(serve_options.ray, "cluster_resources", lambda: {"CPU": 1, "memory": memory})
+    version, config = describe(tiny), parse_config({"students": students})
+    assert serve_options.with_room(version, config).students.resident == resident
+    fixed = parse_config({"students": {**students, "placement": "multiplexed"}})
+    assert serve_options.with_room(version, fixed) == fixed

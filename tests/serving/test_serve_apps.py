@@ -22,6 +22,7 @@ from msd_ray.serving.client import Client, RefusedError, Retry
 from msd_ray.serving.client.calls import NEVER
 from msd_ray.serving.service.config import ServeConfig
 from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.gatherer import PartCall
 
 from .asking import all_at_once, one_at_a_time, pairs_of
 from .ensembles import PICTURES, flip_a_bit, saved
@@ -177,8 +178,14 @@ def test_few_replicas_may_hold_many_students(site: Site, tmp_path: Path) -> None
         asked = serve.get_app_handle(ANY_PART).options(
             multiplexed_model_id=model_id(site.uri, part, version.parts[part])
         )
-        (made,) = asked.make.remote([(class_id, 4)], "float32", 60.0).result(timeout_s=120)
+        call = PartCall(site.uri, part, version.parts[part], [(class_id, 4)], "float32", 60.0)
+        ((made,),) = asked.make.remote([call]).result(timeout_s=120).answers
         assert made.data == Ensemble.load(site.uri).generate([class_id], [4])[0].numpy().tobytes()
+    calls = [
+        PartCall(site.uri, version.owners[c], version.parts[version.owners[c]], [(c, 4)], "png", 60.0) for c in (0, 9)
+    ]
+    together = serve.get_app_handle(ANY_PART).make.remote(calls).result(timeout_s=120)
+    assert [len(answer) for answer in together.answers] == [1, 1] and together.most == [64, 64]
     saved(tmp_path, 2, spec=PICTURES)
     flip_a_bit(tmp_path / "student-0001.safetensors")
     with pytest.raises(UserError, match=r"does not start: .*student-0001\.safetensors"):
@@ -199,8 +206,8 @@ def test_students_that_nobody_asks_go_away_and_come_back(site: Site, tmp_path: P
     deploy_students(version, parse_config({"students": students}), False)
     part = version.parts[version.owners[3]]
     assert eventually(lambda: not replicas(f"ServeReplica:{part_app(part)}"))
-    asked = serve.get_app_handle(part_app(part)).make.remote([(3, 4)], "float32", 60.0)
-    (made,) = asked.result(timeout_s=120)
+    call = PartCall(uri, version.owners[3], part, [(3, 4)], "float32", 60.0)
+    ((made,),) = serve.get_app_handle(part_app(part)).make.remote([call]).result(timeout_s=120).answers
     assert made.data == Ensemble.load(uri).generate([3], [4])[0].numpy().tobytes()
     assert replicas(f"ServeReplica:{part_app(part)}")
 

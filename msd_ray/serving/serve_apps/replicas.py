@@ -9,30 +9,33 @@ from typing import Any
 import torch
 from ray import serve
 
-from msd_ray.ensemble import SampleId
 from msd_ray.errors import MsdRayError
 from msd_ray.serving.protocol.refusal import Refusal, away
+from msd_ray.serving.serve_apps.app_names import model_id
 from msd_ray.serving.serve_apps.request_metrics import ReplicaRequestMetrics
 from msd_ray.serving.service.config import StudentConfig
-from msd_ray.serving.service.service import StudentImage
+from msd_ray.serving.service.gatherer import Answers, PartAnswer, PartCall
 from msd_ray.serving.service.student_worker import StudentAtWork
 
 LOG = logging.getLogger("ray.serve")  # whose lines Serve shows and keeps
 TRY_AGAIN = 10.0  # seconds until students that could not be loaded are tried again
-PartAnswer = list[StudentImage] | Refusal
 
 
 class LoadedStudents:
-    """A replica's students, which share one computing thread and one device."""
+    """A replica's students. On a CPU each part has a computing thread of its own; a GPU has one for all."""
 
     def __init__(self, config: StudentConfig) -> None:
         torch.set_num_threads(config.threads)
         self._config, self._device = config, "cuda" if config.gpus and torch.cuda.is_available() else "cpu"
-        self._thread = ThreadPoolExecutor(1, "students", torch.set_num_threads, (config.threads,))
+        self._thread = self._new_thread()
+
+    def _new_thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "students", torch.set_num_threads, (self._config.threads,))
 
     async def load(self, uri: str, part: int, version: str) -> "Replica":
         """Loads the students. Raises UserError or CorruptError if that fails."""
-        student = await StudentAtWork.load(uri, part, version, self._device, self._config, self._thread)
+        thread = self._thread if self._device == "cuda" else self._new_thread()
+        student = await StudentAtWork.load(uri, part, version, self._device, self._config, thread)
         return Replica(student, ReplicaRequestMetrics(version))
 
 
@@ -42,10 +45,15 @@ class Replica:
     def __init__(self, student: StudentAtWork, meters: ReplicaRequestMetrics) -> None:
         self._student, self._meters = student, meters
 
-    async def answer(self, sample_ids: list[SampleId], format: str, seconds: float) -> PartAnswer:
+    @property
+    def most(self) -> int:
+        """Images of its largest evaluation."""
+        return self._student.most
+
+    async def answer(self, call: PartCall) -> PartAnswer:
         """The images. A refusal is returned, not raised: it is no error of the replica."""
         try:
-            made = await self._student.make(sample_ids, format, seconds)
+            made = await self._student.make(call.sample_ids, call.format, call.seconds)
         except Refusal as refusal:
             self._meters.refused(refusal.kind)
             return refusal
@@ -67,8 +75,11 @@ class DedicatedReplica:
         """Why it cannot be asked; empty where it can."""
         return self._why
 
-    async def make(self, sample_ids: list[SampleId], format: str, seconds: float) -> PartAnswer:
-        return await self._replica.answer(sample_ids, format, seconds) if self._replica else away(self._why)
+    async def make(self, calls: list[PartCall]) -> Answers:
+        if not self._replica:
+            return Answers([away(self._why) for _ in calls], [0 for _ in calls])
+        answers = await asyncio.gather(*map(self._replica.answer, calls))
+        return Answers(answers, [self._replica.most for _ in calls])
 
     async def _load(self) -> str:
         try:
@@ -92,8 +103,8 @@ def multiplexed_replica(resident: int) -> type:
             self._bench = LoadedStudents(StudentConfig(**config))
 
         @serve.multiplexed(max_num_models_per_replica=resident)  # type: ignore[untyped-decorator]
-        async def part(self, model_id: str) -> Replica:
-            uri, part, version = json.loads(model_id)
+        async def part(self, wanted: str) -> Replica:
+            uri, part, version = json.loads(wanted)
             return await self._bench.load(uri, part, version)
 
         async def ready(self) -> str:
@@ -106,10 +117,16 @@ def multiplexed_replica(resident: int) -> type:
                 return str(error)
             return ""
 
-        async def make(self, sample_ids: list[SampleId], format: str, seconds: float) -> PartAnswer:
-            if why := await self.ready():
-                return away(why)
-            replica: Replica = await self.part(serve.get_multiplexed_model_id())
-            return await replica.answer(sample_ids, format, seconds)
+        async def make(self, calls: list[PartCall]) -> Answers:
+            said = await asyncio.gather(*map(self._one, calls))
+            return Answers([answer for answer, _ in said], [most for _, most in said])
+
+        async def _one(self, call: PartCall) -> tuple[PartAnswer, int]:
+            try:
+                replica: Replica = await self.part(model_id(call.uri, call.part, call.version))
+            except MsdRayError as error:
+                LOG.error("%s", error)
+                return away(str(error)), 0
+            return await replica.answer(call), replica.most
 
     return Multiplexed

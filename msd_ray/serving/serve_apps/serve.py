@@ -41,10 +41,11 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
         import ray
 
         from msd_ray.serving.serve_apps import deploy
-        from msd_ray.serving.serve_apps.serve_options import multiplexed
+        from msd_ray.serving.serve_apps.serve_options import multiplexed, with_room
 
         _hush()
         shared = multiplexed(version, config)
+        config = with_room(version, config) if shared else config
         note(f"{where}: {len(version.parts)} parts, {'multiplexed' if shared else 'dedicated'}")
         deploy.start_serve(config)
         try:

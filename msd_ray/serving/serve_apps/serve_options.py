@@ -1,6 +1,7 @@
 """The options of Serve itself, set once for a whole cluster."""
 
 import resource
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -13,18 +14,32 @@ SHARE = 0.8  # of the cluster's memory that students may take
 
 
 def multiplexed(version: Version, config: ServeConfig) -> bool:
-    """Whether students are multiplexed: as the configuration says or, for `auto`, if replicas for all parts at once do
-    not fit on the connected cluster. The estimate for a replica is the memory of this process, which has imported the
-    same modules, and its students' weights."""
+    """Whether students are multiplexed: as the configuration says or, for `auto`, if replicas for all parts at once
+    would be more processes than the cluster has CPUs, or need more memory or GPUs. The estimate for a replica is the
+    memory of this process, which has imported the same modules, and its students' weights."""
     students = config.students
     if students.placement != "auto":
         return students.placement == "multiplexed"
     have, parts = ray.cluster_resources(), len(version.parts)  # type: ignore[no-untyped-call]
+    fits = _memory(version, parts) <= SHARE * have.get("memory", 0)
+    processes = parts * students.max_replicas + config.gateway.replicas
+    return not (fits and processes <= have.get("CPU", 0) and parts * students.gpus <= have.get("GPU", 0))
+
+
+def with_room(version: Version, config: ServeConfig) -> ServeConfig:
+    """For multiplexed students by `auto`: each replica keeps the parts of all versions, where memory allows that."""
+    students, parts = config.students, config.keep * len(version.parts)
+    have = ray.cluster_resources().get("memory", 0)  # type: ignore[no-untyped-call]
+    needed = students.max_replicas * config.keep * _memory(version, 1)
+    if students.placement != "auto" or students.resident >= parts or needed > SHARE * have:
+        return config
+    return replace(config, students=replace(students, resident=parts))
+
+
+def _memory(version: Version, processes: int) -> int:
+    """Bytes of so many processes that hold a version's students between them."""
     process = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    weights = BYTES_PER_PARAMETER * sum(student.parameters for student in version.students)
-    fits = parts * process + weights <= SHARE * have.get("memory", 0)
-    cpus = parts * students.cpus + config.gateway.replicas * config.gateway.cpus <= have.get("CPU", 0)
-    return not (fits and cpus and parts * students.gpus <= have.get("GPU", 0))
+    return processes * process + BYTES_PER_PARAMETER * sum(student.parameters for student in version.students)
 
 
 # Serve looks for proxies that are gone every second instead of every ten, and gives a new one 30 s to start, not 5.

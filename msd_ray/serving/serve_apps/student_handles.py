@@ -2,20 +2,27 @@
 
 import asyncio
 import logging
+import math
 import random
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
 from ray import serve
 from ray.exceptions import RayActorError, RayError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+    RequestCancelledError,
+)
 from ray.serve.handle import DeploymentHandle
 
 from msd_ray.serving.protocol.refusal import Refusal, away, busy
 from msd_ray.serving.serve_apps.app_names import ANY_PART, model_id, part_app
 from msd_ray.serving.serve_apps.request_metrics import GatewayMetrics
 from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.gatherer import Answers, Asked, Gatherer, PartCall
 from msd_ray.serving.service.hedge import Hedge
 from msd_ray.serving.service.readiness import Readiness
 from msd_ray.serving.service.routing import PartRequest
@@ -23,6 +30,7 @@ from msd_ray.serving.service.service import StudentImage
 from msd_ray.serving.service.versions import Traffic, Version
 
 LOG = logging.getLogger(__name__)
+CALLS = 1  # that are under way to a replica; requests that come meanwhile leave together
 TRIES = 8  # an image follows from its seed, so it may be asked for again
 FIRST, MOST = 0.05, 1.0  # seconds of the first pause and of the longest; pauses double
 PROBE = 3.0  # seconds that students may take to say whether they are ready; a busy machine takes one, at times
@@ -34,6 +42,10 @@ class StudentHandles:
     def __init__(self, multiplexed: bool, config: StudentConfig) -> None:
         self._multiplexed, self._meters, self._hedge = multiplexed, GatewayMetrics(), Hedge()
         self._may_sleep, self._several = not config.min_replicas, config.max_replicas > 1
+        # Serve adds replicas by the number of calls that are under way
+        each = CALLS if config.min_replicas == config.max_replicas else math.ceil(config.ongoing)
+        self._calls, self._queue = each * config.max_replicas, config.queue
+        self._gatherers: dict[str, Gatherer] = {}
         self._handles: dict[str, DeploymentHandle[Any]] = {}
 
     async def reach(self, versions: tuple[Version, ...]) -> None:
@@ -44,7 +56,7 @@ class StudentHandles:
         """One image per item. Raises Refusal."""
         began, code = time.monotonic(), "OK"
         try:
-            return await self._patiently(part_request, began + seconds)
+            return await self._gatherer(part_request).ask(part_request, began + seconds)
         except Refusal as refusal:
             code = refusal.kind
             raise
@@ -79,43 +91,50 @@ class StudentHandles:
             for part, of in enumerate(version.parts):
                 self._meters.ready(version.name, part, not readiness.why(of))
 
-    async def _patiently(self, part_request: PartRequest, deadline: float) -> list[StudentImage]:
+    def _gatherer(self, part_request: PartRequest) -> Gatherer:
+        """A single replica that holds all parts is one place, else each part is."""
+        one = self._multiplexed and not self._several
+        place = ANY_PART if one else part_request.version.parts[part_request.part]
+        if place not in self._gatherers:
+            self._gatherers[place] = Gatherer(self._patiently, self._calls, self._queue)
+        return self._gatherers[place]
+
+    async def _patiently(self, asked: Sequence[Asked]) -> Answers:
         for pause in pauses():
             try:
-                return await self._first(part_request, deadline)
+                return await self._first(asked)
             except (RayActorError, DeploymentUnavailableError):
-                self._meters.retried(part_request.version.name)
+                self._meters.retried(asked[0].part_request.version.name)
                 await asyncio.sleep(pause)
         raise away(f"no replica answered {TRIES} times in a row", 1.0)
 
-    async def _first(self, part_request: PartRequest, deadline: float) -> list[StudentImage]:
+    async def _first(self, asked: Sequence[Asked]) -> Answers:
         """The answer; if there are several replicas, of the first that answers."""
 
-        def ask() -> Coroutine[Any, Any, list[StudentImage]]:
-            return self._once(part_request, deadline - time.monotonic())
+        def ask() -> Coroutine[Any, Any, Answers]:
+            return self._once(asked)
 
-        return await (self._hedge.first(part_request.version.parts[part_request.part], ask) if self._several else ask())
+        of = asked[0].part_request
+        return await (self._hedge.first(of.version.parts[of.part], ask) if self._several else ask())
 
-    async def _once(self, part_request: PartRequest, seconds: float) -> list[StudentImage]:
-        response = self._handle(part_request.version, part_request.part).make.remote(
-            part_request.sample_ids, part_request.format, seconds
-        )
+    async def _once(self, asked: Sequence[Asked]) -> Answers:
+        of = asked[0].part_request
+        response = self._handle(of.version, of.part).make.remote([_call_of(each) for each in asked])
         try:
-            answer = await response
+            answers: Answers = await response
         except asyncio.CancelledError:
             response.cancel()  # type: ignore[no-untyped-call]
             raise
         except BackPressureError:
-            raise busy(f"the students of part {part_request.part} have too much to do", 0.5) from None
+            raise busy(f"the students of part {of.part} have too much to do", 0.5) from None
         except (RayActorError, DeploymentUnavailableError):
             raise
+        except RequestCancelledError:  # with the request from outside that it belongs to
+            raise asyncio.CancelledError from None
         except (RayError, RayServeException) as error:
-            LOG.error("part %s of %s failed", part_request.part, part_request.version.name, exc_info=error)
+            LOG.error("part %s of %s failed", of.part, of.version.name, exc_info=error)
             raise Refusal("INTERNAL", "the student failed; its log says why") from None
-        if isinstance(answer, Refusal):
-            raise answer
-        made: list[StudentImage] = answer
-        return made
+        return answers
 
     def _handle(self, version: Version, part: int) -> DeploymentHandle[Any]:
         if not self._multiplexed:
@@ -128,6 +147,12 @@ class StudentHandles:
             return {ANY_PART: self._handles.get(ANY_PART) or serve.get_app_handle(ANY_PART)}
         parts = {part for version in versions for part in version.parts}
         return {part: self._handles.get(part) or serve.get_app_handle(part_app(part)) for part in parts}
+
+
+def _call_of(asked: Asked) -> PartCall:
+    of = asked.part_request
+    which = of.version.uri, of.part, of.version.parts[of.part]
+    return PartCall(*which, of.sample_ids, of.format, asked.deadline - time.monotonic())
 
 
 def pauses() -> Iterator[float]:

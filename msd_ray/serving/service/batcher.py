@@ -49,7 +49,7 @@ class _Waiting:
 class Batcher:
     """One evaluation after the other, in one thread, each with the samples that have waited longest.
 
-    It drops what was cancelled or is past its deadline. For use in one event loop.
+    It drops what was cancelled or is past its deadline. For use in one event loop. most: samples of an evaluation.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Batcher:
         """queue: images that may wait. batch: most samples of an evaluation; 0: as many as it has positions. wait:
         seconds that the oldest waits for others."""
         self._maker, self._batching, self._thread, self._queue, self._wait = maker, batching, thread, queue, wait
-        self._most = min(batch or batching.most, batching.most)
+        self.most = min(batch or batching.most, batching.most)
         self._waiting: list[_Waiting] = []
         self._arrival, self._seconds = asyncio.Event(), 0.1
         self._loop, self._working = asyncio.get_running_loop(), False
@@ -108,7 +108,7 @@ class Batcher:
 
     async def _company(self) -> None:
         """Waits for more samples, as long as the oldest may."""
-        while (alive := self._alive(time.monotonic())) and len(alive) < self._most:
+        while (alive := self._alive(time.monotonic())) and len(alive) < self.most:
             left = alive[0].arrived + self._wait - time.monotonic()
             if left <= 0:
                 return
@@ -123,7 +123,7 @@ class Batcher:
         taken: dict[int, _Waiting] = {}
         for waiting in self._alive(time.monotonic()):
             position = len(taken) if self._batching.free else waiting.position
-            if len(taken) < self._most and position not in taken:
+            if len(taken) < self.most and position not in taken:
                 taken[position] = waiting
         chosen = set(map(id, taken.values()))
         self._waiting = [w for w in self._waiting if id(w) not in chosen]
@@ -152,4 +152,4 @@ class Batcher:
 
     def _outlook(self) -> float:
         """Seconds after which the queue has about emptied."""
-        return max(0.05, self._seconds * -(-len(self._waiting) // self._most))
+        return max(0.05, self._seconds * -(-len(self._waiting) // self.most))

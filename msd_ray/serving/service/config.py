@@ -19,15 +19,16 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 @dataclass(frozen=True)
 class StudentConfig:
     """The students' replicas. placement: `dedicated` gives each part of the conditions a deployment of its own,
-    `multiplexed` lets replicas hold up to `resident` parts each, `auto` takes the first where memory is enough.
+    `multiplexed` lets replicas hold up to `resident` parts each, `auto` takes the first where CPUs, memory and
+    GPUs are enough.
 
     cpus, gpus: Ray resources of a replica, fractions allowed. threads: that its networks compute with; other numbers
     may change last bits. min_replicas, max_replicas: of each deployment; with 0 Serve stops it after idle_seconds
     without requests. batching: `exact` gives each image the bits of `generate`, `batched` fills evaluations freely and
     says how much an image may differ; `auto` is as the ensemble says, and batched on a GPU. batch: most images of an
     evaluation, 0 for 64. evaluation_ms: how long a batched evaluation of several images may take. wait_ms: how long an
-    image waits for others. queue: images that may wait at a replica. ongoing: requests per replica that autoscaling
-    aims at.
+    image waits for others though the student is idle. queue: images that may wait at a replica. ongoing: calls per
+    replica that autoscaling aims at.
     """
 
     placement: Literal["dedicated", "multiplexed", "auto"] = "auto"
@@ -41,7 +42,7 @@ class StudentConfig:
     batching: Literal["auto", "exact", "batched"] = "auto"
     batch: CountOrNone = 0
     evaluation_ms: Seconds = 1000.0
-    wait_ms: Seconds = 2.0
+    wait_ms: Seconds = 0.0
     queue: Count = 1024
     ongoing: Annotated[float, Field(gt=0, le=1e6)] = 8.0
 

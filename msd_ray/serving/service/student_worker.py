@@ -76,6 +76,11 @@ class StudentAtWork:
         return cls(loaded, await found, config, thread)
 
     @property
+    def most(self) -> int:
+        """Images of the largest evaluation."""
+        return self._batcher.most
+
+    @property
     def waiting(self) -> int:
         """Images that wait now."""
         return self._batcher.waiting
