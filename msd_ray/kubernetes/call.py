@@ -17,6 +17,12 @@ def call(connection: Connection, seconds: float) -> str:
     return f"{len(made)} images of {len(labels)} classes from {len(students)} students"
 
 
+def first_token(text: str) -> str:
+    """Of a file of tokens. Raises IndexError if it has none."""
+    lines = [words for words in map(str.split, text.splitlines()) if words and not words[0].startswith("#")]
+    return lines[0][0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", help="HOST:PORT")
@@ -25,7 +31,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="how long to try")
     said = parser.parse_args()
     try:
-        token = Path(said.tokens).read_text().split()[0] if said.tokens else ""
+        token = first_token(Path(said.tokens).read_text()) if said.tokens else ""
         print(call(Connection(said.target, token=token, ca=said.ca), said.seconds))
     except (RefusedError, UserError, OSError, IndexError) as error:
         sys.exit(f"error: {error or 'the file of tokens is empty'}")

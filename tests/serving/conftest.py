@@ -47,10 +47,11 @@ class LocalStudents:
 
 @dataclass
 class Running:
-    """address: host:port of gRPC. url: of HTTP."""
+    """address: host:port of gRPC. url: of HTTP. service: to look into; it works in another thread."""
 
     address: str
     url: str
+    service: Service
 
 
 async def http_server(service: Service, tokens: Tokens) -> tuple[uvicorn.Server, int]:
@@ -80,17 +81,17 @@ def running(
             await service.probe(0.1)
             await asyncio.sleep(0.02)
 
-    async def start() -> tuple[RpcServer, int, uvicorn.Server, int]:
+    async def start() -> tuple[Service, RpcServer, int, uvicorn.Server, int]:
         service = Service(students or LocalStudents(StudentConfig()), limits)
         service.readiness = Readiness(grace)
         tasks.append(asyncio.create_task(probe(service)))
         service.traffic = Traffic(tuple(map(describe, uris)), tuple(float(not i) for i in range(len(uris))))
         server, tokens = RpcServer(service, Tokens(config.tokens), config), Tokens(config.tokens)
-        return server, await server.start(), *(await http_server(service, tokens))
+        return service, server, await server.start(), *(await http_server(service, tokens))
 
-    server, port, http, http_port = wait(start())
+    service, server, port, http, http_port = wait(start())
     try:
-        yield Running(f"127.0.0.1:{port}", f"http://127.0.0.1:{http_port}")
+        yield Running(f"127.0.0.1:{port}", f"http://127.0.0.1:{http_port}", service)
     finally:
         loop.call_soon_threadsafe(tasks[0].cancel)
         wait(server.stop())

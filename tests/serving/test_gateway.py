@@ -329,8 +329,8 @@ def test_more_calls_than_allowed_are_told_when_to_come_back(tiny: str) -> None:
             found = await asyncio.gather(*(client.generate([0]) for _ in range(6)), return_exceptions=True)
         return [str(answer) for answer in found if isinstance(answer, Exception)]
 
-    with running([tiny], Limits(concurrent=4), Slow(1.0)) as it:
-        refused = ["RESOURCE_EXHAUSTED: 4 requests are running already; try again in 0.5 s"] * 2
+    with running([tiny], Limits(concurrent=3, waiting=1), Slow(1.0)) as it:
+        refused = ["RESOURCE_EXHAUSTED: 3 requests are running and 1 wait already; try again in 0.67 s"] * 2
         assert asyncio.run(ask(it.address, NEVER)) == refused
         assert asyncio.run(ask(it.address, Retry())) == []
 

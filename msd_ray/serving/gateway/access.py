@@ -7,21 +7,25 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from msd_ray.serving.gateway.http_request_id import sensible
+from msd_ray.serving.service.tokens import Caller
 
 LOG = logging.getLogger("msd_ray.access")
 
 
 @dataclass
 class Call:
-    """A running request. id: the caller's own, if it is short and plain. code: the name of its gRPC status."""
+    """A running request. id: the caller's own, if it is short and plain. code: the name of its gRPC status. caller: who
+    it is, once that is known."""
 
     protocol: str
     method: str
     peer: str
     id: str = ""
+    caller: Caller = Caller()
     images: int = 0
     code: str = "OK"
     began: float = field(default_factory=time.monotonic)
@@ -32,6 +36,10 @@ class Call:
     @property
     def milliseconds(self) -> float:
         return 1000 * (time.monotonic() - self.began)
+
+
+CURRENT: ContextVar[Call] = ContextVar("call")
+"""The call that a method of gRPC answers."""
 
 
 def send_to(*handlers: logging.Handler) -> None:
@@ -66,6 +74,7 @@ def _note(call: Call) -> None:
         "protocol": call.protocol,
         "method": call.method,
         "peer": call.peer,
+        "caller": call.caller.name,
         "code": call.code,
         "images": call.images,
         "ms": round(call.milliseconds, 2),

@@ -7,6 +7,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from msd_ray.serving.gateway.access import CURRENT
 from msd_ray.serving.gateway.health import Health
 from msd_ray.serving.gateway.interceptor import Context, Guard
 from msd_ray.serving.gateway.proto_messages import ensemble_of, image_of, image_request_of, students_of
@@ -34,12 +35,13 @@ class EnsembleRpc(pb_grpc.EnsembleServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:  # noqa: N802
         image_request = image_request_of(request, self._service.limits)
-        pictures = await self._service.generate(image_request, context.time_remaining())
+        pictures = await self._service.generate(image_request, context.time_remaining(), CURRENT.get().caller)
         return pb.GenerateResponse(images=map(image_of, pictures))
 
     async def GenerateStream(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.Image]:  # noqa: N802
         image_request = image_request_of(request, self._service.limits)
-        async with aclosing(self._service.stream(image_request, context.time_remaining())) as pictures:
+        stream = self._service.stream(image_request, context.time_remaining(), CURRENT.get().caller)
+        async with aclosing(stream) as pictures:
             async for picture in pictures:
                 yield image_of(picture)
 
@@ -58,7 +60,8 @@ class RpcServer:
         self._config, self._health = config, Health(service, ("", NAME))
         self._server = grpc.aio.server(
             interceptors=[Guard(tokens)],
-            maximum_concurrent_rpcs=4 * limits.concurrent,  # calls that are just held open count here too
+            maximum_concurrent_rpcs=4 * limits.concurrent
+            + limits.waiting,  # calls that are just held open count here too
             options=[("grpc.max_receive_message_length", limits.request_bytes), *_OPTIONS, *_age(config, limits)],
         )
         pb_grpc.add_EnsembleServiceServicer_to_server(EnsembleRpc(service), self._server)  # type: ignore[no-untyped-call]

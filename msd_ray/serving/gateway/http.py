@@ -57,7 +57,7 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
         """Make images, and answer once all are made."""
 
         async def work(call: Call) -> Any:
-            pictures = await service.generate(*await image_request(request))
+            pictures = await service.generate(*await image_request(request), call.caller)
             call.images = len(pictures)
             return {"images": [image_body(picture).model_dump() for picture in pictures]}
 
@@ -67,8 +67,8 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
     async def generate_stream(request: Request) -> Response:
         """Make images, and send each as a line of JSON as soon as it is made, in any order."""
 
-        async def work() -> AsyncIterator[ImageBody]:
-            async for picture in service.stream(*await image_request(request)):
+        async def work(call: Call) -> AsyncIterator[ImageBody]:
+            async for picture in service.stream(*await image_request(request), call.caller):
                 yield image_body(picture)
 
         return await streamed(request, tokens, work)

@@ -38,7 +38,7 @@ async def answered(request: Request, tokens: Tokens, work: Callable[[Call], Awai
     call = _call(request)
     with noted(call):
         try:
-            tokens.check(request.headers.get("authorization", ""))
+            call.caller = tokens.caller(request.headers.get("authorization", ""))
             answer: Response = JSONResponse(await work(call))
         except Exception as error:
             answer = _refused(_told(error, call), call)
@@ -46,7 +46,7 @@ async def answered(request: Request, tokens: Tokens, work: Callable[[Call], Awai
     return answer
 
 
-async def streamed(request: Request, tokens: Tokens, work: Callable[[], AsyncIterator[ImageBody]]) -> Response:
+async def streamed(request: Request, tokens: Tokens, work: Callable[[Call], AsyncIterator[ImageBody]]) -> Response:
     """Sends each image of the work as a line of JSON, at once. A refusal before the first one becomes a status."""
     call = _call(request)
     lines = _lines(call, tokens, request.headers.get("authorization", ""), work)
@@ -70,13 +70,13 @@ async def bounded(request: Request, most: int) -> bytes:
 
 
 async def _lines(
-    call: Call, tokens: Tokens, authorization: str, work: Callable[[], AsyncIterator[ImageBody]]
+    call: Call, tokens: Tokens, authorization: str, work: Callable[[Call], AsyncIterator[ImageBody]]
 ) -> AsyncIterator[str]:
     """Waits for the first image. Raises Refusal if there is none."""
     with noted(call):
         try:
-            tokens.check(authorization)
-            async for image in work():
+            call.caller = tokens.caller(authorization)
+            async for image in work(call):
                 call.images += 1
                 yield _line("image", image)
         except Exception as error:

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from msd_ray.serving.gateway.access import Call, noted
+from msd_ray.serving.gateway.access import CURRENT, Call, noted
 from msd_ray.serving.protocol.grpc_status import to_status, trailing
 from msd_ray.serving.protocol.refusal import Refusal, wrong
 from msd_ray.serving.service.tokens import Tokens
@@ -75,7 +75,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             call = _call(method, context)
             with traced(call, context.invocation_metadata()), noted(call):
                 try:
-                    result = await handler.unary_unary(self._admitted(handler, raw, context), context)
+                    result = await handler.unary_unary(self._admitted(handler, raw, context, call), context)
                 except Exception as error:
                     await _abort(context, error, call)
                 call.images = len(getattr(result, "images", ()))
@@ -91,7 +91,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             call = _call(method, context)
             with traced(call, context.invocation_metadata()), noted(call):
                 try:
-                    async with aclosing(handler.unary_stream(self._admitted(handler, raw, context), context)) as stream:
+                    async with aclosing(
+                        handler.unary_stream(self._admitted(handler, raw, context, call), context)
+                    ) as stream:
                         async for message in stream:
                             await _write(context, message)
                             call.images += 1
@@ -105,7 +107,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             try:
-                self._tokens.check(_header(context, "authorization"))
+                self._tokens.caller(_header(context, "authorization"))
             except Refusal as refusal:
                 await _abort(context, refusal, _call(method, context))
             async for message in handler.stream_stream(requests, context):
@@ -113,9 +115,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         return grpc.stream_stream_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
 
-    def _admitted(self, handler: Handler, raw: bytes, context: Context) -> Any:
+    def _admitted(self, handler: Handler, raw: bytes, context: Context, call: Call) -> Any:
         """The request, if the caller's token is valid. Raises Refusal otherwise."""
-        self._tokens.check(_header(context, "authorization"))
+        call.caller = self._tokens.caller(_header(context, "authorization"))
+        CURRENT.set(call)
         try:
             return handler.request_deserializer(raw)
         except (DecodeError, UnicodeError, ValueError):

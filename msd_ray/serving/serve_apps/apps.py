@@ -89,7 +89,7 @@ def gateway(args: Args) -> Application:
     options: dict[str, Any] = {
         "num_replicas": config.gateway.replicas,
         "ray_actor_options": actor,
-        "max_ongoing_requests": 2 * config.limits.concurrent,  # of HTTP; past the limit itself the gateway refuses
+        "max_ongoing_requests": 2 * config.limits.concurrent + config.limits.waiting,  # of HTTP; the gateway refuses
         "max_queued_requests": config.limits.concurrent,
         "graceful_shutdown_timeout_s": config.gateway.drain_seconds + 5,
         "graceful_shutdown_wait_loop_s": 0.2,

@@ -14,6 +14,7 @@ from msd_ray.runs.run_directory import ensemble_folder
 from msd_ray.serving.service.config import GatewayConfig, ServeConfig
 from msd_ray.serving.service.deny import deny_of
 from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.tokens import callers_of
 from msd_ray.serving.service.versions import Traffic
 
 if TYPE_CHECKING:
@@ -75,12 +76,14 @@ def attached(address: str | None) -> Iterator["Operation"]:
 
 
 def refuse_missing(gateway: GatewayConfig) -> None:
-    """Raises UserError if a file that gateways need cannot be read."""
+    """Raises UserError if a file that gateways need cannot be read, or has tokens that are not valid."""
     for path in filter(None, (gateway.tls_cert, gateway.tls_key, gateway.tls_client_ca, gateway.tokens)):
         try:
-            Path(path).read_bytes()
+            content = Path(path).read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
+        if path == gateway.tokens:
+            callers_of(content.decode(errors="replace").splitlines())
 
 
 def refuse_taken(gateway: GatewayConfig) -> None:

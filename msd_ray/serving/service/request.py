@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from msd_ray.own_code import is_own
-from msd_ray.ranges import LARGEST_SEED, Count
+from msd_ray.ranges import LARGEST_SEED, Amount, Count, CountOrNone, ImagesOrNone
 from msd_ray.serving.protocol.formats import FORMATS
 from msd_ray.serving.protocol.refusal import wrong
 
@@ -16,13 +16,19 @@ from msd_ray.serving.protocol.refusal import wrong
 @dataclass(frozen=True)
 class Limits:
     """images, request_bytes: of one request. seconds: the longest that a request may take; a caller's own deadline may
-    be shorter. concurrent: requests that a gateway works on at once, before it refuses more. deny: `module:function`
-    that gateways call with each prompt; a text that it returns is why the prompt is refused."""
+    be shorter. concurrent: requests that a gateway works on at once. waiting: that wait for their turn besides, before
+    it refuses more. images_per_second, burst, images_per_day: that each caller may ask a gateway for, on average, at
+    once after a pause, and from midnight to midnight UTC; 0 for no limit, and of burst for `images`. deny:
+    `module:function` that gateways call with each prompt; a text that it returns is why the prompt is refused."""
 
     images: Count = 256
     request_bytes: Annotated[int, Field(ge=1024, le=1 << 31)] = 1 << 20
     seconds: Annotated[float, Field(gt=0, le=1e9)] = 60.0
     concurrent: Count = 512
+    waiting: CountOrNone = 512
+    images_per_second: Amount = 0.0
+    burst: CountOrNone = 0
+    images_per_day: ImagesOrNone = 0
     deny: str = ""
 
     def __post_init__(self) -> None:

@@ -3,18 +3,21 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from msd_ray.serving.protocol.refusal import Refusal, away, busy
+from msd_ray.serving.protocol.refusal import Refusal, away
+from msd_ray.serving.service.deadline import Deadline
 from msd_ray.serving.service.deny import deny_of, refuse_denied
+from msd_ray.serving.service.door import Door
 from msd_ray.serving.service.hedge import give_up
 from msd_ray.serving.service.preparer import Preparer
 from msd_ray.serving.service.readiness import NotReady, Readiness, refusal_of
 from msd_ray.serving.service.request import ImageRequest, Limits
 from msd_ray.serving.service.routing import Item, PartRequest, Wanted, part_requests, wanted_of
+from msd_ray.serving.service.tokens import ANYBODY, Caller
 from msd_ray.serving.service.versions import Traffic, Version
 
 
@@ -90,7 +93,7 @@ class Service:
         self._students, self.limits, self._deny = students, limits, deny_of(limits.deny)
         self._preparer = Preparer(threads)
         self.traffic: Traffic | None = None
-        self.tally, self.readiness, self._under_way = VersionCounts(), Readiness(), 0
+        self.tally, self.readiness, self.door = VersionCounts(), Readiness(), Door(limits)
 
     def known_traffic(self) -> Traffic:
         """Raises Refusal while nothing is served yet."""
@@ -118,22 +121,26 @@ class Service:
         if not why or self.readiness.silent(of, time.monotonic() - began):  # an image that was made since says more
             self.readiness.heard(of, why)
 
-    async def generate(self, image_request: ImageRequest, seconds: float | None) -> list[Picture]:
+    async def generate(
+        self, image_request: ImageRequest, seconds: float | None, caller: Caller = ANYBODY
+    ) -> list[Picture]:
         """The images in the order of the request. seconds: how long the caller waits, None for as long as the limit.
 
         Raises Refusal if one cannot be made, or not in time; the others are then cancelled.
         """
         wanted, deadline = self._wanted(image_request), self._deadline(seconds)
-        with self._room():
+        async with self.door.admitted(caller, len(wanted), deadline):
             out = await self._routed(wanted, deadline)
             left = deadline.left
             answers = await deadline.meet(_all_or_none([self._pictures(part_request, left) for part_request in out]))
         return sorted((picture for answer in answers for picture in answer), key=_index)
 
-    async def stream(self, image_request: ImageRequest, seconds: float | None) -> AsyncGenerator[Picture]:
+    async def stream(
+        self, image_request: ImageRequest, seconds: float | None, caller: Caller = ANYBODY
+    ) -> AsyncGenerator[Picture]:
         """Each image as soon as it is made, in any order. Raises Refusal as `generate`."""
         wanted, deadline = self._wanted(image_request), self._deadline(seconds)
-        with self._room():
+        async with self.door.admitted(caller, len(wanted), deadline):
             out = [alone for part_request in await self._routed(wanted, deadline) for alone in part_request.alone()]
             left = deadline.left
             tasks = [asyncio.create_task(self._pictures(part_request, left)) for part_request in out]
@@ -157,18 +164,7 @@ class Service:
         self.readiness.heard(part)
         return made
 
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        """Counts a request in this block. Raises Refusal if too many are running."""
-        if self._under_way >= self.limits.concurrent:
-            raise busy(f"{self._under_way} requests are running already", 0.5)
-        self._under_way += 1
-        try:
-            yield
-        finally:
-            self._under_way -= 1
-
-    def _deadline(self, seconds: float | None) -> "Deadline":
+    def _deadline(self, seconds: float | None) -> Deadline:
         return Deadline(self.limits.seconds if seconds is None else min(seconds, self.limits.seconds))
 
     def _wanted(self, image_request: ImageRequest) -> list[Wanted]:
@@ -178,7 +174,7 @@ class Service:
             refuse_denied(self._deny, ((index, one.condition) for index, one in enumerate(wanted)))
         return wanted
 
-    async def _routed(self, wanted: list[Wanted], deadline: "Deadline") -> list[PartRequest]:
+    async def _routed(self, wanted: list[Wanted], deadline: Deadline) -> list[PartRequest]:
         return part_requests(wanted, await deadline.meet(self._preparer.prepared(wanted)))
 
     async def _pictures(self, part_request: PartRequest, seconds: float) -> list[Picture]:
@@ -191,26 +187,6 @@ class Service:
         for image in made:
             self.tally.made(part_request.version.name, image.queue_ms, image.compute_ms)
         return [Picture(part_request, item, image) for item, image in zip(part_request.items, made, strict=True)]
-
-
-class Deadline:
-    """The time of a request, from now on."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._end = seconds, asyncio.get_running_loop().time() + seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds."""
-        return self._end - asyncio.get_running_loop().time()
-
-    async def meet(self, work: Any) -> Any:
-        """The result of some work. Raises Refusal if it is not done in time."""
-        try:
-            async with asyncio.timeout_at(self._end):
-                return await work
-        except TimeoutError:
-            raise Refusal("DEADLINE_EXCEEDED", f"not done within {self._seconds:.3g} s") from None
 
 
 async def _all_or_none(work: list[Coroutine[Any, Any, _Result]]) -> list[_Result]:
