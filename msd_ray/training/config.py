@@ -67,8 +67,9 @@ class StageConfig:
 @dataclass(frozen=True)
 class TrainingConfig:
     """precision: of the networks' mathematics; tf32 (on GPUs) and bf16 (autocast) round more than fp32 and are faster;
-    weights that train are fp32 always. compile: the networks' blocks by torch.compile. recompute: keeps less of the
-    forward pass, and computes it again in the backward pass. deterministic: on a GPU, whether the same numbers must
+    weights that train are fp32 always. compile: the networks' blocks by torch.compile. replay: on a GPU, records passes
+    without a gradient whose time goes into launching kernels, and replays them (CUDA graphs). recompute: keeps less of
+    the forward pass, and computes it again in the backward pass. deterministic: on a GPU, whether the same numbers must
     come out each time. optimizer_state: the averages of Adam beside the weights, in the host's memory, or in 8 bits.
     threads: torch threads per student on a CPU.
 
@@ -84,6 +85,7 @@ class TrainingConfig:
 
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
+    replay: bool = False
     recompute: bool = False
     deterministic: bool = True
     optimizer_state: StateKind = "fp32"
@@ -99,5 +101,5 @@ class TrainingConfig:
     trace: CountOrNone = 0
 
 
-ROUNDING = ("compile", "recompute", "deterministic", "optimizer_state", "trace")
+ROUNDING = ("compile", "replay", "recompute", "deterministic", "optimizer_state", "trace")
 """What of `TrainingConfig` changes how numbers are rounded or nothing at all: a run may go on with other values."""

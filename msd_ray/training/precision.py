@@ -32,7 +32,7 @@ def apply(denoiser: EDMDenoiser, training: TrainingConfig) -> EDMDenoiser:
     What a process may do on its GPU (TensorFloat-32, algorithms that are not deterministic) is set for all of it.
     """
     rough = training.precision == "bf16"
-    denoiser.around, denoiser.run = _bf16 if rough else as_it_is, direct if training.compile else Replays()
+    denoiser.around, denoiser.run = _bf16 if rough else as_it_is, Replays() if training.replay else direct
     denoiser.to(memory_format=torch.channels_last if rough else torch.contiguous_format)  # type: ignore[call-overload]
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = training.precision != "fp32"

@@ -4,7 +4,8 @@ A replay runs the same kernels on the same numbers as the pass itself, and so gi
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,14 +59,15 @@ class Replays:
 def recorded(network: nn.Module, inputs: _Inputs) -> Callable[[_Inputs], Tensor] | None:
     """Runs the network on inputs of its own, and returns what does so again for others of their size; None for a
     network that cannot be recorded, since it reads a number on its way."""
-    own, graph, stream = [t.clone() for t in inputs], torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    own, graph = [t.clone() for t in inputs], torch.cuda.CUDAGraph()
     try:
-        with torch.no_grad(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            made = _direct(network, tuple(own))
+        with torch.no_grad(), _no_waiting():  # a recording that fails would leave torch's random state unusable
+            _direct(network, tuple(own))
     except RuntimeError as error:
-        torch.cuda.set_stream(stream)  # torch leaves the one that it recorded on
         _log.info("%s is not replayed: %s", type(network).__name__, error)
         return None
+    with torch.no_grad(), _no_kept_casts(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        made = _direct(network, tuple(own))
 
     def replay(inputs: _Inputs) -> Tensor:
         for mine, given in zip(own, inputs, strict=True):
@@ -74,6 +76,30 @@ def recorded(network: nn.Module, inputs: _Inputs) -> Callable[[_Inputs], Tensor]
         return made.clone()
 
     return replay
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """In this block an operation that waits for the GPU raises RuntimeError."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@contextmanager
+def _no_kept_casts() -> Iterator[None]:
+    """In this block autocast rounds weights wherever they are used: what it has kept of them is freed at its end, and
+    a replay would read it."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    torch.clear_autocast_cache()
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 def _direct(network: nn.Module, inputs: _Inputs) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from msd_ray.conditions import Classes
+from msd_ray.diffusion.denoiser import direct
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.training import replays
 from msd_ray.training.config import TrainingConfig
@@ -104,9 +105,9 @@ def test_a_gpu_replays_the_same_bits(precision: Any, monkeypatch: pytest.MonkeyP
     net = SPEC.build()
     for p in net.parameters():
         p.data.add_(torch.randn_like(p), alpha=0.1)
-    net = apply(net.cuda().eval(), TrainingConfig(precision=precision))
+    net = apply(net.cuda().eval(), TrainingConfig(precision=precision, replay=True))
     plain, counted = copy.deepcopy(net), []
-    plain.run = lambda network, *inputs: network(*inputs)
+    plain.run = direct
     original = replays.recorded
     monkeypatch.setattr(replays, "recorded", lambda *given: counted.append(1) or original(*given))
 
@@ -149,3 +150,8 @@ def test_what_cannot_be_recorded_is_run_as_it_is(monkeypatch: pytest.MonkeyPatch
         with torch.no_grad():
             assert torch.equal(act(network, x), network(x))
     assert torch.cuda.current_stream() == stream
+
+
+def test_nothing_is_replayed_unless_a_recipe_says_so() -> None:
+    assert apply(SPEC.build(), TrainingConfig()).run is direct
+    assert isinstance(apply(SPEC.build(), TrainingConfig(replay=True)).run, Replays)
