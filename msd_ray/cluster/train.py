@@ -10,6 +10,7 @@ from msd_ray.cluster.connect import check_room, connected, request_nodes, room_f
 from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.idle_slots import IdleSlots
 from msd_ray.cluster.monitor import Listener, Monitor
+from msd_ray.cluster.partition_task import with_partition
 from msd_ray.cluster.pool.pair_making import make_pairs
 from msd_ray.cluster.pool.pool import running_pool
 from msd_ray.cluster.ray_slots import RaySlots
@@ -26,6 +27,7 @@ from msd_ray.recipes import ClusterConfig
 from msd_ray.runs.compatibility import judged_networks
 from msd_ray.runs.disk_needs import check_cache, check_run_dir, refuse_full, room_line
 from msd_ray.runs.init_weights import check_init, what_init_lacks
+from msd_ray.runs.learned_partition import still_to_learn
 from msd_ray.runs.lease import Lease, held, refuse_if_held
 from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan, most_at_a_time, most_beside
 from msd_ray.runs.rows import reference_of
@@ -230,6 +232,8 @@ def _train_students(
         )
         tasks = [student_task(store, student, inputs) for student in students]
         work = scheduled(students, _shared(tasks, students, cluster) if cluster.shares else tasks, segment)
+        if still_to_learn(plan):
+            work = with_partition(work, store, plan, inputs)
         if pool:
             monitor.show(pool)
         _complete(work, most_at_a_time(students), cluster, monitor, pool or NoPool(), idle)

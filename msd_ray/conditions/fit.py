@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from msd_ray.conditions.conditions import Conditions
 from msd_ray.conditions.kmeans import balanced_kmeans
 from msd_ray.conditions.partition import Partition, Table
-from msd_ray.conditions.partition_config import KMEANS, OF_CLASSES, RANDOM, SEQUENTIAL, PartitionConfig
+from msd_ray.conditions.partition_config import KMEANS, LEARNED, OF_CLASSES, RANDOM, SEQUENTIAL, PartitionConfig
 from msd_ray.conditions.prompt_fit import fitted
 from msd_ray.diffusion import Noise
 from msd_ray.errors import UserError, one_line
@@ -27,7 +27,8 @@ def fit(
     means: [n, d] mean features of each class, for kmeans. Parts are numbered by the lowest condition that they hold.
     noise: schedule that the timesteps are taken from. Raises UserError for more parts than conditions, for
     kmeans without finite means, for a kind that does not suit the conditions, and for a user's own function that gives
-    no partition. Parts of prompts may differ in size.
+    no partition. Parts of prompts may differ in size. Of the kind learned this is what the trunk is trained with,
+    consecutive classes, until `learned` can be called.
     """
     n, borders = conditions.n, _borders(config.timesteps, noise or Noise())
     if conditions.is_open:
@@ -35,13 +36,29 @@ def fit(
     if config.k > n:
         raise UserError(f"{config.k} students cannot share {n} classes: set k to at most {n}")
     owners = _own(config, conditions) if is_own(config.kind) else _built_in(config, n, means)
-    return Partition(config.kind, Table(_renumbered(owners)), borders)
+    kind = SEQUENTIAL if config.kind == LEARNED else config.kind
+    return Partition(kind, Table(_renumbered(owners)), borders)
+
+
+def learned(gradients: NDArray[Any], config: PartitionConfig, borders: tuple[float, ...]) -> Partition:
+    """Conditions whose losses have similar gradients [n, d] together, in parts of like size.
+
+    A step down the mean gradient g of a part of m conditions lowers the sum of their losses by m |g|^2, to first order.
+    The sum of that over the parts is the greater, the less the gradients differ within them: so this is k-means of the
+    gradients as they are, whatever they have in common. Raises UserError where one is not finite.
+    """
+    if not np.isfinite(gradients).all():
+        raise UserError(
+            "partition.kind: learned needs finite gradients of every class: lower the trunk's learning rate"
+        )
+    owners = balanced_kmeans(gradients.astype(np.float64), config.k, derived_seed("partition", config.seed))
+    return Partition(LEARNED, Table(_renumbered([int(owner) for owner in owners])), borders)
 
 
 def _built_in(config: PartitionConfig, n: int, means: NDArray[Any] | None) -> list[int]:
     # i * k // n: blocks of consecutive conditions, sizes differing by at most one
     blocks = np.arange(n) * config.k // n
-    if config.kind == SEQUENTIAL:
+    if config.kind in (SEQUENTIAL, LEARNED):
         owners = blocks
     elif config.kind == RANDOM:
         owners = blocks[torch.randperm(n, generator=stream("partition", config.seed)).numpy()]

@@ -6,19 +6,20 @@ from typing import Annotated
 from msd_ray.own_code import is_own
 from msd_ray.ranges import Count, Seed, within
 
-SEQUENTIAL, RANDOM, KMEANS = OF_CLASSES = ("sequential", "random", "kmeans")
+SEQUENTIAL, RANDOM, KMEANS, LEARNED = OF_CLASSES = ("sequential", "random", "kmeans", "learned")
 QUADRANTS, KEYWORDS = "quadrants", "keywords"
 KINDS = (*OF_CLASSES, QUADRANTS, KEYWORDS)
 
 
 @dataclass(frozen=True)
 class PartitionConfig:
-    """k: parts of the conditions. kind: consecutive classes, a random division, classes with similar features together,
-    or `module:function` for one of the user's own, which is called with the `Conditions` and this configuration and
-    returns the part of each condition; its parts may differ in size. Of prompts: those with similar vectors together
-    (kmeans), the four quadrants of their vectors (quadrants), or those with certain words (keywords). seed: of random
-    and kmeans. timesteps: intervals of the noise levels, or phases that divide the steps of noise.steps. There are
-    k * timesteps students. keywords: the words of each part but the last, which has all other prompts.
+    """k: parts of the conditions. kind: consecutive classes, a random division, classes with similar features together
+    (kmeans), classes of which the trunk has similar things to learn together (learned), or `module:function` for one of
+    the user's own, which is called with the `Conditions` and this configuration and returns the part of each condition;
+    its parts may differ in size. Of prompts: those with similar vectors together (kmeans), the four quadrants of their
+    vectors (quadrants), or those with certain words (keywords). seed: of random, kmeans and learned. timesteps:
+    intervals of the noise levels, or phases that divide the steps of noise.steps. There are k * timesteps students.
+    keywords: the words of each part but the last, which has all other prompts.
     """
 
     k: Count = 1

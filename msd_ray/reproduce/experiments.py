@@ -3,7 +3,7 @@
 from msd_ray.reproduce.emoji_text import EMOJI_TEXT
 from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below, every, falls
 from msd_ray.reproduce.fashion import FASHION, FASHION_SMALL
-from msd_ray.reproduce.shared_trunk import SHARED_TRUNK, SHARED_TRUNK_LONG
+from msd_ray.reproduce.shared_trunk import LEARNED_PARTITION, SHARED_TRUNK, SHARED_TRUNK_LONG
 
 COUNTS = (1, 2, 4, 8)
 _TSM = "tsm: {objective: tsm, images: 32_768, batch: 512, generator_lr: 4e-3, warmup: 4_096, shared: false}"
@@ -207,6 +207,6 @@ PHASES = Experiment(
 
 _ALL = (
     TOY2D, ABLATION_K, ABLATION_PARTITION, SMALL_STUDENTS, OBJECTIVES, TIMESTEPS, FEW_STEPS, PHASES, SHARED_TRUNK,
-    SHARED_TRUNK_LONG, FASHION, FASHION_SMALL, EMOJI_TEXT,
+    SHARED_TRUNK_LONG, LEARNED_PARTITION, FASHION, FASHION_SMALL, EMOJI_TEXT,
 )  # fmt: skip
 EXPERIMENTS = {e.name: e for e in _ALL}

@@ -70,6 +70,22 @@ SHARED_TRUNK = Experiment(
     columns=_COLUMNS,
 )
 
+_KINDS = ("sequential", "random", "kmeans", "learned")
+
+LEARNED_PARTITION = Experiment(
+    name="learned-partition",
+    title="Digits: five students after half a trunk, by how the classes are divided",
+    arms=tuple(_FULL.branches(5, 50, kind=kind) for kind in _KINDS),
+    claims=tuple(
+        Claim(
+            f"our own aim: classes divided by the gradients that the trunk has of each beat {kind} ones",
+            below("fid", "full width, trunk 50%, K = 5, learned", f"full width, trunk 50%, K = 5, {kind}"),
+        )
+        for kind in _KINDS[:-1]
+    ),
+    columns=tuple(column for column in _COLUMNS if not column.startswith(_ALSO)),
+)
+
 _LONG = replace(_FULL, total=3 * 28_800, lasts=3 * 8_000)
 SHARED_TRUNK_LONG = Experiment(
     name="shared-trunk-long",

@@ -31,6 +31,7 @@ from msd_ray.runs.compatibility import (
     student_of,
     teacher_of,
 )
+from msd_ray.runs.learned_partition import check_learnable
 from msd_ray.runs.training_checks import check_training
 from msd_ray.teachers import TeacherSource
 from msd_ray.training.config import StageConfig
@@ -162,6 +163,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     refuse_minimised(recipe, data, needs)
     check_pictures(recipe, data, needs)
     conditions = make_conditions(recipe.conditions, data.labels)
+    check_learnable(recipe, conditions, needs)
     source = source_of(recipe, data, conditions, needs)
     teacher = teacher_of(recipe, data, conditions, source.spec if source else None)
     check_adapters(recipe, source, needs)

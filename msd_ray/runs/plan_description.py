@@ -5,6 +5,7 @@ from typing import Any
 
 from msd_ray.conditions import named
 from msd_ray.recipes import PoolConfig
+from msd_ray.runs.learned_partition import still_to_learn
 from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
 from msd_ray.runs.rows import flattered
 from msd_ray.training.config import StageConfig
@@ -85,10 +86,13 @@ def _student(plan: Plan, ensemble: EnsemblePlan, student: StudentPlan, tree: boo
     ids = ensemble.partition.owned_by_parts(student.parts, plan.conditions).ids.tolist()
     origin = {"branches off from": trunk.name if trunk else ""} if tree else {}
     own = {"of its own": f"{spec.own_images:,}"} if tree else {}
+    owns = named(plan.conditions, ids, SHOWN)
+    if still_to_learn(plan) and student in plan.ensembles[0].students:
+        owns = f"{len(ids)} {plan.conditions.called[1]}, chosen after the trunk"
     return {
         "student": student.name,
         **origin,
-        "owns": named(plan.conditions, ids, SHOWN) + (levels if plan.recipe.partition.timesteps > 1 else ""),
+        "owns": owns + (levels if plan.recipe.partition.timesteps > 1 else ""),
         "parameters": f"{spec.denoiser.parameters():,}",
         "images": f"{spec.images:,}",
         **own,

@@ -11,7 +11,7 @@ from msd_ray.recipes import Recipe, load_recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.compatibility import without_imports
 from msd_ray.runs.plan import Plan, make_plan
-from msd_ray.runs.run_directory import recipe_of, shared_as_kept
+from msd_ray.runs.run_directory import recipe_of, shared_as_kept, with_learned
 from msd_ray.storage import Store, default_cache
 
 
@@ -59,8 +59,13 @@ class RunContext:
         config = self.recipe.evaluation
         return load_features(config.features, self.data, self.cache, self.codec, config.files)
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
-        """The plan. Raises UserError if the recipe's parts do not fit each other."""
+        """The plan, with the partition that the run has learned by now. Raises UserError if the recipe's parts do not
+        fit each other."""
+        return with_learned(self._plan, self.store)
+
+    @cached_property
+    def _plan(self) -> Plan:
         recipe = self.recipe if self.imports else without_imports(self.recipe)
         return make_plan(recipe, self.data, lambda: self.features)

@@ -11,6 +11,7 @@ from msd_ray.ensemble import Member, SharedBase, save_ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import Recipe, parse_recipe
 from msd_ray.runs.adapter_base import base_of
+from msd_ray.runs.learned_partition import still_to_learn
 from msd_ray.runs.plan import EnsemblePlan, Plan, StudentPlan
 from msd_ray.runs.run_status import read_status
 from msd_ray.runs.teacher_cache import teacher_in
@@ -117,9 +118,21 @@ def _as_kept(fingerprint: str) -> bytes:
 
 def keep_partition(store: Store, ensemble: EnsemblePlan) -> None:
     """Writes down which conditions each part of the ensemble owns: its students look it up there."""
-    home, partition = folder(store, ensemble.home), ensemble.partition
+    write_partition(folder(store, ensemble.home), ensemble.partition)
+
+
+def write_partition(home: Store, partition: Partition) -> None:
     for name, content in {**partition.files, "partition.json": json.dumps(partition.to_json()).encode()}.items():
         home.write(name, content)
+
+
+def with_learned(plan: Plan, store: Store) -> Plan:
+    """The plan with the partition that the run in the directory has learned, the plan itself where there is none.
+    Raises CorruptError if it is damaged."""
+    if not still_to_learn(plan) or not store.exists("partition.json"):
+        return plan
+    first, *others = plan.ensembles
+    return replace(plan, ensembles=(replace(first, partition=kept_partition(store)), *others))
 
 
 def kept_partition(home: Store) -> Partition:
@@ -230,7 +243,8 @@ def assemble(store: Store, plan: Plan, ensemble: EnsemblePlan, images: int | Non
         )
     where, recipe = folder(store, ensemble.directory), plan.recipe.to_json()
     try:
-        save_ensemble(where, recipe, ensemble.partition, plan.labels, members, plan.sampling, plan.recipe.codec)
+        partition = kept_partition(folder(store, ensemble.home)) if still_to_learn(plan) else ensemble.partition
+        save_ensemble(where, recipe, partition, plan.labels, members, plan.sampling, plan.recipe.codec)
     except CorruptError:
         for student in ensemble.students:
             checkpoints_of(store, student).discard_damaged()

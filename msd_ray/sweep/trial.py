@@ -8,6 +8,7 @@ import torch
 
 from msd_ray.cluster.driver import Driver, Terms
 from msd_ray.cluster.monitor import Monitor
+from msd_ray.cluster.partition_task import learning_task
 from msd_ray.cluster.places import Places
 from msd_ray.cluster.pool.pair_making import make_pairs
 from msd_ray.cluster.progress import StudentState
@@ -23,9 +24,10 @@ from msd_ray.evaluation import Judge
 from msd_ray.profiling.clocks import Clock
 from msd_ray.recipes import Recipe
 from msd_ray.runs.curves import curves
+from msd_ray.runs.learned_partition import still_to_learn
 from msd_ray.runs.lease import held_in_turn
 from msd_ray.runs.plan import Plan, StudentPlan
-from msd_ray.runs.run_directory import assemble, folder, images_of, keep_partition, keep_recipe
+from msd_ray.runs.run_directory import assemble, folder, images_of, keep_partition, keep_recipe, with_learned
 from msd_ray.runs.shared_trunks import adopt as adopt_trunk
 from msd_ray.runs.shared_trunks import line_of
 from msd_ray.runs.shared_trunks import publish as publish_trunk
@@ -85,8 +87,8 @@ class Trial:
 
     def __init__(self, number: int, recipe: Recipe, means: TrialProcess) -> None:
         self._means, self._recipe = means, recipe
-        self._plan: Plan = means.inputs.recipe_space.plan(recipe)
         self._store = folder(means.inputs.store, f"trials/{number:04d}")
+        self._plan: Plan = with_learned(means.inputs.recipe_space.plan(recipe), self._store)
         keep_recipe(self._store, self._plan.recipe)
         for ensemble in self._plan.ensembles:
             keep_partition(self._store, ensemble)
@@ -104,6 +106,10 @@ class Trial:
         for trunk in ensemble.trunks:
             if any(not images_of(self._store, student) for student in ensemble.students):
                 self._grow(trunk)
+        if still_to_learn(self._plan):
+            self._run([learning_task(self._store, self._plan, self._run_inputs(list(ensemble.trunks)))])
+            self._plan = with_learned(self._plan, self._store)
+            ensemble = self._plan.ensembles[0]
         for end in shareable(self._plan):
             if max(reported, self._plan.first.begins) < end < until:
                 self._share(end)
@@ -147,6 +153,9 @@ class Trial:
         work = [
             ScheduledTask(s.name, until, segment, self._task(s, inputs, until), begins=s.spec.begins) for s in students
         ]
+        self._run(work)
+
+    def _run(self, work: list[ScheduledTask]) -> None:
         config = self._plan.cluster
         terms = Terms(config.policy, self._means.inputs.slots, config.max_failures, config.silence_seconds)
         self._monitor.begin()

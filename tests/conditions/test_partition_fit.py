@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msd_ray.conditions import Classes, Partition, PartitionConfig, Table, fit
+from msd_ray.conditions.fit import learned
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.validation import in_range
 
@@ -123,3 +124,28 @@ def test_what_is_no_partition_is_corrupt(owners: Any) -> None:
 def test_what_is_no_partition_at_all_is_corrupt(raw: Any) -> None:
     with pytest.raises(CorruptError):
         Partition.from_json(raw)
+
+
+def shares(owners: tuple[int, ...], gradients: np.ndarray[Any, Any]) -> float:
+    """By how much a step of each student down its own mean gradient lowers all losses, to first order."""
+    parts = [gradients[[o == part for o in owners]] for part in range(max(owners) + 1)]
+    return sum(len(part) * float((part.mean(axis=0) ** 2).sum()) for part in parts)
+
+
+@pytest.mark.parametrize("common", [0.0, 30.0])
+def test_no_learned_partition_of_a_small_case_lowers_the_losses_by_more(common: float) -> None:
+    gradients = means(6, seed=3) + common
+    halves = [tuple(int(mask >> i & 1) for i in range(6)) for mask in range(64) if bin(mask).count("1") == 3]
+    found = learned(gradients, PartitionConfig(2, "learned"), (1.0,))
+    assert shares(found.router.owners, gradients) == pytest.approx(max(shares(h, gradients) for h in halves), rel=1e-5)
+    assert found.kind == "learned" and found.borders == (1.0,) and found.router.owners[0] == 0
+
+
+def test_before_it_is_learned_parts_are_consecutive() -> None:
+    sequential = fit(PartitionConfig(3), Classes.numbered(10))
+    assert fit(PartitionConfig(3, "learned"), Classes.numbered(10)) == sequential
+
+
+def test_a_learned_partition_needs_finite_gradients() -> None:
+    with pytest.raises(UserError, match="finite gradients of every class"):
+        learned(np.full((4, 2), np.nan), PartitionConfig(2, "learned"), ())

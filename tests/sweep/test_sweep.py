@@ -146,6 +146,22 @@ def test_six_trials_with_three_branch_points_train_their_trunk_once(cluster: Non
     assert (rows["total_images"] == images).all() and rows["flops"].rank().equals(images.rank())
 
 
+def test_trials_learn_their_partition_after_the_trunk_that_they_share(cluster: None, tmp_path: Path) -> None:
+    found = recipe_space(
+        overrides={"stages": {"trunk": DM | {"images": 320, "shared": True}, "own": DM | {"images": 160}}},
+        space={"partition.kind": ["sequential", "learned"], "partition.k": [2]},
+        metrics={"fid": "min"},
+        trials={"concurrent": 1},
+    )
+    journal = run(found, tmp_path)
+    assert [record.state for record in journal.records] == ["done"] * 2
+    for record in journal.records:
+        trial = tmp_path / "trials" / f"{record.number:04d}"
+        kinds = {json.loads((trial / "partition.json").read_text())["kind"]}
+        kinds.add(json.loads((trial / "recipe.json").read_text())["partition"]["kind"])
+        assert len(kinds) == 1
+
+
 def measured(folder: Path, records: list[Any], stage: str, name: str) -> set[float]:
     """The different values of a figure in the logs of all trials' trunks. Training twice never takes the same time."""
     logs = [log for r in records for log in (folder / "trials" / f"{r.number:04d}" / "trunks").glob("*/metrics/*.json")]
