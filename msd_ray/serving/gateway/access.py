@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from msd_ray.serving.gateway.http_request_id import sensible
+from msd_ray.serving.service.request import ImageRequest
 from msd_ray.serving.service.tokens import Caller
 
 LOG = logging.getLogger("msd_ray.access")
@@ -19,13 +20,14 @@ LOG = logging.getLogger("msd_ray.access")
 @dataclass
 class Call:
     """A running request. id: the caller's own, if it is short and plain. code: the name of its gRPC status. caller: who
-    it is, once that is known."""
+    it is, and request: what images are asked for, once that is known."""
 
     protocol: str
     method: str
     peer: str
     id: str = ""
     caller: Caller = Caller()
+    request: ImageRequest | None = None
     images: int = 0
     code: str = "OK"
     began: float = field(default_factory=time.monotonic)

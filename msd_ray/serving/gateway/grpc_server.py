@@ -15,10 +15,10 @@ from msd_ray.serving.gateway.tls import credentials
 from msd_ray.serving.generated import ensemble_pb2 as pb
 from msd_ray.serving.generated import ensemble_pb2_grpc as pb_grpc
 from msd_ray.serving.service.config import GatewayConfig
-from msd_ray.serving.service.request import Limits
+from msd_ray.serving.service.request import ImageRequest, Limits
 from msd_ray.serving.service.routing import version_named
 from msd_ray.serving.service.service import Service
-from msd_ray.serving.service.tokens import Tokens
+from msd_ray.serving.service.tokens import Caller, Tokens
 
 _OPTIONS = (
     ("grpc.so_reuseport", 1),
@@ -34,16 +34,20 @@ class EnsembleRpc(pb_grpc.EnsembleServiceServicer):
         self._service = service
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:  # noqa: N802
-        image_request = image_request_of(request, self._service.limits)
-        pictures = await self._service.generate(image_request, context.time_remaining(), CURRENT.get().caller)
+        image_request, caller = self._asked(request)
+        pictures = await self._service.generate(image_request, context.time_remaining(), caller)
         return pb.GenerateResponse(images=map(image_of, pictures))
 
     async def GenerateStream(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.Image]:  # noqa: N802
-        image_request = image_request_of(request, self._service.limits)
-        stream = self._service.stream(image_request, context.time_remaining(), CURRENT.get().caller)
-        async with aclosing(stream) as pictures:
+        image_request, caller = self._asked(request)
+        async with aclosing(self._service.stream(image_request, context.time_remaining(), caller)) as pictures:
             async for picture in pictures:
                 yield image_of(picture)
+
+    def _asked(self, request: pb.GenerateRequest) -> tuple[ImageRequest, Caller]:
+        call = CURRENT.get()
+        call.request = image_request_of(request, self._service.limits)
+        return call.request, call.caller
 
     async def ListStudents(self, request: pb.ListStudentsRequest, context: Context) -> pb.ListStudentsResponse:  # noqa: N802
         return students_of(version_named(self._service.known_traffic(), request.version), self._service.readiness)

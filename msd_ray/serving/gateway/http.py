@@ -25,7 +25,7 @@ from msd_ray.serving.gateway.proto_messages import ensemble_of, students_of
 from msd_ray.serving.service.request import ImageRequest, checked
 from msd_ray.serving.service.routing import version_named
 from msd_ray.serving.service.service import Service
-from msd_ray.serving.service.tokens import Tokens
+from msd_ray.serving.service.tokens import Caller, Tokens
 
 _EITHER = {name: {"$ref": f"#/components/schemas/{model.__name__}"} for name, model in LINE.items()}
 _LINES = {Lines.media_type: {"schema": {"type": "object", "properties": _EITHER}}}
@@ -46,18 +46,18 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
     def told(health: dict[str, Any]) -> Response:
         return JSONResponse(health, 200 if health["status"] == "SERVING" else 503)
 
-    async def image_request(request: Request) -> tuple[ImageRequest, float | None]:
-        """What is asked for, and how long the caller waits."""
+    async def asked(request: Request, call: Call) -> tuple[ImageRequest, float | None, Caller]:
+        """What is asked for, how long the caller waits, and who it is."""
         body = parsed(await bounded(request, service.limits.request_bytes))
-        image_request = checked(body.conditions, body.seeds, body.format, body.version, service.limits)
-        return image_request, body.timeout_seconds
+        call.request = checked(body.conditions, body.seeds, body.format, body.version, service.limits)
+        return call.request, body.timeout_seconds, call.caller
 
     @app.post("/v1/generate", response_model=GenerateAnswer, openapi_extra=body_of(GenerateBody))
     async def generate(request: Request) -> Response:
         """Make images, and answer once all are made."""
 
         async def work(call: Call) -> Any:
-            pictures = await service.generate(*await image_request(request), call.caller)
+            pictures = await service.generate(*await asked(request, call))
             call.images = len(pictures)
             return {"images": [image_body(picture).model_dump() for picture in pictures]}
 
@@ -68,7 +68,7 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
         """Make images, and send each as a line of JSON as soon as it is made, in any order."""
 
         async def work(call: Call) -> AsyncIterator[ImageBody]:
-            async for picture in service.stream(*await image_request(request), call.caller):
+            async for picture in service.stream(*await asked(request, call)):
                 yield image_body(picture)
 
         return await streamed(request, tokens, work)

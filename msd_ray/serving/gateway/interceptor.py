@@ -12,6 +12,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from msd_ray.serving.gateway.access import CURRENT, Call, noted
+from msd_ray.serving.gateway.http_request_id import HEADER
 from msd_ray.serving.protocol.grpc_status import to_status, trailing
 from msd_ray.serving.protocol.refusal import Refusal, wrong
 from msd_ray.serving.service.tokens import Tokens
@@ -73,6 +74,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _unary(self, handler: Handler, method: str) -> Callable[[bytes, Context], Awaitable[Any]]:
         async def answer(raw: bytes, context: Context) -> Any:
             call = _call(method, context)
+            context.set_trailing_metadata(_id_of(call))
             with traced(call, context.invocation_metadata()), noted(call):
                 try:
                     result = await handler.unary_unary(self._admitted(handler, raw, context, call), context)
@@ -89,6 +91,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         async def answer(raw: bytes, context: Context) -> None:
             call = _call(method, context)
+            context.set_trailing_metadata(_id_of(call))
             with traced(call, context.invocation_metadata()), noted(call):
                 try:
                     async with aclosing(
@@ -142,11 +145,16 @@ async def _abort(context: Context, error: Exception, call: Call) -> None:
         error = Refusal("INTERNAL", f"the service failed; its log says why under {call.id}")
     call.code = error.kind
     status = to_status(error, call.id)
-    await context.abort(_CODES[status.code], status.message, trailing(status))
+    await context.abort(_CODES[status.code], status.message, (*trailing(status, error.retry_seconds), *_id_of(call)))
 
 
 def _call(method: str, context: Context) -> Call:
-    return Call("grpc", method, context.peer(), _header(context, "x-request-id"))
+    return Call("grpc", method, context.peer(), _header(context, HEADER.decode()))
+
+
+def _id_of(call: Call) -> tuple[tuple[str, str], ...]:
+    """The request's id as metadata."""
+    return ((HEADER.decode(), call.id),)
 
 
 def _header(context: Context, name: str) -> str:

@@ -1,5 +1,7 @@
 """Refusals as gRPC statuses with google.rpc error details, and back."""
 
+import math
+
 import grpc
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
@@ -29,9 +31,11 @@ def to_status(refusal: Refusal, request_id: str) -> status_pb2.Status:
     return status_pb2.Status(code=code, message=refusal.message, details=[_packed(detail) for detail in details])
 
 
-def trailing(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...]:
-    """The trailing metadata that carry the details."""
-    return ((rpc_status.GRPC_DETAILS_METADATA_KEY, status.SerializeToString()),)
+def trailing(status: status_pb2.Status, retry: float | None) -> tuple[tuple[str, str | bytes], ...]:
+    """The trailing metadata that carry the details. retry: seconds, which gRPC's own retries take from a key of theirs;
+    without them they do not try again."""
+    details = (rpc_status.GRPC_DETAILS_METADATA_KEY, status.SerializeToString())
+    return details, ("grpc-retry-pushback-ms", str(-1 if retry is None else math.ceil(1000 * retry)))
 
 
 def retry_seconds(error: grpc.RpcError) -> float | None:

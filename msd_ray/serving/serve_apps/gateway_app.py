@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from msd_ray.serving.gateway import access
+from msd_ray.serving.gateway import access, audit
 from msd_ray.serving.gateway.grpc_server import RpcServer
 from msd_ray.serving.gateway.http import http_app
 from msd_ray.serving.serve_apps.request_metrics import RequestMetrics
@@ -31,7 +31,11 @@ class Gateway:
         self, config: dict[str, Any], limits: dict[str, Any], students: dict[str, Any], multiplexed: bool
     ) -> None:
         said = GatewayConfig(**config)
-        access.send_to(RequestMetrics(), *([access.on_stderr()] if said.access_log else []))
+        access.send_to(
+            RequestMetrics(),
+            *([access.on_stderr()] if said.access_log else []),
+            *([audit.into(said.audit)] if said.audit else []),
+        )
         of_students = StudentConfig(**students)
         self._asking, self._tokens = StudentHandles(multiplexed, of_students), Tokens(said.tokens)
         self._service = Service(self._asking, Limits(**limits), of_students.threads)

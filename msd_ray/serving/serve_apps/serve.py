@@ -76,7 +76,8 @@ def attached(address: str | None) -> Iterator["Operation"]:
 
 
 def refuse_missing(gateway: GatewayConfig) -> None:
-    """Raises UserError if a file that gateways need cannot be read, or has tokens that are not valid."""
+    """Raises UserError if a file that gateways need cannot be read, or has tokens that are not valid, or if the audit
+    log cannot be written."""
     for path in filter(None, (gateway.tls_cert, gateway.tls_key, gateway.tls_client_ca, gateway.tokens)):
         try:
             content = Path(path).read_bytes()
@@ -84,6 +85,10 @@ def refuse_missing(gateway: GatewayConfig) -> None:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
         if path == gateway.tokens:
             callers_of(content.decode(errors="replace").splitlines())
+    try:
+        open(gateway.audit or os.devnull, "a").close()
+    except OSError as error:
+        raise UserError(f"cannot write {gateway.audit}: {error.strerror}") from None
 
 
 def refuse_taken(gateway: GatewayConfig) -> None:

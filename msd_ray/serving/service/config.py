@@ -58,9 +58,10 @@ class GatewayConfig:
     tls_cert, tls_key: PEM files; gRPC takes up new ones while it runs. tls_client_ca: PEM of the authority of clients'
     certificates; with it clients need a certificate, and there is no HTTP. tokens: a file with one bearer token per
     line; it may change at any time. resource: a custom Ray resource of which each gateway takes one, so that gateways
-    are on nodes that have it. access_log: one JSON line per request on standard error. drain_seconds: how long requests
-    may still take when a gateway ends. connection_seconds: age at which a gateway closes a connection after its running
-    calls, so that callers find gateways that were added since. 0: never.
+    are on nodes that have it. access_log: one JSON line per request on standard error. audit: a file to which gateways
+    append a JSON line per request, with who asked for what; empty for none. drain_seconds: how long requests may still
+    take when a gateway ends. connection_seconds: age at which a gateway closes a connection after its running calls, so
+    that callers find gateways that were added since. 0: never.
     """
 
     host: str = "127.0.0.1"
@@ -74,6 +75,7 @@ class GatewayConfig:
     tls_client_ca: str = ""
     tokens: str = ""
     access_log: bool = True
+    audit: str = ""
     drain_seconds: Seconds = 15.0
     connection_seconds: Seconds = 300.0
 
