@@ -1,5 +1,6 @@
 """The experiments, and what their papers claim. Figures of MSD marked second-hand come from secondary sources."""
 
+from msd_ray.reproduce.adapters import ADAPTERS
 from msd_ray.reproduce.emoji_text import EMOJI_TEXT
 from msd_ray.reproduce.experiment import Arm, Claim, Experiment, below, every, falls
 from msd_ray.reproduce.fashion import FASHION, FASHION_SMALL
@@ -207,6 +208,6 @@ PHASES = Experiment(
 
 _ALL = (
     TOY2D, ABLATION_K, ABLATION_PARTITION, SMALL_STUDENTS, OBJECTIVES, TIMESTEPS, FEW_STEPS, PHASES, SHARED_TRUNK,
-    SHARED_TRUNK_LONG, LEARNED_PARTITION, FASHION, FASHION_SMALL, EMOJI_TEXT,
+    SHARED_TRUNK_LONG, LEARNED_PARTITION, FASHION, FASHION_SMALL, EMOJI_TEXT, ADAPTERS,
 )  # fmt: skip
 EXPERIMENTS = {e.name: e for e in _ALL}
