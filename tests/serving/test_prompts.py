@@ -19,7 +19,7 @@ from msd_ray.errors import UserError
 from msd_ray.serving.client import Client, RefusedError
 from msd_ray.serving.client.calls import NEVER
 from msd_ray.serving.protocol.refusal import Refusal
-from msd_ray.serving.service.deny import deny_of
+from msd_ray.serving.service.deny import function_of
 from msd_ray.serving.service.ensemble_facts import describe
 from msd_ray.serving.service.request import ImageRequest, Limits
 from msd_ray.serving.service.versions import Traffic
@@ -151,7 +151,7 @@ def test_a_deny_list_is_asked_before_anything_is_made(uri: str) -> None:
 )
 def test_a_deny_list_that_cannot_be_had_is_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        deny_of(name)
+        function_of(name, "deny")
 
 
 def test_each_prompt_passes_through_the_text_encoder_once(tmp_path: Path) -> None:

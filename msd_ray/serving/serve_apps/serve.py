@@ -12,7 +12,7 @@ from msd_ray.cluster.connect import connected, listen_on_loopback
 from msd_ray.errors import UserError
 from msd_ray.runs.run_directory import ensemble_folder
 from msd_ray.serving.service.config import GatewayConfig, ServeConfig
-from msd_ray.serving.service.deny import deny_of
+from msd_ray.serving.service.deny import function_of
 from msd_ray.serving.service.ensemble_facts import describe
 from msd_ray.serving.service.tokens import callers_of
 from msd_ray.serving.service.versions import Traffic
@@ -28,11 +28,12 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
     """Serves an ensemble, or a run's, during this block. note: takes lines of progress. Yields the address of the Ray
     cluster. On an existing cluster everything else stays as it is.
 
-    Raises UserError if there is no ensemble, a file or `limits.deny` is missing, a port is taken, or the cluster has no
-    room or serves an ensemble already; CorruptError if the ensemble is damaged.
+    Raises UserError if there is no ensemble, a file or a function of the limits is missing, a port is taken, or the
+    cluster has no room or serves an ensemble already; CorruptError if the ensemble is damaged.
     """
     version = describe(ensemble_folder(uri).uri)
-    deny_of(config.limits.deny)  # which gateways call
+    function_of(config.limits.deny, "deny")  # which gateways call
+    function_of(config.limits.withhold, "withhold")
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
         refuse_missing(config.gateway)

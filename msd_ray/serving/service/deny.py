@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from msd_ray.conditions import Condition
 from msd_ray.errors import UserError, named
@@ -13,13 +14,14 @@ Deny = Callable[[str], str]
 """Of a prompt in its normal form: why it is refused, empty if it is not."""
 
 
-def deny_of(name: str) -> Deny | None:
-    """The function that `limits.deny` names. Raises UserError where it cannot be had."""
+def function_of(name: str, key: str) -> Any:
+    """The operator's function that the key `limits.<key>` names; None without a name. Raises UserError where it cannot
+    be had."""
     if not name:
         return None
-    found: Deny = imported(name, "limits.deny")
+    found = imported(name, f"limits.{key}")
     if not callable(found):
-        raise UserError(f"limits.deny: {name} is not a function")
+        raise UserError(f"limits.{key}: {name} is not a function")
     return found
 
 

@@ -12,6 +12,9 @@ from msd_ray.serving.service.quota import Account, Quota
 from msd_ray.serving.service.request import Limits
 from msd_ray.serving.service.tokens import Caller
 
+_OURS = ("INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED")
+"""How requests end that the service fails."""
+
 
 class Door:
     """Of one gateway, which counts by itself. clock: steady seconds; today: seconds since 1970."""
@@ -36,7 +39,7 @@ class Door:
                 ran = True
                 yield
         except BaseException as error:
-            if not ran or (isinstance(error, Refusal) and error.kind != "DEADLINE_EXCEEDED"):
+            if not ran or (isinstance(error, Refusal) and error.kind in _OURS):
                 account.give_back(images)
             raise
 

@@ -19,7 +19,8 @@ class Limits:
     be shorter. concurrent: requests that a gateway works on at once. waiting: that wait for their turn besides, before
     it refuses more. images_per_second, burst, images_per_day: that each caller may ask a gateway for, on average, at
     once after a pause, and from midnight to midnight UTC; 0 for no limit, and of burst for `images`. deny:
-    `module:function` that gateways call with each prompt; a text that it returns is why the prompt is refused."""
+    `module:function` that gateways call with each prompt; a text that it returns is why the prompt is refused.
+    withhold: the same with a prompt or label, and the image that was made of it."""
 
     images: Count = 256
     request_bytes: Annotated[int, Field(ge=1024, le=1 << 31)] = 1 << 20
@@ -30,10 +31,12 @@ class Limits:
     burst: CountOrNone = 0
     images_per_day: ImagesOrNone = 0
     deny: str = ""
+    withhold: str = ""
 
     def __post_init__(self) -> None:
-        if self.deny and not is_own(self.deny):
-            raise ValueError("deny must be module:function")
+        for key in ("deny", "withhold"):
+            if (name := getattr(self, key)) and not is_own(name):
+                raise ValueError(f"{key} must be module:function")
 
 
 @dataclass(frozen=True)

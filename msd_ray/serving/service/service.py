@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from msd_ray.serving.protocol.refusal import Refusal, away
 from msd_ray.serving.service.deadline import Deadline
-from msd_ray.serving.service.deny import deny_of, refuse_denied
+from msd_ray.serving.service.deny import function_of, refuse_denied
 from msd_ray.serving.service.door import Door
 from msd_ray.serving.service.hedge import give_up
 from msd_ray.serving.service.preparer import Preparer
@@ -19,6 +19,7 @@ from msd_ray.serving.service.request import ImageRequest, Limits
 from msd_ray.serving.service.routing import Item, PartRequest, Wanted, part_requests, wanted_of
 from msd_ray.serving.service.tokens import ANYBODY, Caller
 from msd_ray.serving.service.versions import Traffic, Version
+from msd_ray.serving.service.withhold import Withholding
 
 
 @dataclass
@@ -89,8 +90,9 @@ class Service:
     """traffic: what is served now; None until that is known. tally: what was made since the start."""
 
     def __init__(self, students: Students, limits: Limits, threads: int = 1) -> None:
-        """threads: that text encoders compute with. Raises UserError where `limits.deny` cannot be had."""
-        self._students, self.limits, self._deny = students, limits, deny_of(limits.deny)
+        """threads: that text encoders compute with. Raises UserError where a function of the limits cannot be had."""
+        self._students, self.limits, self._deny = students, limits, function_of(limits.deny, "deny")
+        self._withholding = Withholding(limits.withhold)
         self._preparer = Preparer(threads)
         self.traffic: Traffic | None = None
         self.tally, self.readiness, self.door = VersionCounts(), Readiness(), Door(limits)
@@ -186,6 +188,7 @@ class Service:
             raise
         for image in made:
             self.tally.made(part_request.version.name, image.queue_ms, image.compute_ms)
+        await self._withholding.check(part_request, made)
         return [Picture(part_request, item, image) for item, image in zip(part_request.items, made, strict=True)]
 
 
