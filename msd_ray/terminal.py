@@ -136,7 +136,9 @@ def status_rows(status: "RunStatus") -> tuple[list[str], list[list[str]]]:
     and what they train on themselves."""
     tree = any(s.trunk for s in status.students)
     origin, own = (["branches off from"], ["kimg of its own"]) if tree else ([], [])
-    progress = ["stage", "kimg", *own, "images/s", "waits", "restarts", "trained", "left", "loss", "quality"]
+    gpu = ["MFU", "GPU memory"] if any(s.memory for s in status.students) else []
+    speed = ["images/s", "TFLOP/s", *gpu, "waits"]
+    progress = ["stage", "kimg", *own, *speed, "restarts", "trained", "left", "loss", "quality"]
     rows = [
         [
             s.name,
@@ -146,6 +148,8 @@ def status_rows(status: "RunStatus") -> tuple[list[str], list[list[str]]]:
             f"{s.nimg / 1000:.1f}/{s.images / 1000:g}",
             *([f"{s.own_nimg / 1000:.1f}/{s.own_images / 1000:g}"] if tree else []),
             f"{s.images_per_second:.0f}",
+            f"{s.flops / 1e12:.3g}" if s.flops else "-",
+            *([f"{s.mfu:.1%}" if s.mfu else "-", size(s.memory)] if gpu else []),
             f"{s.waited:.1%}",
             str(s.restarts),
             duration(s.seconds),

@@ -146,6 +146,7 @@ class Monitor:
         if p := status.progress:
             facts |= {"stage": p.stage, "nimg": p.nimg, "images_per_second": p.images_per_second, "loss": p.loss}
             facts |= {"begin": p.begin, "waited": p.waited, f"fid@{p.fid_samples}": p.fid}
+            facts |= {"flops": p.used.flops, "mfu": p.used.mfu, "memory": p.used.memory} if p.used else {}
             self._meters.progress(status.name, p, status.images)
         self._writer.students.add(status.state, **facts)
 
@@ -178,6 +179,7 @@ def _before(store: Store) -> RunStatus | None:
 
 def _student(status: StudentState, seconds: float) -> StudentStatus:
     p, now = status.progress, status.newest
+    used = p.used if p else None
     return StudentStatus(
         name=status.name,
         state=status.doing,
@@ -193,4 +195,7 @@ def _student(status: StudentState, seconds: float) -> StudentStatus:
         loss=now.loss if now and now.loss == now.loss else None,
         begins=status.begins,
         trunk=status.trunk,
+        flops=used.flops if used else 0.0,
+        mfu=used.mfu if used else None,
+        memory=used.memory if used else 0,
     )

@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from msd_ray.training.utilisation import Utilisation
+
 Phase = Literal["waiting", "starting", "training", "measuring", "restarting", "done", "failed"]
 
 
@@ -12,7 +14,7 @@ class Progress:
     """A trainer's state after a segment. begin: the image at which the segment started. fid: of the student on its own
     classes, over fid_samples samples. waited: the share of the segment's time spent waiting for the teacher. beats:
     counts signs of life other than images. writing: whether its checkpoint is still being written, so that the one
-    before counts if its process dies."""
+    before counts if its process dies. used: how much of its device the segment used, where that was counted."""
 
     nimg: int
     stage: str
@@ -25,6 +27,7 @@ class Progress:
     waited: float = 0.0
     beats: int = 0
     writing: bool = False
+    used: Utilisation | None = None
 
     @classmethod
     def within(

@@ -28,6 +28,9 @@ class RunMetrics:
         self._left = Gauge("msd_ray_student_seconds_left", "of training, at its present speed", student)
         self._waited = Gauge("msd_ray_student_waited", "share of its last segment spent waiting for a teacher", student)
         self._fid = Gauge("msd_ray_student_fid", "FID on its own classes, over few samples", student)
+        self._flops = Gauge("msd_ray_student_flops", "operations per second of its last segment", student)
+        self._mfu = Gauge("msd_ray_student_mfu", "share of what its GPU can do in bf16", student)
+        self._memory = Gauge("msd_ray_student_gpu_bytes", "the most that it held on its GPU lately", student)
         self._slots = Gauge("msd_ray_slots", "slots that are up")
         self._counters = {name: Counter(f"msd_ray_student_{name}", tag_keys=student) for name in COUNTED.values()}
 
@@ -48,5 +51,9 @@ class RunMetrics:
         self._images.set(progress.nimg, tags)
         self._rate.set(progress.images_per_second, tags)
         self._waited.set(progress.waited, tags)
+        if used := progress.used:
+            self._flops.set(used.flops, tags)
+            self._memory.set(used.memory, tags)
+            self._mfu.set(used.mfu or 0.0, tags)
         if progress.fid is not None:
             self._fid.set(progress.fid, tags)

@@ -38,6 +38,7 @@ from msd_ray.training.state import State
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 from msd_ray.training.trace import NAME, traced
+from msd_ray.training.utilisation import operations_of, utilisation
 
 CURVE_REAL = 5_000
 """Real samples, evenly spread, that the FID curve of a student is measured against at most."""
@@ -164,6 +165,8 @@ class StudentTraining(SingleProcess):
     loss: float = float("nan")
     """Of the segment before."""
     traced: bool = False
+    flops: dict[str, float] = field(default_factory=dict)
+    """Floating-point operations of this process per image, by stage; of those counted so far."""
 
     @property
     def nimg(self) -> int:
@@ -201,6 +204,7 @@ class StudentTraining(SingleProcess):
         begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
         self.began, end = (begin, start), min(begin + images, self._end)
         self._trace_some(end, hurried)
+        self._count_one(end, hurried)
         trainer.advance(end - trainer.nimg, hurried)
         seconds = time.perf_counter() - start
         cpu, wait = (now - before for now, before in zip(self._asked(), asked, strict=True))
@@ -213,10 +217,11 @@ class StudentTraining(SingleProcess):
                 fid = self._conclude(begin, metrics, in_a_hurry)
             if in_a_hurry or self.done or trainer.nimg == begin:
                 self.saver.finish()
+        rate = (trainer.nimg - begin) / seconds
         return Progress(
             trainer.nimg,
             trainer.stage,
-            (trainer.nimg - begin) / seconds,
+            rate,
             self.done,
             loss=self.loss,
             fid=fid,
@@ -224,6 +229,7 @@ class StudentTraining(SingleProcess):
             begin=begin,
             waited=wait / seconds,
             writing=self.saver.writing,
+            used=utilisation(rate * self.flops.get(trainer.stage, 0.0), trainer.device),
         )
 
     def rest(self) -> None:
@@ -242,6 +248,17 @@ class StudentTraining(SingleProcess):
             self.saver.checkpoints.store.write(NAME, traced(act))
         else:
             act()
+
+    def _count_one(self, end: int, hurried: Callable[[], bool]) -> None:
+        """Counts the operations of the first update of each stage in this process; not of compiled or recorded ones,
+        which the counting would turn into others."""
+        trainer, training = self.trainer, self.trainer.spec.training
+        if trainer.nimg >= end or training.compile or training.replay:
+            return
+        stage, _ = trainer.spec.stage_at(trainer.nimg)
+        batch = trainer.spec.stages[stage].batch
+        if stage not in self.flops:
+            self.flops[stage] = operations_of(partial(trainer.advance, batch, hurried)) / batch
 
     def _conclude(self, begin: int, metrics: list[Metric], hurried: bool) -> float | None:
         """Saves what was trained since `begin`, then measures it; the FID, if there is one. In a hurry only saves."""

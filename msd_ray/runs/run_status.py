@@ -21,7 +21,8 @@ FRESH = 30.0
 class StudentStatus:
     """One student. nimg, images_per_second and loss: of the running segment, else of its last one. waited: the share of
     its last segment in which it waited for the teacher. restarts: by this driver. seconds: for which it held a slot so
-    far, under all drivers. trunk: the name of the student that it branches off from, begins: at how many images."""
+    far, under all drivers. trunk: the name of the student that it branches off from, begins: at how many images. flops,
+    mfu, memory: of its last segment, as `training.utilisation` has them."""
 
     name: str
     state: str
@@ -37,6 +38,9 @@ class StudentStatus:
     loss: float | None = None
     begins: int = 0
     trunk: str = ""
+    flops: float = 0.0
+    mfu: float | None = None
+    memory: int = 0
 
     @property
     def own_images(self) -> int:
