@@ -23,7 +23,7 @@ from msd_ray.runs.run_status import read_status
 from msd_ray.serving.protocol.formats import to_array
 from msd_ray.serving.service.config import StudentConfig
 from msd_ray.serving.service.ensemble_facts import describe
-from msd_ray.serving.service.student_worker import StudentAtWork, load_part
+from msd_ray.serving.service.student_worker import StudentAtWork
 from msd_ray.storage import Store
 
 from ..s3.running import S3
@@ -78,7 +78,7 @@ async def served(run: str, pairs: list[tuple[int, int]]) -> torch.Tensor:
     for condition, seed in pairs:
         part = version.owners[condition]
         with ThreadPoolExecutor(1) as thread:
-            student = StudentAtWork(*load_part(version.uri, part, version.parts[part], "cpu"), StudentConfig(), thread)
+            student = await StudentAtWork.load(version.uri, part, version.parts[part], "cpu", StudentConfig(), thread)
             made += [
                 to_array(m.data, version.sample_shape) for m in await student.make([(condition, seed)], "float32", 9)
             ]

@@ -69,6 +69,10 @@ def test_health_says_what_is_true_and_which_student_is_not_ready(tiny: str, vers
         assert eventually(lambda: health(it, "") == "NOT_SERVING")
         assert health(it, "msd.v1.EnsembleService") == "NOT_SERVING"
         assert health(it, "msd.v1.gateway") == "SERVING"  # another gateway would not do better
+        of_parts = [health(it, f"msd.v1.EnsembleService/part-{part}") for part in range(3)]
+        assert of_parts == ["SERVING", "NOT_SERVING", "SERVING"]
+        with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+            health(it, "msd.v1.EnsembleService/part-3")
         told = {path: requests.get(it.url + path, timeout=30) for path in ("/healthz", "/readyz", "/livez")}
         assert [answer.status_code for answer in told.values()] == [503, 200, 200]
         not_ready = [{"version": version.name, "student": 1}]
@@ -78,6 +82,7 @@ def test_health_says_what_is_true_and_which_student_is_not_ready(tiny: str, vers
         students.why.clear()
         assert eventually(lambda: health(it, "") == "SERVING")
         assert requests.get(f"{it.url}/healthz", timeout=30).json() == {"status": "SERVING"}
+        assert health(it, "msd.v1.EnsembleService/part-1") == "SERVING"
         assert [student.not_ready for student in client.students().students] == ["", "", ""]
 
 

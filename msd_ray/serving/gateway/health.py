@@ -9,6 +9,7 @@ from grpc_health.v1 import health, health_pb2
 
 from msd_ray.serving.service.service import Service
 
+SERVICE = "msd.v1.EnsembleService"  # with /part-N behind it the name of one part's students
 GATEWAY = "msd.v1.gateway"  # the name by which grpc.health.v1 is asked for this process alone
 PERIOD = 0.5  # seconds between looks
 _STATUS = health_pb2.HealthCheckResponse
@@ -21,6 +22,14 @@ def whole(service: Service) -> dict[str, Any]:
         return {"status": "SERVING"}
     numbers = [(one.version, i) for one in found for i in one.version.students_of(one.part)]
     return {"status": "NOT_SERVING", "not_ready": [{"version": v.name, "student": i} for v, i in numbers]}
+
+
+def of_parts(service: Service) -> dict[int, str]:
+    """Of each part of a version that gets traffic, by its number, whether its students are ready in all of them."""
+    weighed = zip(service.traffic.versions, service.traffic.weights, strict=True) if service.traffic else ()
+    parts = {part for version, weight in weighed if weight for part in range(len(version.parts))}
+    away = {one.part for one in service.readiness.not_ready(service.traffic)} if service.traffic else set()
+    return {part: "NOT_SERVING" if part in away else "SERVING" for part in parts}
 
 
 def gateway(service: Service) -> dict[str, Any]:
@@ -50,11 +59,15 @@ class Health:
             await self._tell()
 
     async def _tell(self) -> None:
-        all_of_it = whole(self._service)["status"]
-        for name, status in {
-            **dict.fromkeys(self._names, all_of_it),
+        """Parts that there are no more are unknown from then on."""
+        parts = {f"{SERVICE}/part-{part}": status for part, status in of_parts(self._service).items()}
+        now = {
+            **dict.fromkeys(self._said, "SERVICE_UNKNOWN"),
+            **dict.fromkeys(self._names, whole(self._service)["status"]),
+            **parts,
             GATEWAY: gateway(self._service)["status"],
-        }.items():
+        }
+        for name, status in now.items():
             if self._said.get(name) != status:
                 self._said[name] = status
                 await self.servicer.set(name, _STATUS.ServingStatus.Value(status))

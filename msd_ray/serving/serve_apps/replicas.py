@@ -5,6 +5,7 @@ import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from ray import serve
@@ -50,6 +51,15 @@ class Replica:
         """Images of its largest evaluation."""
         return self._student.most
 
+    def why(self) -> str:
+        """Why it makes no images; empty if it does."""
+        return self._student.pulse.why()
+
+    def check(self) -> None:
+        """Raises RuntimeError where it will not make any more: only another process can help then."""
+        if self._student.pulse.lost:
+            raise RuntimeError(self.why())
+
     async def answer(self, call: PartCall) -> PartAnswer:
         """The images. A refusal is returned, not raised: it is no error of the replica."""
         try:
@@ -73,7 +83,12 @@ class DedicatedReplica:
 
     async def ready(self) -> str:
         """Why it cannot be asked; empty where it can."""
-        return self._why
+        return self._replica.why() if self._replica else self._why
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica where this raises."""
+        if self._replica:
+            self._replica.check()
 
     async def make(self, calls: list[PartCall]) -> Answers:
         if not self._replica:
@@ -100,18 +115,26 @@ def multiplexed_replica(resident: int) -> type:
 
     class Multiplexed:
         def __init__(self, config: dict[str, Any]) -> None:
-            self._bench = LoadedStudents(StudentConfig(**config))
+            self._bench, self._loaded = LoadedStudents(StudentConfig(**config)), WeakSet[Replica]()
 
         @serve.multiplexed(max_num_models_per_replica=resident)  # type: ignore[untyped-decorator]
         async def part(self, wanted: str) -> Replica:
             uri, part, version = json.loads(wanted)
-            return await self._bench.load(uri, part, version)
+            replica = await self._bench.load(uri, part, version)
+            self._loaded.add(replica)
+            return replica
+
+        async def check_health(self) -> None:
+            """Serve replaces the replica where this raises."""
+            for replica in list(self._loaded):
+                replica.check()
 
         async def ready(self) -> str:
-            """Loads the part, if one is named; returns why that failed, or an empty text."""
+            """Loads the part, if one is named; returns why that failed or it makes no images, or an empty text."""
             try:
                 if wanted := serve.get_multiplexed_model_id():
-                    await self.part(wanted)
+                    replica: Replica = await self.part(wanted)
+                    return replica.why()
             except MsdRayError as error:
                 LOG.error("%s", error)
                 return str(error)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,10 +53,19 @@ class Batcher:
     """
 
     def __init__(
-        self, maker: Maker, batching: Batching, thread: ThreadPoolExecutor, queue: int, batch: int, wait: float
+        self,
+        maker: Maker,
+        batching: Batching,
+        thread: ThreadPoolExecutor,
+        queue: int,
+        batch: int,
+        wait: float,
+        watch: Callable[[bool | None], None] = lambda _: None,
     ) -> None:
         """queue: images that may wait. batch: most samples of an evaluation; 0: as many as it has positions. wait:
-        seconds that the oldest waits for others."""
+        seconds that the oldest waits for others. watch: told None where an evaluation begins, and whether it made its
+        images where it ends."""
+        self._watch = watch
         self._maker, self._batching, self._thread, self._queue, self._wait = maker, batching, thread, queue, wait
         self.most = min(batch or batching.most, batching.most)
         self._waiting: list[_Waiting] = []
@@ -132,13 +141,16 @@ class Batcher:
     async def _evaluate(self, taken: dict[int, _Waiting]) -> None:
         begin, sample_ids = time.monotonic(), [w.sample_id for w in taken.values()]
         size = self._batching.size_for(len(taken))
+        self._watch(None)
         work = self._loop.run_in_executor(self._thread, self._maker.evaluate, sample_ids, list(taken), size)
         try:
             made: Sequence[Tensor] = list(await work)
         except Exception:
             LOG.exception("a student failed")
+            self._watch(False)
             self._fail(list(taken.values()))
             return
+        self._watch(True)
         self._seconds = time.monotonic() - begin
         for waiting, x in zip(taken.values(), made, strict=True):
             if not waiting.sample.done():

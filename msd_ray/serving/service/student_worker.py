@@ -19,6 +19,7 @@ from msd_ray.serving.service.batching import Batching, batching_for
 from msd_ray.serving.service.config import StudentConfig
 from msd_ray.serving.service.ensemble_facts import part_hash
 from msd_ray.serving.service.preparer import ANY_PROMPT
+from msd_ray.serving.service.pulse import LONGEST, Pulse
 from msd_ray.serving.service.service import StudentImage
 from msd_ray.storage import Store
 
@@ -61,10 +62,20 @@ def _trial(known: Description, part: int) -> Condition | Embedded:
 class StudentAtWork:
     """To be used in one event loop."""
 
-    def __init__(self, part: Part, batching: Batching, config: StudentConfig, thread: ThreadPoolExecutor) -> None:
-        """thread: a single one, which all evaluations run in."""
+    def __init__(
+        self,
+        part: Part,
+        trial: Condition | Embedded,
+        batching: Batching,
+        config: StudentConfig,
+        thread: ThreadPoolExecutor,
+    ) -> None:
+        """trial: what the part can be tried with. thread: a single one, which all evaluations run in."""
         self._codec, self._batching = part.codec, batching
-        self._batcher = Batcher(part, batching, thread, config.queue, config.batch, config.wait_ms / 1000)
+        self.pulse = Pulse(lambda: self._batcher.make([(trial, 0)], LONGEST))
+        self._batcher = Batcher(
+            part, batching, thread, config.queue, config.batch, config.wait_ms / 1000, self.pulse.watch
+        )
 
     @classmethod
     async def load(
@@ -73,7 +84,7 @@ class StudentAtWork:
         """The students of a part. Raises CorruptError as `load_part`."""
         loaded, trial = await asyncio.to_thread(load_part, uri, part, version, device)
         found = asyncio.get_running_loop().run_in_executor(thread, batching_for, loaded, trial, config)
-        return cls(loaded, await found, config, thread)
+        return cls(loaded, trial, await found, config, thread)
 
     @property
     def most(self) -> int:
