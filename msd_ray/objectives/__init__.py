@@ -21,6 +21,7 @@ from msd_ray.objectives.base import (
     generated,
     joined,
 )
+from msd_ray.objectives.boot import BOOT
 from msd_ray.objectives.consistency import Consistency
 from msd_ray.objectives.dm import DM
 from msd_ray.objectives.dmd import DMD
@@ -31,6 +32,7 @@ from msd_ray.objectives.methods import OBJECTIVES
 from msd_ray.objectives.moment_matching import MomentMatching
 from msd_ray.objectives.o2mkd import O2MKD
 from msd_ray.objectives.pd import PD
+from msd_ray.objectives.pid import PID
 from msd_ray.objectives.sid import SiD
 from msd_ray.objectives.sida import SiDA
 from msd_ray.objectives.sum import Sum
@@ -62,6 +64,7 @@ def objective_class(name: str) -> type[Any]:
 
 __all__ = [
     "ADM",
+    "BOOT",
     "DM",
     "DMD",
     "FD",
@@ -69,6 +72,7 @@ __all__ = [
     "O2MKD",
     "OBJECTIVES",
     "PD",
+    "PID",
     "SUM",
     "TSM",
     "Batch",

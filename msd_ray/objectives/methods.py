@@ -3,6 +3,7 @@
 from typing import Any
 
 from msd_ray.objectives.adm import ADM
+from msd_ray.objectives.boot import BOOT
 from msd_ray.objectives.consistency import Consistency
 from msd_ray.objectives.dm import DM
 from msd_ray.objectives.dmd import DMD
@@ -12,6 +13,7 @@ from msd_ray.objectives.gdd import GDD
 from msd_ray.objectives.moment_matching import MomentMatching
 from msd_ray.objectives.o2mkd import O2MKD
 from msd_ray.objectives.pd import PD
+from msd_ray.objectives.pid import PID
 from msd_ray.objectives.sid import SiD
 from msd_ray.objectives.sida import SiDA
 from msd_ray.objectives.tsm import TSM
@@ -31,5 +33,7 @@ OBJECTIVES: dict[str, type[Any]] = {
     "moment-matching": MomentMatching,
     "fd": FD,
     "pd": PD,
+    "boot": BOOT,
+    "pid": PID,
     "o2mkd": O2MKD,
 }

@@ -113,6 +113,8 @@ _METHODS = {
     "GDD-I": ("digits-gddi", ()),
     "consistency": ("digits-consistency", ()),
     "progressive distillation": ("digits-pd", ()),
+    "BOOT": ("digits-boot", ()),
+    "PID": ("digits-pid", ()),
     "DM, FD": ("digits-fd", ()),
     "consistency + DM": ("digits-consistency-dm", ()),
 }  # fmt: skip

@@ -23,7 +23,21 @@ from .conftest import TINY, Ear, Killer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 OWN = "a_users_objective:Bootstrap"
-BY_OUTPUT = ("tsm", "dm", "adm", "dmd", "f-distill", "gdd", "consistency", "fd", "pd", "moment-matching", OWN)
+BY_OUTPUT = (
+    "tsm",
+    "dm",
+    "adm",
+    "dmd",
+    "f-distill",
+    "gdd",
+    "consistency",
+    "fd",
+    "pd",
+    "moment-matching",
+    "boot",
+    "pid",
+    OWN,
+)
 BY_GRADIENT = ("sid", "sida", "uni-instruct")
 BY_TIMESTEPS = ("o2mkd",)
 
