@@ -1,5 +1,7 @@
 """The contract's methods, and a gRPC server that has them."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -7,6 +9,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from msd_ray.errors import named
 from msd_ray.serving.gateway.access import CURRENT
 from msd_ray.serving.gateway.health import Health
 from msd_ray.serving.gateway.interceptor import Context, Guard
@@ -24,6 +27,9 @@ _OPTIONS = (
     ("grpc.so_reuseport", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # otherwise our client's pings would end a long call
 )
+LOOK = 0.1
+"""Seconds between looks whether grpc's server still runs."""
+LOG = logging.getLogger(__name__)
 NAME = pb.DESCRIPTOR.services_by_name["EnsembleService"].full_name
 
 
@@ -60,34 +66,54 @@ class RpcServer:
     """The service on a port, with health and reflection. Several may share the port of a machine."""
 
     def __init__(self, service: Service, tokens: Tokens, config: GatewayConfig) -> None:
-        limits = service.limits
-        self._config, self._health = config, Health(service, ("", NAME))
-        self._server = grpc.aio.server(
-            interceptors=[Guard(tokens)],
-            maximum_concurrent_rpcs=4 * limits.concurrent
-            + limits.waiting,  # calls that are just held open count here too
-            options=[("grpc.max_receive_message_length", limits.request_bytes), *_OPTIONS, *_age(config, limits)],
-        )
-        pb_grpc.add_EnsembleServiceServicer_to_server(EnsembleRpc(service), self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
-        reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self._service, self._tokens, self._config = service, tokens, config
+        self._health = Health(service, ("", NAME))
 
     async def start(self) -> int:
         """Starts to listen; returns the port. Raises OSError if it is taken, UserError if the certificates are not
         valid."""
-        address, tls = f"{self._config.host}:{self._config.port}", credentials(self._config)
-        try:
-            port = self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: {error}") from None
-        await self._server.start()
+        self._server, port = await self._opened(self._config.port)
+        self.staying_open = asyncio.create_task(self._stay_open(port))
         await self._health.start()
-        return int(port)
+        return port
 
     async def stop(self) -> None:
         """Drains the server: callers are sent to other gateways, and requests may finish for `drain_seconds`."""
+        self.staying_open.cancel()
         await self._health.stop()
         await self._server.stop(self._config.drain_seconds)
+
+    async def _opened(self, port: int) -> tuple[grpc.aio.Server, int]:
+        address, tls, server = f"{self._config.host}:{port}", credentials(self._config), self._made()
+        try:
+            port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from None
+        await server.start()
+        return server, port
+
+    async def _stay_open(self, port: int) -> None:
+        """Opens the port again whenever grpc's server ends by an error of its own: a call whose method is not UTF-8 is
+        enough, and needs no token. Its other callers get CANCELLED, which our client tries again. (Without a time
+        grpc would wait until the connection of that call is closed.)"""
+        while True:
+            try:
+                await self._server.wait_for_termination(LOOK)
+            except Exception as error:
+                LOG.error("gRPC's server ended by %s; another one takes its place", named(error))
+                self._server, _ = await self._opened(port)
+
+    def _made(self) -> grpc.aio.Server:
+        limits = self._service.limits
+        server = grpc.aio.server(
+            interceptors=[Guard(self._tokens)],
+            maximum_concurrent_rpcs=4 * limits.concurrent + limits.waiting,  # those just held open count here too
+            options=[("grpc.max_receive_message_length", limits.request_bytes), *_OPTIONS, *_age(self._config, limits)],
+        )
+        pb_grpc.add_EnsembleServiceServicer_to_server(EnsembleRpc(self._service), server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+        reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
 
 
 def _age(config: GatewayConfig, limits: Limits) -> list[tuple[str, int]]:

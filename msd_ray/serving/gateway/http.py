@@ -20,6 +20,7 @@ from msd_ray.serving.gateway.http_bodies import (
     image_body,
     parsed,
 )
+from msd_ray.serving.gateway.http_headers import BoundedHeaders
 from msd_ray.serving.gateway.playground import add_playground
 from msd_ray.serving.gateway.proto_messages import ensemble_of, students_of
 from msd_ray.serving.service.request import ImageRequest, checked
@@ -43,12 +44,14 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
         redoc_url=None,
     )
 
+    app.add_middleware(BoundedHeaders)
+
     def told(health: dict[str, Any]) -> Response:
         return JSONResponse(health, 200 if health["status"] == "SERVING" else 503)
 
     async def asked(request: Request, call: Call) -> tuple[ImageRequest, float | None, Caller]:
         """What is asked for, how long the caller waits, and who it is."""
-        body = parsed(await bounded(request, service.limits.request_bytes))
+        body = parsed(await bounded(request, service.limits.request_bytes, service.limits.seconds))
         call.request = checked(body.conditions, body.seeds, body.format, body.version, service.limits)
         return call.request, body.timeout_seconds, call.caller
 

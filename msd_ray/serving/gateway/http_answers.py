@@ -1,5 +1,6 @@
 """The parts that all HTTP answers share: tokens, statuses, the access log."""
 
+import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,6 +9,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from msd_ray.serving.gateway.access import Call, noted
 from msd_ray.serving.gateway.http_bodies import ImageBody, error_body
@@ -59,14 +61,20 @@ async def streamed(request: Request, tokens: Tokens, work: Callable[[Call], Asyn
     return answer
 
 
-async def bounded(request: Request, most: int) -> bytes:
-    """The body. Raises Refusal if it is longer than `most` bytes."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise Refusal("RESOURCE_EXHAUSTED", f"a request may have {most} bytes")
-    return body
+async def bounded(request: Request, most: int, seconds: float) -> bytes:
+    """The body. Raises Refusal if it is longer than `most` bytes, or does not come within so many seconds or at all."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise Refusal("RESOURCE_EXHAUSTED", f"a request may have {most} bytes")
+    except TimeoutError:
+        raise Refusal("DEADLINE_EXCEEDED", f"the body of the request did not come within {seconds:.3g} s") from None
+    except ClientDisconnect:
+        raise Refusal("INVALID_ARGUMENT", "the body of the request did not come to its end") from None
+    return bytes(body)
 
 
 async def _lines(

@@ -52,10 +52,10 @@ class Gateway:
         return http_app(self._service, self._tokens)
 
     async def check_health(self) -> None:
-        """Raises RuntimeError if this gateway no longer follows the registry of versions or the students, so that Serve
-        replaces it."""
-        if self._following.done() or self._probing.done():
-            raise RuntimeError("this gateway does not follow the registry of versions or the students any more")
+        """Raises RuntimeError if this gateway no longer follows the registry of versions or the students, or cannot
+        keep its port open, so that Serve replaces it."""
+        if self._following.done() or self._probing.done() or self._server.staying_open.done():
+            raise RuntimeError("this gateway does not follow the registry or the students any more, or lost its port")
 
     async def __del__(self) -> None:
         await self._server.stop()
