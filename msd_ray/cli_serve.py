@@ -44,16 +44,16 @@ def start(
     from msd_ray.serving.serve_apps.serve import serving
     from msd_ray.serving.service.config import load_config
 
-    gateway = {"host": host, "port": port, "http_port": http_port, "tokens": tokens}
-    gateway |= {"tls_cert": tls_cert, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
-    said = [f"gateway.{key}={json.dumps(value)}" for key, value in gateway.items() if value is not None]
+    options = {"host": host, "port": port, "http_port": http_port, "tokens": tokens}
+    options |= {"tls_cert": tls_cert, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
+    said = [f"gateway.{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     settings = load_config(config, [*(overrides or []), *said])
     with serving(ensemble, settings, address, err.print) as ray_address:
         scheme = "https" if settings.gateway.tls_cert else "http"
-        at = settings.gateway.host
-        out.print(f"gRPC:  {at}:{settings.gateway.port}", highlight=False)
-        if not settings.gateway.tls_client_ca:
-            out.print(f"HTTP:  {scheme}://{at}:{settings.gateway.http_port}/", highlight=False)
+        gateway = settings.gateway
+        out.print(f"gRPC:  {gateway.address(gateway.port)}", highlight=False)
+        if not gateway.tls_client_ca:
+            out.print(f"HTTP:  {scheme}://{gateway.address(gateway.http_port)}/", highlight=False)
         out.print(f"update: msd-ray serve update ENSEMBLE --address {ray_address}", highlight=False, soft_wrap=True)
         with STOP.in_order(seconds=None):
             STOP.wait()

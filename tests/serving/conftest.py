@@ -54,9 +54,10 @@ class Running:
     service: Service
 
 
-async def http_server(service: Service, tokens: Tokens) -> tuple[uvicorn.Server, int]:
+async def http_server(service: Service, tokens: Tokens, origins: Sequence[str]) -> tuple[uvicorn.Server, int]:
     """What Serve's proxy is in earnest."""
-    server = uvicorn.Server(uvicorn.Config(http_app(service, tokens), port=0, log_level="critical", lifespan="off"))
+    app = http_app(service, tokens, origins)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup()
@@ -87,11 +88,11 @@ def running(
         tasks.append(asyncio.create_task(probe(service)))
         service.traffic = Traffic(tuple(map(describe, uris)), tuple(float(not i) for i in range(len(uris))))
         server, tokens = RpcServer(service, Tokens(config.tokens), config), Tokens(config.tokens)
-        return service, server, await server.start(), *(await http_server(service, tokens))
+        return service, server, await server.start(), *(await http_server(service, tokens, config.origins))
 
     service, server, port, http, http_port = wait(start())
     try:
-        yield Running(f"127.0.0.1:{port}", f"http://127.0.0.1:{http_port}", service)
+        yield Running(config.address(port), f"http://127.0.0.1:{http_port}", service)
     finally:
         loop.call_soon_threadsafe(tasks[0].cancel)
         wait(server.stop())

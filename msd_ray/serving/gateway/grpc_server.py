@@ -84,9 +84,12 @@ class RpcServer:
         await self._server.stop(self._config.drain_seconds)
 
     async def _opened(self, port: int) -> tuple[grpc.aio.Server, int]:
-        address, tls, server = f"{self._config.host}:{port}", credentials(self._config), self._made()
+        address, tls, server = self._config.address(port), credentials(self._config), self._made()
         try:
             port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
+            if self._config.socket:
+                address = f"unix:{self._config.socket}"
+                server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from None
         await server.start()

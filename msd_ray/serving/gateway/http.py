@@ -1,9 +1,10 @@
 """The contract's methods as HTTP and JSON, with OpenAPI at /openapi.json, and the playground at /."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 
 from msd_ray.serving.gateway.access import Call
@@ -33,8 +34,9 @@ _LINES = {Lines.media_type: {"schema": {"type": "object", "properties": _EITHER}
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"description": "One JSON object in each line", "content": _LINES}}
 
 
-def http_app(service: Service, tokens: Tokens) -> FastAPI:
-    """The routes below /v1; health and the playground, which are open to all."""
+def http_app(service: Service, tokens: Tokens, origins: Sequence[str] = ()) -> FastAPI:
+    """The routes below /v1; health and the playground, which are open to all. origins: of other web pages that may
+    ask."""
     app = FastAPI(
         title="msd_ray",
         version="v1",
@@ -44,6 +46,14 @@ def http_app(service: Service, tokens: Tokens) -> FastAPI:
         redoc_url=None,
     )
 
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
     app.add_middleware(BoundedHeaders)
 
     def told(health: dict[str, Any]) -> Response:

@@ -96,13 +96,13 @@ def refuse_taken(gateway: GatewayConfig) -> None:
     """Raises UserError if another process listens on a port: gateways share theirs, so this is the only check."""
     http = () if gateway.tls_client_ca else (("--http-port", gateway.http_port),)
     for key, port in (("--port", gateway.port), *http):
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in gateway.host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((gateway.host, port))
             except OSError as error:
                 raise UserError(
-                    f"cannot listen on {gateway.host}:{port}: {error.strerror}; choose another {key}"
+                    f"cannot listen on {gateway.address(port)}: {error.strerror}; choose another {key}"
                 ) from None
 
 

@@ -61,7 +61,9 @@ class GatewayConfig:
     are on nodes that have it. access_log: one JSON line per request on standard error. audit: a file to which gateways
     append a JSON line per request, with who asked for what; empty for none. drain_seconds: how long requests may still
     take when a gateway ends. connection_seconds: age at which a gateway closes a connection after its running calls, so
-    that callers find gateways that were added since. 0: never.
+    that callers find gateways that were added since. 0: never. socket: path of a Unix socket on which gRPC listens as
+    well, without TLS; for one gateway. origins: of web pages, such as https://a.example, that may ask over HTTP; * for
+    all.
     """
 
     host: str = "127.0.0.1"
@@ -78,10 +80,18 @@ class GatewayConfig:
     audit: str = ""
     drain_seconds: Seconds = 15.0
     connection_seconds: Seconds = 300.0
+    socket: str = ""
+    origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):
             raise ValueError("tls_cert and tls_key belong together, and tls_client_ca needs both")
+        if self.socket and self.replicas > 1:
+            raise ValueError("a Unix socket is for one gateway: replicas must be 1")
+
+    def address(self, port: int) -> str:
+        """host:port, with brackets around an address of IPv6."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 @dataclass(frozen=True)
