@@ -3,7 +3,7 @@
 Nobody trained either, which costs a server the same; or they are those of a run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,9 +28,12 @@ class Served:
     teacher: str
 
 
-def untrained(recipe: str, overrides: list[str], where: str) -> Served:
-    """Random weights of the sizes that a recipe asks for, saved below `where`."""
+def untrained(recipe: str, overrides: list[str], where: str, pixels: int = 0) -> Served:
+    """Random weights of the sizes that a recipe asks for, saved below `where`. pixels: of the sides of RGB images that
+    they make instead of those of the recipe."""
     plan = RunContext.of(recipe, overrides, None).plan
+    if pixels:
+        plan = replace(plan, student=replace(plan.student, sample_shape=(3, pixels, pixels)))
     partition = plan.ensembles[0].partition
     members = [
         Member(i, plan.student, plan.recipe.noise.sigma_init, 0, weights(plan.student, i)) for i in range(partition.k)

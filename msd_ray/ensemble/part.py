@@ -14,6 +14,8 @@ from msd_ray.ensemble.positions import Evaluation, Mode, batch_size_for, in_orde
 from msd_ray.ensemble.requests import seeded_noises
 from msd_ray.ensemble.sampling import Sampling, sampled
 from msd_ray.networks import count_parameters
+from msd_ray.training.config import TrainingConfig
+from msd_ray.training.precision import apply_frozen
 
 SampleId = tuple[Condition | Embedded, int]
 """The condition and the seed that a sample follows from."""
@@ -66,6 +68,11 @@ class Part:
             chosen = [sample_ids[sample] for sample in evaluation.samples]
             out[evaluation.samples] = self.evaluate(chosen, evaluation.positions, evaluation.size, sampling)
         return out
+
+    def compute_in_bf16(self) -> None:
+        """From now on the networks compute in bf16 where torch's autocast does, and keep these weights so."""
+        for student in self._students:
+            apply_frozen(student, TrainingConfig(precision="bf16"))
 
     def position_of(self, sample_id: SampleId) -> int:
         """The position in a batch of `batch_size` at which a sample is always made."""

@@ -1,8 +1,7 @@
 """What a replica finds out about its evaluations, and what it then promises of its images."""
 
 import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 
 from msd_ray.ensemble import Ensemble, Part, read_description
 from msd_ray.ensemble.kernels import LARGE, as_in_large_batches
-from msd_ray.errors import CorruptError
+from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.serving.client import Client
 from msd_ray.serving.service.batching import Batching, batched, exact
-from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.config import StudentConfig, parse_config
 from msd_ray.serving.service.ensemble_facts import part_hash
 from msd_ray.serving.service.request import Limits
 from msd_ray.storage import Store, read_manifest, write_bundle
@@ -58,14 +57,17 @@ def test_a_promise_that_there_is_not_is_damage(larger: str, tmp_path: Path) -> N
 
 def test_batched_images_stay_within_their_bound(larger: str) -> None:
     pairs = pairs_of(40)
-    with running([larger], Limits()) as it:
+    with running([larger], Limits(), LocalStudents(StudentConfig(batch=8))) as it:
         together = asyncio.run(all_at_once(it.address, pairs))
         with Client(it.address) as client:
             (made,) = client.generate([3], [5])
     assert made.batching == "batched" and 0 < made.bound < 1e-3
-    for data, right in zip(together, one_at_a_time(larger, pairs), strict=True):
-        x, y = (torch.frombuffer(bytearray(each), dtype=torch.float32) for each in (data, right))
-        assert (x - y).abs().max() <= made.bound
+    assert largest_difference(together, one_at_a_time(larger, pairs)) <= made.bound
+
+
+def largest_difference(made: list[bytes], right: list[bytes]) -> float:
+    x, y = (torch.frombuffer(bytearray(b"".join(each)), dtype=torch.float32) for each in (made, right))
+    return float((x - y).abs().max())
 
 
 def test_large_students_can_be_exact(larger: str) -> None:
@@ -75,6 +77,21 @@ def test_large_students_can_be_exact(larger: str) -> None:
         with Client(it.address) as client:
             (made,) = client.generate([3], [5])
     assert (made.batching, made.bound) == ("exact", 0.0)
+
+
+def test_bf16_is_batched_and_says_how_far_off_it_is(tiny: str) -> None:
+    pairs = pairs_of(12)
+    with running([tiny], Limits(), LocalStudents(StudentConfig(precision="bf16", batch=8))) as it:
+        together = asyncio.run(all_at_once(it.address, pairs))
+        with Client(it.address) as client:
+            (made,) = client.generate([3], [5])
+    assert made.batching == "batched" and 1e-4 < made.bound < 1
+    assert 1e-4 < largest_difference(together, one_at_a_time(tiny, pairs)) <= made.bound
+
+
+def test_bf16_cannot_be_exact() -> None:
+    with pytest.raises(UserError, match="bf16 changes more than the last bits"):
+        parse_config({"students": {"precision": "bf16", "batching": "exact"}})
 
 
 def test_small_students_are_exact(service: Running) -> None:
@@ -113,48 +130,57 @@ def test_one_kernel_for_all_sizes_leaves_large_batches_as_they_are() -> None:
 
 
 class Slow:
-    """A part that takes `least` seconds for an evaluation and `each` more for every sample. Its samples are their
-    seeds, and off by a thousandth in evaluations of more than two."""
+    """A part whose evaluations take `least` seconds of its own clock and `each` more for every sample. Its samples are
+    their seeds, and off by a thousandth in evaluations of more than two."""
 
     device, batch_size, batching = torch.device("cpu"), 1, "batched"
 
     def __init__(self, least: float, each: float) -> None:
-        self.least, self.each = least, each
+        self.least, self.each, self.now = least, each, 0.0
         self.sizes: list[int] = []
-
-    def position_of(self, sample_id: Any) -> int:
-        return 0
 
     def evaluate(self, sample_ids: Sequence[Any], positions: Sequence[int], size: int) -> Tensor:
         self.sizes.append(size)
-        time.sleep(self.least + self.each * size)
+        self.now += self.least + self.each * size
         return torch.tensor([float(seed) for _, seed in sample_ids]) + 0.001 * (size > 2)
 
+    def thread_time(self) -> float:
+        return self.now
 
-def found(part: Slow, seconds: float, most: int = 64) -> Batching:
-    return batched(part, 0, most, seconds)  # type: ignore[arg-type]
+
+Try = Callable[..., Batching]
 
 
-def test_evaluations_grow_as_long_as_that_pays() -> None:
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> Try:
+    def work(part: Any, seconds: float, most: int = 64) -> Batching:
+        monkeypatch.setattr("msd_ray.serving.service.batching.time", part)
+        return batched(part, 0, most, seconds, torch.arange(4.0))
+
+    return work
+
+
+def test_evaluations_grow_as_long_as_that_pays(found: Try) -> None:
     assert found(Slow(0.02, 0.0), 1.0).sizes == tuple(range(1, 65))
     assert found(Slow(0.02, 0.0), 1.0, most=5).most == 4
     assert found(Slow(0.0, 0.02), 1.0).most == 1
+    assert found(Slow(0.03, 0.01), 1.0).most == 32  # 64 would take 4 % less per sample
 
 
-def test_evaluations_grow_as_long_as_they_may_take() -> None:
+def test_evaluations_grow_as_long_as_they_may_take(found: Try) -> None:
     part = Slow(0.02, 0.02)
     assert found(part, 0.1).most == 2
     assert max(part.sizes) == 2  # not even tried: 4 might take longer
     assert found(Slow(0.2, 0.0), 0.1).most == 1
 
 
-def test_evaluations_grow_as_long_as_there_is_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluations_grow_as_long_as_there_is_memory(found: Try, monkeypatch: pytest.MonkeyPatch) -> None:
     part = Slow(0.001, 0.0)
     monkeypatch.setattr("msd_ray.serving.service.batching._memory", lambda _: 1000 * max([0, *part.sizes]))
     monkeypatch.setattr("msd_ray.serving.service.batching.free_memory", lambda _: 20_000)
     assert found(part, 1.0).most == 16
 
 
-def test_the_bound_is_four_times_what_was_seen() -> None:
+def test_the_bound_is_four_times_what_was_seen(found: Try) -> None:
     assert found(Slow(0.001, 0.0), 1.0, most=2).bound == 0
     assert found(Slow(0.001, 0.0), 1.0, most=8).bound == pytest.approx(0.004, rel=1e-3)

@@ -43,11 +43,16 @@ class Batching:
 
 
 def batching_for(part: Part, condition: Condition | Embedded, config: StudentConfig) -> Batching:
-    """condition: one that the part owns. To be called where the part will be evaluated: bits depend on threads."""
-    promised = "batched" if part.device.type == "cuda" else part.batching
+    """condition: one that the part owns. To be called where the part will be evaluated: bits depend on threads. The
+    part then computes in the precision of the configuration."""
+    promised = "batched" if part.device.type == "cuda" or config.precision == "bf16" else part.batching
     if (promised if config.batching == "auto" else config.batching) == "exact":
         return exact(part, condition)
-    return batched(part, condition, config.batch or MOST, config.evaluation_ms / 1000)
+    most, seconds = config.batch or MOST, config.evaluation_ms / 1000
+    right = _alone(part, condition, min(COMPARED, most), seconds)
+    if config.precision == "bf16":
+        part.compute_in_bf16()
+    return batched(part, condition, most, seconds, right)
 
 
 def exact(part: Part, condition: Condition | Embedded) -> Batching:
@@ -91,22 +96,29 @@ def _same(part: Part, condition: Condition | Embedded, size: int) -> bool:
     return True
 
 
-def batched(part: Part, condition: Condition | Embedded, most: int, seconds: float) -> Batching:
+def batched(part: Part, condition: Condition | Embedded, most: int, seconds: float, right: Tensor) -> Batching:
     """Evaluations of any size up to the one where a larger one no longer pays, takes longer or needs more memory than
-    there is. Finding out takes a few times `seconds`, or one sample's time if that is more."""
+    there is. Finding out takes a few times `seconds`, or one sample's time if that is more. right: the first samples,
+    as `generate` makes them."""
     sample_ids: list[SampleId] = [(condition, seed) for seed in range(most)]
-    alone, times, differences = list[Tensor](), dict[int, float](), dict[int, float]()
+    times, differences = dict[int, float](), dict[int, float]()
     for size, took, x in _growing(part, sample_ids, seconds):
-        alone += [_alone(part, sample_id) for sample_id in sample_ids[len(alone) : min(size, COMPARED)]]
-        times[size], differences[size] = took / size, float((x[:COMPARED] - torch.stack(alone)).abs().max())
+        compared = min(size, len(right))
+        times[size], differences[size] = took / size, float((x[:compared] - right[:compared]).abs().max())
     largest = next(size for size, each in times.items() if each <= ENOUGH * min(times.values()))
     seen = max(each for size, each in differences.items() if size <= largest)
     return Batching("batched", tuple(range(1, largest + 1)), bound=SLACK * seen)
 
 
-def _alone(part: Part, sample_id: SampleId) -> Tensor:
-    """As `generate` makes it."""
-    return part.evaluate([sample_id], [part.position_of(sample_id)], part.batch_size)[0]
+def _alone(part: Part, condition: Condition | Embedded, most: int, seconds: float) -> Tensor:
+    """Samples as `generate` makes them: so many, or as many as that much time allows, and at least one."""
+    made, begin = list[Tensor](), time.perf_counter()
+    for seed in range(most):
+        sample_id = condition, seed
+        made.append(part.evaluate([sample_id], [part.position_of(sample_id)], part.batch_size)[0])
+        if time.perf_counter() - begin > seconds:
+            break
+    return torch.stack(made)
 
 
 def _growing(part: Part, sample_ids: list[SampleId], seconds: float) -> Iterator[tuple[int, float, Tensor]]:
@@ -122,12 +134,13 @@ def _growing(part: Part, sample_ids: list[SampleId], seconds: float) -> Iterator
 
 
 def _timed(part: Part, sample_ids: list[SampleId], enough: float) -> tuple[float, Tensor]:
-    """The least of several times, or the first that is long enough."""
-    least = float("inf")
+    """The least of several times, or the first that is long enough. On a CPU it is this thread's own time, in which it
+    does not matter what else the machine does."""
+    clock, least = time.perf_counter if part.device.type == "cuda" else time.thread_time, float("inf")
     for _ in range(REPEATS):
-        begin = time.perf_counter()
+        begin = clock()
         x = part.evaluate(sample_ids, range(len(sample_ids)), len(sample_ids))
-        least = min(least, time.perf_counter() - begin)
+        least = min(least, clock() - begin)
         if least > enough:
             break
     return least, x

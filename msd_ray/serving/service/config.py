@@ -25,7 +25,8 @@ class StudentConfig:
     cpus, gpus: Ray resources of a replica, fractions allowed. threads: that its networks compute with; other numbers
     may change last bits. min_replicas, max_replicas: of each deployment; with 0 Serve stops it after idle_seconds
     without requests. batching: `exact` gives each image the bits of `generate`, `batched` fills evaluations freely and
-    says how much an image may differ; `auto` is as the ensemble says, and batched on a GPU. batch: most images of an
+    says how much an image may differ; `auto` is as the ensemble says, and batched on a GPU. precision: of the networks'
+    mathematics; bf16 rounds much more, so these images are batched. batch: most images of an
     evaluation, 0 for 64. evaluation_ms: how long a batched evaluation of several images may take. wait_ms: how long an
     image waits for others though the student is idle. queue: images that may wait at a replica. ongoing: calls per
     replica that autoscaling aims at.
@@ -40,6 +41,7 @@ class StudentConfig:
     max_replicas: Count = 1
     idle_seconds: Seconds = 300.0
     batching: Literal["auto", "exact", "batched"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
     batch: CountOrNone = 0
     evaluation_ms: Seconds = 1000.0
     wait_ms: Seconds = 0.0
@@ -49,6 +51,8 @@ class StudentConfig:
     def __post_init__(self) -> None:
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas ({self.min_replicas}) must be at most max_replicas ({self.max_replicas})")
+        if self.precision == "bf16" and self.batching == "exact":
+            raise ValueError("bf16 changes more than the last bits: it needs batching: batched")
 
 
 @dataclass(frozen=True)
