@@ -156,6 +156,19 @@ def generated(generator: EDMDenoiser, batch: Batch, noise: Noise, batches: int =
     return rolled_out(generator, b.z, b.condition, b.renoise, levels, batches, b.start, b.anchors)
 
 
+@torch.no_grad()
+def partly_own(nets: Nets, batch: Batch, noise: Noise, share: float) -> tuple[Tensor, Tensor]:
+    """The real samples of a batch [B, ...] and their conditions [B], the first `share` of which are instead what the
+    generator makes of the batch's noise, and their conditions: so it learns from where its own steps lead as well
+    (DDIL, arXiv 2410.11971)."""
+    assert batch.real is not None and batch.real_condition is not None
+    n = round(share * len(batch.z))
+    if not n:
+        return batch.real, batch.real_condition
+    made = generated(nets.generator, batch, noise)[:n]
+    return torch.cat([made, batch.real[n:]]), torch.cat([batch.condition[:n], batch.real_condition[n:]])
+
+
 @dataclass(frozen=True)
 class Draft:
     """One generator update begun: x [B, ...], for most methods G(z) with its graph, and the question put to the teacher

@@ -12,22 +12,24 @@ import torch
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, add_noise, per_sample
-from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization, partly_own
 from msd_ray.objectives.sample_distances import Distance, distance
-from msd_ray.ranges import BelowOne, within
+from msd_ray.ranges import BelowOne, Share, within
 
 
 @dataclass(frozen=True)
 class Consistency:
     """levels: of the Karras grid that neighbouring points are taken from; the levels of a generator's further steps, at
-    which sampling asks it, are points beside these. distance: between what the generator says at
-    one point and what its target says at the next, one step of Heun's method below on the teacher's ODE. target_decay:
-    how much of the target, an average of the generator's weights, an update keeps."""
+    which sampling asks it, are points beside these. distance: between what the generator says at one point and what its
+    target says at the next, one step of Heun's method below on the teacher's ODE. target_decay: how much of the target,
+    an average of the generator's weights, an update keeps. own: share of each batch that begins from the student's own
+    samples instead of real ones (DDIL, arXiv 2410.11971)."""
 
     noise: Noise = Noise()
     levels: Annotated[int, within(ge=2, le=10**6)] = 18
     distance: Distance = "huber"
     target_decay: BelowOne = 0.95
+    own: Share = 0.0
 
     @property
     def needs(self) -> Needs:
@@ -42,11 +44,10 @@ class Consistency:
         )
 
     def draft(self, nets: Nets, batch: Batch, rng: torch.Generator) -> Draft:
-        assert batch.real is not None and batch.real_condition is not None
-        x = batch.real
+        x, condition = partly_own(nets, batch, self.noise, self.own)
         grid = self._grid(x)
         sigma = grid[torch.randint(1, len(grid), (len(x),), generator=rng, device=x.device)]
-        return Draft(x, add_noise(x, sigma, rng), sigma, batch.real_condition)
+        return Draft(x, add_noise(x, sigma, rng), sigma, condition)
 
     def generator_loss(
         self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator

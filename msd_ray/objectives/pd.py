@@ -6,6 +6,7 @@ is the paper's truncated signal-to-noise ratio.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -13,18 +14,20 @@ from torch import Tensor
 
 from msd_ray.diffusion import Denoiser, Noise, add_noise, per_sample
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
-from msd_ray.ranges import within
+from msd_ray.ranges import Share, within
 
 
 @dataclass(frozen=True)
 class PD:
     """steps: in which the student is to make a sample; 1 makes a one-step generator. teacher: whose two steps it
-    learns, the frozen teacher's, or its own as it was `before` the stage, after a stage of twice the steps. Raises
-    ValueError where the noise has too few levels."""
+    learns, the frozen teacher's, or its own as it was `before` the stage, after a stage of twice the steps. own: share
+    of each batch that begins where the student's own steps lead from pure noise, instead of at noised real samples
+    (DDIL, arXiv 2410.11971). Raises ValueError where the noise has too few levels."""
 
     noise: Noise = Noise()
     steps: Annotated[int, within(ge=1, le=512)] = 1
     teacher: Literal["frozen", "before"] = "frozen"
+    own: Share = 0.0
 
     def __post_init__(self) -> None:
         replace(self.noise, steps=2 * self.steps)
@@ -46,8 +49,12 @@ class PD:
         assert batch.real is not None and batch.real_condition is not None
         x = batch.real
         index = 2 * torch.randint(1, self.steps + 1, (len(x),), generator=rng, device=x.device)
-        sigma = self._levels(x)[index]
-        return Draft(x, add_noise(x, sigma, rng), sigma, batch.real_condition)
+        sigma, n = self._levels(x)[index], round(self.own * len(x))
+        x_t, condition = add_noise(x, sigma, rng), batch.real_condition
+        if n:
+            own = self._own_state(nets, batch.z[:n], sigma[:n], batch.condition[:n])
+            x_t, condition = torch.cat([own, x_t[n:]]), torch.cat([batch.condition[:n], condition[n:]])
+        return Draft(x, x_t, sigma, condition)
 
     def generator_loss(
         self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
@@ -65,6 +72,17 @@ class PD:
 
     def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         raise NotImplementedError("progressive distillation has no fake score")
+
+    @torch.no_grad()
+    def _own_state(self, nets: Nets, z: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        """Where the student's steps lead from pure noise, at the level sigma [B] of each."""
+        levels = self._levels(z)[::2].flip(0)
+        x = levels[0] * z
+        for level, below in pairwise(levels):
+            start = Draft(x, x, level.expand(len(z)), condition)
+            made = _ddim(start, nets.generator(x, start.sigma, condition), below.expand(len(z)))
+            x = torch.where(per_sample(sigma < level, x), made, x)
+        return x
 
     @torch.no_grad()
     def _two_steps(self, denoiser: Denoiser, start: Draft) -> tuple[Draft, Tensor]:

@@ -112,6 +112,7 @@ _METHODS = {
     "GDD": ("digits-gdd", ()),
     "GDD-I": ("digits-gddi", ()),
     "consistency": ("digits-consistency", ()),
+    "consistency, 2 steps, half its own samples (DDIL)": ("digits-ddil", ()),
     "progressive distillation": ("digits-pd", ()),
     "BOOT": ("digits-boot", ()),
     "PID": ("digits-pid", ()),
