@@ -1,5 +1,6 @@
 """Libraries that only some commands need, and that are installed by an extra."""
 
+import logging
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +10,9 @@ from msd_ray.errors import UserError
 def needed(module: str, extra: str) -> Any:
     """The module, imported now. Raises UserError where it, or what it imports, is not installed. extra: what brings
     it."""
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # it warns of kernels for other things; diffusers loads it
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

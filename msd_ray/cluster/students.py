@@ -200,7 +200,7 @@ class StudentTraining(SingleProcess):
             pool.use(replicas)
         fid = None
         if self.measuring.interrupted and trainer.group.rank == 0 and not hurried():
-            fid = self.measuring.measure_again(trainer)
+            fid = self._measure_again()
         begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
         self.began, end = (begin, start), min(begin + images, self._end)
         self._trace_some(end, hurried)
@@ -211,10 +211,12 @@ class StudentTraining(SingleProcess):
         self._log_cost(trainer.group.total(cpu, trainer.device), wait)
         self._log_broken()
         self.loss, metrics = self._loss(), trainer.take_metrics()
+        gathers = trainer.nimg > begin and (trainer.is_divided or trainer.group.rank == 0)
+        state = trainer.state_dict() if gathers else None
         if trainer.group.rank == 0:
             in_a_hurry = trainer.nimg < end or hurried()
-            if trainer.nimg > begin:
-                fid = self._conclude(begin, metrics, in_a_hurry)
+            if state:
+                fid = self._conclude(begin, state, metrics, in_a_hurry)
             if in_a_hurry or self.done or trainer.nimg == begin:
                 self.saver.finish()
         rate = (trainer.nimg - begin) / seconds
@@ -251,22 +253,31 @@ class StudentTraining(SingleProcess):
 
     def _count_one(self, end: int, hurried: Callable[[], bool]) -> None:
         """Counts the operations of the first update of each stage in this process; not of compiled or recorded ones,
-        which the counting would turn into others."""
+        which the counting would turn into others, nor where processes divide the weights."""
         trainer, training = self.trainer, self.trainer.spec.training
-        if trainer.nimg >= end or training.compile or training.replay:
+        if trainer.nimg >= end or training.compile or training.replay or trainer.is_divided:
             return
         stage, _ = trainer.spec.stage_at(trainer.nimg)
         batch = trainer.spec.stages[stage].batch
         if stage not in self.flops:
             self.flops[stage] = operations_of(partial(trainer.advance, batch, hurried)) / batch
 
-    def _conclude(self, begin: int, metrics: list[Metric], hurried: bool) -> float | None:
+    def _measure_again(self) -> float | None:
+        """What a process died measuring."""
+        trainer = self.trainer
+        if trainer.is_divided:
+            known = self.saver.checkpoints.latest()
+            assert known, "it was loaded from there"
+            trainer = trainer.to_measure(known)
+        return self.measuring.measure_again(trainer)
+
+    def _conclude(self, begin: int, state: State, metrics: list[Metric], hurried: bool) -> float | None:
         """Saves what was trained since `begin`, then measures it; the FID, if there is one. In a hurry only saves."""
         trainer, measuring = self.trainer, self.measuring
         due = not hurried and measuring.due(trainer, begin)
         measuring.keep(trainer.nimg, metrics, measuring=due)
-        self.saver.begin(trainer.state_dict())
-        return measuring.measure(trainer, begin) if due else None
+        self.saver.begin(state)
+        return measuring.measure(trainer.to_measure(state), begin) if due else None
 
     def _loss(self) -> float:
         loss = newest_loss(self.trainer.metrics)

@@ -60,7 +60,8 @@ class Needs:
 
     teacher: nothing, its output, or also the gradient through it. follow_up: a second question to the teacher, made of
     the first and its answer. real_data, pairs: samples beside the noise. fake: whether a fake score trains beside the
-    generator. head: makes the discriminator's layers. encoder: the frozen teacher beside the student. pretrained: the
+    generator. head: makes the discriminator's layers. second_order: whether a loss differentiates their gradient once
+    more. encoder: the frozen teacher beside the student. pretrained: the
     name, in `networks.PRETRAINED`, of a frozen network, whose features of pictures the discriminator judges; no
     checkpoint holds it. memory: name and shape of what is kept between updates, all ones at first, for these networks
     and samples of that shape. minimised: features, as evaluations name them, whose Frechet distance is the loss, so
@@ -81,6 +82,7 @@ class Needs:
     pairs: bool = False
     fake: bool = True
     head: Callable[[Nets], nn.Module] | None = None
+    second_order: bool = False
     encoder: bool = False
     pretrained: str = ""
     memory: Callable[[Nets, tuple[int, ...]], Mapping[str, tuple[int, ...]]] | None = None

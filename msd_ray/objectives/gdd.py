@@ -53,6 +53,7 @@ class GDD:
             real_data=True,
             fake=False,
             head=partial(random_projections_head, side=self.side) if pretrained else projected_head,
+            second_order=self.r1 > 0,
             encoder=not pretrained,
             pretrained=pretrained,
             boundary=True,

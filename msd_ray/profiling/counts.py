@@ -143,6 +143,13 @@ class _OneOf(ProcessGroup):
         return value
 
 
+class _OneWithPieces(_OneOf):
+    """It sends no gradients, but pieces of them in the backward pass."""
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        pass
+
+
 class _Stage:
     """A student of a plan that trains this stage, without data. The tally is running."""
 
@@ -151,19 +158,52 @@ class _Stage:
         self._owned = plan.ensembles[0].partition.owned_by(spec.index, plan.conditions)
         self._local = plan.cluster.teacher == "local"
         self._elsewhere = ClockedTeacher(self._teacher(), self._seconds, tally.aside)
+        self._workers = plan.cluster.workers_per_student[0]
+        self._divided = self._workers > 1 and spec.training.sharding == "full"
         self._trainer = self._new()
 
     def count(self) -> tuple[StageCount, int, dict[str, int]]:
         """Of an update; the most bytes that updates hold; the bytes of each file of a checkpoint."""
+        between = self._divide() if self._divided else 0
         flops, seconds = self._tally.flops, self._seconds()
-        with SteadyPeak(self._tally) as peak:
+        with SteadyPeak(self._tally, first=not self._divided) as peak:
             self._update()
         flops, seconds = self._tally.flops - flops, self._seconds() - seconds
         asked, waits, batch = self._elsewhere.seconds, self._elsewhere.waits, self._spec.stages[self._name].batch
-        each = self._plan.cluster.workers_per_student[0] / batch  # all workers do as much as this one
+        each = self._workers / batch  # all workers do as much as this one
         timing = StageTiming((seconds - asked) * each, asked * each, waits * each)
         state = self._trainer.state_dict().tensors
-        return StageCount(flops * each, timing), peak.bytes(), {name: nbytes_in(state[name]) for name in state}
+        memory = max(peak.bytes() + self._gathered(), between)
+        return StageCount(flops * each, timing), memory, {name: nbytes_in(state[name]) for name in state}
+
+    def _divide(self) -> int:
+        """Leaves of what a first update made the part of one worker, and of the gradients to come. Returns the bytes
+        between two updates, when the first worker is measured, for which it has two networks whole."""
+        self._update()
+        nets, ema = self._trainer.nets, self._trainer.ema
+        modules = [m for m in (nets.generator, nets.fake, nets.head, nets.target, ema) if m]
+        for p in (p for module in modules for p in module.parameters()):
+            self._tally.divide(p, self._workers)
+            if p.requires_grad:
+                p.register_post_accumulate_grad_hook(self._divide_gradient)  # type: ignore[no-untyped-call]
+        for average in self._trainer.averages():
+            self._tally.divide(average, self._workers)
+        return self._tally.held + sum(nbytes_in(list(net.parameters())) for net in (ema, nets.fake))
+
+    def _divide_gradient(self, weight: Tensor) -> None:
+        self._tally.divide(weight.grad, self._workers)  # type: ignore[arg-type]
+
+    def _gathered(self) -> int:
+        """Bytes of what a worker has of the others' at the most, where they divide the weights: of the block that is
+        computed its weights and its gradients, the weights of the next, and what is sent of the one before; and all
+        that lies in no block."""
+        if not self._divided:
+            return 0
+        networks = [self._trainer.nets.generator.network, self._trainer.nets.fake.network]
+        blocks = [[nbytes_in(list(b.parameters())) for b in precision.blocks(network)] for network in networks]
+        whole = [nbytes_in(list(network.parameters())) for network in networks]
+        beside = sum(total - sum(sizes) for total, sizes in zip(whole, blocks, strict=True))
+        return beside + 4 * max(size for sizes in blocks for size in (*sizes, 0))
 
     def probe(self) -> float:
         n, spec, before = self._plan.recipe.evaluation.curve_samples, self._spec, self._seconds()
@@ -184,14 +224,15 @@ class _Stage:
 
     def _new(self) -> StudentTrainer:
         stage = self._spec.stages[self._name]
-        spec = replace(self._spec, stages={self._name: replace(stage, images=stage.batch, fake_first=0)})
+        images, whole = stage.batch * (1 + self._divided), replace(self._spec.training, sharding="none")
+        spec = replace(self._spec, stages={self._name: replace(stage, images=images, fake_first=0)}, training=whole)
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
         real = in_memory(blank, self._owned.ids[:1])
         pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long))
         asked = self._teacher(held=self._local or any(self._spec.objective(s).needs.encoder for s in self._spec.stages))
         teacher = LocalTeacher(asked) if self._local else self._elsewhere
         extras = Extras(encoder=unguided(asked), pairs=pairs)
-        group = _OneOf(rank=0, world=self._plan.cluster.workers_per_student[0])
+        group = (_OneWithPieces if self._divided else _OneOf)(rank=0, world=self._workers)
         return StudentTrainer(spec, self._owned, teacher, None, real, "cpu", extras, group)
 
     def _teacher(self, held: bool = False) -> Denoiser:

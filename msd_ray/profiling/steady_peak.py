@@ -5,13 +5,14 @@ from msd_ray.training.adam import Adam
 
 
 class SteadyPeak:
-    """Follows the first update of a stage from one step of an optimizer to the next.
+    """Follows an update from one step of an optimizer to the next.
 
-    Later updates hold more: the averages of all optimizers from the beginning.
+    After the first update of a stage others hold more: the averages of all optimizers from the beginning.
     """
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, tally: Tally, first: bool = True) -> None:
+        """first: whether it is the first."""
+        self._tally, self._first = tally, first
         self._before: list[tuple[int, int]] = []
         self._optimizers: dict[int, Adam] = {}
         tally.peak = tally.held
@@ -24,12 +25,12 @@ class SteadyPeak:
         Adam.before_step.remove(self._note)
 
     def bytes(self) -> int:
-        averages = self._averages()
+        averages = self._averages() if self._first else 0
         return max(self._tally.peak, *(peak + averages - had for peak, had in self._before))
 
     def _note(self, optimizer: Adam) -> None:
         self._optimizers[id(optimizer)] = optimizer
-        self._before.append((self._tally.peak, self._averages()))
+        self._before.append((self._tally.peak, self._averages() if self._first else 0))
         self._tally.peak = self._tally.held
 
     def _averages(self) -> int:

@@ -37,6 +37,7 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops, self.moved, self.held, self.peak = 0.0, 0, 0, 0
         self._seen, self._aside = seen, False
         self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._bytes: dict[int, int] = {}
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -44,6 +45,13 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before, self._aside = self._aside, True
         yield
         self._aside = before
+
+    def divide(self, tensor: Tensor, among: int) -> None:
+        """Of what lies behind the tensor, this process holds one of so many parts."""
+        key, whole = id(tensor.untyped_storage()), tensor.untyped_storage().nbytes()
+        if key in self._bytes:
+            self.held += whole // among - self._bytes[key]
+            self._bytes[key] = whole // among
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -71,13 +79,14 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
             storage = tensor.untyped_storage()
             key, known = id(storage), self._storages.get(id(storage))
             if known is None or known() is not storage:
-                self._storages[key] = weakref.ref(storage, partial(self._release, key, storage.nbytes()))
+                self._storages[key] = weakref.ref(storage, partial(self._release, key))
+                self._bytes[key] = storage.nbytes()
                 self.held += storage.nbytes()
                 self.peak = max(self.peak, self.held)
 
-    def _release(self, key: int, n: int, gone: object) -> None:
-        self.held -= n
+    def _release(self, key: int, gone: object) -> None:
         if self._storages.get(key) is gone:
+            self.held -= self._bytes.pop(key)
             del self._storages[key]
 
 

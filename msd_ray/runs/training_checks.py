@@ -1,5 +1,8 @@
-"""What a recipe's `training` asks for and cannot have here."""
+"""What a recipe's `training` asks for and cannot have."""
 
+from collections.abc import Callable
+
+from msd_ray.errors import UserError
 from msd_ray.recipes import Recipe
 from msd_ray.training.optimizer_state import byte_levels
 
@@ -8,3 +11,49 @@ def check_training(recipe: Recipe) -> None:
     """Raises UserError in one line."""
     if recipe.training.optimizer_state == "int8":
         byte_levels()
+    if recipe.training.sharding == "full":
+        for problem in _UNDIVIDED:
+            if said := problem(recipe):
+                raise UserError(said)
+
+
+def _adapters(recipe: Recipe) -> str:
+    sizes = {"student": recipe.student} | {f"students.{i}": size for i, size in recipe.students.items()}
+    adapted = [name for name, size in sizes.items() if size.adapter or not isinstance(size.fake_adapter, str)]
+    return (
+        f"training.sharding: full divides all weights; leave {adapted[0]}.adapter and fake_adapter out"
+        if adapted
+        else ""
+    )
+
+
+def _compiled(recipe: Recipe) -> str:
+    """Weights come and go between a network's blocks."""
+    wrong = [name for name in ("compile", "replay") if getattr(recipe.training, name)]
+    return f"training.sharding: full and training.{wrong[0]} exclude each other" if wrong else ""
+
+
+def _eight_bits(recipe: Recipe) -> str:
+    wrong = "training.sharding: full keeps averages by the piece, of which a checkpoint has no 8 bits"
+    return f"{wrong}; write training.optimizer_state=fp32 or host" if recipe.training.optimizer_state == "int8" else ""
+
+
+def _uneven(recipe: Recipe) -> str:
+    """Workers gather weights for each other, so each must have as many shards as the others."""
+    (fewest, most), shards = recipe.cluster.workers_per_student, recipe.training.shards
+    uneven = [n for n in range(fewest, most + 1) if shards % n]
+    return (
+        f"training.sharding: {shards} shards are not the same number for each of {uneven[0]} workers; make "
+        f"training.shards a multiple of all from {fewest} to {most} (cluster.workers_per_student)"
+        if uneven
+        else ""
+    )
+
+
+def _shared_gpus(recipe: Recipe) -> str:
+    gpus = recipe.cluster.gpus_per_student
+    wrong = f"training.sharding: full needs a whole GPU for each worker, or none, not {gpus:g}"
+    return f"{wrong}; write cluster.gpus_per_student=1" if 0 < gpus < 1 else ""
+
+
+_UNDIVIDED: tuple[Callable[[Recipe], str], ...] = _adapters, _compiled, _eight_bits, _uneven, _shared_gpus

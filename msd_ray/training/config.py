@@ -78,9 +78,9 @@ class TrainingConfig:
     well, or drawn at random for each sample. share_images: the stages' images are those of all students together, each
     of which trains on its share; so ensembles of any size cost the same.
     shards: equal parts that every batch is made of, each with random numbers of its own; up to so many workers can
-    share a student. keep: newest checkpoints kept per student. max_skipped: updates in a row that may be skipped
-    because a gradient is not finite; one more, and the student has failed. trace: so many updates of each student are
-    recorded, kernel by kernel.
+    share a student. sharding: whether each of these workers has all weights, or only a piece of each. keep: newest
+    checkpoints kept per student. max_skipped: updates in a row that may be skipped because a gradient is not finite;
+    one more, and the student has failed. trace: so many updates of each student are recorded, kernel by kernel.
     """
 
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -91,6 +91,7 @@ class TrainingConfig:
     optimizer_state: StateKind = "fp32"
     threads: Threads = 1
     shards: Count = 1
+    sharding: Literal["none", "full"] = "none"
     ema: EMAConfig = field(default_factory=EMAConfig)
     log_every: Images = 10_000
     checkpoint_every: Images = 100_000
@@ -101,5 +102,5 @@ class TrainingConfig:
     trace: CountOrNone = 0
 
 
-ROUNDING = ("compile", "replay", "recompute", "deterministic", "optimizer_state", "trace")
+ROUNDING = ("compile", "replay", "recompute", "deterministic", "optimizer_state", "sharding", "trace")
 """What of `TrainingConfig` changes how numbers are rounded or nothing at all: a run may go on with other values."""

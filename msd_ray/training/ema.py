@@ -7,6 +7,7 @@ from torch import nn
 
 from msd_ray.networks.adapters import own_parameters
 from msd_ray.ranges import ImagesOrNone, Weight
+from msd_ray.training.pieces import here
 
 
 @dataclass(frozen=True)
@@ -26,5 +27,5 @@ class EMAConfig:
 @torch.no_grad()
 def update(average: nn.Module, module: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * module, in place; of what is their own."""
-    own, new = ([p.data for _, p in own_parameters(m)] for m in (average, module))
+    own, new = ([here(p) for _, p in own_parameters(m)] for m in (average, module))
     torch._foreach_lerp_(own, new, 1 - decay)

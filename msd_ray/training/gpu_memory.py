@@ -8,8 +8,9 @@ import torch
 from msd_ray.errors import TrainingError, one_line
 
 FOR_STUDENTS = (
-    "the same run can go on with training.recompute=true; a new one also takes less with training.precision=bf16, a "
-    "smaller batch in its stages, or more training.shards and cluster.workers_per_student, so that GPUs share a student"
+    "the same run can go on with training.recompute=true or training.optimizer_state=host; a new one also takes less "
+    "with training.precision=bf16, a smaller batch in its stages, or more training.shards and "
+    "cluster.workers_per_student, so that GPUs share a student, and with training.sharding=full its weights"
 )
 FOR_TEACHERS = "take a smaller teacher.batch or network"
 

@@ -1,7 +1,6 @@
 """Where, and in which numbers, an optimizer keeps its averages between two steps: beside the weights, in the host's
 memory, or in 8 bits."""
 
-import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -161,5 +160,4 @@ def byte_levels() -> tuple[list[float], list[float]]:
 
 
 def _bitsandbytes() -> Any:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that are not for optimizers
     return needed("bitsandbytes.functional", "int8")

@@ -39,7 +39,7 @@ def apply(denoiser: EDMDenoiser, training: TrainingConfig) -> EDMDenoiser:
     torch.backends.cudnn.benchmark = not training.deterministic  # the fastest algorithm may be another each time
     if not training.deterministic:
         torch.set_deterministic_debug_mode("default")
-    for block in _blocks(denoiser.network):
+    for block in blocks(denoiser.network):
         shapes = tuple(p.shape for p in block.parameters())
         block.__class__ = _computing(_plain(type(block)), shapes, training.compile, training.recompute)  # type: ignore[arg-type]
     return denoiser
@@ -68,7 +68,7 @@ def _bf16(x: Tensor) -> Iterator[Tensor]:
         yield _channels_last(x)
 
 
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+def blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The outermost repeated parts of a network: what its lists of modules hold, but for torch's own layers."""
     for child in module.children():
         items = list(child) if isinstance(child, nn.ModuleList) else []
@@ -76,7 +76,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             if items and not type(item).__module__.startswith("torch.nn"):
                 yield item
             else:
-                yield from _blocks(item)
+                yield from blocks(item)
 
 
 def _plain(kind: type[nn.Module]) -> type[nn.Module]:

@@ -36,10 +36,11 @@ class Saver:
         """Waits for the checkpoint before, copies the state and begins to write the copy. If the host has no memory for
         a copy, it writes the state itself and returns when that is done. Raises the errors of both checkpoints."""
         self.finish()
-        if free_memory(_HOST) < SPARE * state.bytes:
+        if not state.copied and free_memory(_HOST) < SPARE * state.bytes:
             self.checkpoints.save(state)
             return
-        copy = State({name: _copied(tensors) for name, tensors in state.tensors.items()}, state.meta)
+        tensors = state.tensors if state.copied else {name: _copied(of_one) for name, of_one in state.tensors.items()}
+        copy = State(tensors, state.meta)
         self._thread = threading.Thread(target=self._write, args=(copy,), name="checkpoint", daemon=True)
         self._thread.start()
 

@@ -13,10 +13,11 @@ Tensors = dict[str, Tensor]
 @dataclass(frozen=True)
 class State:
     """tensors: by the name of what they belong to, which has a file of its own in a checkpoint, and by their own. meta:
-    JSON-able facts."""
+    JSON-able facts. copied: whether training does not change the tensors any more."""
 
     tensors: dict[str, Tensors]
     meta: dict[str, Any] = field(default_factory=dict)
+    copied: bool = False
 
     @property
     def bytes(self) -> int:

@@ -1,5 +1,6 @@
 """The networks of one student and their optimizers, from stage to stage."""
 
+import copy
 import re
 from collections.abc import Collection
 from dataclasses import replace
@@ -15,7 +16,9 @@ from msd_ray.rng import derived_seed
 from msd_ray.training.config import StageConfig
 from msd_ray.training.ema import update
 from msd_ray.training.optimizer import OptimizerStep
+from msd_ray.training.pieces import here
 from msd_ray.training.process_group import ProcessGroup
+from msd_ray.training.sharding import Sharding, divides, without_memory
 from msd_ray.training.state import Tensors, laid_as, tensors_of
 from msd_ray.training.student_spec import Extras, StudentSpec
 
@@ -41,15 +44,17 @@ class StudentNetworks:
         device: torch.device,
         group: ProcessGroup,
     ) -> None:
-        """generator: with the weights that it starts from. fake: the fake score; if None one as the generator, which
-        starts from the same weights unless extras say otherwise."""
+        """generator: with the weights that it starts from; in the host's memory where the group divides them. fake: the
+        fake score; if None one as the generator, which starts from the same weights unless extras say otherwise."""
         self._spec, self._device, self._group = spec, device, group
-        self.ema = copied(generator).requires_grad_(False)
+        self._sharding = Sharding(spec.training, group, device) if divides(spec.training, group) else None
+        self._form = without_memory(generator) if self._sharding else None
+        self.ema = self._placed(copied(generator).requires_grad_(False))
         fake = fake or copied(generator)
         self._blank = next(generator.parameters()).is_meta
         if extras.fake is not None and not self._blank:
             load_own(fake, extras.fake)
-        self.nets = Nets(generator, fake, encoder=extras.encoder)
+        self.nets = Nets(self._placed(generator), self._placed(fake), encoder=extras.encoder)
         self._heads: dict[str, nn.Module] = {}
         begins_again = any("fake_score" in spec.begins_afresh(stage) for stage in spec.stages)
         self._start_of_fake = extras.fake if begins_again else None  # a copy of a large network takes gigabytes
@@ -71,7 +76,7 @@ class StudentNetworks:
         self.optimization = self.config.optimization(needs.optimization)
         kept = needs.memory(self.nets, self._spec.denoiser.sample_shape) if needs.memory else {}
         memory = {name: torch.ones(shape, device=self._device) for name, shape in kept.items()}
-        target = None if needs.target_decay is None else copied(self.nets.generator).requires_grad_(False)
+        target = None if needs.target_decay is None else self._target()
         pretrained = PRETRAINED[needs.pretrained]().to(self._device) if needs.pretrained else None
         head = self._head(self.config.objective)
         self.nets = replace(self.nets, head=head, memory=memory, target=target, pretrained=pretrained)
@@ -87,6 +92,18 @@ class StudentNetworks:
         self.fake_descent = self._descent(fake, fake_lr, clip) if fake else None
         if before:
             self._go_on(*before)
+
+    def _placed(self, network: EDMDenoiser) -> EDMDenoiser:
+        """The network itself, or what this process keeps of it."""
+        return self._sharding.divide(network) if self._sharding else network
+
+    def _target(self) -> EDMDenoiser:
+        """A copy of the generator."""
+        if not self._sharding or not self._form:
+            return copied(self.nets.generator).requires_grad_(False)
+        target = self._sharding.divided_like(self._form).requires_grad_(False)
+        load_own(target, own_tensors(self.nets.generator))
+        return target
 
     def _descent(self, weights: list[nn.Parameter], lr: float, clip_value: float = 0.0) -> OptimizerStep:
         shards, state = self._spec.shards, self._spec.training.optimizer_state
@@ -106,7 +123,7 @@ class StudentNetworks:
         if "average" in what:
             load_own(self.ema, own_tensors(self.nets.generator))
         if "fake_score" in what:
-            load_own(self.nets.fake, self._start_of_fake or own_tensors(self.nets.generator))
+            self._load_into(self.nets.fake, self._start_of_fake or own_tensors(self.nets.generator))
         if "discriminator" in what:
             self._heads.pop(objective, None)
 
@@ -124,23 +141,28 @@ class StudentNetworks:
 
     def held(self) -> list[Tensor]:
         """All that lies on the device between two updates: weights, optimizers, memory."""
-        nets, descents = self.nets, [self.generator_descent, self.fake_descent] if self.stage else []
+        nets = self.nets
         frozen = [nets.encoder, nets.pretrained]
         modules = [nets.generator, nets.fake, self.ema, nets.target, *frozen, *self._heads.values()]
-        weights = [t for m in modules if m for t in (*m.parameters(), *m.buffers())]
-        optimizers = [t for d in descents if d for t in d.optimizer.on_device()]
-        return [*weights, *optimizers, *nets.memory.values()]
+        weights = [here(t) for m in modules if m for t in (*m.parameters(), *m.buffers())]
+        return [*weights, *self.averages(), *nets.memory.values()]
+
+    def averages(self) -> list[Tensor]:
+        """The optimizers' state on the device."""
+        return [t for descent in self._descents().values() for t in descent.optimizer.on_device()]
 
     def state(self) -> dict[str, Tensors]:
-        """What a checkpoint keeps of them, as `State.tensors`."""
+        """What a checkpoint keeps of them, as `State.tensors`. Where processes divide the weights, the first has them
+        whole, in the host's memory, and the others have nothing."""
         state = {name: own_tensors(module) for name, module in self._modules().items()}
-        if self.stage:
-            state["generator_optimizer"] = self.generator_descent.optimizer.tensors()
-            if self.fake_descent:
-                state["fake_optimizer"] = self.fake_descent.optimizer.tensors()
-        if self.nets.memory:
-            state["memory"] = dict(self.nets.memory)
-        return state | {f"{HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
+        state |= {f"{HEAD}{objective}": tensors_of(head) for objective, head in self._heads.items()}
+        if self._sharding:
+            state = {name: self._sharding.gathered(tensors) for name, tensors in state.items()}
+        for name, descent in self._descents().items():
+            state[name] = descent.optimizer.tensors()
+            if self._sharding:
+                state[name] = self._sharding.gathered_averages(state[name], descent.parameters)
+        return state | ({"memory": dict(self.nets.memory)} if self.nets.memory else {})
 
     def load(self, stage: str, state: dict[str, Tensors]) -> None:
         """The inverse of `state`, taken in that stage; empty before the first. Networks that have no weights yet take
@@ -149,15 +171,39 @@ class StudentNetworks:
         self._load_modules(state)
         for name, tensors in state.items():
             if name.startswith(HEAD) and (head := self._head(name.removeprefix(HEAD))):
-                head.load_state_dict(tensors)
+                self._load_into(head, tensors)
         if stage:
             self.enter(stage)
-            self.generator_descent.optimizer.load(state["generator_optimizer"])
-            if self.fake_descent:
-                self.fake_descent.optimizer.load(state["fake_optimizer"])
+            for name, descent in self._descents().items():
+                known = state[name]
+                if self._sharding:
+                    known = self._sharding.own_averages(known, descent.parameters)
+                descent.optimizer.load(known)
             self.nets.memory.update({k: v.clone().to(self._device) for k, v in state.get("memory", {}).items()})
         if self.nets.target:
-            load_own(self.nets.target, state["target"])
+            self._load_into(self.nets.target, state["target"])
+
+    def whole(self, state: dict[str, Tensors]) -> "StudentNetworks":
+        """Of networks that are divided: these, with the average and the fake score whole, as they are in `state`. Only
+        to compute with."""
+        assert self._form
+        one = copy.copy(self)
+        one.ema, fake = (copy.deepcopy(self._form).to_empty(device=self._device) for _ in range(2))
+        one.ema.load_state_dict(state["ema"])
+        fake.load_state_dict(state["fake"])
+        one.nets = replace(self.nets, fake=fake)
+        return one
+
+    def _descents(self) -> dict[str, OptimizerStep]:
+        """By their names in the state."""
+        if not self.stage:
+            return {}
+        both = {"generator_optimizer": self.generator_descent, "fake_optimizer": self.fake_descent}
+        return {name: descent for name, descent in both.items() if descent}
+
+    def _load_into(self, module: nn.Module, tensors: Tensors) -> None:
+        """Takes whole tensors, or those of another network that is divided alike."""
+        load_own(module, self._sharding.pieces(tensors, module.state_dict()) if self._sharding else tensors)
 
     def _load_modules(self, state: dict[str, Tensors]) -> None:
         for name, module in self._modules().items():
@@ -165,7 +211,10 @@ class StudentNetworks:
             if self._blank:
                 own = module.state_dict()
                 tensors = {key: laid_as(value.to(self._device), own[key]) for key, value in tensors.items()}
-            load_own(module, tensors, assign=self._blank)
+            if self._sharding:
+                self._load_into(module, tensors)
+            else:
+                load_own(module, tensors, assign=self._blank)
         self._blank = False
 
     def go_on_from(self, stage: StageConfig, state: dict[str, Tensors]) -> None:
@@ -188,9 +237,12 @@ class StudentNetworks:
         """The discriminator of an objective; kept through stages that do not use it."""
         if objective not in self._heads:
             stage = next(name for name, config in self._spec.stages.items() if config.objective == objective)
-            make = self._spec.objective(stage).needs.head
-            if make is None:
+            needs = self._spec.objective(stage).needs
+            if needs.head is None:
                 return None
             torch.manual_seed(derived_seed(self._spec.seed, self._spec.index, "head"))
-            self._heads[objective] = make(self.nets).to(self._device)
+            head = needs.head(self.nets).to(self._device)
+            if self._sharding and not needs.second_order:  # FSDP forgets a gradient's weights before its own gradient
+                self._sharding.divide_head(head)
+            self._heads[objective] = head
         return self._heads[objective]

@@ -1,5 +1,6 @@
 """The trainer of one student: its updates, and what they ask the teacher."""
 
+import copy
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from msd_ray.training.gpu_memory import FOR_STUDENTS, enough_memory
 from msd_ray.training.metrics import Averages, Metric
 from msd_ray.training.optimizer import OptimizerStep
 from msd_ray.training.process_group import ALONE, ProcessGroup
+from msd_ray.training.sharding import divides
 from msd_ray.training.skipped import Skipped
 from msd_ray.training.state import State, Tensors, bytes_of
 from msd_ray.training.student_networks import StudentNetworks
@@ -77,14 +79,16 @@ class StudentTrainer:
             )
         self.spec, self.owned, self.teacher, self.group = spec, owned, teacher, group
         self.device = torch.device(device)
-        extras, blank = extras or Extras(), blank and not (spec.adapter or spec.adapter_of_fake)
+        extras, blank = extras or Extras(), blank and not (spec.adapter or spec.adapter_of_fake or self.is_divided)
         self.nimg, self._before = 0, 0
         self.metrics: list[Metric] = []
         torch.manual_seed(derived_seed(spec.seed, spec.index, "initial weights"))
         with shapes_only() if blank else nullcontext():
             generator = spec.denoiser.build()
         generator = precision.apply(conditioned(generator, owned.conditions), spec.training)
-        generator = generator.to("meta" if blank else self.device).eval()
+        if not self.is_divided:
+            generator.to("meta" if blank else self.device)
+        generator.eval()
         if initial is not None and not blank:
             generator.load_state_dict(initial)
         fake = None if spec.adapter_of_fake == spec.adapter else _plain_fake(generator, spec, extras)
@@ -115,6 +119,19 @@ class StudentTrainer:
     def stage(self) -> str:
         """Name of the stage that trained the last image; empty before the first."""
         return self._networks.stage
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether each process of the group keeps only pieces of the weights, so that all must call `state_dict`."""
+        return divides(self.spec.training, self.group)
+
+    def to_measure(self, state: State) -> "StudentTrainer":
+        """Itself, or where it is divided one for this process alone, to sample and denoise with as in that state."""
+        if not self.is_divided:
+            return self
+        one = copy.copy(self)
+        one._networks = self._networks.whole(state.tensors)
+        return one
 
     @property
     def makes_samples(self) -> bool:
@@ -152,15 +169,21 @@ class StudentTrainer:
         from."""
         return bytes_of([*self._networks.held(), *self._batches.tensors])
 
+    def averages(self) -> list[Tensor]:
+        """Those of its optimizers, on its device."""
+        return self._networks.averages()
+
     def rest(self) -> None:
         """Keeps nothing that was read ahead."""
         self._batches.rest()
 
     def state_dict(self) -> State:
-        """The same in each process of a group, but for the wall seconds among the metrics."""
+        """The same in each process of a group, but for the wall seconds among the metrics; if the student is divided,
+        only the first has the tensors."""
         rows = [[m.stage, m.nimg, m.name, m.value] for m in self.metrics]
         meta = {"nimg": self.nimg, "stage": self.stage, "skipped": self._skipped.in_a_row, "metrics": rows}
-        return State(self._networks.state(), meta | ({"before": self._before} if self._before else {}))
+        meta |= {"before": self._before} if self._before else {}
+        return State(self._networks.state(), meta, copied=self.is_divided)
 
     def load_state_dict(self, state: State) -> None:
         self.nimg, self._skipped.in_a_row = state.meta["nimg"], state.meta["skipped"]

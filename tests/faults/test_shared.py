@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from msd_ray.errors import TrainingError
 from msd_ray.storage import Store
@@ -27,6 +28,7 @@ STUDENT = Path("students/0000")
 class Alone:
     """What became of the student in a single process that nobody touched."""
 
+    folder: Path
     weights: dict[str, str]
     curve: dict[tuple[str, int, str], float]
 
@@ -35,7 +37,7 @@ class Alone:
 def alone(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Alone:
     folder = tmp_path_factory.mktemp("alone")
     train_tiny(folder, *ONE)
-    return Alone(weights_in(folder), curve_of(folder))
+    return Alone(folder, weights_in(folder), curve_of(folder))
 
 
 def curve_of(run_dir: Path) -> dict[tuple[str, int, str], float]:
@@ -86,6 +88,23 @@ def test_a_killed_worker_and_a_killed_slot_change_nothing(train: Run, alone: Alo
     assert all(killer.victim for killer in killers)
     assert [(s.state, s.restarts) for s in ear.statuses] == [("done", 1)]  # a worker's death is no restart
     assert_like(alone, tmp_path)
+    assert_nothing_is_left()
+
+
+@pytest.mark.nightly
+def test_a_killed_worker_with_a_piece_of_the_weights_changes_little(train: Run, alone: Alone, tmp_path: Path) -> None:
+    """Sums over two processes round otherwise than one process does."""
+    killer = Killer("ray::RayTrainWorker", tmp_path, 1)
+    ear = train(tmp_path, *TWO_WORKERS, "training.sharding=full")
+    assert killer.victim
+    assert [(s.state, s.restarts) for s in ear.statuses] == [("done", 0)]  # a worker's death is no restart
+    ours, theirs = (Checkpoints(Store(str(run / STUDENT)), keep=2).latest() for run in (tmp_path, alone.folder))
+    assert ours and theirs
+    for name, value in theirs.tensors["ema"].items():
+        assert torch.allclose(ours.tensors["ema"][name], value, rtol=0, atol=1e-3), name
+    curve = curve_of(tmp_path)
+    assert curve.keys() == alone.curve.keys()
+    assert {name for _, _, name in curve} >= {"dm", "fake_score", "fid@16"}
     assert_nothing_is_left()
 
 

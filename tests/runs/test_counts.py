@@ -144,6 +144,19 @@ def test_a_teacher_in_the_student_is_part_of_its_memory() -> None:
     assert inside.state == apart.state
 
 
+def test_workers_with_pieces_hold_a_part_of_weights_gradients_and_averages() -> None:
+    """The first worker has two networks whole while it is measured, which is more here than what updates gather."""
+    wide = ["training.shards=2", "cluster.workers_per_student=[2, 2]", "network.width=512", "network.blocks=8"]
+    stage = "stages={adm: {objective: adm, images: 320, batch: 16, fake_steps: 1}}"
+    whole, pieces = (plan(TINY, *wide, stage, f"training.sharding={how}") for how in ("none", "full"))
+    all_of_it, part = (count_student(made, made.largest, Rates(1.0)) for made in (whole, pieces))
+    student = FLOAT * whole.student.parameters()
+    assert all_of_it.memory > 8 * student  # generator, average, fake score, four averages of Adam, a gradient
+    assert (7 / 2 + 2) * student < part.memory < (7 / 2 + 2) * student * 1.05
+    assert part.state == all_of_it.state
+    assert part.stages["adm"].flops == pytest.approx(all_of_it.stages["adm"].flops)
+
+
 def test_averages_elsewhere_or_in_8_bits_take_less_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adam, "PORTION", 1)  # a weight at a time is fetched, as it is of large networks
     wide = ["network.width=256", "cluster.gpus_per_student=1", "stages={dm: {objective: dm, images: 320, batch: 16}}"]

@@ -34,13 +34,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: list[str], folder: Path, env: dict[str, str]) -> None:
+def run(command: list[str], folder: Path, env: dict[str, str], *more: str) -> None:
     workers = [
-        subprocess.Popen([*command, str(rank), "2", str(folder)], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(rank), "2", str(folder), *more], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True
+        )
         for rank in RANKS
     ]
     try:
-        errors = [worker.communicate(timeout=240)[1] for worker in workers]
+        errors = [worker.communicate(timeout=500)[1] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
