@@ -54,9 +54,9 @@ class Running:
     service: Service
 
 
-async def http_server(service: Service, tokens: Tokens, origins: Sequence[str]) -> tuple[uvicorn.Server, int]:
+async def http_server(service: Service, tokens: Tokens, config: GatewayConfig) -> tuple[uvicorn.Server, int]:
     """What Serve's proxy is in earnest."""
-    app = http_app(service, tokens, origins)
+    app = http_app(service, tokens, config.origins, config.grpc_web)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
@@ -88,7 +88,7 @@ def running(
         tasks.append(asyncio.create_task(probe(service)))
         service.traffic = Traffic(tuple(map(describe, uris)), tuple(float(not i) for i in range(len(uris))))
         server, tokens = RpcServer(service, Tokens(config.tokens), config), Tokens(config.tokens)
-        return service, server, await server.start(), *(await http_server(service, tokens, config.origins))
+        return service, server, await server.start(), *(await http_server(service, tokens, config))
 
     service, server, port, http, http_port = wait(start())
     try:

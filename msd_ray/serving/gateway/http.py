@@ -8,6 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 
 from msd_ray.serving.gateway.access import Call
+from msd_ray.serving.gateway.grpc_web import add_grpc_web
 from msd_ray.serving.gateway.health import gateway, whole
 from msd_ray.serving.gateway.http_answers import Lines, answered, bounded, streamed
 from msd_ray.serving.gateway.http_bodies import (
@@ -34,9 +35,9 @@ _LINES = {Lines.media_type: {"schema": {"type": "object", "properties": _EITHER}
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"description": "One JSON object in each line", "content": _LINES}}
 
 
-def http_app(service: Service, tokens: Tokens, origins: Sequence[str] = ()) -> FastAPI:
+def http_app(service: Service, tokens: Tokens, origins: Sequence[str] = (), grpc_web: bool = False) -> FastAPI:
     """The routes below /v1; health and the playground, which are open to all. origins: of other web pages that may
-    ask."""
+    ask. grpc_web: whether the contract's methods are there for gRPC-Web too."""
     app = FastAPI(
         title="msd_ray",
         version="v1",
@@ -51,10 +52,13 @@ def http_app(service: Service, tokens: Tokens, origins: Sequence[str] = ()) -> F
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-request-id"],
+            allow_headers=["authorization", "content-type", "grpc-timeout", "x-grpc-web", "x-request-id"],
             expose_headers=["x-request-id", "retry-after"],
         )
     app.add_middleware(BoundedHeaders)
+
+    if grpc_web:
+        add_grpc_web(app, service, tokens)
 
     def told(health: dict[str, Any]) -> Response:
         return JSONResponse(health, 200 if health["status"] == "SERVING" else 503)

@@ -37,20 +37,20 @@ class Lines(StreamingResponse):
 
 async def answered(request: Request, tokens: Tokens, work: Callable[[Call], Awaitable[Any]]) -> Response:
     """The result of the work as JSON, or its refusal."""
-    call = _call(request)
+    call = call_of(request)
     with noted(call):
         try:
             call.caller = tokens.caller(request.headers.get("authorization", ""))
             answer: Response = JSONResponse(await work(call))
         except Exception as error:
-            answer = _refused(_told(error, call), call)
+            answer = _refused(told(error, call), call)
     answer.headers["x-request-id"] = call.id
     return answer
 
 
 async def streamed(request: Request, tokens: Tokens, work: Callable[[Call], AsyncIterator[ImageBody]]) -> Response:
     """Sends each image of the work as a line of JSON, at once. A refusal before the first one becomes a status."""
-    call = _call(request)
+    call = call_of(request)
     lines = _lines(call, tokens, request.headers.get("authorization", ""), work)
     try:
         first = await anext(lines)
@@ -88,7 +88,7 @@ async def _lines(
                 call.images += 1
                 yield _line("image", image)
         except Exception as error:
-            refusal = _told(error, call)
+            refusal = told(error, call)
             if not call.images:
                 raise refusal from None
             yield _line("error", error_body(refusal, call.id))
@@ -104,7 +104,7 @@ def _line(name: str, body: BaseModel) -> str:
     return f'{{"{name}":{body.model_dump_json()}}}\n'
 
 
-def _told(error: Exception, call: Call) -> Refusal:
+def told(error: Exception, call: Call) -> Refusal:
     """An error as the caller and the access log may see it."""
     if not isinstance(error, Refusal):
         LOG.error("request %s failed", call.id, exc_info=error)
@@ -127,6 +127,6 @@ def _code(refusal: Refusal) -> int:
     return 413 if too_large else CODES[refusal.kind]
 
 
-def _call(request: Request) -> Call:
+def call_of(request: Request, protocol: str = "http") -> Call:
     peer = f"{request.client.host}:{request.client.port}" if request.client else ""
-    return Call("http", request.url.path, peer, request.headers.get("x-request-id", ""))
+    return Call(protocol, request.url.path, peer, request.headers.get("x-request-id", ""))

@@ -39,7 +39,7 @@ class Gateway:
         of_students = StudentConfig(**students)
         self._asking, self._tokens = StudentHandles(multiplexed, of_students), Tokens(said.tokens)
         self._service = Service(self._asking, Limits(**limits), of_students.threads)
-        self._origins = said.origins
+        self._config = said
         self._server = RpcServer(self._service, self._tokens, said)
         self._registry = await find_registry()
         while self._service.traffic is None:
@@ -50,7 +50,7 @@ class Gateway:
         await self._server.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return http_app(self._service, self._tokens, self._origins)
+        return http_app(self._service, self._tokens, self._config.origins, self._config.grpc_web)
 
     async def check_health(self) -> None:
         """Raises RuntimeError if this gateway no longer follows the registry of versions or the students, or cannot

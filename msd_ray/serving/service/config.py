@@ -67,7 +67,7 @@ class GatewayConfig:
     take when a gateway ends. connection_seconds: age at which a gateway closes a connection after its running calls, so
     that callers find gateways that were added since. 0: never. socket: path of a Unix socket on which gRPC listens as
     well, without TLS; for one gateway. origins: of web pages, such as https://a.example, that may ask over HTTP; * for
-    all.
+    all. grpc_web: whether the HTTP port speaks gRPC-Web too.
     """
 
     host: str = "127.0.0.1"
@@ -86,6 +86,7 @@ class GatewayConfig:
     connection_seconds: Seconds = 300.0
     socket: str = ""
     origins: tuple[str, ...] = ()
+    grpc_web: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):
