@@ -85,7 +85,8 @@ def test_the_plain_update_moves_all_weights_of_generator_and_fake_score(gan: boo
         for p in net.parameters():
             p.data.add_(torch.randn_like(p), alpha=0.02)
     before = [[p.clone() for p in net.parameters()] for net in (teacher, *nets)]
-    plain_update(generator, [fake, teacher], gan, torch.rand(4, *TINY.sample_shape), 2)()
+    real = torch.rand(4, *TINY.sample_shape)
+    plain_update(generator, [fake, teacher], gan, real, 2, lambda n: torch.randint(TINY.classes, (n,)))()
     moved = [
         [not torch.equal(a, b) for a, b in zip(old, net.parameters(), strict=True)]
         for old, net in zip(before, (teacher, *nets), strict=True)
