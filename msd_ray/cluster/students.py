@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -32,13 +33,14 @@ from msd_ray.teachers import LocalTeacher, Teacher, TeacherSource
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.device import prepare_device
 from msd_ray.training.metrics import BROKEN_IMAGE, Metric, newest_loss
+from msd_ray.training.precision import runs_as_written
 from msd_ray.training.process_group import ALONE, ProcessGroup
 from msd_ray.training.saving import Saver
 from msd_ray.training.state import State
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 from msd_ray.training.trace import NAME, traced
-from msd_ray.training.utilisation import operations_of, utilisation
+from msd_ray.training.utilisation import Operations, utilisation
 
 CURVE_REAL = 5_000
 """Real samples, evenly spread, that the FID curve of a student is measured against at most."""
@@ -204,7 +206,7 @@ class StudentTraining(SingleProcess):
         begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
         self.began, end = (begin, start), min(begin + images, self._end)
         self._trace_some(end, hurried)
-        self._count_one(end, hurried)
+        trainer.around_update = self._counted
         trainer.advance(end - trainer.nimg, hurried)
         seconds = time.perf_counter() - start
         cpu, wait = (now - before for now, before in zip(self._asked(), asked, strict=True))
@@ -251,16 +253,18 @@ class StudentTraining(SingleProcess):
         else:
             act()
 
-    def _count_one(self, end: int, hurried: Callable[[], bool]) -> None:
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
         """Counts the operations of the first update of each stage in this process; not of compiled or recorded ones,
         which the counting would turn into others, nor where processes divide the weights."""
-        trainer, training = self.trainer, self.trainer.spec.training
-        if trainer.nimg >= end or training.compile or training.replay or trainer.is_divided:
+        spec = self.trainer.spec
+        stage, _ = spec.stage_at(self.trainer.nimg)
+        if stage in self.flops or self.trainer.is_divided or not runs_as_written(spec.training):
+            yield
             return
-        stage, _ = trainer.spec.stage_at(trainer.nimg)
-        batch = trainer.spec.stages[stage].batch
-        if stage not in self.flops:
-            self.flops[stage] = operations_of(partial(trainer.advance, batch, hurried)) / batch
+        with Operations() as counted:
+            yield
+        self.flops[stage] = counted.flops / spec.stages[stage].batch
 
     def _measure_again(self) -> float | None:
         """What a process died measuring."""

@@ -56,6 +56,16 @@ def apply_frozen(denoiser: EDMDenoiser, training: TrainingConfig) -> EDMDenoiser
     return denoiser
 
 
+def rounded_to(training: TrainingConfig) -> torch.dtype | None:
+    """The type that networks compute in where that is not their weights' own."""
+    return torch.bfloat16 if training.precision == "bf16" else None
+
+
+def runs_as_written(training: TrainingConfig) -> bool:
+    """Whether torch runs each operation by itself, so that they can be counted."""
+    return not (training.compile or training.replay)
+
+
 def takes_one_size(training: TrainingConfig) -> bool:
     """Whether all batches of an update should have the same size, for which the fastest code is compiled."""
     return training.compile

@@ -15,7 +15,7 @@ from msd_ray.diffusion import EDMDenoiser
 from msd_ray.diffusion.denoiser import direct
 from msd_ray.training.config import TrainingConfig
 from msd_ray.training.pieces import here, is_divided
-from msd_ray.training.precision import blocks
+from msd_ray.training.precision import blocks, rounded_to
 from msd_ray.training.process_group import ProcessGroup
 from msd_ray.training.state import Tensors
 
@@ -29,13 +29,13 @@ class Sharding:
         self._fsdp: Any = fsdp
         self._tensor: Any = tensor
         self._group, self._device = group, device
-        self._rough = training.precision == "bf16"
+        self._rounded = rounded_to(training)
         self._mesh = device_mesh.init_device_mesh(device.type, (group.world,))
 
     def divide(self, denoiser: EDMDenoiser) -> EDMDenoiser:
         """The denoiser itself, of which this process then keeps a piece, on its device. It computes as before, but in
         bf16 with all weights rounded, those of its norms too."""
-        network, bf16 = denoiser.network, torch.bfloat16 if self._rough else None
+        network, bf16 = denoiser.network, self._rounded
         denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as FSDP wants weights
         denoiser.run = direct
         for part in (*blocks(network), network):

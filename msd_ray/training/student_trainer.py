@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -48,7 +48,8 @@ class _Begun:
 
 
 class StudentTrainer:
-    """Trains one student. Its clock is `nimg`, the images its generator was updated on.
+    """Trains one student. Its clock is `nimg`, the images its generator was updated on. around_update: makes the
+    context of each update.
 
     Every random number comes from a stream named by (seed, student, nimg, purpose, shard), so a trainer restored from
     a checkpoint goes on exactly as the one that wrote it. Several processes can train the student together: each is
@@ -100,6 +101,7 @@ class StudentTrainer:
         self._networks = StudentNetworks(generator, fake, spec, extras, self.device, group)
         self._batches, self._shards = Batches(spec, owned, real, extras.pairs, self.device), group.mine(spec.shards)
         self._averages = Averages()
+        self.around_update: Callable[[], AbstractContextManager[object]] = nullcontext
         self._skipped = Skipped(spec.index, spec.training.max_skipped)
 
     @property
@@ -149,7 +151,7 @@ class StudentTrainer:
         begin, logged = self.nimg, len(self.metrics)
         wall, cpu = time.perf_counter(), time.process_time()
         while not self.done and self.nimg < begin + images and not self.group.total(hurried(), self.device):
-            with enough_memory(f"student {self.spec.index}", FOR_STUDENTS):
+            with enough_memory(f"student {self.spec.index}", FOR_STUDENTS), self.around_update():
                 self._step()
             if self.nimg % self.spec.training.log_every < self._config.batch or self.done:
                 self._log()

@@ -1,6 +1,6 @@
 """How much of its device training uses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +42,6 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if formula := flop_registry.get(func._overloadpacket):
             self.flops += float(formula(*args, **given, out_val=out))
         return out
-
-
-def operations_of(act: Callable[[], object]) -> float:
-    """Does it, and returns the floating-point operations of this process that it took."""
-    with Operations() as counted:
-        act()
-    return float(counted.flops)
 
 
 def utilisation(flops: float, device: torch.device) -> Utilisation:

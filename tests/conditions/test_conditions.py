@@ -94,7 +94,10 @@ def test_own_conditions_that_cannot_be_had_are_refused(config: ConditionsConfig,
             "conditions: there is no kind 'magic', only classes, prompts, or your own module:Class",
         ),
         ("conditions.options={a: 1}", "options are those of prompts or of a module:Class; classes has none"),
-        ("partition.kind=magic", "there is no kind 'magic', only sequential, random, kmeans, quadrants, keywords, or"),
+        (
+            "partition.kind=magic",
+            "there is no kind 'magic', only sequential, random, kmeans, learned, quadrants,",
+        ),
     ],
 )
 def test_a_recipe_names_kinds_that_there_are(override: str, message: str) -> None:

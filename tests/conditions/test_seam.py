@@ -38,4 +38,5 @@ def test_no_other_room_computes_with_a_condition() -> None:
     assert found == {
         "evaluation/scores.py: range(classes)",  # the mean features of each, which partitions are fitted to
         "serving/service/versions.py: self.owners[condition]",  # routing, without a tensor for each request
+        "serving/service/withhold.py: version.labels[item.class_id]",  # what an operator's function is told
     }

@@ -40,7 +40,7 @@ def within(hint: Any, path: str) -> Iterator[str]:
         yield from numbers(hint, f"{path}.")
     elif hint in (int, float):
         yield path
-    elif origin is tuple:
+    elif origin is tuple and str not in inner:
         yield f"{path}[]"
     elif origin in (types.UnionType, typing.Union):
         for one in inner:
