@@ -47,7 +47,8 @@ def vector(tensors: Tensors) -> Tensor:
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes made of every student; `alone` holds a single process's checkpoints at the half."""
     folder = tmp_path_factory.mktemp("divided")
-    names = [name for name in (*FEW, *OTHERS) if any(f"[{name}]" in item.name for item in request.session.items)]
+    mine = [item.name for item in request.session.items if item.path == request.path]
+    names = [name for name in (*FEW, *OTHERS) if any(f"[{name}]" in item for item in mine)]
     for name in names:
         t = divided(name)
         t.advance(spec_of(name).images // 2)
