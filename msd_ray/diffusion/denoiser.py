@@ -36,9 +36,9 @@ def as_it_is(x: Tensor) -> AbstractContextManager[Tensor]:
     return nullcontext(x)
 
 
-def direct(network: nn.Module, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+def direct(network: nn.Module, *inputs: Tensor) -> Tensor:
     """What the network makes of its inputs."""
-    made: Tensor = network(x, c_noise, condition)
+    made: Tensor = network(*inputs)
     return made
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from msd_ray.networks import layers
 from msd_ray.training import optimizer_state
+from msd_ray.training.utilisation import flops_of
 
 Seen = Callable[[Any, tuple[Any, ...], dict[str, Any], float, int], None]
 """Told of each operation: which, its arguments, its floating-point operations, and the bytes that it moves."""
@@ -66,9 +66,9 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _count(self, func: Any, args: tuple[Any, ...], given: dict[str, Any], out: Any) -> None:
-        formula = flop_registry.get(func._overloadpacket)
-        flops = float(formula(*args, **given, out_val=out)) if formula else 0.0
-        computes = not formula and not func.is_view and _tensors(out)
+        found = flops_of(func, args, given, out)
+        flops = found or 0.0
+        computes = found is None and not func.is_view and _tensors(out)
         moved = nbytes_in((args, given)) + nbytes_in(out) if computes else 0
         self.flops, self.moved = self.flops + flops, self.moved + moved
         if self._seen:

@@ -6,10 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from msd_ray.diffusion.denoiser import direct
 
 _log = logging.getLogger(__name__)
 _Inputs = tuple[Tensor, ...]
@@ -34,24 +37,23 @@ class Replays:
         return Replays()
 
     def __call__(self, network: nn.Module, *inputs: Tensor) -> Tensor:
-        weights = list(network.parameters())
-        if not _replayable(network, inputs, weights):
-            return _direct(network, inputs)
-        self._forget_other(weights)
+        if not _replayable(network, inputs):
+            return direct(network, *inputs)
+        self._forget_other(network)
         size = tuple((t.shape, t.stride(), t.dtype) for t in inputs), torch.is_autocast_enabled(inputs[0].device.type)
         if size in self._recorded:
             return self._recorded[size](inputs)
         self._seen[size] = seen = self._seen.get(size, 0) + 1
-        if seen < WARM or seen > WARM or len(self._recorded) == MOST:
-            return _direct(network, inputs)
+        if seen != WARM or len(self._recorded) == MOST:
+            return direct(network, *inputs)
         made, share = _timed(network, inputs)
         if share > LAUNCHING and (replay := recorded(network, inputs)):
             self._recorded[size] = replay
         return made
 
-    def _forget_other(self, weights: list[nn.Parameter]) -> None:
+    def _forget_other(self, network: nn.Module) -> None:
         """Drops recordings of weights that lay elsewhere."""
-        now = tuple(p.data_ptr() for p in weights)
+        now = tuple(p.data_ptr() for p in network.parameters())
         if now != self._weights:
             self._seen, self._recorded, self._weights = {}, {}, now
 
@@ -62,12 +64,12 @@ def recorded(network: nn.Module, inputs: _Inputs) -> Callable[[_Inputs], Tensor]
     own, graph = [t.clone() for t in inputs], torch.cuda.CUDAGraph()
     try:
         with torch.no_grad(), _no_waiting():  # a recording that fails would leave torch's random state unusable
-            _direct(network, tuple(own))
+            direct(network, *own)
     except RuntimeError as error:
         _log.info("%s is not replayed: %s", type(network).__name__, error)
         return None
     with torch.no_grad(), _no_kept_casts(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        made = _direct(network, tuple(own))
+        made = direct(network, *own)
 
     def replay(inputs: _Inputs) -> Tensor:
         for mine, given in zip(own, inputs, strict=True):
@@ -102,23 +104,18 @@ def _no_kept_casts() -> Iterator[None]:
         torch.set_autocast_cache_enabled(before)
 
 
-def _direct(network: nn.Module, inputs: _Inputs) -> Tensor:
-    made: Tensor = network(*inputs)
-    return made
-
-
-def _replayable(network: nn.Module, inputs: _Inputs, weights: list[nn.Parameter]) -> bool:
+def _replayable(network: nn.Module, inputs: _Inputs) -> bool:
     """Whether nobody wants a gradient and nothing is random."""
     if not inputs[0].is_cuda or network.training or torch.cuda.is_current_stream_capturing():
         return False
-    return not torch.is_grad_enabled() or not any(t.requires_grad for t in (*inputs, *weights))
+    return not torch.is_grad_enabled() or not any(t.requires_grad for t in chain(inputs, network.parameters()))
 
 
 def _timed(network: nn.Module, inputs: _Inputs) -> tuple[Tensor, float]:
     """What the network makes, and the share of its time until all of its kernels were launched."""
     torch.cuda.synchronize()
     start = time.perf_counter()
-    made = _direct(network, inputs)
+    made = direct(network, *inputs)
     launched = time.perf_counter()
     torch.cuda.synchronize()
     return made, (launched - start) / (time.perf_counter() - start)

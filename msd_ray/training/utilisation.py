@@ -39,9 +39,14 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         given = dict(kwargs or {})
         out = func(*args, **given)
-        if formula := flop_registry.get(func._overloadpacket):
-            self.flops += float(formula(*args, **given, out_val=out))
+        self.flops += flops_of(func, args, given, out) or 0.0
         return out
+
+
+def flops_of(func: Any, args: tuple[Any, ...], given: Mapping[str, Any], out: Any) -> float | None:
+    """The floating-point operations of one operation of torch that gave `out`; None of one that has no formula."""
+    formula = flop_registry.get(func._overloadpacket)
+    return float(formula(*args, **given, out_val=out)) if formula else None
 
 
 def utilisation(flops: float, device: torch.device) -> Utilisation:

@@ -90,7 +90,7 @@ def test_a_copy_begins_without_recordings(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_nothing_is_replayed_on_a_cpu() -> None:
     network, x = nn.Linear(3, 2), torch.randn(4, 3)
-    assert not replays._replayable(network.eval(), (x,), list(network.parameters()))
+    assert not replays._replayable(network.eval(), (x,))
 
 
 SPEC = DenoiserSpec(UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0), (3, 8, 8), 4)

@@ -26,9 +26,10 @@ def whole(service: Service) -> dict[str, Any]:
 
 def of_parts(service: Service) -> dict[int, str]:
     """Of each part of a version that gets traffic, by its number, whether its students are ready in all of them."""
-    weighed = zip(service.traffic.versions, service.traffic.weights, strict=True) if service.traffic else ()
-    parts = {part for version, weight in weighed if weight for part in range(len(version.parts))}
-    away = {one.part for one in service.readiness.not_ready(service.traffic)} if service.traffic else set()
+    if not service.traffic:
+        return {}
+    parts = {part for version in service.traffic.served for part in range(len(version.parts))}
+    away = {one.part for one in service.readiness.not_ready(service.traffic)}
     return {part: "NOT_SERVING" if part in away else "SERVING" for part in parts}
 
 

@@ -65,8 +65,7 @@ class Readiness:
 
     def not_ready(self, traffic: Traffic) -> list[NotReady]:
         """The students that are not ready, of versions that get traffic."""
-        weighed = zip(traffic.versions, traffic.weights, strict=True)
-        return [found for version, weight in weighed if weight for found in self.not_ready_of(version)]
+        return [found for version in traffic.served for found in self.not_ready_of(version)]
 
     def not_ready_of(self, version: Version) -> list[NotReady]:
         whys = [(part, self.why(of)) for part, of in enumerate(version.parts)]

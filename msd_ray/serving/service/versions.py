@@ -128,6 +128,11 @@ class Traffic:
     versions: tuple[Version, ...]
     weights: tuple[float, ...]
 
+    @property
+    def served(self) -> list[Version]:
+        """The versions that get any, the newest first."""
+        return [version for version, weight in zip(self.versions, self.weights, strict=True) if weight]
+
     def version(self, name: str) -> Version | None:
         """The version of that name; without a name the one with the most traffic, the newest of equals."""
         if not name:
