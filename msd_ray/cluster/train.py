@@ -20,6 +20,7 @@ from msd_ray.cluster.teacher_task import TeacherTask
 from msd_ray.cluster.work import ScheduledTask, Task, scheduled
 from msd_ray.codecs import load_codec
 from msd_ray.data import fingerprint, load_data
+from msd_ray.data.clusters import keep_classes
 from msd_ray.errors import TrainingError
 from msd_ray.evaluation import load_features
 from msd_ray.networks import PRETRAINED
@@ -147,6 +148,7 @@ def _train(
     idle: IdleSlots,
 ) -> None:
     keep_data(store, fingerprint(plan.recipe.data) + plan.conditions.fingerprint)
+    keep_classes(plan.recipe.data)
     keep_recipe(store, plan.recipe)  # not before it is certain that something will run
     for ensemble in plan.ensembles:
         keep_partition(store, ensemble)

@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol
@@ -15,7 +15,8 @@ from msd_ray.validation import made_of
 
 
 class Format(Hashable, Protocol):
-    """A frozen dataclass: its fields are what `data.options` may say. One that reads files has a `folder`."""
+    """A frozen dataclass: its fields are what `data.options` may say. One that reads files has a `folder`, with a
+    default where it can do without."""
 
     def load(self) -> DataSet:
         """The data set, the same one every time. Raises UserError where it cannot be had."""
@@ -36,6 +37,7 @@ FORMATS = {
     "emoji": "emoji:Emoji",
     "emoji-names": "emoji:NamedEmoji",
     "latents": "latents:Latents",
+    "clusters": "clusters:Clusters",
 }
 """module:class, both in this package. Imported when it is asked for: formats import libraries for their files, and most
 processes read one format, or none."""
@@ -55,8 +57,8 @@ def format_named(name: str) -> type[Any]:
 @dataclass(frozen=True)
 class DataConfig:
     """name: which data set, or `module:function` for one of the user's own, a function of `options` that returns a
-    `DataSet`. folder: of a format that reads files, on storage that all nodes see. options: of the format; those that
-    are not said get its defaults. flip: whether trainers see half of the images mirrored left to right."""
+    `DataSet`. folder: of a format that reads or keeps files, on storage that all nodes see. options: of the format;
+    those that are not said get its defaults. flip: whether trainers see half of the images mirrored left to right."""
 
     name: str = "digits"
     folder: str = ""
@@ -79,9 +81,10 @@ class DataConfig:
         return self.options | ({"folder": self.folder} if self.folder else {})
 
     def _completed(self) -> dict[str, Any]:
-        known = [each.name for each in fields(format_named(self.name))]
-        if bool(self.folder) != ("folder" in known) or "folder" in self.options:
-            fault = "needs a folder, where its files lie" if "folder" in known else "reads no files, so has no folder"
+        known = {each.name: each for each in fields(format_named(self.name))}
+        wanted = "folder" in known and known["folder"].default is MISSING
+        if (wanted and not self.folder) or (self.folder and "folder" not in known) or "folder" in self.options:
+            fault = "needs a folder, where its files lie" if wanted else "reads no files, so has no folder"
             raise UserError(f"data.folder: {self.name} {fault}")
         if self.options and not known:
             raise UserError(f"data.options: {self.name} has none")

@@ -13,6 +13,8 @@ from torch import Tensor
 from msd_ray.codecs import load_codec
 from msd_ray.conditions import make_conditions, named
 from msd_ray.data import identity, load_data
+from msd_ray.data.clusters import COMPONENTS
+from msd_ray.data.clusters import NAME as CLUSTERS
 from msd_ray.errors import CorruptError
 from msd_ray.evaluation import Costs, Row, Scores, clip, features_name
 from msd_ray.evaluation.feature_distances import Numbers
@@ -215,9 +217,16 @@ def spaces(recipe: Recipe, shape: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def flattered(recipe: Recipe, shape: tuple[int, ...]) -> str:
-    """A line where scores are in the features of a network that a discriminator judged in training; empty where not."""
+    """A line where scores are in the features of a network that a discriminator judged in training, or in those that
+    the classes were made by; empty where not."""
     judged = tuple(judged_networks(without_imports(recipe)))
     same = [name for name in spaces(recipe, shape) if name.startswith(judged)]
+    clustered = recipe.data.name == CLUSTERS and recipe.data.options["features"] == COMPONENTS
+    if clustered and "identity" in spaces(recipe, shape):
+        return (
+            "scores in identity flatter the students, whose classes are clusters of the same numbers: compare them in "
+            "other features"
+        )
     if not same:
         return ""
     return (

@@ -11,7 +11,7 @@ from msd_ray.recipes import Recipe, load_recipe, parse_recipe
 from msd_ray.recipes.load import with_overrides
 from msd_ray.runs.compatibility import without_imports
 from msd_ray.runs.plan import Plan, make_plan
-from msd_ray.runs.run_directory import recipe_of, shared_as_kept, with_learned
+from msd_ray.runs.run_directory import recipe_of, shared_as_kept, with_learned, with_own_classes
 from msd_ray.storage import Store, default_cache
 
 
@@ -29,7 +29,7 @@ class RunContext:
         """The context of a recipe and overrides that a user typed. Raises UserError if any of it is wrong."""
         loaded = load_recipe(recipe, overrides)
         store = Store(run_dir or f"runs/{loaded.name}")
-        return RunContext(shared_as_kept(loaded, store), store)
+        return RunContext(with_own_classes(shared_as_kept(loaded, store), store), store)
 
     @staticmethod
     def of_run(store: Store, overrides: list[str]) -> "RunContext":

@@ -7,6 +7,7 @@ from typing import Any
 
 from msd_ray.conditions import Partition
 from msd_ray.conditions.partition_config import KMEANS
+from msd_ray.data.clusters import NAME as CLUSTERS
 from msd_ray.ensemble import Member, SharedBase, save_ensemble
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.recipes import Recipe, parse_recipe
@@ -80,8 +81,19 @@ def shared_as_kept(recipe: Recipe, store: Store) -> Recipe:
     return replace(recipe, stages=stages)
 
 
+def with_own_classes(recipe: Recipe, store: Store) -> Recipe:
+    """The recipe, with the classes of clustered data in the run's directory where it names no other place for them."""
+    if recipe.data.name != CLUSTERS or recipe.data.folder:
+        return recipe
+    return replace(recipe, data=replace(recipe.data, folder=store.child("classes").uri))
+
+
 def keep_recipe(store: Store, recipe: Recipe) -> None:
-    store.write("recipe.json", json.dumps(recipe.to_json(), indent=1).encode())
+    """Without the place of classes that are the directory's own: it may be moved."""
+    said = recipe.to_json()
+    if recipe.data.folder == store.child("classes").uri:
+        said["data"]["folder"] = ""
+    store.write("recipe.json", json.dumps(said, indent=1).encode())
 
 
 def keep_data(store: Store, fingerprint: str) -> None:
@@ -146,7 +158,7 @@ def kept_partition(home: Store) -> Partition:
 def recipe_of(store: Store) -> Recipe:
     """The recipe of a run directory. Raises UserError where there is none."""
     try:
-        return parse_recipe(_of_today(json.loads(store.read("recipe.json"))), imports=False)
+        return with_own_classes(parse_recipe(_of_today(json.loads(store.read("recipe.json"))), imports=False), store)
     except FileNotFoundError:
         raise UserError(f"{store.uri} is not a run directory: it has no recipe.json") from None
     except (ValueError, KeyError, TypeError, AttributeError):

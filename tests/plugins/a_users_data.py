@@ -43,3 +43,12 @@ def stripes(n: int, classes: int = 4) -> DataSet:
 
 def nothing() -> str:
     return "no data set"
+
+
+def brightness(x: Tensor) -> Tensor:
+    """Features [B, 1]."""
+    return x.flatten(1).mean(1, keepdim=True)
+
+
+def no_features(x: Tensor) -> float:
+    return 0.0
