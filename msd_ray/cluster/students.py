@@ -2,16 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 
 from msd_ray.cluster.pool.client import TeacherPool
 from msd_ray.cluster.progress import Progress
+from msd_ray.cluster.segment_costs import SegmentCosts
 from msd_ray.cluster.student_evaluation import StudentEvaluation
 from msd_ray.cluster.work import SingleProcess
 from msd_ray.codecs import NO_CODEC, Codec, CodecConfig, load_codec
@@ -33,14 +33,12 @@ from msd_ray.teachers import LocalTeacher, Teacher, TeacherSource
 from msd_ray.training.checkpoints import Checkpoints
 from msd_ray.training.device import prepare_device
 from msd_ray.training.metrics import BROKEN_IMAGE, Metric, newest_loss
-from msd_ray.training.precision import runs_as_written
 from msd_ray.training.process_group import ALONE, ProcessGroup
 from msd_ray.training.saving import Saver
 from msd_ray.training.state import State
 from msd_ray.training.student_spec import Extras, StudentSpec
 from msd_ray.training.student_trainer import StudentTrainer
 from msd_ray.training.trace import NAME, traced
-from msd_ray.training.utilisation import Operations, utilisation
 
 CURVE_REAL = 5_000
 """Real samples, evenly spread, that the FID curve of a student is measured against at most."""
@@ -167,8 +165,10 @@ class StudentTraining(SingleProcess):
     loss: float = float("nan")
     """Of the segment before."""
     traced: bool = False
-    flops: dict[str, float] = field(default_factory=dict)
-    """Floating-point operations of this process per image, by stage; of those counted so far."""
+
+    @cached_property
+    def costs(self) -> SegmentCosts:
+        return SegmentCosts(self.trainer, self.pool)
 
     @property
     def nimg(self) -> int:
@@ -203,14 +203,13 @@ class StudentTraining(SingleProcess):
         fid = None
         if self.measuring.interrupted and trainer.group.rank == 0 and not hurried():
             fid = self._measure_again()
-        begin, start, asked = trainer.nimg, time.perf_counter(), self._asked()
-        self.began, end = (begin, start), min(begin + images, self._end)
+        begin = trainer.nimg
+        self.began, end = (begin, time.perf_counter()), min(begin + images, self._end)
+        self.costs.begin()
         self._trace_some(end, hurried)
-        trainer.around_update = self._counted
+        trainer.around_update = self.costs.update
         trainer.advance(end - trainer.nimg, hurried)
-        seconds = time.perf_counter() - start
-        cpu, wait = (now - before for now, before in zip(self._asked(), asked, strict=True))
-        self._log_cost(trainer.group.total(cpu, trainer.device), wait)
+        rate, waited, used = self.costs.end()
         self._log_broken()
         self.loss, metrics = self._loss(), trainer.take_metrics()
         gathers = trainer.nimg > begin and (trainer.is_divided or trainer.group.rank == 0)
@@ -221,7 +220,6 @@ class StudentTraining(SingleProcess):
                 fid = self._conclude(begin, state, metrics, in_a_hurry)
             if in_a_hurry or self.done or trainer.nimg == begin:
                 self.saver.finish()
-        rate = (trainer.nimg - begin) / seconds
         return Progress(
             trainer.nimg,
             trainer.stage,
@@ -231,9 +229,9 @@ class StudentTraining(SingleProcess):
             fid=fid,
             fid_samples=self.measuring.evaluation.curve_samples,
             begin=begin,
-            waited=wait / seconds,
+            waited=waited,
             writing=self.saver.writing,
-            used=utilisation(rate * self.flops.get(trainer.stage, 0.0), trainer.device),
+            used=used,
         )
 
     def rest(self) -> None:
@@ -252,19 +250,6 @@ class StudentTraining(SingleProcess):
             self.saver.checkpoints.store.write(NAME, traced(act))
         else:
             act()
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Counts the operations of the first update of each stage in this process; not of compiled or recorded ones,
-        which the counting would turn into others, nor where processes divide the weights."""
-        spec = self.trainer.spec
-        stage, _ = spec.stage_at(self.trainer.nimg)
-        if stage in self.flops or self.trainer.is_divided or not runs_as_written(spec.training):
-            yield
-            return
-        with Operations() as counted:
-            yield
-        self.flops[stage] = counted.flops / spec.stages[stage].batch
 
     def _measure_again(self) -> float | None:
         """What a process died measuring."""
@@ -287,19 +272,9 @@ class StudentTraining(SingleProcess):
         loss = newest_loss(self.trainer.metrics)
         return self.loss if math.isnan(loss) else loss
 
-    def _asked(self) -> tuple[float, float]:
-        """CPU seconds that this process's requests have cost the pool so far, and seconds that it waited for it."""
-        return (self.pool.cpu_seconds, self.pool.wait_seconds) if self.pool else (0.0, 0.0)
-
     def _log_broken(self) -> None:
         """The indices of real images that were skipped since the segment before."""
         trainer, found = self.trainer, set(self.real.broken) if self.real else set()
         for index in sorted(found - self.told):
             trainer.metrics.append(Metric(trainer.stage, trainer.nimg, BROKEN_IMAGE, float(index)))
         self.told |= found
-
-    def _log_cost(self, cpu: float, wait: float) -> None:
-        """cpu, wait: seconds that all processes cost the pool, and that this one waited for it."""
-        trainer = self.trainer
-        for name, seconds in [("teacher_cpu_seconds", cpu), ("teacher_wait_seconds", wait)] if self.pool else []:
-            trainer.metrics.append(Metric(trainer.stage, trainer.nimg, name, seconds))

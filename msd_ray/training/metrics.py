@@ -21,8 +21,9 @@ class Metric:
 
 BROKEN_IMAGE = "broken_image"
 """What the index of a real image that was skipped is logged as."""
-_COSTS = ("wall_seconds", "cpu_seconds", "teacher_cpu_seconds", "teacher_wait_seconds")
-BESIDE = (*_COSTS, "skipped", "unmeasured", BROKEN_IMAGE)
+_COSTS = ("wall_seconds", "cpu_seconds", "teacher_cpu_seconds", "teacher_wait_seconds", "first_update_seconds")
+_USED = ("tflops", "mfu", "gpu_memory_gb")
+BESIDE = (*_COSTS, *_USED, "skipped", "unmeasured", BROKEN_IMAGE)
 """The names of curves other than losses and FIDs."""
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from msd_ray.runs.plan import Plan, make_plan
 from msd_ray.runs.run_directory import keep_partition
 from msd_ray.storage import Store, write_bundle
 from msd_ray.training.checkpoints import Checkpoints
-from msd_ray.training.metrics import Metric
+from msd_ray.training.metrics import Metric, newest_loss
 from msd_ray.training.records import LoggedSegment, Records
 from msd_ray.training.state import State, tensors_of
 
@@ -464,3 +465,19 @@ def test_a_trace_has_the_updates_that_were_asked_for_and_changes_no_weight(tmp_p
     assert len(steps) == 3 * 2  # of the generator and of the fake score
     ours, theirs = weights(task).tensors, weights(plain).tensors
     assert all(torch.equal(ours[part][name], theirs[part][name]) for part in theirs for name in theirs[part])
+
+
+def test_each_segment_logs_what_its_updates_used(tmp_path: Path) -> None:
+    task = task_in(tmp_path)
+    training = task.open()
+    first, second = (training.advance(SEGMENT, [], lambda: False) for _ in range(2))
+    training.rest()
+    logged = Records(task.checkpoints).until(second.nimg)
+    assert first.used and second.used and first.used.flops > 0
+    assert [(m.nimg, m.value) for m in logged if m.name == "tflops"] == [
+        (p.nimg, p.used.flops / 1e12) for p in (first, second) if p.used
+    ]
+    [(nimg, seconds)] = [(m.nimg, m.value) for m in logged if m.name == "first_update_seconds"]
+    assert nimg == task.spec.stages[first.stage].batch and 0 < seconds < 60
+    assert not [m for m in logged if m.name in ("mfu", "gpu_memory_gb")]  # not known on a CPU
+    assert not math.isnan(newest_loss(logged))

@@ -89,7 +89,17 @@ def test_curves_are_long_and_complete(run_dir: Path) -> None:
     curves = pd.read_parquet(run_dir / "metrics.parquet")
     assert list(curves.columns) == ["student", "stage", "nimg", "name", "value"]
     assert set(curves["stage"]) == {"dm", "adm"}
-    names = {"dm", "gan", "head", "fake_score", "fid@16", "wall_seconds", "cpu_seconds", "teacher_cpu_seconds"}
+    names = {
+        "dm",
+        "gan",
+        "head",
+        "fake_score",
+        "fid@16",
+        "wall_seconds",
+        "cpu_seconds",
+        "teacher_cpu_seconds",
+        "tflops",
+    }
     assert names <= set(curves["name"])
     assert np.isfinite(curves["value"]).all()
     assert not curves.duplicated(["student", "nimg", "name"]).any()
