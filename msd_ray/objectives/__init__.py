@@ -18,6 +18,7 @@ from msd_ray.objectives.base import (
     Objective,
     Optimization,
     Pairs,
+    TrainsFake,
     generated,
     joined,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "SiD",
     "SiDA",
     "Sum",
+    "TrainsFake",
     "UniInstruct",
     "generated",
     "joined",

@@ -194,8 +194,7 @@ class Loss:
 
 class Objective(Protocol):
     """One method. A generator update is `draft`, the teacher's answer, `needs.follow_up` and the teacher's answer to it
-    where there is one, `generator_loss`, which is given the last draft and answer; between the first and the last the
-    fake score and the discriminator take their steps with `fake_loss`, each on its own batch."""
+    where there is one, and `generator_loss`, which is given the last draft and answer."""
 
     @property
     def noise(self) -> Noise: ...
@@ -209,7 +208,11 @@ class Objective(Protocol):
         self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
     ) -> Loss: ...
 
+
+class TrainsFake(Objective, Protocol):
+    """A method with a fake score, a discriminator or both, which take their steps between the first draft and the last
+    answer, each on its own batch."""
+
     def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        """x: [B, ...], what the generator makes of the batch's z, without a graph. Not called where the objective has
-        neither a fake score nor a discriminator."""
+        """x: [B, ...], what the generator makes of the batch's z, without a graph."""
         ...

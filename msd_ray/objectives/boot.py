@@ -61,6 +61,3 @@ class BOOT:
         error = signal(nets.generator, self.noise, batch.z, draft.below, batch.condition) - target
         loss = ((error / per_sample(1 - draft.share, error)) ** 2).mean()
         return Loss(loss, {"boot": loss.detach()})
-
-    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        raise NotImplementedError("BOOT has no fake score")

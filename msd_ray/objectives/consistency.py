@@ -60,9 +60,6 @@ class Consistency:
         loss = distance(self.distance, nets.generator(above.x_t, above.sigma, above.condition), target).mean()
         return Loss(loss, {"consistency": loss.detach()})
 
-    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        raise NotImplementedError("consistency distillation has no fake score")
-
     def _one_level_below(self, draft: Draft, teacher_x0: Tensor) -> Draft:
         """The second question: where Euler's step leads."""
         grid = self._grid(draft.x)

@@ -66,9 +66,6 @@ class FD:
         told = torch.where(finite, 1.0, torch.nan)  # so that the trainer leaves the update out
         return Loss((told * total).to(made.dtype), {"fd": distance.detach().to(made.dtype)})
 
-    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        raise NotImplementedError("FD has no fake score")
-
     def _features(self, nets: Nets, x: Tensor, condition: Tensor, rng: torch.Generator) -> Tensor:
         """[B, d]"""
         if self.features == "samples":

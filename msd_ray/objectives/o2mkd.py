@@ -53,9 +53,6 @@ class O2MKD:
             total, parts["feature_kd"] = total + self.feature_weight * feature, feature.detach()
         return Loss(total, parts)
 
-    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        raise NotImplementedError("O2MKD has no fake score")
-
 
 def similarity(features: Tensor) -> Tensor:
     """How alike the samples of a batch are to each other in `features` [B, ...]: [B, B], each row of length 1."""

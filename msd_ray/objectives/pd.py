@@ -70,9 +70,6 @@ class PD:
         loss = ((start.sigma**-2).clamp_min(1) * error).mean()
         return Loss(loss, {"pd": loss.detach()})
 
-    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        raise NotImplementedError("progressive distillation has no fake score")
-
     @torch.no_grad()
     def _own_state(self, nets: Nets, z: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """Where the student's steps lead from pure noise, at the level sigma [B] of each."""

@@ -54,9 +54,6 @@ class PID:
         loss = distance(self.distance, clean, teacher_x0).mean()
         return Loss(loss, {"pid": loss.detach()})
 
-    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        raise NotImplementedError("PID has no fake score")
-
     def _point(self, nets: Nets, batch: Batch, t: Tensor) -> Tensor:
         """0 at the highest t, where the trajectory is pure noise, and what the generator makes at the lowest."""
         made = signal(nets.generator, self.noise, batch.z, t, batch.condition)

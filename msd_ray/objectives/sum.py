@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from msd_ray.diffusion import Noise
-from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Objective
+from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Objective, TrainsFake
 from msd_ray.objectives.methods import OBJECTIVES
 
 _RANKS = ("none", "output", "gradient")
@@ -131,7 +131,7 @@ class Sum:
 
     def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
         term = next(term for term in self._terms if term.objective.needs.fake)
-        return term.objective.fake_loss(term.nets(nets), x, batch, rng)
+        return cast(TrainsFake, term.objective).fake_loss(term.nets(nets), x, batch, rng)
 
     def _memory(self, nets: Nets, sample_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         kept = [(term.name, memory) for term in self._terms if (memory := term.objective.needs.memory)]

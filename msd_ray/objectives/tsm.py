@@ -39,6 +39,3 @@ class TSM:
         weight = per_sample(edm_weight(draft.sigma, self.noise.sigma_data), error)
         loss = (weight * error**2).mean()
         return Loss(loss, {"tsm": loss.detach()})
-
-    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        raise NotImplementedError("TSM has no fake score")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import UserError
 from msd_ray.networks import adapters
 from msd_ray.networks.shapes import shapes_only
-from msd_ray.objectives import Batch, Draft, Loss, Nets, Objective, generated, joined
+from msd_ray.objectives import Batch, Draft, Loss, Nets, Objective, TrainsFake, generated, joined
 from msd_ray.rng import derived_seed
 from msd_ray.teachers import Answer, LocalTeacher, Teacher
 from msd_ray.training import precision
@@ -286,7 +287,7 @@ class StudentTrainer:
         if descent is None or not self._networks.optimization.fake_steps:
             return True
         for fakes in zip(*(self._fakes(shard, seen) for shard in self._shards), strict=True):
-            losses = (self._objective.fake_loss(self.nets, *fake) for fake in fakes)
+            losses = (cast(TrainsFake, self._objective).fake_loss(self.nets, *fake) for fake in fakes)
             finite = self._descend(descent, losses) & finite
         return finite
 

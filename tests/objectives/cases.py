@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from msd_ray.diffusion import EDMDenoiser, Noise, one_step
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
-from msd_ray.objectives import Batch, Loss, Nets, Objective, Pairs
+from msd_ray.objectives import Batch, Loss, Nets, Objective, Pairs, TrainsFake
 
 NOISE = Noise(sigma_init=2.5)
 SPECS = {
@@ -83,7 +83,7 @@ def generator_loss(case: Case, objective: Objective) -> Loss:
     return objective.generator_loss(nets, draft, case.batch, teacher_x0, source)
 
 
-def fake_loss(case: Case, objective: Objective, nets: Nets | None = None, **other: Any) -> Loss:
+def fake_loss(case: Case, objective: TrainsFake, nets: Nets | None = None, **other: Any) -> Loss:
     """other: than the case's, of the batch's fields. The generator's samples have no graph."""
     nets, batch = nets or case.equip(objective), replace(case.batch, **other)
     with torch.no_grad():

@@ -29,6 +29,3 @@ class Bootstrap:
         assert teacher_x0 is not None
         loss = (draft.x - teacher_x0).square().mean()
         return Loss(loss, {"bootstrap": loss.detach()})
-
-    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        raise NotImplementedError

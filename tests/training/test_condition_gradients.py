@@ -40,9 +40,6 @@ class TowardsGoals:
     ) -> Loss:
         return Loss((draft.x - GOALS[batch.condition]).square().mean())
 
-    def fake_loss(self, nets: Nets, x: Tensor, batch: Batch, rng: torch.Generator) -> Loss:
-        raise NotImplementedError
-
 
 def trunk(objective: str = f"{__name__}:TowardsGoals") -> Any:
     stage = replace(SPEC.stages["dm"], objective=objective)
