@@ -19,7 +19,7 @@ from msd_ray.diffusion.preconditioning import (
     Stepped,
     preconditioning_of,
 )
-from msd_ray.diffusion.samplers import Churn, ddim, heun, nfe_of_heun, stochastic
+from msd_ray.diffusion.samplers import Churn, ddim, heun, nfe_of_heun, sampler_levels, stochastic
 
 __all__ = [
     "EDM",
@@ -51,6 +51,7 @@ __all__ = [
     "preconditioning_of",
     "random_anchors",
     "rolled_out",
+    "sampler_levels",
     "stochastic",
     "unguided",
 ]

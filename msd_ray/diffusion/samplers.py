@@ -33,11 +33,16 @@ class Churn:
         return torch.where((sigma >= self.sigma_min) & (sigma <= self.sigma_max), sigma + gamma * sigma, sigma)
 
 
+def sampler_levels(noise: Noise, steps: int, like: Tensor) -> Tensor:
+    """The noise levels of a sampler's steps, [steps], falling from sigma_max."""
+    grid = noise.grid(max(steps, 2), device=like.device)  # a single step starts at sigma_max as well
+    return grid.flip(0)[:steps].to(like.dtype)
+
+
 def _descending(noise: Noise, steps: int, z: Tensor) -> list[Tensor]:
     """The steps + 1 noise levels from sigma_max down to 0, each as [B]."""
-    grid = noise.grid(max(steps, 2), device=z.device).flip(0)[:steps]  # a single step starts at sigma_max as well
-    grid = torch.cat([grid, torch.zeros(1, device=z.device)]).to(z.dtype)
-    return [level.expand(len(z)) for level in grid]
+    levels = sampler_levels(noise, steps, z)
+    return [level.expand(len(z)) for level in torch.cat([levels, levels.new_zeros(1)])]
 
 
 @torch.no_grad()

@@ -34,6 +34,8 @@ from msd_ray.objectives.moment_matching import MomentMatching
 from msd_ray.objectives.o2mkd import O2MKD
 from msd_ray.objectives.pd import PD
 from msd_ray.objectives.pid import PID
+from msd_ray.objectives.rdd import RDD
+from msd_ray.objectives.sfddm import SFDDM
 from msd_ray.objectives.sid import SiD
 from msd_ray.objectives.sida import SiDA
 from msd_ray.objectives.sum import Sum
@@ -74,6 +76,8 @@ __all__ = [
     "OBJECTIVES",
     "PD",
     "PID",
+    "RDD",
+    "SFDDM",
     "SUM",
     "TSM",
     "Batch",

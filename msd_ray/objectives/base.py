@@ -73,7 +73,7 @@ class Needs:
     at no other noise levels than those of `noise`, so that it can train a generator of some of a sample's steps.
 
     makes: a generator of one step or a few, or a denoiser at every noise level, which the next stage's fake score then
-    starts from.
+    starts from. ddim_steps: of DDIM, in which such a denoiser makes samples; 0: as its teacher makes them.
     """
 
     teacher: Literal["none", "output", "gradient"] = "output"
@@ -95,6 +95,7 @@ class Needs:
     few_steps: bool = False
     phases: bool = False
     makes: Literal["generator", "denoiser"] = "generator"
+    ddim_steps: int = 0
 
 
 @dataclass(frozen=True)

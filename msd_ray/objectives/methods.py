@@ -14,6 +14,8 @@ from msd_ray.objectives.moment_matching import MomentMatching
 from msd_ray.objectives.o2mkd import O2MKD
 from msd_ray.objectives.pd import PD
 from msd_ray.objectives.pid import PID
+from msd_ray.objectives.rdd import RDD
+from msd_ray.objectives.sfddm import SFDDM
 from msd_ray.objectives.sid import SiD
 from msd_ray.objectives.sida import SiDA
 from msd_ray.objectives.tsm import TSM
@@ -33,6 +35,8 @@ OBJECTIVES: dict[str, type[Any]] = {
     "moment-matching": MomentMatching,
     "fd": FD,
     "pd": PD,
+    "rdd": RDD,
+    "sfddm": SFDDM,
     "boot": BOOT,
     "pid": PID,
     "o2mkd": O2MKD,

@@ -59,6 +59,12 @@ class PD:
     def generator_loss(
         self, nets: Nets, draft: Draft, batch: Batch, teacher_x0: Tensor | None, rng: torch.Generator
     ) -> Loss:
+        loss = weighted_error(*self.said_and_meant(nets, draft, teacher_x0))
+        return Loss(loss, {"pd": loss.detach()})
+
+    def said_and_meant(self, nets: Nets, draft: Draft, teacher_x0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The clean samples that the student says, and those that lead in one step where its teacher's two steps do,
+        [B, ...] each, at the levels [B]."""
         if draft.earlier is None:
             assert nets.target is not None
             draft, teacher_x0 = self._two_steps(nets.target, draft)
@@ -66,9 +72,7 @@ class PD:
         start, after = draft.earlier[0], self._below(draft)
         ratio = per_sample(after / start.sigma, start.x_t)
         target = (_ddim(draft, teacher_x0, after) - ratio * start.x_t) / (1 - ratio)
-        error = (nets.generator(start.x_t, start.sigma, start.condition) - target).square().flatten(1).mean(dim=1)
-        loss = ((start.sigma**-2).clamp_min(1) * error).mean()
-        return Loss(loss, {"pd": loss.detach()})
+        return nets.generator(start.x_t, start.sigma, start.condition), target, start.sigma
 
     @torch.no_grad()
     def _own_state(self, nets: Nets, z: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
@@ -99,6 +103,12 @@ class PD:
     def _levels(self, x: Tensor) -> Tensor:
         """Those of the teacher's steps, rising from 0 to sigma_init."""
         return x.new_tensor([0.0, *reversed(replace(self.noise, steps=2 * self.steps).step_levels)])
+
+
+def weighted_error(x0: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
+    """The mean squared error of clean samples [B, ...] at the levels sigma [B], weighted below 1 by sigma^-2."""
+    error = (x0 - target).square().flatten(1).mean(dim=1)
+    return ((sigma**-2).clamp_min(1) * error).mean()
 
 
 def _ddim(draft: Draft, x0: Tensor, below: Tensor) -> Tensor:

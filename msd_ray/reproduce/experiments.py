@@ -114,6 +114,8 @@ _METHODS = {
     "consistency": ("digits-consistency", ()),
     "consistency, 2 steps, half its own samples (DDIL)": ("digits-ddil", ()),
     "progressive distillation": ("digits-pd", ()),
+    "RDD": ("digits-rdd", ()),
+    "SFDDM, 8 steps, 43% of the size": ("digits-sfddm", ()),
     "BOOT": ("digits-boot", ()),
     "PID": ("digits-pid", ()),
     "DM, FD": ("digits-fd", ()),

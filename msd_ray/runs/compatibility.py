@@ -40,12 +40,16 @@ def without_imports(recipe: Recipe) -> Recipe:
 
 
 def needs_of(recipe: Recipe, name: str) -> Needs:
-    """Of the objective of stage `name`. Raises UserError where its options are not the objective's."""
+    """Of the objective of stage `name`. Raises UserError where its options are not the objective's, or it cannot train
+    what it needs."""
     stage = recipe.stages[name]
     try:
-        needs: Needs = objective_class(stage.objective)(noise=recipe.noise, **stage.options).needs
+        objective = objective_class(stage.objective)(noise=recipe.noise, **stage.options)
     except (TypeError, ValueError) as error:
         raise UserError(f"stages.{name}.options do not fit {stage.objective}: {error}") from None
+    needs: Needs = objective.needs
+    if (needs.fake or needs.head) and not hasattr(objective, "fake_loss"):
+        raise UserError(f"stages.{name}: {stage.objective} has no fake_loss; write it, or Needs(fake=False, head=None)")
     return needs
 
 
@@ -109,23 +113,28 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
         if timesteps > steps:
             raise UserError(f"partition.timesteps ({timesteps}) above noise.steps ({steps}): some are never asked")
         return Sampling.of_generators(recipe.noise)
+    where = f"stages.{name}.options.steps" if last.ddim_steps else "teacher.steps"
     if recipe.noise.steps != 1:
         raise UserError(
             f"noise.steps: {objective} (stages.{name}) makes students that are asked at every noise level; leave it "
-            "out, and set teacher.steps"
+            f"out, and set {where}"
         )
-    if objective == "pd":
+    if objective in ("pd", "rdd"):
         raise UserError(
-            f"stages.{name}: pd ends in one step: let a stage of pd follow with options.steps=1 and "
+            f"stages.{name}: {objective} ends in one step: let a stage of {objective} follow with options.steps=1 and "
             f"options.teacher=before"
         )
     if objective == "tsm" and timesteps == 1:
         raise UserError(
             f"stages.{name}: tsm alone makes no one-step generator; let a stage such as dm follow, or take o2mkd"
         )
+    if last.ddim_steps and timesteps > 1:
+        raise UserError(f"partition.timesteps: {objective} trains each student for all of its steps; leave it out")
     sampling = replace(teachers_sampling(recipe), churn=None)
+    if last.ddim_steps:
+        sampling = Sampling("ddim", last.ddim_steps, recipe.noise)
     if problem := sampling.problem():
-        raise UserError(f"teacher.steps, which these students share: {problem}")
+        raise UserError(f"{where}, in which these students make a sample: {problem}")
     if timesteps > sampling.steps:
         raise UserError(
             f"partition.timesteps ({timesteps}) above teacher.steps ({sampling.steps}): some are never asked"

@@ -36,6 +36,8 @@ BY_OUTPUT = (
     "moment-matching",
     "boot",
     "pid",
+    "rdd",
+    "sfddm",
     OWN,
 )
 BY_GRADIENT = ("sid", "sida", "uni-instruct")

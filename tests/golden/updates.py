@@ -57,7 +57,7 @@ def case(
 
 
 CASES = {
-    **{name: case(name) for name in OBJECTIVES if name not in ("sida", "uni-instruct", "fd")},
+    **{name: case(name) for name in OBJECTIVES if name not in ("sida", "uni-instruct", "fd", "rdd")},
     "sida": case("sida", {"fake_first": 0}, gan_from=BATCH),  # the GAN joins at the second update
     "sida, js": case("sida", {"fake_first": 0}, gan_from=0, divergence="js"),
     "sida, the generator rests": case("sida", {"fake_first": BATCH}, gan_from=0),
@@ -75,6 +75,8 @@ CASES = {
     "fd": case("fd", queue=10),  # two batches are more
     "pd of two steps": case("pd", steps=2),
     "pd of the student before": case("pd", teacher="before"),
+    "rdd": case("rdd", queue=10, output_weight=0.5),
+    "rdd of the student before": case("rdd", steps=2, teacher="before", queue=10),
     "fd of samples": case("fd", features="samples", queue=10),
     "consistency and dm": case("sum", terms={"consistency": {"weight": 0.5}, "dm": {}}),
     "dm in two steps": case("dm", spec={"noise": Noise(steps=2)}),

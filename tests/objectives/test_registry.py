@@ -54,6 +54,8 @@ AUTHORS = {
     ),
     "gdd": Optimization("adam", (0.0, 0.99), weight_decay=0.0, clip=0.0, fake_steps=1),
     "pd": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=1.0),
+    "rdd": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=1.0),
+    "sfddm": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=0.0),
     "boot": Optimization("adamw", (0.9, 0.999), weight_decay=0.0, clip=1.0),
     "pid": Optimization("radam", (0.9, 0.999), weight_decay=0.0, clip=0.0),
     "consistency": Optimization("radam", (0.9, 0.999), weight_decay=0.0, clip=0.0),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from msd_ray.diffusion import Noise, per_sample
-from msd_ray.objectives import O2MKD, TSM, Batch, Consistency, Nets, Objective
+from msd_ray.objectives import O2MKD, SFDDM, TSM, Batch, Consistency, Nets, Objective
 from msd_ray.objectives.o2mkd import similarity
 
 from .cases import (
@@ -91,7 +91,7 @@ def test_similarity_compares_networks_of_any_widths() -> None:
     assert torch.allclose(similarity(5 * narrow), similarity(narrow))
 
 
-@pytest.mark.parametrize("objective", [TSM(NOISE), O2MKD(NOISE, data_weight=0.0)])
+@pytest.mark.parametrize("objective", [TSM(NOISE), O2MKD(NOISE, data_weight=0.0), SFDDM(NOISE)])
 def test_the_loss_is_zero_where_the_student_is_the_teacher_and_only_there(case: Case, objective: Objective) -> None:
     assert case.nets.encoder is not None
     for network in (case.nets.generator, case.nets.encoder):

@@ -17,6 +17,7 @@ from msd_ray.runs.plan import Plan
 from msd_ray.runs.run_context import RunContext
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
+SINGLE_FOLD = "stages={kd: {objective: sfddm, images: 160, batch: 16, options: {steps: 7}}}"
 DENOISER = ["stages={kd: {objective: o2mkd, images: 160, batch: 16}}", "partition.kind=sequential"]
 
 
@@ -52,11 +53,17 @@ def test_students_of_a_few_steps_are_sampled_as_they_are_trained() -> None:
     assert sequential("noise.steps=[4.0, 0.5]").sampling.levels == (80.0, 4.0, 0.5)
 
 
+def test_students_of_steps_of_ddim_are_sampled_as_they_are_trained() -> None:
+    made = sequential(SINGLE_FOLD)
+    assert (made.sampling.kind, made.sampling.nfe, made.sampling.noise) == ("ddim", 7, made.first.noise)
+
+
 @pytest.mark.parametrize(
     ("overrides", "why"),
     [
         ([stages(dmd="dmd"), "noise.steps=2"], "dmd .stages.dmd. trains generators of a single step only"),
         ([*DENOISER, "noise.steps=2"], "o2mkd .stages.kd. makes students that are asked at every noise level"),
+        ([SINGLE_FOLD, "noise.steps=2"], "leave it out, and set stages.kd.options.steps"),
         (["noise.steps=[90.0]"], "noise: steps: the levels must fall from sigma_init"),
         (["noise.steps=0"], "noise.steps"),
         (["training.anchors=random"], "^training.anchors: these students have no further steps; set noise.steps to at"),
@@ -202,6 +209,8 @@ def test_a_denoiser_before_the_last_stage_changes_nothing() -> None:
         ([*DENOISER, "teacher.steps=20"], "teacher.steps, .* heun takes 3 to 18 steps"),
         ([*DENOISER, "teacher.steps=2"], "teacher.steps, .* heun takes 3 to 18 steps"),
         ([*DENOISER, "teacher.steps=5", "partition.timesteps=6"], r"timesteps \(6\) above teacher.steps \(5\)"),
+        ([SINGLE_FOLD, "partition.timesteps=2"], "partition.timesteps: sfddm trains each student for all of its steps"),
+        ([SINGLE_FOLD.replace("7", "100")], "^stages.kd.options.steps, .* ddim takes"),
         ([*DENOISER, "partition.k=5"], "5 students cannot share 4 classes"),
         (
             [*DENOISER, "partition.timesteps=0"],
