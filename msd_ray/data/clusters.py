@@ -39,7 +39,7 @@ class Clusters:
     `module:function`, which is called with samples [B, ...] and gives [B, d]. folder: where the classes are kept; each
     run has its own if none is said."""
 
-    k: Count
+    k: Count = 10
     of: dict[str, Any] = field(default_factory=lambda: {"name": "digits"}, hash=False)
     features: str = COMPONENTS
     dimensions: Count = 32

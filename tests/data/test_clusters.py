@@ -100,7 +100,6 @@ def test_a_split_that_shares_its_rows_with_another_is_clustered_alone(tmp_path: 
         ({"k": 2, "features": "a_users_data:missing"}, r"data\.options\.features: .* cannot be imported"),
         ({"k": 2, "of": {"name": "nothing"}}, "there is no data set 'nothing'"),
         ({"k": 2, "of": {"nickname": "digits"}}, r"unknown key of\.nickname"),
-        ({}, r"data\.options\.k"),
     ],
 )
 def test_what_cannot_be_clustered_is_told_in_one_line(options: dict[str, Any], message: str) -> None:
