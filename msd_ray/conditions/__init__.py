@@ -13,6 +13,7 @@ from msd_ray.conditions.conditions import (
     conditioned,
     in_turn,
     named,
+    short,
     spread,
 )
 from msd_ray.conditions.fit import fit
@@ -39,5 +40,6 @@ __all__ = [
     "in_turn",
     "make_conditions",
     "named",
+    "short",
     "spread",
 ]

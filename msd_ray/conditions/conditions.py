@@ -14,8 +14,8 @@ from msd_ray.diffusion import EDMDenoiser
 from msd_ray.errors import UserError
 from msd_ray.rng import derived_seed
 
-SHOWN = 6
-"""Labels that are named before the rest is only counted."""
+SHOWN, LONG = 6, 60
+"""Labels that are named before the rest is only counted; characters beyond which one of them is cut."""
 Condition = int | str
 """What a request asks for: an id, or a text where conditions are open."""
 
@@ -260,7 +260,12 @@ def spread(condition: Condition, seed: int, places: int) -> int:
 def named(conditions: Conditions, ids: Sequence[int], most: int = SHOWN) -> str:
     """ "class 3", "classes 1, 2" or "20 classes: 0, 1, 2, 3, 4, 5, ..."."""
     one, several = conditions.called
-    shown = ", ".join(conditions.labels(ids[:most]))
+    shown = ", ".join(map(short, conditions.labels(ids[:most])))
     if len(ids) > most:
         return f"{len(ids)} {several}: {shown}, ..."
     return f"{one if len(ids) == 1 else several} {shown}"
+
+
+def short(label: str) -> str:
+    """As it stands in tables."""
+    return label if len(label) <= LONG else f"{label[: LONG - 3]}..."

@@ -33,7 +33,7 @@ class ConditionsConfig:
             raise ValueError(f"options are those of prompts or of a module:Class; {self.kind} has none")
         if self.kind in OPEN:
             said = asdict(made_of(_options_of(self.kind), self.options, "options"))
-            kept = {key: value for key, value in said.items() if value != ()}  # caches are older than `only`
+            kept = {key: value for key, value in said.items() if value != ()}  # caches are older than these
             object.__setattr__(self, "options", kept)
 
 

@@ -13,13 +13,15 @@ from torch import Tensor
 from msd_ray.conditions.clip_text import ClipText
 from msd_ray.conditions.conditions import Condition, at_random
 from msd_ray.conditions.embedders import Embedder, HashedNgrams
+from msd_ray.conditions.picture_prompt import MODES, PicturePrompts
+from msd_ray.conditions.picture_prompt import NAME as PICTURE
 from msd_ray.conditions.prompt_file import PromptTable, read_prompts
 from msd_ray.conditions.rules import any_of
 from msd_ray.conditions.sd3_text import SD3Text
 from msd_ray.conditions.sdxl_text import SDXLText
 from msd_ray.conditions.t5_text import T5Text
 from msd_ray.errors import UserError
-from msd_ray.ranges import within
+from msd_ray.ranges import Width, within
 
 LONGEST = 1000
 """Characters of a prompt."""
@@ -30,15 +32,17 @@ class PromptOptions:
     """file: a Parquet file of prompts, in a column `text`, with their `weight` where there is such a column; the class
     of an image is the number of its prompt's row. Without it the labels of the data set are the prompts. embedder: what
     makes vectors of them. width: of these vectors, where the embedder leaves it open. encoder: of the other embedders,
-    a directory of diffusers with its tokenizers and text encoders. only: words of which each prompt has one, whole and
-    in upper or lower case; others are refused."""
+    a directory of diffusers with its tokenizers and text encoders. shape: of a picture, [1 or 3, height, width], where
+    prompts are pictures, as data URIs (embedder picture). only: words of which each prompt has one, whole and in upper
+    or lower case; others are refused."""
 
     file: str = ""
-    embedder: Literal["hashed-ngrams", "clip", "clip-tokens", "sdxl-tokens", "t5-tokens", "sd3-tokens"] = (
+    embedder: Literal["hashed-ngrams", "picture", "clip", "clip-tokens", "sdxl-tokens", "t5-tokens", "sd3-tokens"] = (
         "hashed-ngrams"
     )
     width: Annotated[int, within(ge=8, le=65_536)] = 256
     encoder: str = ""
+    shape: tuple[Width, ...] = ()
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -46,13 +50,21 @@ class PromptOptions:
             raise ValueError("only: a word must not be empty")
         if bool(self.encoder) != (self.embedder in ENCODERS):
             raise ValueError(f"encoder is the directory of the text encoder of {', '.join(ENCODERS)}, and of no other")
+        fits = len(self.shape) == 3 and self.shape[0] in MODES if self.embedder == PICTURE else not self.shape
+        if not fits:
+            raise ValueError("shape is that of a picture, [1 or 3, height, width], for the embedder picture alone")
         for name in ("file", "encoder"):
             if (path := getattr(self, name)) and "://" not in path:
                 object.__setattr__(self, name, os.path.abspath(os.path.expanduser(path)))
 
     def conditions(self, labels: tuple[str, ...]) -> "Prompts":
-        embedder = ENCODERS[self.embedder](self.encoder) if self.encoder else HashedNgrams(self.width)
-        return Prompts(embedder, labels, self.file, self.only)
+        return Prompts(self._embedder, labels, self.file, self.only)
+
+    @property
+    def _embedder(self) -> Embedder:
+        if self.embedder == PICTURE:
+            return PicturePrompts(self.shape)
+        return ENCODERS[self.embedder](self.encoder) if self.encoder else HashedNgrams(self.width)
 
 
 ENCODERS: dict[str, Callable[[str], Embedder]] = {

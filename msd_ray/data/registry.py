@@ -38,6 +38,7 @@ FORMATS = {
     "emoji-names": "emoji:NamedEmoji",
     "latents": "latents:Latents",
     "clusters": "clusters:Clusters",
+    "super-resolution": "super_resolution:SuperResolution",
 }
 """module:class, both in this package. Imported when it is asked for: formats import libraries for their files, and most
 processes read one format, or none."""

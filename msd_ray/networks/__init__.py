@@ -9,6 +9,7 @@ from msd_ray.networks.diffusers_sdxl import DiffusersSDXLConfig
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
 from msd_ray.networks.mlp import MLPConfig
+from msd_ray.networks.picture_unet import PictureUNetConfig
 from msd_ray.networks.registry import KINDS, PRETRAINED, Kind, kind_class, kind_of
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.networks.songunet import SongUNetConfig
@@ -27,6 +28,7 @@ __all__ = [
     "DiffusersUNetConfig",
     "Kind",
     "MLPConfig",
+    "PictureUNetConfig",
     "SongUNetConfig",
     "StudentSize",
     "UNetConfig",

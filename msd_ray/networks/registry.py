@@ -17,6 +17,7 @@ from msd_ray.networks.diffusers_sdxl import DiffusersSDXLConfig
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
 from msd_ray.networks.mlp import MLPConfig
+from msd_ray.networks.picture_unet import PictureUNetConfig
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.networks.songunet import SongUNetConfig
 from msd_ray.networks.unet import UNetConfig
@@ -51,6 +52,7 @@ class Kind(Protocol):
 KINDS: dict[str, type[Any]] = {
     "unet": UNetConfig,
     "mlp": MLPConfig,
+    "picture-unet": PictureUNetConfig,
     "songunet": SongUNetConfig,
     "diffusers-unet": DiffusersUNetConfig,
     "diffusers-unet-condition": DiffusersConditionUNetConfig,

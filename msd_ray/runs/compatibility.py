@@ -216,7 +216,7 @@ def _refuse_other_prompts(network: Kind, config: ConditionsConfig) -> None:
     of_tokens = {getattr(kind, "takes", "") for kind in KINDS.values()} - {""}
     if comes in of_tokens and not takes and not is_own(network.kind):
         raise UserError(
-            f"network: {network.kind} takes one vector of a prompt, and {comes} makes several; write "
+            f"network: {network.kind} takes one vector of a prompt, not what {comes} makes; write "
             f"conditions.options.embedder=clip"
         )
 

@@ -7,7 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from msd_ray.codecs import pictures
-from msd_ray.conditions import Partition
+from msd_ray.conditions import Partition, short
 from msd_ray.evaluation import Row
 from msd_ray.evaluation.run_page import ReportContent, SampleGrids, write_report, write_samples
 from msd_ray.runs.broken_images import broken_images
@@ -68,7 +68,8 @@ def _content(
 def _grids(context: RunContext, teacher: Tensor, students: Tensor) -> SampleGrids:
     """The samples as they look."""
     codec, ids = context.codec, shown(context.conditions.n, context.recipe.evaluation.samples)
-    labels, everyone = context.conditions.labels(ids), context.plan.ensembles[0].partition.router.owners
+    labels = list(map(short, context.conditions.labels(ids)))
+    everyone = context.plan.ensembles[0].partition.router.owners
     owners = [everyone[i] for i in ids]
     of_points = codec.picture_shape(context.data.shape) is None
     return SampleGrids(pictures(codec, teacher), pictures(codec, students), labels, owners, of_points)

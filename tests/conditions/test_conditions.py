@@ -59,6 +59,7 @@ def test_names_are_cut_short() -> None:
     assert named(ten, [3]) == "class 3"
     assert named(ten, [1, 2]) == "classes 1, 2"
     assert named(ten, list(range(20)), 3) == "20 classes: 0, 1, 2, ..."
+    assert named(Classes(("a" * 61,)), [0]) == f"class {'a' * 57}..."
 
 
 OWN = "a_users_conditions:Angles"

@@ -183,7 +183,7 @@ def test_a_plan_counts_the_guided_teacher(family: str, root: Path, pipelines: di
         ),
         (
             {"network": {"kind": "unet", "attention": []}},
-            "network: unet takes one vector of a prompt, and sd3-tokens makes several",
+            "network: unet takes one vector of a prompt, not what sd3-tokens makes",
         ),
     ],
 )
