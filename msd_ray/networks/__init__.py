@@ -8,6 +8,7 @@ from msd_ray.networks.diffusers_sd3 import DiffusersSD3Config
 from msd_ray.networks.diffusers_sdxl import DiffusersSDXLConfig
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
+from msd_ray.networks.gaussian_mixture import GaussianMixtureConfig
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.picture_unet import PictureUNetConfig
 from msd_ray.networks.registry import KINDS, PRETRAINED, Kind, kind_class, kind_of
@@ -26,6 +27,7 @@ __all__ = [
     "DiffusersSD3Config",
     "DiffusersSDXLConfig",
     "DiffusersUNetConfig",
+    "GaussianMixtureConfig",
     "Kind",
     "MLPConfig",
     "PictureUNetConfig",

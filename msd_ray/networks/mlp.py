@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from msd_ray.diffusion import Network
 from msd_ray.networks.embedding import ConditionEmbedding
+from msd_ray.networks.gaussian_mixture import GaussianMixtureConfig
 from msd_ray.networks.sizes import StudentSize
 from msd_ray.ranges import Blocks, Width
 
@@ -27,9 +28,11 @@ class MLPConfig:
     def build(self, sample_shape: tuple[int, ...], classes: int) -> "MLP":
         return MLP(self, sample_shape, classes)
 
-    def cut(self, size: StudentSize) -> "MLPConfig":
+    def cut(self, size: StudentSize) -> "MLPConfig | GaussianMixtureConfig":
         if size.multipliers is not None:
             raise ValueError("multipliers apply to UNets; this teacher is an MLP")
+        if size.experts:
+            return GaussianMixtureConfig(experts=size.experts, width=size.width_of(self.width))
         return replace(self, width=size.width_of(self.width), blocks=size.blocks or self.blocks)
 
     def misfit(self, sample_shape: tuple[int, ...]) -> str:

@@ -16,6 +16,7 @@ from msd_ray.networks.diffusers_sd3 import DiffusersSD3Config
 from msd_ray.networks.diffusers_sdxl import DiffusersSDXLConfig
 from msd_ray.networks.diffusers_unet import DiffusersUNetConfig
 from msd_ray.networks.diffusers_unet_condition import DiffusersConditionUNetConfig
+from msd_ray.networks.gaussian_mixture import GaussianMixtureConfig
 from msd_ray.networks.mlp import MLPConfig
 from msd_ray.networks.picture_unet import PictureUNetConfig
 from msd_ray.networks.sizes import StudentSize
@@ -52,6 +53,7 @@ class Kind(Protocol):
 KINDS: dict[str, type[Any]] = {
     "unet": UNetConfig,
     "mlp": MLPConfig,
+    "gaussian-mixture": GaussianMixtureConfig,
     "picture-unet": PictureUNetConfig,
     "songunet": SongUNetConfig,
     "diffusers-unet": DiffusersUNetConfig,

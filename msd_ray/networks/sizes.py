@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from msd_ray.networks.adapters import Adapter
 from msd_ray.ranges import Blocks, within
 
+Experts = Annotated[int, within(ge=1, le=256)]
+"""Gaussians of a mixture."""
 Multipliers = Annotated[tuple[Annotated[int, within(ge=1, le=64)], ...], within(min_length=1, max_length=16)]
 
 
@@ -13,13 +15,15 @@ Multipliers = Annotated[tuple[Annotated[int, within(ge=1, le=64)], ...], within(
 class StudentSize:
     """channel_factor: of the teacher's width. multipliers, blocks: the teacher's own unless given. adapter: what alone
     is trained, on frozen weights that the students share; null: all weights. fake_adapter: the same of the fake score,
-    which starts where the student does; same: trained as the student is, none: all its weights."""
+    which starts where the student does; same: trained as the student is, none: all its weights. experts: of students
+    that are mixtures of Gaussians, whatever the teacher of points is."""
 
     channel_factor: Annotated[float, within(gt=0, le=100)] = 1.0
     multipliers: Multipliers | None = None
     blocks: Blocks | None = None
     adapter: Adapter | None = None
     fake_adapter: Adapter | Literal["same", "none"] = "same"
+    experts: Experts | None = None
 
     def width_of(self, teachers: int) -> int:
         """The teacher's width times the factor, to the nearest multiple of 8 (of 4 below 32 channels)."""

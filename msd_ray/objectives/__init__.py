@@ -41,24 +41,24 @@ from msd_ray.objectives.sida import SiDA
 from msd_ray.objectives.sum import Sum
 from msd_ray.objectives.tsm import TSM
 from msd_ray.objectives.uni_instruct import UniInstruct
+from msd_ray.objectives.vdd import VDD
 from msd_ray.own_code import imported, is_own
 
 SUM = "sum"
+OTHERS: dict[str, type[Any]] = {SUM: Sum, "vdd": VDD}
+"""Objectives that are made of others, or train networks of another kind than their teacher's."""
 
 
 def objective_class(name: str) -> type[Any]:
-    """The class of a method: one of `OBJECTIVES`, `sum`, or `module:Class` for one of the user's own.
+    """The class of a method: one of `OBJECTIVES` or `OTHERS`, or `module:Class` for one of the user's own.
 
     Raises UserError where there is none.
     """
-    if name in OBJECTIVES:
-        return OBJECTIVES[name]
-    if name == SUM:
-        return Sum
+    known = OBJECTIVES | OTHERS
+    if name in known:
+        return known[name]
     if not is_own(name):
-        raise UserError(
-            f"there is no objective {name!r}, only {', '.join([*OBJECTIVES, SUM])}, or module:Class for your own"
-        )
+        raise UserError(f"there is no objective {name!r}, only {', '.join(known)}, or module:Class for your own")
     found = imported(name, "objective")
     if not (isinstance(found, type) and is_dataclass(found)):
         raise UserError(f"there is no objective {name!r}: what it names is not a dataclass")
@@ -80,6 +80,7 @@ __all__ = [
     "SFDDM",
     "SUM",
     "TSM",
+    "VDD",
     "Batch",
     "Consistency",
     "Draft",

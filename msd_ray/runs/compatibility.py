@@ -12,7 +12,7 @@ from msd_ray.diffusion import Noise
 from msd_ray.ensemble import Sampling
 from msd_ray.errors import UserError, one_line
 from msd_ray.evaluation import features_name
-from msd_ray.networks import KINDS, Adapter, DenoiserSpec, Kind, StudentSize
+from msd_ray.networks import KINDS, Adapter, DenoiserSpec, GaussianMixtureConfig, Kind, StudentSize
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Needs, Nets, objective_class
 from msd_ray.own_code import is_own
@@ -263,6 +263,19 @@ def _check_noise(noise: Noise, teacher: DenoiserSpec) -> None:
             f"noise: the teacher knows noise levels from {low:g} to {high:g}; write noise.sigma_min={lowest:g} "
             f"noise.sigma_max={highest:g} noise.sigma_init={min(noise.sigma_init, high):g}"
         )
+
+
+def check_experts(recipe: Recipe) -> None:
+    """Raises UserError where students of Gaussian experts have another method than theirs, or others have it."""
+    sizes = {"student": recipe.student} | {f"students.{i}": size for i, size in recipe.students.items()}
+    for name, size in sizes.items():
+        if size.experts and not isinstance(recipe.network.cut(size), GaussianMixtureConfig):
+            raise UserError(f"{name}.experts: a teacher of kind {recipe.network.kind} cannot be cut into experts")
+        for stage, config in recipe.stages.items():
+            if config.objective == "vdd" and not size.experts:
+                raise UserError(f"stages.{stage}: vdd trains students of Gaussian experts; write {name}.experts=8")
+            if config.objective != "vdd" and size.experts:
+                raise UserError(f"{name}.experts: {config.objective} trains no mixture of experts; write null")
 
 
 def check_codec(recipe: Recipe, data: DataSet) -> None:

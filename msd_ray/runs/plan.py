@@ -20,6 +20,7 @@ from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.compatibility import (
     check_adapters,
     check_codec,
+    check_experts,
     check_pictures,
     check_ranks,
     needs_of,
@@ -160,6 +161,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     recipe, sampling = spelled_out(recipe, needs), sampling_of(recipe, needs)
     check_training(recipe)
     check_codec(recipe, data)
+    check_experts(recipe)
     refuse_minimised(recipe, data, needs)
     check_pictures(recipe, data, needs)
     conditions = make_conditions(recipe.conditions, data.labels)

@@ -56,4 +56,10 @@ def _shared_gpus(recipe: Recipe) -> str:
     return f"{wrong}; write cluster.gpus_per_student=1" if 0 < gpus < 1 else ""
 
 
-_UNDIVIDED: tuple[Callable[[Recipe], str], ...] = _adapters, _compiled, _eight_bits, _uneven, _shared_gpus
+def _experts(recipe: Recipe) -> str:
+    """VDD asks for densities, past the pass of the network in which weights are gathered."""
+    mixtures = recipe.student.experts or any(size.experts for size in recipe.students.values())
+    return "training.sharding: full does not divide mixtures of experts; write none" if mixtures else ""
+
+
+_UNDIVIDED: tuple[Callable[[Recipe], str], ...] = _adapters, _compiled, _eight_bits, _uneven, _shared_gpus, _experts
