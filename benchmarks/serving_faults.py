@@ -13,12 +13,7 @@ the blow and in the ten seconds after it, to callers that try again.
 """
 
 import argparse
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -30,28 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
-import torch
 from common import finish, say
+from served import GATEWAY, SEEDS, STUDENT, WHERE, Answers, Served, answers_of, random_ensemble, served
 
-from msd_ray.conditions import Classes, PartitionConfig, fit
-from msd_ray.diffusion import Noise
-from msd_ray.ensemble import ONE_STEP, Ensemble, Member, save_ensemble
-from msd_ray.networks import DenoiserSpec, UNetConfig
 from msd_ray.serving.client import Client, RefusedError, Retry
-from msd_ray.storage import Store
 
-PORT, HTTP_PORT = 19321, 19322
-SERVE = [sys.executable, "-m", "msd_ray", "serve"]
 VICTIMS = {
-    "student": "ServeReplica:msd-ray-part-",
-    "gateway, which is the router": "ServeReplica:msd-ray:Gateway",
+    "student": STUDENT,
+    "gateway, which is the router": GATEWAY,
     "versions": "ServeReplica:msd-ray-versions",
     "controller of Serve": "ServeController",
     "HTTP proxy of Serve": "ProxyActor",
 }
-SEEDS = 16
-Answers = dict[tuple[str, int, int], bytes]
 
 
 @dataclass
@@ -67,7 +52,7 @@ class Heard:
     wrong: int = 0
 
     def ask(self, retry: Retry, rng: random.Random, stop: threading.Event) -> None:
-        with Client(f"127.0.0.1:{PORT}", seconds=120, retry=retry) as client:
+        with Client(WHERE, seconds=120, retry=retry) as client:
             while not stop.is_set():
                 classes, seeds = [rng.randrange(10) for _ in range(2)], [rng.randrange(SEEDS) for _ in range(2)]
                 asked = time.monotonic()
@@ -120,60 +105,14 @@ def under_load(right: Answers, callers: int, seconds: float, blow: Callable[[], 
     return {**figures, **times, "longest_pause_s": round(pause, 2), "versions": dict(patient.versions), "said": said}
 
 
-def kill(service: int, title: str) -> float:
-    """Kills one process of the kind; seconds until there is another in its place."""
-    before = {process.pid for process in processes(service, title)}
-    begin = time.monotonic()
-    os.kill(min(before), signal.SIGKILL)
-    while not {process.pid for process in processes(service, title)} - before:
-        time.sleep(0.05)
-    return round(time.monotonic() - begin, 2)
-
-
-def processes(service: int, title: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process(service).children(recursive=True):
-        try:
-            if f"ray::{title}" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def told(command: str, *arguments: str, at: str) -> dict[str, float]:
-    line = [*SERVE, command, *arguments, "--address", at, "--json"]
-    said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
-    return {row["name"]: row["weight"] for row in json.loads(said)}
-
-
-def changes(second: str, at: str, wait: float) -> list[dict[str, float]]:
+def changes(service: Served, second: str, wait: float) -> list[dict[str, float]]:
     """A canary, the whole of the traffic, and back again."""
     said, named = [], ("update", second, "--name", "second")
     for command in ((*named, "--weight", "0.2"), named, ("rollback",)):
-        said.append(told(*command, at=at))
+        said.append(service.told(*command))
         say(f"  {said[-1]}")
         time.sleep(wait)
     return said
-
-
-def answers_of(uri: str, name: str) -> Answers:
-    pairs = [(c, s) for c in range(10) for s in range(SEEDS)]
-    samples = Ensemble.load(uri).generate([c for c, _ in pairs], [s for _, s in pairs])
-    return {(name, c, s): x.numpy().tobytes() for (c, s), x in zip(pairs, samples, strict=True)}
-
-
-def random_ensemble(where: Path, seed: int) -> str:
-    """Two students, of which the first is the same whatever the seed."""
-    partition = fit(PartitionConfig(2, "random"), Classes.numbered(10), noise=Noise(sigma_max=20.0))
-    spec = DenoiserSpec(UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0), (1, 8, 8), 10)
-    members = []
-    for index in range(2):
-        torch.manual_seed(index * seed)
-        weights = {key: torch.randn(w.shape) / 8 for key, w in spec.build().state_dict().items()}
-        members.append(Member(index, spec, 80.0, 0, weights))
-    save_ensemble(Store(str(where)), {"name": "random"}, partition, [str(i) for i in range(10)], members, ONE_STEP)
-    return str(where)
 
 
 def main() -> None:
@@ -190,27 +129,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         uri = args.ensemble or random_ensemble(Path(folder) / "first", 1)
         second = args.second or random_ensemble(Path(folder) / "second", 2)
-        line = [*SERVE, uri, "--port", str(PORT), "--http-port", str(HTTP_PORT), "gateway.access_log=false"]
-        line += [f"students.{key}_replicas={args.replicas}" for key in ("max", "min")]
-        service = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-        assert service.stdout
-        at = next(said.split()[-1] for said in service.stdout if said.startswith("update:"))
-        with Client(f"127.0.0.1:{PORT}") as client:
-            first = client.ensemble().versions[0].name
-        right, figures = answers_of(uri, first), {}
-        for name, title in VICTIMS.items():
-            if args.only not in (None, name):
-                continue
-            figures[name] = under_load(right, args.callers, seconds, lambda title=title: kill(service.pid, title))
-            say(f"{name}: {figures[name]}")
-        if args.only in (None, "changes"):
-            right |= answers_of(second, "second")
-            figures["changes"] = under_load(
-                right, args.callers, max(seconds, 30.0), lambda: changes(second, at, seconds / 10)
-            )
-            say(f"changes: {figures['changes']}")
-        service.send_signal(signal.SIGTERM)
-        code = service.wait(120)
+        with served(uri, *(f"students.{key}_replicas={args.replicas}" for key in ("max", "min"))) as service:
+            right, figures = answers_of(uri, service.first), {}
+            for name, title in VICTIMS.items():
+                if args.only not in (None, name):
+                    continue
+                figures[name] = under_load(right, args.callers, seconds, lambda title=title: service.kill(title))
+                say(f"{name}: {figures[name]}")
+            if args.only in (None, "changes"):
+                right |= answers_of(second, "second")
+                figures["changes"] = under_load(
+                    right, args.callers, max(seconds, 30.0), lambda: changes(service, second, seconds / 10)
+                )
+                say(f"changes: {figures['changes']}")
+            code = service.stop()
     load = {"seconds": seconds, "callers": args.callers, "replicas": args.replicas}
     finish("serving_faults", {**load, **figures, "exit_code": code})
 

@@ -17,14 +17,14 @@ from collections import Counter
 from pathlib import Path
 
 from common import finish, say
-from serving_faults import HTTP_PORT, PORT, SERVE, random_ensemble
+from served import HTTP_PORT, PORT, SERVE, WHERE, random_ensemble
 
 from msd_ray.serving.client import Client, Connection
 
 
 def ask(connections: int, calls: int) -> None:
     """One client's calls, one after the other."""
-    with Client(Connection(f"127.0.0.1:{PORT}", connections=connections)) as client:
+    with Client(Connection(WHERE, connections=connections)) as client:
         for seed in range(calls):
             client.generate([seed % 10], [seed])
 

@@ -1,0 +1,126 @@
+"""The service under loads below and above what it can do, and how soon it is itself again.
+
+First its capacity: the requests per second that it answers to many callers who ask again and again. Then an open loop
+(Poisson arrivals) at shares of it. As soon as the last and largest load ends, a light load shows how the service
+answers while it still works on what is left: recovered_s is the time from then on after which the p99 of all further
+light requests is at most a quarter above that of the same light load on the fresh service.
+
+    python benchmarks/serving_overload.py [--ensemble E] [--seconds 60] [--images 1] [--quick] [KEY=VALUE ...]
+
+KEY=VALUE: of the service's configuration, such as limits.concurrent=32. Requests are tried once, as by `msd-ray bench`,
+whose code this is. Without an ensemble it serves two students of tiny pictures with random weights.
+"""
+
+import argparse
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import finish, say
+from served import WHERE, random_ensemble, served
+
+from msd_ray.serving.client import Connection
+from msd_ray.serving.load.figures import figures_of
+from msd_ray.serving.load.stages import Record, Stage, run_stage
+from msd_ray.serving.load.target import Mix, Target
+
+SHARES = (0.5, 0.8, 0.95, 1.2)
+CALLERS, LIGHT, LIKE_FRESH, STEP = 256, 0.2, 1.25, 0.25
+"""Who ask for the capacity, which is larger the more ask at once, since evaluations are fuller then; the light load's
+share of it; over the fresh p99; seconds that recovery is told to."""
+SHOWN = (
+    "load",
+    "requests",
+    "answered",
+    "images_per_second",
+    "p50_ms",
+    "p95_ms",
+    "p99_ms",
+    "late_p99_ms",
+    "shed_share",
+    "errors",
+)
+Figures = dict[str, Any]
+
+
+class Loads:
+    """Stages of load on one service."""
+
+    def __init__(self, target: Target, mix: Mix) -> None:
+        self._target, self._mix, self._stages = target, mix, 0
+
+    async def run(self, stage: Stage) -> Record:
+        record, number = Record(stage), self._stages
+        self._stages += 1
+        await run_stage(lambda i: self._target.ask(self._mix.request(number, i)), record, number)
+        return record
+
+
+def shown(record: Record) -> Figures:
+    figures = figures_of(record).to_json()
+    return {name: round(of, 3) if isinstance(of := figures[name], float) else of for name in SHOWN}
+
+
+def recovered_s(record: Record, fresh_p99_ms: float) -> float | None:
+    """None where it never did in this record."""
+    answers = [(a.due, a.done - a.due if a.outcome.code == "OK" else float("inf")) for a in record.answers]
+    for since in np.arange(0.0, record.stage.seconds, STEP):
+        left = [took for due, took in answers if due >= since]
+        if left and 1000 * float(np.percentile(left, 99, method="higher")) <= LIKE_FRESH * fresh_p99_ms:
+            return float(since)
+    return None
+
+
+async def measured(images: int, seconds: float) -> Figures:
+    target = Target(Connection(WHERE), 60.0, tries=1)
+    try:
+        loads = Loads(target, await target.ready(Mix((), images)))
+        return await _measured(loads, images, seconds)
+    finally:
+        await target.close()
+
+
+async def _measured(loads: Loads, images: int, seconds: float) -> Figures:
+    short = min(20.0, seconds)
+    await loads.run(Stage(callers=CALLERS, seconds=min(5.0, seconds)))
+    most = shown(await loads.run(Stage(callers=CALLERS, seconds=short)))
+    capacity = most["images_per_second"] / images
+    light = Stage(rate=LIGHT * capacity, seconds=short)
+    fresh, steps = shown(await loads.run(light)), dict[str, Figures]()
+    for share in SHARES:
+        under_way = asyncio.create_task(loads.run(Stage(rate=share * capacity, seconds=seconds)))
+        if share == SHARES[-1]:
+            await asyncio.sleep(seconds)
+            after = await loads.run(light)
+        steps[f"{share:.0%}"] = shown(await under_way)
+        say(f"{share:.0%} of {capacity:.1f} requests/s: {steps[f'{share:.0%}']}")
+    return {
+        "capacity": most,
+        "fresh": fresh,
+        **steps,
+        "after": shown(after),
+        "recovered_s": recovered_s(after, fresh["p99_ms"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--ensemble")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each load")
+    parser.add_argument("--images", type=int, default=1, help="of a request")
+    parser.add_argument("--quick", action="store_true", help="5 seconds each")
+    args = parser.parse_args()
+    seconds = 5.0 if args.quick else args.seconds
+    with tempfile.TemporaryDirectory() as folder:
+        uri = args.ensemble or random_ensemble(Path(folder), 1)
+        with served(uri, *args.overrides) as service:
+            found = asyncio.run(measured(args.images, seconds))
+            found["exit_code"] = service.stop()
+    finish("serving_overload", {"seconds": seconds, "images": args.images, "overrides": args.overrides, **found})
+
+
+if __name__ == "__main__":
+    main()
