@@ -10,6 +10,7 @@ from msd_ray.codecs import IDENTITY, Codec, load_codec
 from msd_ray.conditions import Condition, Partition
 from msd_ray.ensemble.artifact import Member, conditions_spec, contradiction, read_description, read_member
 from msd_ray.ensemble.part import Part
+from msd_ray.ensemble.positions import Mode
 from msd_ray.ensemble.requests import asked_of, seeds_of
 from msd_ray.ensemble.sampling import ONE_STEP, Sampling
 from msd_ray.errors import CorruptError, UserError
@@ -22,8 +23,8 @@ class Ensemble:
 
     partition: which student owns which conditions and noise levels. labels: of the data set. recipe: of the students'
     training, which says what a condition is. members: the students in order. sampling: how they make a sample by
-    default. codec: what samples look like. parameters: of all students together, a base of adapters
-    counted once.
+    default. codec: what samples look like. batching: what it promises of a sample in the service. parameters: of all
+    students together, a base of adapters counted once.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Ensemble:
         device: torch.device | str = "cpu",
         sampling: Sampling = ONE_STEP,
         codec: Codec = IDENTITY,
+        batching: Mode = "exact",
     ) -> None:
         """Raises CorruptError if the arguments contradict each other."""
         self.conditions = conditions_spec(recipe, labels).make()
@@ -43,7 +45,7 @@ class Ensemble:
             raise CorruptError(f"this is not one ensemble: {problem}")
         self.recipe, self.partition, self.labels = recipe, partition, labels
         self.members, self.device, self.sampling = tuple(members), torch.device(device), sampling
-        self.codec = codec
+        self.codec, self.batching = codec, batching
         self.parameters = stored_parameters((m.spec, m.adapter) for m in self.members)
         self._parts: dict[int, Part] = {}
 
@@ -57,14 +59,15 @@ class Ensemble:
         known = read_description(where if isinstance(where, Store) else Store(where))
         members = [read_member(known, index) for index in range(known.partition.k)]
         codec = load_codec(known.codec)
-        return cls(known.recipe, known.partition, known.labels, members, device, known.sampling, codec)
+        return cls(known.recipe, known.partition, known.labels, members, device, known.sampling, codec, known.batching)
 
     def part(self, number: int) -> Part:
         """The students of a part, loaded; they stay in memory. Raises CorruptError if weights are damaged or do not fit
         their network."""
         if number not in self._parts:
             members = [self.members[i] for i in self.partition.students_of(number)]
-            self._parts[number] = Part(self.partition, self.conditions, members, self.sampling, self.device, self.codec)
+            how = self.sampling, self.device, self.codec, self.batching
+            self._parts[number] = Part(self.partition, self.conditions, members, *how)
         return self._parts[number]
 
     @property

@@ -45,13 +45,17 @@ def teacher_sampler(
 
 
 def part_sampler(part: Part, conditions: Conditions) -> Sampler:
-    """In plain batches as the teacher is sampled, so that their times compare; `generate` pays for exact samples."""
-    return lambda ids, seeds: part.generate(list(zip(conditions.asked(ids), seeds, strict=True)), batch=len(seeds))
+    """The bits of `generate` where the ensemble promises them of the service, else plain batches as the teacher's."""
+    exact = part.batching == "exact"
+    return lambda ids, seeds: part.generate(
+        list(zip(conditions.asked(ids), seeds, strict=True)), 0 if exact else len(seeds)
+    )
 
 
 def ensemble_sampler(ensemble: Ensemble, conditions: Conditions) -> Sampler:
     """As `part_sampler`, of any condition."""
-    return lambda ids, seeds: ensemble.generate(conditions.asked(ids), seeds, batch=len(seeds))
+    exact = ensemble.batching == "exact"
+    return lambda ids, seeds: ensemble.generate(conditions.asked(ids), seeds, 0 if exact else len(seeds))
 
 
 WARM_UP = 8

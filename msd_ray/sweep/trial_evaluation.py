@@ -8,6 +8,7 @@ from statistics import median
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from msd_ray.codecs import Codec, pictures
 from msd_ray.conditions import Conditions, in_turn
@@ -42,7 +43,10 @@ class Speed:
 def speed_of(ensemble: Ensemble, known: Conditions, clock: Clock, batch: int) -> Speed:
     """Medians; the samples of a batch are of all classes in turn, and requests are routed. Batches are not padded, as
     `generate` pads them so that every bit follows from the seed."""
-    sample = ensemble_sampler(ensemble, known)
+
+    def sample(ids: Tensor, seeds: list[int]) -> Tensor:
+        return ensemble.generate(known.asked(ids), seeds, batch=len(seeds))
+
     conditions = in_turn(torch.arange(known.n), torch.arange(batch))
     alone = _median(lambda i: sample(conditions[i % batch][None], [i]), clock)
     together = _median(lambda i: sample(conditions, list(range(batch))), clock)
