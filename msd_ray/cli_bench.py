@@ -35,7 +35,7 @@ def bench(
     images: Annotated[int, typer.Option(min=1, max=1_000_000, help="Of a request.")] = 1,
     conditions: Annotated[str, typer.Option(help="Such as 0-9, or labels: cat, dog; by default all classes.")] = "",
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="One a line, instead of conditions.")] = None,
-    format: Annotated[str, typer.Option(metavar="png|webp|float32", help="By default what suits.")] = "",
+    format: Annotated[str, typer.Option(metavar="png|webp|jpeg|float32", help="By default what suits.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of times, conditions and the images' own seeds.")] = 0,
     timeout: Annotated[float, typer.Option(min=0.01, max=86400, help="Seconds for a request, all tries.")] = 60.0,
     tries: Annotated[int, typer.Option(min=1, max=1000, help="Of a request; one shows what is refused.")] = 1,

@@ -129,7 +129,7 @@ BAD: list[tuple[Any, str, str]] = [
     ({"seeds": [1]}, "INVALID_ARGUMENT", "one per condition"),
     ({"seeds": [0, -1]}, "INVALID_ARGUMENT", r"seeds\[1\]"),
     ({"seeds": [2**63, 0]}, "INVALID_ARGUMENT", r"seeds\[0\]"),
-    ({"format": "gif"}, "INVALID_ARGUMENT", "png, webp, float32"),
+    ({"format": "gif"}, "INVALID_ARGUMENT", "png, webp, jpeg, float32"),
     ({"conditions": [0, 10]}, "INVALID_ARGUMENT", r"conditions\[1\]: there is no class 10, only 0 to 9"),
     ({"conditions": [-1, 0]}, "INVALID_ARGUMENT", "no class -1"),
     ({"conditions": ["digit 0", "ten"]}, "INVALID_ARGUMENT", r"conditions\[1\]: no class is called 'ten'"),

@@ -1,12 +1,14 @@
 """A class and a seed give the same bits, whatever else is asked at the same time."""
 
 import asyncio
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import torch
 
 from msd_ray.ensemble import Ensemble, Part, read_description
@@ -43,6 +45,15 @@ def test_a_stream_has_each_image_once(service: Running) -> None:
         streamed = sorted(client.stream(range(10), range(10)), key=lambda made: made.index)
         whole = client.generate(range(10), range(10))
     assert [(m.index, m.class_id, m.data) for m in streamed] == [(m.index, m.class_id, m.data) for m in whole]
+
+
+def test_a_jpeg_is_the_same_over_grpc_and_http(service: Running) -> None:
+    with Client(service.address) as client:
+        (made,) = client.generate([3], [7], "jpeg")
+    assert (made.format, made.picture().format, made.picture().size) == ("jpeg", "JPEG", (8, 8))
+    body = {"conditions": [3], "seeds": [7], "format": "jpeg"}
+    (image,) = requests.post(f"{service.url}/v1/generate", json=body, timeout=30).json()["images"]
+    assert base64.b64decode(image["data"]) == made.data
 
 
 def test_images_say_who_made_them(service: Running, tiny: str, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ class Client:
         seconds: float | None = None,
     ) -> list[GeneratedImage]:
         """One image per condition, in order. conditions: class numbers or labels. seeds: one for each, or None to have
-        them drawn. format: png, webp or float32; empty for what suits. version: of the ensemble, if a certain one."""
+        them drawn. format: png, webp, jpeg or float32; empty for what suits. version: of the ensemble, if a certain
+        one."""
         request = request_of(conditions, seeds, format, version)
         return [made_of(image) for image in self._patiently("Generate", request, seconds).images]
 

@@ -18,7 +18,7 @@ class GenerateBody(BaseModel):
 
     conditions: list[int | str] = Field(description="Class numbers or labels, or prompts.", examples=[[3, 8]])
     seeds: list[int] = Field([], description="One per condition, 0 to 2^63 - 1; none: drawn.", examples=[[1, 2]])
-    format: str = Field("", description="png, webp or float32; empty: png, or float32 for points.")
+    format: str = Field("", description="png, webp, jpeg or float32; empty: png, or float32 for points.")
     version: str = Field("", description="By name; empty: as the traffic is split.")
     timeout_seconds: float | None = Field(None, gt=0, description="How long the caller waits.")
 

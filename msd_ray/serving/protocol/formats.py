@@ -8,9 +8,14 @@ from PIL import Image as Pillow
 
 from msd_ray.serving.generated import ensemble_pb2 as pb
 
-PNG, WEBP, FLOAT32 = "png", "webp", "float32"
-FORMATS = (PNG, WEBP, FLOAT32)
-_NUMBERS = {PNG: pb.IMAGE_FORMAT_PNG, WEBP: pb.IMAGE_FORMAT_WEBP, FLOAT32: pb.IMAGE_FORMAT_FLOAT32}
+PNG, WEBP, JPEG, FLOAT32 = "png", "webp", "jpeg", "float32"
+FORMATS = (PNG, WEBP, JPEG, FLOAT32)
+_NUMBERS = {
+    PNG: pb.IMAGE_FORMAT_PNG,
+    WEBP: pb.IMAGE_FORMAT_WEBP,
+    JPEG: pb.IMAGE_FORMAT_JPEG,
+    FLOAT32: pb.IMAGE_FORMAT_FLOAT32,
+}
 _NAMES = {int(number): name for name, number in _NUMBERS.items()}
 
 
@@ -31,7 +36,7 @@ def to_array(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def to_picture(data: bytes) -> Pillow.Image:
-    """The picture that was sent as PNG or WebP. Raises OSError for anything else."""
-    picture = Pillow.open(io.BytesIO(data), formats=["PNG", "WEBP"])
+    """The picture that was sent as PNG, WebP or JPEG. Raises OSError for anything else."""
+    picture = Pillow.open(io.BytesIO(data), formats=["PNG", "WEBP", "JPEG"])
     picture.load()
     return picture
