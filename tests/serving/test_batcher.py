@@ -77,6 +77,20 @@ def test_images_come_back_in_order_each_made_at_its_position(thread: ThreadPoolE
     assert gate.sizes == [4, 4]
 
 
+def test_it_says_how_long_images_waited_at_the_gateway_too(thread: ThreadPoolExecutor) -> None:
+    async def test(batcher: Batcher, gate: Gate) -> None:
+        first = await held(batcher, gate)
+        waiting = asyncio.create_task(batcher.make([(0, 1)], 20, waited=3.0))
+        await asyncio.sleep(0.05)
+        assert 3.05 <= batcher.strain()[0] < 10
+        gate.open.release(2)
+        await asyncio.gather(first, waiting)
+        assert 1.5 < batcher.strain()[0] < 5  # the mean of both
+        assert batcher.strain() == (0.0, 0.0)
+
+    run(test, thread)
+
+
 def test_where_positions_do_not_show_evaluations_are_filled_in_order(thread: ThreadPoolExecutor) -> None:
     async def test(batcher: Batcher, gate: Gate) -> None:
         gate.open.release(10)

@@ -58,7 +58,7 @@ SERVE = [sys.executable, "-m", "msd_ray", "serve"]
 
 
 @contextmanager
-def started(folder: Path, cluster: str, uri: str = "") -> Iterator[Site]:
+def started(folder: Path, cluster: str, uri: str = "", *overrides: str) -> Iterator[Site]:
     """Serves an ensemble, by default two students of tiny pictures, with certificates, a token and traces."""
     uri, files, ports = uri or saved(folder / "first", 2, spec=PICTURES), certificates(folder / "tls"), free_ports()
     (folder / "tokens").write_text(TOKEN)
@@ -71,7 +71,7 @@ def started(folder: Path, cluster: str, uri: str = "") -> Iterator[Site]:
         "--address": cluster,
     }
     more = ["students.placement=dedicated", "traces.exporter=spans_to_a_file:processors", "traces.share=0"]
-    line = [*SERVE, uri, *more, *(word for pair in options.items() for word in pair)]
+    line = [*SERVE, uri, *more, *overrides, *(word for pair in options.items() for word in pair)]
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")  # nobody is there
     with (folder / "stderr").open("w") as err:
         process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=err, text=True, env={**os.environ, **proxies})

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from msd_ray import own_code
 from msd_ray.serving.serve_apps.app_names import ANY_PART, GATEWAY, REGISTRY, part_app
@@ -28,6 +28,9 @@ ENVIRONMENT = {
 }
 # Serve probes each replica every second, and replaces one that was silent for so long three times.
 HEALTH = {"health_check_period_s": 1, "health_check_timeout_s": 4}
+BY_DELAY = "msd_ray.serving.serve_apps.scaling:by_queue_delay"
+# Seconds between two looks at a replica, and over which Serve averages them.
+LOOKS = {"metrics_interval_s": 1.0, "look_back_period_s": 5.0}
 
 
 def student_args(version: Version, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
@@ -115,7 +118,16 @@ def _student_options(config: StudentConfig, args: Args) -> dict[str, Any]:
     }
     if config.min_replicas == config.max_replicas:
         return {**options, "num_replicas": config.max_replicas}
-    scaling = AutoscalingConfig(
+    return {**options, "autoscaling_config": _scaling(config)}
+
+
+def _scaling(config: StudentConfig) -> AutoscalingConfig:
+    """By calls under way, or by how long images wait."""
+    more: dict[str, Any] = {}
+    if config.queue_delay_ms:
+        policy = AutoscalingPolicy(policy_function=BY_DELAY)  # type: ignore[no-untyped-call]
+        more = {"policy": policy, **LOOKS}
+    return AutoscalingConfig(
         min_replicas=config.min_replicas,
         initial_replicas=max(1, config.min_replicas),  # so that damage is noticed before there are requests
         max_replicas=config.max_replicas,
@@ -123,5 +135,5 @@ def _student_options(config: StudentConfig, args: Args) -> dict[str, Any]:
         upscale_delay_s=2,
         downscale_delay_s=config.idle_seconds,
         downscale_to_zero_delay_s=config.idle_seconds,
+        **more,
     )
-    return {**options, "autoscaling_config": scaling}

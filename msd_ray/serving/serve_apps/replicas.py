@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import WeakSet
@@ -14,6 +15,7 @@ from msd_ray.errors import MsdRayError
 from msd_ray.serving.protocol.refusal import Refusal, away
 from msd_ray.serving.serve_apps.app_names import model_id
 from msd_ray.serving.serve_apps.request_metrics import ReplicaRequestMetrics
+from msd_ray.serving.serve_apps.scaling import BUSY, DELAY
 from msd_ray.serving.service.config import StudentConfig
 from msd_ray.serving.service.gatherer import Answers, PartAnswer, PartCall
 from msd_ray.serving.service.student_worker import StudentAtWork
@@ -39,6 +41,14 @@ class LoadedStudents:
         student = await StudentAtWork.load(uri, part, version, self._device, self._config, thread)
         return Replica(student, ReplicaRequestMetrics(version))
 
+    def stats(self, replicas: "Sequence[Replica]") -> dict[str, float]:
+        """What `by_queue_delay` goes by: of the parts that have most to do. Empty if Serve goes by calls."""
+        if not self._config.queue_delay_ms:
+            return {}
+        strains = [replica.strain() for replica in replicas] or [(0.0, 0.0)]
+        delay, busy = (max(each) for each in zip(*strains, strict=True))
+        return {DELAY: 1000 * delay / self._config.queue_delay_ms, BUSY: busy}
+
 
 class Replica:
     """The students of one part, with their meters."""
@@ -60,10 +70,14 @@ class Replica:
         if self._student.pulse.lost:
             raise RuntimeError(self.why())
 
+    def strain(self) -> tuple[float, float]:
+        """As `Batcher.strain`."""
+        return self._student.strain()
+
     async def answer(self, call: PartCall) -> PartAnswer:
         """The images. A refusal is returned, not raised: it is no error of the replica."""
         try:
-            made = await self._student.make(call.sample_ids, call.format, call.seconds)
+            made = await self._student.make(call.sample_ids, call.format, call.seconds, call.waited)
         except Refusal as refusal:
             self._meters.refused(refusal.kind)
             return refusal
@@ -89,6 +103,10 @@ class DedicatedReplica:
         """Serve replaces the replica where this raises."""
         if self._replica:
             self._replica.check()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve asks for it now and then, where the number of replicas follows from it."""
+        return self._bench.stats([self._replica] if self._replica else [])
 
     async def make(self, calls: list[PartCall]) -> Answers:
         if not self._replica:
@@ -128,6 +146,10 @@ def multiplexed_replica(resident: int) -> type:
             """Serve replaces the replica where this raises."""
             for replica in list(self._loaded):
                 replica.check()
+
+        async def record_autoscaling_stats(self) -> dict[str, float]:
+            """As of DedicatedReplica, of the parts that it holds."""
+            return self._bench.stats(list(self._loaded))
 
         async def ready(self) -> str:
             """Loads the part, if one is named; returns why that failed or it makes no images, or an empty text."""

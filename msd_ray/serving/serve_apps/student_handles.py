@@ -152,7 +152,8 @@ class StudentHandles:
 def _call_of(asked: Asked) -> PartCall:
     of = asked.part_request
     which = of.version.uri, of.part, of.version.parts[of.part]
-    return PartCall(*which, of.sample_ids, of.format, asked.deadline - time.monotonic())
+    now = time.monotonic()
+    return PartCall(*which, of.sample_ids, of.format, asked.deadline - now, now - asked.began)
 
 
 def pauses() -> Iterator[float]:

@@ -14,6 +14,7 @@ from msd_ray.ensemble import SampleId
 from msd_ray.serving.protocol.refusal import Refusal, busy
 from msd_ray.serving.service.batching import Batching
 from msd_ray.serving.service.hedge import give_up
+from msd_ray.serving.service.strain import Strain
 
 LOG = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class _Waiting:
     sample_id: SampleId
     position: int
     arrived: float
+    asked: float
     deadline: float
     sample: asyncio.Future[Sample]
 
@@ -69,16 +71,18 @@ class Batcher:
         self._maker, self._batching, self._thread, self._queue, self._wait = maker, batching, thread, queue, wait
         self.most = min(batch or batching.most, batching.most)
         self._waiting: list[_Waiting] = []
+        self._strain = Strain()
         self._arrival, self._seconds = asyncio.Event(), 0.1
         self._loop, self._working = asyncio.get_running_loop(), False
 
-    async def make(self, sample_ids: Sequence[SampleId], seconds: float) -> list[Sample]:
-        """The samples of these ids, in order. Raises Refusal if the queue has no room, time runs out or the student
-        fails. If the call is cancelled, samples that are not begun are dropped."""
+    async def make(self, sample_ids: Sequence[SampleId], seconds: float, waited: float = 0.0) -> list[Sample]:
+        """The samples of these ids, in order. seconds: in which they are to begin. waited: how long they did already,
+        elsewhere. Raises Refusal if the queue has no room, time runs out or the student fails. If the call is
+        cancelled, samples that are not begun are dropped."""
         now = time.monotonic()
         if len(self._alive(now)) + len(sample_ids) > self._queue:
             raise busy(f"{len(self._waiting)} images wait already", self._outlook())
-        mine = [self._put(sample_id, now, now + seconds) for sample_id in sample_ids]
+        mine = [self._put(sample_id, now, now - waited, now + seconds) for sample_id in sample_ids]
         if not self._working:
             self._task, self._working = self._loop.create_task(self._work()), True
         try:
@@ -91,8 +95,14 @@ class Batcher:
         """Images that wait now."""
         return len(self._alive(time.monotonic()))
 
-    def _put(self, sample_id: SampleId, now: float, deadline: float) -> _Waiting:
-        waiting = _Waiting(sample_id, self._maker.position_of(sample_id), now, deadline, self._loop.create_future())
+    def strain(self) -> tuple[float, float]:
+        """How long images wait, seconds, and the share of the time that is computed, since it was asked last."""
+        now = time.monotonic()
+        return self._strain.look(max((now - waiting.asked for waiting in self._alive(now)), default=0.0))
+
+    def _put(self, sample_id: SampleId, now: float, asked: float, deadline: float) -> _Waiting:
+        future: asyncio.Future[Sample] = self._loop.create_future()
+        waiting = _Waiting(sample_id, self._maker.position_of(sample_id), now, asked, deadline, future)
         self._waiting.append(waiting)
         self._arrival.set()
         return waiting
@@ -152,6 +162,7 @@ class Batcher:
             return
         self._watch(True)
         self._seconds = time.monotonic() - begin
+        self._strain.evaluated([begin - waiting.asked for waiting in taken.values()], self._seconds)
         for waiting, x in zip(taken.values(), made, strict=True):
             if not waiting.sample.done():
                 queued = begin - waiting.arrived

@@ -29,7 +29,8 @@ class StudentConfig:
     mathematics; bf16 rounds much more, so these images are batched. batch: most images of an
     evaluation, 0 for 64. evaluation_ms: how long a batched evaluation of several images may take. wait_ms: how long an
     image waits for others though the student is idle. queue: images that may wait at a replica. ongoing: calls per
-    replica that autoscaling aims at.
+    replica that autoscaling aims at, between min_replicas and max_replicas; queue_delay_ms: it aims at this wait of
+    images before they are computed instead, if it is not 0.
     """
 
     placement: Literal["dedicated", "multiplexed", "auto"] = "auto"
@@ -47,10 +48,13 @@ class StudentConfig:
     wait_ms: Seconds = 0.0
     queue: Count = 1024
     ongoing: Annotated[float, Field(gt=0, le=1e6)] = 8.0
+    queue_delay_ms: Seconds = 0.0
 
     def __post_init__(self) -> None:
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas ({self.min_replicas}) must be at most max_replicas ({self.max_replicas})")
+        if self.queue_delay_ms and self.min_replicas == self.max_replicas:
+            raise ValueError("queue_delay_ms needs max_replicas above min_replicas")
         if self.precision == "bf16" and self.batching == "exact":
             raise ValueError("bf16 changes more than the last bits: it needs batching: batched")
 

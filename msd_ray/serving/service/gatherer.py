@@ -20,11 +20,12 @@ PartAnswer = list[StudentImage] | Refusal
 
 @dataclass(eq=False)
 class Asked:
-    """A request to a part that waits or is under way. deadline: on the monotonic clock."""
+    """A request to a part that waits or is under way. deadline, began: on the monotonic clock."""
 
     part_request: PartRequest
     deadline: float
     answer: asyncio.Future[list[StudentImage]]
+    began: float = field(default_factory=time.monotonic)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     @property
@@ -34,7 +35,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class PartCall:
-    """A request as a replica gets it. uri, part, version: of the students. seconds: that are left."""
+    """A request as a replica gets it. uri, part, version: of the students. seconds: that are left. waited: seconds
+    before it left the gateway."""
 
     uri: str
     part: int
@@ -42,6 +44,7 @@ class PartCall:
     sample_ids: list[SampleId]
     format: str
     seconds: float
+    waited: float = 0.0
 
 
 @dataclass(frozen=True)

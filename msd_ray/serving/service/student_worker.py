@@ -101,9 +101,15 @@ class StudentAtWork:
         """Images that wait now."""
         return self._batcher.waiting
 
-    async def make(self, sample_ids: Sequence[SampleId], format: str, seconds: float) -> list[StudentImage]:
+    def strain(self) -> tuple[float, float]:
+        """As `Batcher.strain`."""
+        return self._batcher.strain()
+
+    async def make(
+        self, sample_ids: Sequence[SampleId], format: str, seconds: float, waited: float = 0.0
+    ) -> list[StudentImage]:
         """The image of each class and seed. Raises Refusal as `Batcher.make`."""
-        samples = await self._batcher.make(sample_ids, seconds)
+        samples = await self._batcher.make(sample_ids, seconds, waited)
         return await asyncio.to_thread(lambda: [self._image(sample, format) for sample in samples])
 
     def _image(self, sample: Sample, format: str) -> StudentImage:
