@@ -41,6 +41,9 @@ def generate(
         int | None,
         typer.Option(metavar="N", help="Another number of steps; at most those trained, for students of a few."),
     ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(metavar="W", help="Another guidance, for students that learnt several.")
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say which student makes what, and how much farther the next one is.")
     ] = False,
@@ -49,7 +52,7 @@ def generate(
     """Generate samples, in as many network evaluations each as the students were trained for."""
     from msd_ray.runs.generate import generate_file
 
-    made = generate_file(ensemble, conditions, seeds, output, sampler, steps, err.print, prompt or ())
+    made = generate_file(ensemble, conditions, seeds, output, sampler, steps, err.print, prompt or (), guidance)
     if as_json:
         out.print_json(json.dumps(made))
     else:

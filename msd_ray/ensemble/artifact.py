@@ -3,11 +3,11 @@
 body = {format_version, recipe, partition, labels, sampling, batching, students: [{index, part, conditions, file, spec,
 sigma_init, nimg, parameters}]}
 
-`conditions` is the number of those that a student owns. Format 6 has students whose files hold adapters alone, which
-`adapter` describes, and in `base` the file of the weights under them, as a plain network has them. Format 5 has
-students that divide a few steps among them, format 4 others of a few steps; the rest are written as format 3. Formats 1
-and 2 listed the conditions and had no `part`; format 1 has neither `sampling` nor a spec's `sigma_min`. An
-ensemble without `batching` is exact.
+`conditions` is the number of those that a student owns. Format 7 has students that are told a guidance, in `sampling`.
+Format 6 has students whose files hold adapters alone, which `adapter` describes, and in `base` the file of the weights
+under them, as a plain network has them. Format 5 has students that divide a few steps among them, format 4 others of a
+few steps; the rest are written as format 3. Formats 1 and 2 listed the conditions and had no `part`; format 1 has
+neither `sampling` nor a spec's `sigma_min`. An ensemble without `batching` is exact.
 """
 
 import math
@@ -90,7 +90,7 @@ class Member:
         return CorruptError(f"the weights of student {self.index} do not fit its network: {one_line(error)}")
 
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 BASE = "base.safetensors"
 
 
@@ -160,6 +160,8 @@ def save_ensemble(
 
 def _format(partition: Partition, members: Sequence[Member], sampling: Sampling) -> int:
     """The first version whose readers understand all of it."""
+    if sampling.guidance is not None:
+        return 7
     if any(member.adapter for member in members):
         return 6
     return (5 if partition.borders else 4) if sampling.levels else 3

@@ -87,6 +87,7 @@ class Ensemble:
         batch: int = 0,
         sampler: str | None = None,
         steps: int | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
         """One sample for each pair of condition and seed: [N, *sample_shape], float32, on the CPU. Prompts are texts.
 
@@ -95,11 +96,13 @@ class Ensemble:
         `msd_ray.ensemble.positions` for how). With `batch` > 0, up to that many samples are evaluated together instead,
         which suits an accelerator better and changes a sample by rounding errors (about 1e-6). sampler ("heun" or
         "ddim") and steps replace those of an ensemble that takes several; students of a few steps can take fewer.
+        guidance replaces that of students that learnt several.
 
         Raises UserError for conditions that no student owns, for values that are no conditions, for different lengths,
-        and for a sampler or steps that these students do not allow; CorruptError as `part`, before any sample is made.
+        and for a sampler, steps or guidance that these students do not allow; CorruptError as `part`, before any sample
+        is made.
         """
-        sampling = self.sampling.changed(sampler, steps, self.partition)
+        sampling = self.sampling.changed(sampler, steps, self.partition, guidance)
         wanted, seed_list = asked_of(self.conditions, conditions), seeds_of(seeds)
         if len(wanted) != len(seed_list):
             raise UserError(f"{len(wanted)} conditions but {len(seed_list)} seeds: give one seed per condition")

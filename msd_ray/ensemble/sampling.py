@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from msd_ray.conditions import Partition
 from msd_ray.diffusion import (
     Churn,
     Denoiser,
+    EDMDenoiser,
     Noise,
     ddim,
     few_steps,
@@ -21,25 +22,31 @@ from msd_ray.diffusion import (
     stochastic,
 )
 from msd_ray.errors import CorruptError, UserError
-from msd_ray.ranges import Sigma
+from msd_ray.networks.embedding import told
+from msd_ray.ranges import Sigma, Weight
 from msd_ray.validation import made_of
 
 SAMPLERS: dict[str, Callable[[Denoiser, Tensor, Tensor, Noise, int], Tensor]] = {"heun": heun, "ddim": ddim}
 Fresh = Callable[[int], Tensor]
 FEWEST, MOST = 5, 35
+MOST_GUIDANCE = 1000.0
+OPTIONAL = ("churn", "levels", "guidance")
+"""What manifests leave out where there is none."""
 
 
 @dataclass(frozen=True)
 class Sampling:
     """kind: "one_step", "few_steps", or which of `SAMPLERS`. steps, noise: of the sampler; a single step needs neither.
     churn: of a teacher that is sampled with new noise on the way. levels: noise levels of the steps that students of a
-    few steps were trained for, which are asked in `steps` of them."""
+    few steps were trained for, which are asked in `steps` of them. guidance: which students that learnt several are
+    told; None where they are told none."""
 
     kind: str = "one_step"
     steps: int = 1
     noise: Noise = Noise()
     churn: Churn | None = None
     levels: tuple[Sigma, ...] = ()
+    guidance: Weight | None = None
 
     @classmethod
     def of_generators(cls, noise: Noise) -> "Sampling":
@@ -63,9 +70,13 @@ class Sampling:
             return stochastic(denoiser, z, condition, self.noise, self.steps, self.churn, fresh)
         return SAMPLERS[self.kind](denoiser, z, condition, self.noise, self.steps)
 
-    def changed(self, kind: str | None, steps: int | None, partition: Partition | None = None) -> "Sampling":
-        """The same with another sampler or number of steps; None keeps it. partition: of the students. Raises UserError
-        if that is not possible."""
+    def changed(
+        self, kind: str | None, steps: int | None, partition: Partition | None = None, guidance: float | None = None
+    ) -> "Sampling":
+        """The same with another sampler, number of steps or guidance; None keeps it. partition: of the students. Raises
+        UserError if that is not possible."""
+        if guidance is not None:
+            return self._guided(guidance).changed(kind, steps, partition)
         if kind is None and steps is None:
             return self
         if self == ONE_STEP and (kind, steps) == (None, 1):
@@ -79,6 +90,13 @@ class Sampling:
         if problem:
             raise UserError(problem)
         return other
+
+    def _guided(self, guidance: float) -> "Sampling":
+        if self.guidance is None:
+            raise UserError("these students learnt their teacher's guidance: there is none to choose")
+        if not 0 <= guidance <= MOST_GUIDANCE:
+            raise UserError(f"guidance must be from 0 to {MOST_GUIDANCE:g}, not {guidance:g}")
+        return replace(self, guidance=float(guidance))
 
     def problem(self, partition: Partition | None = None) -> str | None:
         """Why no ensemble, or none of this partition, can sample like this, in one line; None if it can."""
@@ -112,7 +130,7 @@ class Sampling:
             return {"kind": self.kind}
         if self.kind == "few_steps":
             return {"kind": self.kind, "steps": self.steps, "levels": list(self.levels)}
-        return {name: value for name, value in asdict(self).items() if value or name not in ("churn", "levels")}
+        return {name: value for name, value in asdict(self).items() if name not in OPTIONAL or value not in (None, ())}
 
     @classmethod
     def from_json(cls, raw: Any) -> "Sampling":
@@ -144,6 +162,9 @@ def sampled(
     if sampling == ONE_STEP:
         (alone,) = students
         return one_step(alone, noises[0], condition, sigma_init)
+    if sampling.guidance is not None:
+        weight = noises.new_full(condition.shape[:1], sampling.guidance)
+        condition = told(condition, weight, cast(EDMDenoiser, students[0]).classes)
     return sampling.integrate(Relay(partition, students), noises[0], condition)
 
 

@@ -21,6 +21,12 @@ def as_vectors(condition: Tensor, classes: int) -> Tensor:
     return condition if condition.ndim > 1 else F.one_hot(condition, classes)
 
 
+def told(condition: Tensor, weight: Tensor, classes: int) -> Tensor:
+    """The vectors of classes [B], each times its weight [B]: [B, classes]. 0 stands for no class, 1 for the class
+    alone, and any other weight for the class with a guidance."""
+    return weight[:, None] * as_vectors(condition, classes)
+
+
 class ConditionEmbedding(nn.Module):
     """Noise level and condition -> one vector [B, width_out]; the condition's part starts at unit variance."""
 

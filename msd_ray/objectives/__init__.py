@@ -31,6 +31,7 @@ from msd_ray.objectives.fdistill import FDistill
 from msd_ray.objectives.gdd import GDD
 from msd_ray.objectives.methods import OBJECTIVES
 from msd_ray.objectives.moment_matching import MomentMatching
+from msd_ray.objectives.multi_guidance import MultiGuidance
 from msd_ray.objectives.o2mkd import O2MKD
 from msd_ray.objectives.pd import PD
 from msd_ray.objectives.pid import PID
@@ -87,6 +88,7 @@ __all__ = [
     "FDistill",
     "Loss",
     "MomentMatching",
+    "MultiGuidance",
     "Needs",
     "Nets",
     "Objective",

@@ -74,6 +74,8 @@ class Needs:
 
     makes: a generator of one step or a few, or a denoiser at every noise level, which the next stage's fake score then
     starts from. ddim_steps: of DDIM, in which such a denoiser makes samples; 0: as its teacher makes them.
+    guidance: at which such a denoiser of classes makes samples, where it is told one and its teacher is asked for no
+    class as well.
     """
 
     teacher: Literal["none", "output", "gradient"] = "output"
@@ -96,6 +98,7 @@ class Needs:
     phases: bool = False
     makes: Literal["generator", "denoiser"] = "generator"
     ddim_steps: int = 0
+    guidance: float | None = None
 
 
 @dataclass(frozen=True)

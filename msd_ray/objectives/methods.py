@@ -11,6 +11,7 @@ from msd_ray.objectives.fd import FD
 from msd_ray.objectives.fdistill import FDistill
 from msd_ray.objectives.gdd import GDD
 from msd_ray.objectives.moment_matching import MomentMatching
+from msd_ray.objectives.multi_guidance import MultiGuidance
 from msd_ray.objectives.o2mkd import O2MKD
 from msd_ray.objectives.pd import PD
 from msd_ray.objectives.pid import PID
@@ -37,6 +38,7 @@ OBJECTIVES: dict[str, type[Any]] = {
     "pd": PD,
     "rdd": RDD,
     "sfddm": SFDDM,
+    "multi-guidance": MultiGuidance,
     "boot": BOOT,
     "pid": PID,
     "o2mkd": O2MKD,

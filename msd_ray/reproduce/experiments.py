@@ -116,6 +116,7 @@ _METHODS = {
     "progressive distillation": ("digits-pd", ()),
     "RDD": ("digits-rdd", ()),
     "SFDDM, 8 steps, 43% of the size": ("digits-sfddm", ()),
+    "multi-guidance (FADA), 8 steps": ("digits-guidance", ()),
     "BOOT": ("digits-boot", ()),
     "PID": ("digits-pid", ()),
     "DM, FD": ("digits-fd", ()),

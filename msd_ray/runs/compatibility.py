@@ -132,7 +132,7 @@ def sampling_of(recipe: Recipe, needs: dict[str, Needs]) -> Sampling:
         raise UserError(f"partition.timesteps: {objective} trains each student for all of its steps; leave it out")
     sampling = replace(teachers_sampling(recipe), churn=None)
     if last.ddim_steps:
-        sampling = Sampling("ddim", last.ddim_steps, recipe.noise)
+        sampling = Sampling("ddim", last.ddim_steps, recipe.noise, guidance=last.guidance)
     if problem := sampling.problem():
         raise UserError(f"{where}, in which these students make a sample: {problem}")
     if timesteps > sampling.steps:

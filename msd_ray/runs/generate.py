@@ -5,6 +5,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,14 @@ def generate_file(
     steps: int | None = None,
     note: Note = lambda line: None,
     prompts: Sequence[str] = (),
+    guidance: float | None = None,
 ) -> dict[str, Any]:
     """Every condition with every seed, as a .png sheet (a row per condition) or a .npy array [conditions, seeds, ...].
 
-    output: by default samples.png, or samples.npy for points. sampler, steps: other than the ensemble's own. note:
-    takes a progress line now and then. prompts: what to make in words, instead of `conditions`. Returns facts about the
-    samples, and which students make each condition, by what margin. Raises UserError if an argument is wrong; then
-    nothing is written.
+    output: by default samples.png, or samples.npy for points. sampler, steps, guidance: other than the ensemble's own.
+    note: takes a progress line now and then. prompts: what to make in words, instead of `conditions`. Returns facts
+    about the samples, and which students make each condition, by what margin. Raises UserError if an argument is wrong;
+    then nothing is written.
     """
     if prompts and conditions:
         raise UserError("--prompt says in words what --conditions says by number: give one of them")
@@ -68,7 +70,8 @@ def generate_file(
     place = Store(str(output.parent))
     refuse_unwritable(place, "give another place with -o")
     start = time.perf_counter()
-    x = _made(ensemble, [(c, seed) for c in wanted for seed in chosen], sampler, steps, note)
+    make = partial(ensemble.generate, sampler=sampler, steps=steps, guidance=guidance)
+    x = _made(make, ensemble.sample_shape, [(c, seed) for c in wanted for seed in chosen], note)
     seconds = time.perf_counter() - start
     x = x.reshape(len(wanted), len(chosen), *ensemble.sample_shape)
     place.write(output.name, sheet(pictures(ensemble.codec, x)) if output.suffix == ".png" else _npy(x))
@@ -87,14 +90,14 @@ def generate_file(
 
 
 def _made(
-    ensemble: Ensemble, pairs: Sequence[tuple[Condition, int]], sampler: str | None, steps: int | None, note: Note
+    make: Callable[..., Tensor], shape: tuple[int, ...], pairs: Sequence[tuple[Condition, int]], note: Note
 ) -> Tensor:
     """[N, ...] samples of the pairs of condition and seed. They have the same bits whatever the size of a portion."""
-    out = torch.empty(len(pairs), *ensemble.sample_shape)
+    out = torch.empty(len(pairs), *shape)
     begin = said = time.monotonic()
     for first in range(0, len(pairs), PORTION):
         conditions, seeds = zip(*pairs[first : first + PORTION], strict=True)
-        out[first : first + PORTION] = ensemble.generate(conditions, seeds, sampler=sampler, steps=steps)
+        out[first : first + PORTION] = make(conditions, seeds)
         made, now = first + len(seeds), time.monotonic()
         if now - said > SAY_EVERY and made < len(pairs):
             said, left = now, (now - begin) / made * (len(pairs) - made)

@@ -33,7 +33,7 @@ from msd_ray.runs.compatibility import (
     teacher_of,
 )
 from msd_ray.runs.learned_partition import check_learnable
-from msd_ray.runs.training_checks import check_training
+from msd_ray.runs.training_checks import check_no_class, check_training
 from msd_ray.teachers import TeacherSource
 from msd_ray.training.config import StageConfig
 from msd_ray.training.student_spec import StudentSpec
@@ -168,6 +168,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     check_learnable(recipe, conditions, needs)
     source = source_of(recipe, data, conditions, needs)
     teacher = teacher_of(recipe, data, conditions, source.spec if source else None)
+    check_no_class(recipe, conditions, needs)
     check_adapters(recipe, source, needs)
     looked_into = source.spec if source else teacher
     student = student_of(recipe, teacher, looked_into, recipe.student, needs.values())

@@ -31,6 +31,8 @@ def cached_in(cache: Store, recipe: Recipe, spec: DenoiserSpec) -> Store:
     """The folder of this teacher; its name is the hash of everything that its weights depend on."""
     said = recipe.to_json()
     training = {key: value for key, value in said["teacher"].items() if key not in _WITHOUT_EFFECT}
+    if not training["dropped"]:
+        del training["dropped"]  # the names of caches are older
     own = conditions_identity(recipe.conditions, lambda: load_data(recipe.data).labels)
     return cache.child(f"teacher-{digest([_TRAINER_VERSION, spec.to_json(), identity(recipe.data), training, *own])}")
 

@@ -1,10 +1,15 @@
-"""What a recipe's `training` asks for and cannot have."""
+"""What a recipe asks of training and cannot have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from msd_ray.conditions import Classes, Conditions
 from msd_ray.errors import UserError
+from msd_ray.objectives import Needs
 from msd_ray.recipes import Recipe
 from msd_ray.training.optimizer_state import byte_levels
+
+TAKE_CLASS_VECTORS = ("unet", "mlp", "songunet")
+"""Networks that take a class as a vector, which may be shorter or longer, or none."""
 
 
 def check_training(recipe: Recipe) -> None:
@@ -63,3 +68,19 @@ def _experts(recipe: Recipe) -> str:
 
 
 _UNDIVIDED: tuple[Callable[[Recipe], str], ...] = _adapters, _compiled, _eight_bits, _uneven, _shared_gpus, _experts
+
+
+def check_no_class(recipe: Recipe, conditions: Conditions, needs: Mapping[str, Needs]) -> None:
+    """Raises UserError where a teacher cannot learn to do without a class, or a stage needs one that has."""
+    takes = isinstance(conditions, Classes) and recipe.network.kind in TAKE_CLASS_VECTORS
+    if recipe.teacher.dropped and not takes:
+        raise UserError(
+            f"teacher.dropped: only networks of {', '.join(TAKE_CLASS_VECTORS)} learn to do without a class number; "
+            "leave it out"
+        )
+    asking = [name for name, of_stage in needs.items() if of_stage.guidance is not None]
+    if asking and not recipe.teacher.dropped:
+        raise UserError(
+            f"stages.{asking[0]}: {recipe.stages[asking[0]].objective} asks the teacher for no class as well, which "
+            "it learns only if it is trained here; write teacher.dropped=0.1"
+        )

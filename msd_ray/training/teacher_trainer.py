@@ -14,7 +14,8 @@ from msd_ray.data import Samples, Split
 from msd_ray.diffusion import Churn, Noise, edm_loss
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec
-from msd_ray.ranges import Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Spread, Threads, within
+from msd_ray.networks.embedding import told
+from msd_ray.ranges import BelowOne, Count, Images, ImagesOrNone, LogSigma, Rate, Seed, Spread, Threads, within
 from msd_ray.rng import derived_seed, stream
 from msd_ray.teachers import TRAINED
 from msd_ray.training.adam import Adam
@@ -29,7 +30,8 @@ from msd_ray.training.state import State, bytes_of, tensors_of
 class TeacherConfig:
     """EDM training (arXiv 2206.00364, table 1): images, batch, lr and warmup (in images) of Adam, P_mean and P_std of
     the noise. steps, churn: of the Heun sampler that the teacher is judged with. guidance: of a teacher of prompts that
-    is brought, away from the empty prompt (arXiv 2207.12598); 1 for none. threads: torch threads on a CPU.
+    is brought, away from the empty prompt (arXiv 2207.12598); 1 for none. dropped: share of the images whose class a
+    teacher of classes that is trained here is not told, so that it can do without one. threads: torch threads on a CPU.
     source: "trained" here, one of `msd_ray.teachers.sources.SOURCES` or module:Class; options: of the source, where
     there is one. Recipes may say `from`, the path of a file or directory, instead of the source."""
 
@@ -44,6 +46,7 @@ class TeacherConfig:
     steps: Annotated[int, within(ge=1, le=10_000)] = 18
     churn: Churn = field(default_factory=Churn)
     guidance: Annotated[float, within(ge=0, le=1000)] = 1.0
+    dropped: BelowOne = 0.0
     threads: Threads = 1
     source: str = TRAINED
     options: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +61,8 @@ class TeacherConfig:
             raise ValueError("options are those of a source; a teacher that is trained here has none")
         if self.guidance != 1 and self.source == TRAINED:
             raise ValueError("guidance: a teacher that is trained here never sees an empty prompt; write guidance=1")
+        if self.dropped and self.source != TRAINED:
+            raise ValueError("dropped: a teacher that is brought is not trained here; leave it out")
 
 
 _UNCHECKED = 64
@@ -140,7 +145,7 @@ class TeacherTrainer:
         loss = edm_loss(
             self.denoiser,
             real.x,
-            self._encode(real.condition),
+            self._condition(real, rng),
             rng,
             sigma_data=self.noise.sigma_data,
             p_mean=c.p_mean,
@@ -154,6 +159,14 @@ class TeacherTrainer:
         self.nimg += c.batch
         update(self.ema, self.denoiser, c.ema.decay(self.nimg, c.batch))
         return loss.detach()
+
+    def _condition(self, real: Samples, rng: torch.Generator) -> Tensor:
+        """What the denoiser is told of the samples."""
+        condition, dropped = self._encode(real.condition), self.config.dropped
+        if not dropped:
+            return condition
+        known = torch.rand(len(condition), generator=rng, device=rng.device) >= dropped
+        return told(condition, known.to(real.x.dtype), self.denoiser.classes)
 
     def _check_losses(self) -> None:
         """Raises TrainingError where one of those since the last check is not finite: so are all that follow it."""

@@ -38,6 +38,7 @@ BY_OUTPUT = (
     "pid",
     "rdd",
     "sfddm",
+    "multi-guidance",
     OWN,
 )
 BY_GRADIENT = ("sid", "sida", "uni-instruct")
@@ -67,7 +68,14 @@ def setting_of(objectives: tuple[str, ...], run_dir: Path) -> RunContext:
         for i, name in enumerate(objectives)
     )
     parts = "{k: 1, timesteps: 2}" if objectives == BY_TIMESTEPS else "{k: 2, kind: sequential}"
-    overrides = [f"stages={{{stages}}}", f"partition={parts}", "pairs=64", "teacher.steps=4", "seed=3"]
+    overrides = [
+        f"stages={{{stages}}}",
+        f"partition={parts}",
+        "pairs=64",
+        "teacher.steps=4",
+        "teacher.dropped=0.1",
+        "seed=3",
+    ]
     return RunContext.of(TINY, overrides, str(run_dir))
 
 

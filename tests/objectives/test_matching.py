@@ -234,6 +234,7 @@ NEEDS = {  # teacher, real_data, pairs, fake, head, encoder, memory, boundary, m
     "pd": ("output", 1, 0, 0, 0, 0, 0, 0, "generator"),
     "rdd": ("output", 1, 0, 0, 0, 1, 1, 0, "generator"),
     "sfddm": ("output", 1, 0, 0, 0, 1, 0, 0, "denoiser"),
+    "multi-guidance": ("output", 1, 0, 0, 0, 0, 0, 0, "denoiser"),
     "boot": ("output", 0, 0, 0, 0, 0, 0, 0, "generator"),
     "pid": ("output", 0, 0, 0, 0, 0, 0, 0, "generator"),
     "o2mkd": ("output", 1, 0, 0, 0, 1, 0, 0, "denoiser"),

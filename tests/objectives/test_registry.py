@@ -56,6 +56,7 @@ AUTHORS = {
     "pd": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=1.0),
     "rdd": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=1.0),
     "sfddm": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=0.0),
+    "multi-guidance": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=1.0),
     "boot": Optimization("adamw", (0.9, 0.999), weight_decay=0.0, clip=1.0),
     "pid": Optimization("radam", (0.9, 0.999), weight_decay=0.0, clip=0.0),
     "consistency": Optimization("radam", (0.9, 0.999), weight_decay=0.0, clip=0.0),

@@ -196,6 +196,32 @@ def test_kd_students_take_as_many_steps_as_the_teacher(timesteps: int) -> None:
     assert made.sampling == Sampling("heun", 9, Noise())
 
 
+GUIDED = "stages={kd: {objective: multi-guidance, images: 160, batch: 16, options: {steps: 7, guidance: 2}}}"
+
+
+def test_students_that_are_told_a_guidance_are_sampled_at_it() -> None:
+    made = sequential(GUIDED, "teacher.dropped=0.1")
+    assert (made.sampling.kind, made.sampling.nfe, made.sampling.guidance) == ("ddim", 7, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ([GUIDED], "stages.kd: multi-guidance asks the teacher for no class as well, .*; write teacher.dropped=0.1"),
+        (
+            [GUIDED.replace("guidance: 2", "guidance: 5"), "teacher.dropped=0.1"],
+            "guidance .5. must be from lowest .1. to highest .4.",
+        ),
+        (["teacher.dropped=1.5"], "teacher.dropped"),
+        (["teacher.dropped=0.1", "teacher.from=there"], "a teacher that is brought is not trained here"),
+    ],
+)
+def test_a_guidance_that_cannot_be_learnt_is_refused(overrides: list[str], why: str) -> None:
+    with pytest.raises(UserError, match=why) as told:
+        sequential(*overrides)
+    assert "\n" not in str(told.value)
+
+
 def test_a_denoiser_before_the_last_stage_changes_nothing() -> None:
     assert sequential(stages(tsm="tsm", dm="dm")).sampling == ONE_STEP
 

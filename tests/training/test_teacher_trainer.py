@@ -100,6 +100,26 @@ def test_the_loss_falls_and_the_samples_find_their_classes() -> None:
     assert (x - 0.5 * torch.stack([angle.cos(), angle.sin()], dim=1)).norm(dim=1).mean() < 0.2
 
 
+@pytest.mark.parametrize("dropped", [0.25, 0.9])
+def test_a_share_of_the_classes_is_left_out_at_random(dropped: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, network = [], trainer().denoiser.network
+    original = type(network).forward
+
+    def spy(self: torch.nn.Module, x: torch.Tensor, c_noise: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        seen.append(condition)
+        return original(self, x, c_noise, condition)
+
+    monkeypatch.setattr(type(network), "forward", spy)
+    whole, parted = (trainer(replace(CONFIG, images=6_400, dropped=dropped)) for _ in range(2))
+    whole.advance(6_400)
+    told = torch.cat(seen)
+    assert set(told.sum(dim=1).tolist()) == {0.0, 1.0} and set(told.unique().tolist()) == {0.0, 1.0}
+    assert (told.sum(dim=1) == 0).float().mean().item() == pytest.approx(dropped, abs=4 * (0.25 / 6_400) ** 0.5)
+    while not parted.done:
+        parted.advance(1_000)
+    assert same(whole, parted)
+
+
 def test_the_rate_warms_up_and_falls_as_a_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
     step = Adam.step
