@@ -5,10 +5,13 @@ First its capacity: the requests per second that it answers to many callers who 
 answers while it still works on what is left: recovered_s is the time from then on after which the p99 of all further
 light requests is at most a quarter above that of the same light load on the fresh service.
 
-    python benchmarks/serving_overload.py [--ensemble E] [--seconds 60] [--images 1] [--quick] [KEY=VALUE ...]
+    python benchmarks/serving_overload.py [--ensemble E] [--seconds 60] [--images 1] [--callers 256] [--quick]
+                                          [KEY=VALUE ...]
 
-KEY=VALUE: of the service's configuration, such as limits.concurrent=32. Requests are tried once, as by `msd-ray bench`,
-whose code this is. Without an ensemble it serves two students of tiny pictures with random weights.
+KEY=VALUE: of the service's configuration, such as limits.concurrent=32. The capacity is larger the more ask at once,
+since evaluations are fuller then; but --callers must be fewer than the service lets in and wait. Requests are tried
+once, as by `msd-ray bench`, whose code this is. Without an ensemble it serves two students of tiny pictures with random
+weights.
 """
 
 import argparse
@@ -27,9 +30,8 @@ from msd_ray.serving.load.stages import Record, Stage, run_stage
 from msd_ray.serving.load.target import Mix, Target
 
 SHARES = (0.5, 0.8, 0.95, 1.2)
-CALLERS, LIGHT, LIKE_FRESH, STEP = 256, 0.2, 1.25, 0.25
-"""Who ask for the capacity, which is larger the more ask at once, since evaluations are fuller then; the light load's
-share of it; over the fresh p99; seconds that recovery is told to."""
+LIGHT, LIKE_FRESH, STEP = 0.2, 1.25, 0.25
+"""The light load's share of the capacity; over the fresh p99; seconds that recovery is told to."""
 SHOWN = (
     "load",
     "requests",
@@ -73,19 +75,19 @@ def recovered_s(record: Record, fresh_p99_ms: float) -> float | None:
     return None
 
 
-async def measured(images: int, seconds: float) -> Figures:
+async def measured(images: int, callers: int, seconds: float) -> Figures:
     target = Target(Connection(WHERE), 60.0, tries=1)
     try:
         loads = Loads(target, await target.ready(Mix((), images)))
-        return await _measured(loads, images, seconds)
+        return await _measured(loads, images, callers, seconds)
     finally:
         await target.close()
 
 
-async def _measured(loads: Loads, images: int, seconds: float) -> Figures:
+async def _measured(loads: Loads, images: int, callers: int, seconds: float) -> Figures:
     short = min(20.0, seconds)
-    await loads.run(Stage(callers=CALLERS, seconds=min(5.0, seconds)))
-    most = shown(await loads.run(Stage(callers=CALLERS, seconds=short)))
+    await loads.run(Stage(callers=callers, seconds=min(5.0, seconds)))
+    most = shown(await loads.run(Stage(callers=callers, seconds=short)))
     capacity = most["images_per_second"] / images
     light = Stage(rate=LIGHT * capacity, seconds=short)
     fresh, steps = shown(await loads.run(light)), dict[str, Figures]()
@@ -111,15 +113,19 @@ def main() -> None:
     parser.add_argument("--ensemble")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each load")
     parser.add_argument("--images", type=int, default=1, help="of a request")
+    parser.add_argument("--callers", type=int, default=256, help="who ask for the capacity at once")
     parser.add_argument("--quick", action="store_true", help="5 seconds each")
     args = parser.parse_args()
     seconds = 5.0 if args.quick else args.seconds
     with tempfile.TemporaryDirectory() as folder:
         uri = args.ensemble or random_ensemble(Path(folder), 1)
         with served(uri, *args.overrides) as service:
-            found = asyncio.run(measured(args.images, seconds))
+            found = asyncio.run(measured(args.images, args.callers, seconds))
             found["exit_code"] = service.stop()
-    finish("serving_overload", {"seconds": seconds, "images": args.images, "overrides": args.overrides, **found})
+    finish(
+        "serving_overload",
+        {"seconds": seconds, "images": args.images, "callers": args.callers, "overrides": args.overrides, **found},
+    )
 
 
 if __name__ == "__main__":

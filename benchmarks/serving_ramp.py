@@ -1,22 +1,22 @@
 """How the number of replicas follows a load that rises and falls, by calls under way and by how long images wait.
 
 Requests come at random times, at one rate after the other. For each rate: what callers noticed, and how many replicas
-of the two students there were at its begin and its end; and after the last one how many seconds it took until there
-were as few as at first.
+there were at its begin and its end; and after the last one how many seconds it took until there were as few as at
+first. The student has 20 million parameters and random weights: of a small one the gateway, and not the replicas,
+would be what has too much to do.
 
-    python benchmarks/serving_ramp.py [--rates 20,60,120,240,20] [--seconds 30] [--most 3] [--queue-delay-ms 50]
-                                      [--quick]
+    python benchmarks/serving_ramp.py [--rates 2,8,16,32,2] [--seconds 30] [--most 3] [--queue-delay-ms 100] [--quick]
 """
 
 import argparse
 import asyncio
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from common import finish, say
-from served import STUDENT, WHERE, Served, random_ensemble, served
+from served import STUDENT, WHERE, Served, served
+from serving_ensembles import untrained
 from serving_overload import Loads, shown
 
 from msd_ray.serving.client import Connection
@@ -51,16 +51,20 @@ def measured(service: Served, rates: list[float], seconds: float) -> Figures:
     return {"least": least, "stages": stages, "least_again_s": round(time.monotonic() - begin, 1)}
 
 
+def large(folder: str) -> str:
+    return untrained("digits", ["network.channels=160", "partition.k=1"], folder).students
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rates", default="20,60,120,240,20", help="requests per second, one after the other")
+    parser.add_argument("--rates", default="2,8,16,32,2", help="requests per second, one after the other")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each rate")
     parser.add_argument("--most", type=int, default=3, help="replicas of a student")
-    parser.add_argument("--queue-delay-ms", type=float, default=50.0, help="that is aimed at")
-    parser.add_argument("--quick", action="store_true", help="two rates of ten seconds, by the wait alone")
+    parser.add_argument("--queue-delay-ms", type=float, default=100.0, help="that is aimed at")
+    parser.add_argument("--quick", action="store_true", help="two rates of 15 seconds, by the wait alone")
     args = parser.parse_args()
     if args.quick:
-        args.rates, args.seconds = "10,200", 10.0
+        args.rates, args.seconds = "2,32", 15.0
     rates = [float(rate) for rate in args.rates.split(",")]
     students = ["students.placement=dedicated", f"students.max_replicas={args.most}", f"students.idle_seconds={IDLE}"]
     settings = {"calls": [], "wait": [f"students.queue_delay_ms={args.queue_delay_ms}"]}
@@ -70,7 +74,7 @@ def main() -> None:
             continue
         with (
             tempfile.TemporaryDirectory() as folder,
-            served(random_ensemble(Path(folder), 1), *students, *more) as service,
+            served(large(folder), *students, *more) as service,
         ):
             found[name] = measured(service, rates, args.seconds)
     finish("serving_ramp", {"seconds": args.seconds, "most": args.most, "aim_ms": args.queue_delay_ms, **found})
