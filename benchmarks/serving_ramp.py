@@ -5,7 +5,8 @@ there were at its begin and its end; and after the last one how many seconds it 
 first. The student has 20 million parameters and random weights: of a small one the gateway, and not the replicas,
 would be what has too much to do.
 
-    python benchmarks/serving_ramp.py [--rates 2,8,16,32,2] [--seconds 30] [--most 3] [--queue-delay-ms 100] [--quick]
+    python benchmarks/serving_ramp.py [--rates 10,40,80,160,10] [--seconds 30] [--most 3] [--queue-delay-ms 100]
+                                      [--quick]
 """
 
 import argparse
@@ -57,14 +58,14 @@ def large(folder: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rates", default="2,8,16,32,2", help="requests per second, one after the other")
+    parser.add_argument("--rates", default="10,40,80,160,10", help="requests per second, one after the other")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each rate")
     parser.add_argument("--most", type=int, default=3, help="replicas of a student")
     parser.add_argument("--queue-delay-ms", type=float, default=100.0, help="that is aimed at")
     parser.add_argument("--quick", action="store_true", help="two rates of 15 seconds, by the wait alone")
     args = parser.parse_args()
     if args.quick:
-        args.rates, args.seconds = "2,32", 15.0
+        args.rates, args.seconds = "10,160", 15.0
     rates = [float(rate) for rate in args.rates.split(",")]
     students = ["students.placement=dedicated", f"students.max_replicas={args.most}", f"students.idle_seconds={IDLE}"]
     settings = {"calls": [], "wait": [f"students.queue_delay_ms={args.queue_delay_ms}"]}

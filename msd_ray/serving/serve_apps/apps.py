@@ -27,7 +27,7 @@ ENVIRONMENT = {
     "grpc_proxy": "",
 }
 # Serve probes each replica every second, and replaces one that was silent for so long three times.
-HEALTH = {"health_check_period_s": 1, "health_check_timeout_s": 4}
+HEALTH = {"health_check_period_s": 1, "health_check_timeout_s": 3}
 BY_DELAY = "msd_ray.serving.serve_apps.scaling:by_queue_delay"
 # Seconds between two looks at a replica, and over which Serve averages them.
 LOOKS = {"metrics_interval_s": 1.0, "look_back_period_s": 5.0}
