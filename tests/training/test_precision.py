@@ -211,7 +211,7 @@ def test_shards_one_after_the_other_keep_one_graph() -> None:
     assert graphs == [[True] * 4, [False] * 4]
 
 
-@pytest.mark.parametrize("name", ["dm", "adm", "sid", "pd", "four shards"])
+@pytest.mark.parametrize("name", ["dm", "adm", "sid", "pd", "multi-guidance", "four shards"])
 def test_a_teacher_that_answers_at_once_is_asked_later_and_students_keep_their_bits(name: str) -> None:
     @dataclass
     class Elsewhere:
