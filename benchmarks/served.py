@@ -26,6 +26,8 @@ WHERE = f"127.0.0.1:{PORT}"
 SERVE = [sys.executable, "-m", "msd_ray", "serve"]
 STUDENT, GATEWAY = "ServeReplica:msd-ray-part-", "ServeReplica:msd-ray:Gateway"
 SEEDS = 16
+STOPPED = 180
+"""Seconds in which a service ends that was told to; a gateway that hangs may take Serve 20 of them, a student 2."""
 Answers = dict[tuple[str, int, int], bytes]
 
 
@@ -62,10 +64,10 @@ class Served:
         said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
         return {row["name"]: row["weight"] for row in json.loads(said)}
 
-    def stop(self) -> int:
-        """The exit code."""
+    def stop(self) -> int | None:
+        """The exit code; None where it does not end within `STOPPED` seconds, and is killed."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(120)
+        return ended(self.process)
 
 
 @contextmanager
@@ -79,7 +81,17 @@ def served(uri: str, *overrides: str) -> Iterator[Served]:
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(120)
+            ended(process)
+
+
+def ended(process: subprocess.Popen[str]) -> int | None:
+    try:
+        return process.wait(STOPPED)
+    except subprocess.TimeoutExpired:
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            each.kill()
+        process.wait()
+        return None
 
 
 def replicas_of_each(n: int) -> list[str]:

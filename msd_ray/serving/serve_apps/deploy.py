@@ -1,7 +1,8 @@
 """Starts and ends the applications of a service on the connected cluster."""
 
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 
 from ray import serve
 from ray.exceptions import RayError
@@ -17,6 +18,7 @@ from msd_ray.serving.service.versions import Traffic, Version
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}  # gateways have an access log of their own
 READY = 300.0  # seconds that students may take to be loaded
+ENDS = 45.0  # seconds in which Serve notices and ends a process that hangs
 Said = dict[str, tuple[str, apps.Args]]
 
 
@@ -59,22 +61,30 @@ def deploy_gateway(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> 
 def remove_students(traffic: Traffic) -> None:
     """Ends the students of versions that are no longer in the traffic."""
     kept = {part_app(part) for version in traffic.versions for part in version.parts}
-    for name in serve.status().applications:
-        if is_part_app(name) and name not in kept:
-            serve.delete(name)
+    _delete([name for name in serve.status().applications if is_part_app(name) and name not in kept], ENDS)
 
 
-def end() -> None:
-    """Drains the gateways, ends all applications of the service, and Serve itself if nobody else uses it."""
+def end(drain_seconds: float) -> None:
+    """Drains the gateways, which may take so long, ends all applications of the service, and Serve itself if nobody
+    else uses it."""
     if GATEWAY in serve.status().applications:
-        serve.delete(GATEWAY)  # first, so that running requests still find their students
+        _delete([GATEWAY], drain_seconds + ENDS)  # first, so that running requests still find their students
     left = list(serve.status().applications)
     ours = [name for name in left if is_ours(name)]
     if ours == left:
         serve.shutdown()  # type: ignore[no-untyped-call]
         return
-    for name in ours:
-        serve.delete(name)
+    _delete(ours, ENDS)
+
+
+def _delete(names: Sequence[str], seconds: float) -> None:
+    """Ends applications, and waits so long for it at most: then Serve goes on with what is left. `serve.delete` itself
+    waits for 60 s, and fails."""
+    for name in names:
+        serve.delete(name, _blocking=False)
+    last = time.monotonic() + seconds
+    while time.monotonic() < last and not serve.status().applications.keys().isdisjoint(names):
+        time.sleep(0.1)
 
 
 def _run(said: Said) -> None:

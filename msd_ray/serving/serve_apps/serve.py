@@ -57,7 +57,7 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
             deploy.deploy_gateway(traffic, config, shared)
             yield str(ray.get_runtime_context().gcs_address)
         finally:
-            deploy.end()
+            deploy.end(config.gateway.drain_seconds)
 
 
 @contextmanager
