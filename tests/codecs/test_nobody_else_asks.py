@@ -12,6 +12,8 @@ MAY = ("codecs", "networks", "data", "serving/generated")
 OF_SOMETHING_ELSE = {
     "cluster/pool/batching.py": "whether a request has several samples",
     "conditions/fit.py": "the features of classes",
+    "conditions/picture_prompt.py": "a picture that is a prompt",
+    "conditions/prompts.py": "a picture that is a prompt",
     "evaluation/reference.py": "the mean and covariance of features",
     "objectives/discriminators.py": "the features of a network",
     "training/precision.py": "the features between the blocks of a network",

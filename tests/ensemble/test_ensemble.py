@@ -200,8 +200,8 @@ def test_another_bundle_is_no_ensemble(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(saved: Store) -> None:
-    write_bundle(saved, {"format_version": 7, "other": 1}, [])
-    with pytest.raises(UserError, match=r"written by a newer msd_ray \(format 7, this one reads 6\): upgrade"):
+    write_bundle(saved, {"format_version": 8, "other": 1}, [])
+    with pytest.raises(UserError, match=r"written by a newer msd_ray \(format 8, this one reads 7\): upgrade"):
         Ensemble.load(saved)
 
 
