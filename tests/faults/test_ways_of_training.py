@@ -18,6 +18,7 @@ WAYS = {
     "recompute": ("training.recompute=true",),
     "shards": ("training.shards=4",),
     "host": ("training.optimizer_state=host",),
+    "compile": ("training.compile=true",),
     "adapter": ("student.adapter={rank: 2}",),
     "adapter, a fake score of all weights": ("student.adapter={rank: 2}", "student.fake_adapter=none"),
 }
