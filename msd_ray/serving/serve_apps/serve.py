@@ -69,7 +69,7 @@ def attached(address: str | None) -> Iterator["Operation"]:
     if address.startswith("127.0.0.1"):  # a cluster that `msd-ray serve` started
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it calls back, and only there
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray turns it on in the starting process only
-    with connected(address):
+    with connected(address, logs=False):  # they would get in between what --json prints
         from msd_ray.serving.serve_apps.updates import Operation
 
         _hush()
