@@ -1,15 +1,15 @@
 """The students of one part of the conditions, which make the samples of these conditions."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msd_ray.codecs import IDENTITY, Codec, load_codec
 from msd_ray.conditions import Condition, Conditions, Embedded, Partition, spread
 from msd_ray.ensemble.artifact import Description, Member, read_member
-from msd_ray.ensemble.kernels import LARGE, as_in_large_batches
+from msd_ray.ensemble.kernels import LARGE, as_in_large_batches, as_written
 from msd_ray.ensemble.positions import Evaluation, Mode, batch_size_for, in_order, in_positions
 from msd_ray.ensemble.requests import seeded_noises
 from msd_ray.ensemble.sampling import Sampling, sampled
@@ -19,6 +19,8 @@ from msd_ray.training.precision import apply_frozen
 
 SampleId = tuple[Condition | Embedded, int]
 """The condition and the seed that a sample follows from."""
+Run = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+"""Calls a network on its inputs, as `EDMDenoiser.run`."""
 
 
 class Part:
@@ -73,6 +75,12 @@ class Part:
         """From now on the networks compute in bf16 where torch's autocast does, and keep these weights so."""
         for student in self._students:
             apply_frozen(student, TrainingConfig(precision="bf16"))
+
+    def run_networks(self, engine: Callable[[], Run]) -> None:
+        """From now on each network is computed by what `engine` makes for it."""
+        for student in self._students:
+            as_written(student)
+            student.run = engine()
 
     def position_of(self, sample_id: SampleId) -> int:
         """The position in a batch of `batch_size` at which a sample is always made."""

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +55,18 @@ def write_onnx(student: EDMDenoiser, sigma_init: float, shape: tuple[int, ...], 
     and ours, over the largest value where that is above 1. Raises UserError where a library is missing, MsdRayError
     where the model cannot be made, or makes other samples.
     """
-    for module in ("onnx", "onnxscript", "onnxruntime"):
-        needed(module, "onnx")
     model, inputs = _OneStep(student, sigma_init).eval(), _inputs(_TRACED, shape, condition)
+    write_model(model, inputs, ("noise", "condition"), "sample", file)
+    return _tried(student, sigma_init, file, _inputs(_TRIED, shape, condition))
+
+
+@torch.no_grad()
+def write_model(model: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], made: str, file: Path) -> None:
+    """Writes a model of `names` [B, ...] -> `made` [B, ...], for any B; large weights go into a second file beside it.
+
+    inputs: of a batch of at least two. Raises as `write_onnx`, but does not try what it wrote.
+    """
+    require_onnx()
     batch = torch.export.Dim("batch")
     try:
         with warnings.catch_warnings():
@@ -64,17 +74,22 @@ def write_onnx(student: EDMDenoiser, sigma_init: float, shape: tuple[int, ...], 
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)
             torch.onnx.export(
                 model,
-                inputs,
+                tuple(inputs),
                 file,
-                input_names=["noise", "condition"],
-                output_names=["sample"],
-                dynamic_shapes=({0: batch}, {0: batch}),
+                input_names=list(names),
+                output_names=[made],
+                dynamic_shapes=tuple({0: batch} for _ in inputs),
                 dynamo=True,
                 verbose=False,
             )
     except Exception as error:  # whatever a network has that ONNX has not
         raise MsdRayError(f"torch cannot make an ONNX model of this student: {_reason(error)}") from None
-    return _tried(student, sigma_init, file, _inputs(_TRIED, shape, condition))
+
+
+def require_onnx() -> None:
+    """Raises UserError where a library is missing."""
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        needed(module, "onnx")
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msd_ray.cluster.connect import connected, listen_on_loopback
 from msd_ray.errors import UserError
+from msd_ray.export.onnx_model import require_onnx
 from msd_ray.runs.run_directory import ensemble_folder
 from msd_ray.serving.service.config import GatewayConfig, ServeConfig
 from msd_ray.serving.service.deny import function_of
@@ -28,10 +29,12 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
     """Serves an ensemble, or a run's, during this block. note: takes lines of progress. Yields the address of the Ray
     cluster. On an existing cluster everything else stays as it is.
 
-    Raises UserError if there is no ensemble, a file or a function of the limits is missing, a port is taken, or the
-    cluster has no room or serves an ensemble already; CorruptError if the ensemble is damaged.
+    Raises UserError if there is no ensemble, a file, a library or a function of the limits is missing, a port is taken,
+    or the cluster has no room or serves an ensemble already; CorruptError if the ensemble is damaged.
     """
     version = describe(ensemble_folder(uri).uri)
+    if config.students.engine == "onnxruntime":
+        require_onnx()
     function_of(config.limits.deny, "deny")  # which gateways call
     function_of(config.limits.withhold, "withhold")
     address = address or os.environ.get("RAY_ADDRESS")

@@ -4,7 +4,7 @@ import random
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from torch import Tensor
 from msd_ray.conditions import Condition, Embedded
 from msd_ray.ensemble import Mode, Part, SampleId
 from msd_ray.ensemble.positions import MOST
+from msd_ray.errors import MsdRayError
 from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.engine import INSTEAD, use_engine
 from msd_ray.training.device import free_memory
 
 ROUNDS = 4
@@ -20,7 +22,9 @@ ENOUGH = 1.05
 """Of the least time per sample: the smallest evaluation that takes no more is large enough."""
 SLACK = 4.0
 """By how much a bound is larger than the largest difference that was seen."""
-COMPARED, REPEATS = 4, 3
+COMPARED, REPEATS = 16, 3
+TOLERANCE = 1e-3
+"""Of the largest value: an engine in fp32 that differs by more does not only round otherwise."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,33 @@ class Batching:
 
 def batching_for(part: Part, condition: Condition | Embedded, config: StudentConfig) -> Batching:
     """condition: one that the part owns. To be called where the part will be evaluated: bits depend on threads. The
-    part then computes in the precision of the configuration."""
-    promised = "batched" if part.device.type == "cuda" or config.precision == "bf16" else part.batching
+    part then computes in the precision, and by the engine, of the configuration.
+
+    Raises UserError where a library is missing, MsdRayError where the engine does not take a network or makes other
+    samples of it."""
+    rounds = part.device.type == "cuda" or config.precision == "bf16" or config.engine != "torch"
+    promised = "batched" if rounds else part.batching
     if (promised if config.batching == "auto" else config.batching) == "exact":
         return exact(part, condition)
     most, seconds = config.batch or MOST, config.evaluation_ms / 1000
     right = _alone(part, condition, min(COMPARED, most), seconds)
     if config.precision == "bf16":
         part.compute_in_bf16()
-    return batched(part, condition, most, seconds, right)
+    if config.engine == "torch":
+        return batched(part, condition, most, seconds, right)
+    use_engine(part, config)
+    found = batched(part, condition, most, seconds, right, warm=True)
+    _refuse_others(found, right, config)
+    powers = tuple(2**i for i in range(found.most.bit_length()))  # the sizes that were tried, and so compiled
+    return replace(found, sizes=powers) if config.engine == "compile" else found
+
+
+def _refuse_others(found: Batching, right: Tensor, config: StudentConfig) -> None:
+    """Raises MsdRayError where an engine in fp32 makes samples that differ by more than rounding errors."""
+    differ = found.bound / SLACK / max(1.0, float(right.abs().max()))
+    if config.precision == "fp32" and not differ <= TOLERANCE:
+        said = f"engine {config.engine} makes other images of this student than torch: they differ by {differ:.1e}"
+        raise MsdRayError(f"{said}; {INSTEAD}")
 
 
 def exact(part: Part, condition: Condition | Embedded) -> Batching:
@@ -96,13 +118,15 @@ def _same(part: Part, condition: Condition | Embedded, size: int) -> bool:
     return True
 
 
-def batched(part: Part, condition: Condition | Embedded, most: int, seconds: float, right: Tensor) -> Batching:
+def batched(
+    part: Part, condition: Condition | Embedded, most: int, seconds: float, right: Tensor, warm: bool = False
+) -> Batching:
     """Evaluations of any size up to the one where a larger one no longer pays, takes longer or needs more memory than
     there is. Finding out takes a few times `seconds`, or one sample's time if that is more. right: the first samples,
-    as `generate` makes them."""
+    as `generate` makes them. warm: whether the first evaluation of a size takes longer than the others."""
     sample_ids: list[SampleId] = [(condition, seed) for seed in range(most)]
     times, differences = dict[int, float](), dict[int, float]()
-    for size, took, x in _growing(part, sample_ids, seconds):
+    for size, took, x in _growing(part, sample_ids, seconds, warm):
         compared = min(size, len(right))
         times[size], differences[size] = took / size, float((x[:compared] - right[:compared]).abs().max())
     largest = next(size for size, each in times.items() if each <= ENOUGH * min(times.values()))
@@ -121,10 +145,12 @@ def _alone(part: Part, condition: Condition | Embedded, most: int, seconds: floa
     return torch.stack(made)
 
 
-def _growing(part: Part, sample_ids: list[SampleId], seconds: float) -> Iterator[tuple[int, float, Tensor]]:
+def _growing(part: Part, sample_ids: list[SampleId], seconds: float, warm: bool) -> Iterator[tuple[int, float, Tensor]]:
     """Sizes of evaluations with the seconds and the samples of each. They double as long as time and memory allow."""
     before, size = _memory(part.device), 1
     while size <= len(sample_ids):
+        if warm:
+            part.evaluate(sample_ids[:size], range(size), size)
         took, x = _timed(part, sample_ids[:size], seconds / 4)
         yield size, took, x
         used = _memory(part.device) - before

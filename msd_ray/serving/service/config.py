@@ -26,11 +26,12 @@ class StudentConfig:
     may change last bits. min_replicas, max_replicas: of each deployment; with 0 Serve stops it after idle_seconds
     without requests. batching: `exact` gives each image the bits of `generate`, `batched` fills evaluations freely and
     says how much an image may differ; `auto` is as the ensemble says, and batched on a GPU. precision: of the networks'
-    mathematics; bf16 rounds much more, so these images are batched. batch: most images of an
-    evaluation, 0 for 64. evaluation_ms: how long a batched evaluation of several images may take. wait_ms: how long an
-    image waits for others though the student is idle. queue: images that may wait at a replica. ongoing: calls per
-    replica that autoscaling aims at, between min_replicas and max_replicas; queue_delay_ms: it aims at this wait of
-    images before they are computed instead, if it is not 0.
+    mathematics; bf16 rounds much more, so these images are batched. engine: what computes the networks; `compile`,
+    torch's compiler, and `onnxruntime`, another library, round otherwise than `generate`, so these images are batched.
+    batch: most images of an evaluation, 0 for 64. evaluation_ms: how long a batched evaluation of several images may
+    take. wait_ms: how long an image waits for others though the student is idle. queue: images that may wait at a
+    replica. ongoing: calls per replica that autoscaling aims at, between min_replicas and max_replicas; queue_delay_ms:
+    it aims at this wait of images before they are computed instead, if it is not 0.
     """
 
     placement: Literal["dedicated", "multiplexed", "auto"] = "auto"
@@ -43,6 +44,7 @@ class StudentConfig:
     idle_seconds: Seconds = 300.0
     batching: Literal["auto", "exact", "batched"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    engine: Literal["torch", "compile", "onnxruntime"] = "torch"
     batch: CountOrNone = 0
     evaluation_ms: Seconds = 1000.0
     wait_ms: Seconds = 0.0
@@ -57,6 +59,10 @@ class StudentConfig:
             raise ValueError("queue_delay_ms needs max_replicas above min_replicas")
         if self.precision == "bf16" and self.batching == "exact":
             raise ValueError("bf16 changes more than the last bits: it needs batching: batched")
+        if self.engine != "torch" and self.batching == "exact":
+            raise ValueError(f"engine {self.engine} changes the last bits: take batching: batched, or engine: torch")
+        if self.engine == "onnxruntime" and self.precision == "bf16":
+            raise ValueError("engine onnxruntime computes in fp32: take precision: fp32, or engine: compile")
 
 
 @dataclass(frozen=True)
