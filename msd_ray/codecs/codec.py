@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from msd_ray.codecs import levels
+from msd_ray.codecs.levels import Levels
 from msd_ray.codecs.vae import Vae
 from msd_ray.errors import UserError, one_line
 from msd_ray.own_code import imported, is_own, refuse_strange
@@ -38,16 +40,21 @@ class Identity:
 
 
 IDENTITY = Identity()
-CODECS: dict[str, type[Any]] = {"identity": Identity, "vae": Vae}
+CODECS: dict[str, type[Any]] = {"identity": Identity, "vae": Vae, levels.KIND: Levels}
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """kind: `identity` for images and points, `vae` for latents, or module:Class. options: those of the class
-    (docs/prompts.md has those of vae)."""
+    """kind: `identity` for images and points, `vae` for latents, `levels` for tokens, or module:Class. options: those
+    of the class (docs/prompts.md has those of vae)."""
 
     kind: str = "identity"
     options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether samples are tokens, whose noise is masks."""
+        return self.kind == levels.KIND
 
     def __post_init__(self) -> None:
         if self.kind not in CODECS and not is_own(self.kind):

@@ -39,6 +39,7 @@ FORMATS = {
     "latents": "latents:Latents",
     "clusters": "clusters:Clusters",
     "super-resolution": "super_resolution:SuperResolution",
+    "levels": "levels:Levels",
 }
 """module:class, both in this package. Imported when it is asked for: formats import libraries for their files, and most
 processes read one format, or none."""

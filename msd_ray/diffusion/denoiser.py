@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from msd_ray.diffusion.noise import per_sample
-from msd_ray.diffusion.preconditioning import EDM, Coefficients, Preconditioning, start
+from msd_ray.diffusion.preconditioning import EDM, Coefficients, Masked, Preconditioning, start
+from msd_ray.diffusion.tokens import drawn_tokens, first_tokens
 
 
 class Denoiser(Protocol):
@@ -103,12 +104,20 @@ class EDMDenoiser(nn.Module):
 
 def one_step(generator: Denoiser, z: Tensor, condition: Tensor, sigma_init: float) -> Tensor:
     """G(sigma_init z; sigma_init, c): what a one-step generator makes of the noise z ~ N(0, I), [B, ...]. Networks that
-    were trained at steps start from z in the coordinates of their table instead."""
+    were trained at steps start from z in the coordinates of their table instead; those of tokens draw what they start
+    from and what they end with."""
     sigma = torch.full(z.shape[:1], sigma_init, dtype=z.dtype, device=z.device)
-    return generator(at_start(generator, z, sigma_init), sigma, condition)
+    x = generator(at_start(generator, z, sigma_init), sigma, condition)
+    return drawn_tokens(x, z) if isinstance(_preconditioning(generator), Masked) else x
 
 
 def at_start(generator: Denoiser, z: Tensor, sigma_init: float) -> Tensor:
     """The noise z ~ N(0, I) as the generator takes it at its first level."""
-    how = getattr(generator, "preconditioning", None)
+    how = _preconditioning(generator)
+    if isinstance(how, Masked):
+        return first_tokens(z, sigma_init)
     return (start(how, sigma_init) if how else sigma_init) * z
+
+
+def _preconditioning(generator: Denoiser) -> Preconditioning | None:
+    return getattr(generator, "preconditioning", None)

@@ -165,12 +165,31 @@ _PREDICTIONS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor]]] = {
 """c_skip and c_out, each [B], of sigma [B] and sigma_min."""
 
 
+@dataclass(frozen=True)
+class Masked:
+    """Of networks that give the logits of masked tokens (`diffusion.tokens`). The noise level is the share of masks."""
+
+    kind: Literal["masked"] = "masked"
+    span: ClassVar = (0.0, 1.0)
+
+    def coefficients(self, sigma: Tensor, sigma_data: float, sigma_min: float = 0.0) -> Coefficients:
+        one = torch.ones_like(sigma)
+        return Coefficients(torch.zeros_like(sigma), one, one, sigma)
+
+
 def start(how: Preconditioning, sigma: float) -> float:
     """The standard deviation of x_t that stands for pure noise at the level sigma."""
     return how.table.scale(sigma) if isinstance(how, Stepped) else sigma
 
 
-PRECONDITIONINGS: dict[str, type[Any]] = {"edm": EDM, "vp": VP, "ve": VE, "iddpm": IDDPM, "stepped": Stepped}
+PRECONDITIONINGS: dict[str, type[Any]] = {
+    "edm": EDM,
+    "vp": VP,
+    "ve": VE,
+    "iddpm": IDDPM,
+    "stepped": Stepped,
+    "masked": Masked,
+}
 
 
 def preconditioning_of(raw: Mapping[str, Any]) -> Preconditioning:

@@ -20,6 +20,7 @@ from msd_ray.diffusion import (
     nfe_of_heun,
     one_step,
     stochastic,
+    unmask,
 )
 from msd_ray.errors import CorruptError, UserError
 from msd_ray.networks.embedding import told
@@ -28,6 +29,7 @@ from msd_ray.validation import made_of
 
 SAMPLERS: dict[str, Callable[[Denoiser, Tensor, Tensor, Noise, int], Tensor]] = {"heun": heun, "ddim": ddim}
 Fresh = Callable[[int], Tensor]
+UNMASK = "unmask"
 FEWEST, MOST = 5, 35
 MOST_GUIDANCE = 1000.0
 OPTIONAL = ("churn", "levels", "guidance")
@@ -36,10 +38,10 @@ OPTIONAL = ("churn", "levels", "guidance")
 
 @dataclass(frozen=True)
 class Sampling:
-    """kind: "one_step", "few_steps", or which of `SAMPLERS`. steps, noise: of the sampler; a single step needs neither.
-    churn: of a teacher that is sampled with new noise on the way. levels: noise levels of the steps that students of a
-    few steps were trained for, which are asked in `steps` of them. guidance: which students that learnt several are
-    told; None where they are told none."""
+    """kind: "one_step", "few_steps", which of `SAMPLERS`, or "unmask" of a teacher of tokens. steps, noise: of the
+    sampler; a single step needs neither. churn: of a teacher that is sampled with new noise on the way. levels: noise
+    levels of the steps that students of a few steps were trained for, which are asked in `steps` of them. guidance:
+    which students that learnt several are told; None where they are told none."""
 
     kind: str = "one_step"
     steps: int = 1
@@ -65,7 +67,10 @@ class Sampling:
         return self.steps if self.kind == "few_steps" else 1
 
     def integrate(self, denoiser: Denoiser, z: Tensor, condition: Tensor, fresh: Fresh | None = None) -> Tensor:
-        """The sampler's samples from z ~ N(0, I) [B, ...]. fresh: noise as z for each step, where there is churn."""
+        """The sampler's samples from z ~ N(0, I) [B, ...]. fresh: noise as z for each step, where there is churn
+        or tokens are drawn."""
+        if self.kind == UNMASK and fresh:
+            return unmask(denoiser, z, condition, self.steps, fresh)
         if self.churn and fresh:
             return stochastic(denoiser, z, condition, self.noise, self.steps, self.churn, fresh)
         return SAMPLERS[self.kind](denoiser, z, condition, self.noise, self.steps)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msd_ray.conditions import Classes
+from msd_ray.diffusion import Masked
 from msd_ray.ensemble import ONE_STEP, Description, Member, read_description, read_member
 from msd_ray.errors import UserError
 from msd_ray.export.model_card import model_card
@@ -109,6 +110,8 @@ def _safetensors(known: Description, members: Sequence[Member], folder: Path) ->
 
 def _onnx(known: Description, members: Sequence[Member], folder: Path) -> Facts:
     (member,) = members
+    if isinstance(member.spec.preconditioning, Masked):
+        raise UserError("students of tokens are not exported as ONNX: take --format safetensors, or diffusers for all")
     student, condition = member.build(known.conditions), _owned(known, member)[0]
     model = folder / "model.onnx"
     return {"difference": write_onnx(student, member.sigma_init, member.spec.sample_shape, condition, model)}

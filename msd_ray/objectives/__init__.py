@@ -24,6 +24,7 @@ from msd_ray.objectives.base import (
 )
 from msd_ray.objectives.boot import BOOT
 from msd_ray.objectives.consistency import Consistency
+from msd_ray.objectives.dimo import DiMO
 from msd_ray.objectives.dm import DM
 from msd_ray.objectives.dmd import DMD
 from msd_ray.objectives.fd import FD
@@ -46,8 +47,8 @@ from msd_ray.objectives.vdd import VDD
 from msd_ray.own_code import imported, is_own
 
 SUM = "sum"
-OTHERS: dict[str, type[Any]] = {SUM: Sum, "vdd": VDD}
-"""Objectives that are made of others, or train networks of another kind than their teacher's."""
+OTHERS: dict[str, type[Any]] = {SUM: Sum, "vdd": VDD, "dimo": DiMO}
+"""Objectives that are made of others, or train networks of another kind than their teacher's, or have one of tokens."""
 
 
 def objective_class(name: str) -> type[Any]:
@@ -84,6 +85,7 @@ __all__ = [
     "VDD",
     "Batch",
     "Consistency",
+    "DiMO",
     "Draft",
     "FDistill",
     "Loss",

@@ -8,8 +8,9 @@ from msd_ray.codecs import IDENTITY, load_codec
 from msd_ray.conditions import Conditions, ConditionsConfig
 from msd_ray.conditions.kinds import OPEN
 from msd_ray.data import DataSet
-from msd_ray.diffusion import Noise
+from msd_ray.diffusion import Masked, Noise
 from msd_ray.ensemble import Sampling
+from msd_ray.ensemble.sampling import UNMASK
 from msd_ray.errors import UserError, one_line
 from msd_ray.evaluation import features_name
 from msd_ray.networks import KINDS, Adapter, DenoiserSpec, GaussianMixtureConfig, Kind, StudentSize
@@ -24,6 +25,8 @@ from msd_ray.teachers.sources import load_source
 
 def teachers_sampling(recipe: Recipe) -> Sampling:
     """How the teacher makes samples; students that are denoisers as it is do so without churn."""
+    if recipe.codec.of_tokens:
+        return Sampling(UNMASK, recipe.teacher.steps, recipe.noise)
     churn = recipe.teacher.churn
     return Sampling("heun", recipe.teacher.steps, recipe.noise, churn if churn.amount else None)
 
@@ -201,8 +204,8 @@ def teacher_of(recipe: Recipe, data: DataSet, conditions: Conditions, brought: D
         _refuse_other_prompts(network, recipe.conditions)
     spec = DenoiserSpec(recipe.network, data.shape, conditions.width, recipe.noise.sigma_data)
     if brought:
-        spec = replace(spec, sigma_data=brought.sigma_data, preconditioning=brought.preconditioning)
-    return spec
+        return replace(spec, sigma_data=brought.sigma_data, preconditioning=brought.preconditioning)
+    return replace(spec, preconditioning=Masked()) if recipe.codec.of_tokens else spec
 
 
 def _refuse_other_prompts(network: Kind, config: ConditionsConfig) -> None:

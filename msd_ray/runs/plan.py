@@ -33,6 +33,7 @@ from msd_ray.runs.compatibility import (
     teacher_of,
 )
 from msd_ray.runs.learned_partition import check_learnable
+from msd_ray.runs.token_checks import check_tokens
 from msd_ray.runs.training_checks import check_no_class, check_training
 from msd_ray.teachers import TeacherSource
 from msd_ray.training.config import StageConfig
@@ -162,6 +163,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     check_training(recipe)
     check_codec(recipe, data)
     check_experts(recipe)
+    check_tokens(recipe, data)
     refuse_minimised(recipe, data, needs)
     check_pictures(recipe, data, needs)
     conditions = make_conditions(recipe.conditions, data.labels)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msd_ray.conditions import Conditions, conditioned
 from msd_ray.data import Samples, Split
-from msd_ray.diffusion import Churn, Noise, edm_loss
+from msd_ray.diffusion import Churn, Masked, Noise, edm_loss, masked_loss
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec
 from msd_ray.networks.embedding import told
@@ -106,7 +106,7 @@ class TeacherTrainer:
         wall, cpu = time.perf_counter(), time.process_time()
         while not self.done and self.nimg < end and not hurried():
             with enough_memory("the teacher", FOR_TEACHERS):
-                averages.add({"edm": self._step()})
+                averages.add({"cross_entropy" if self._of_tokens else "edm": self._step()})
             if len(self._unchecked) >= self._check_every:
                 self._check_losses()
         self._check_losses()
@@ -142,15 +142,7 @@ class TeacherTrainer:
         c = self.config
         real, rng = self._draw()
         torch.manual_seed(derived_seed(c.seed, "dropout", self.nimg))
-        loss = edm_loss(
-            self.denoiser,
-            real.x,
-            self._condition(real, rng),
-            rng,
-            sigma_data=self.noise.sigma_data,
-            p_mean=c.p_mean,
-            p_std=c.p_std,
-        )
+        loss = self._loss(real, rng)
         loss.backward()  # type: ignore[no-untyped-call]
         self._unchecked.append((self.nimg, loss.detach()))
         self.optimizer.lr = c.lr * self._schedule()
@@ -159,6 +151,18 @@ class TeacherTrainer:
         self.nimg += c.batch
         update(self.ema, self.denoiser, c.ema.decay(self.nimg, c.batch))
         return loss.detach()
+
+    @property
+    def _of_tokens(self) -> bool:
+        return isinstance(self.denoiser.preconditioning, Masked)
+
+    def _loss(self, real: Samples, rng: torch.Generator) -> Tensor:
+        """Of tokens the cross-entropy, of other samples EDM's."""
+        c, condition = self.config, self._condition(real, rng)
+        if self._of_tokens:
+            return masked_loss(self.denoiser, real.x, condition, rng)
+        noise = {"sigma_data": self.noise.sigma_data, "p_mean": c.p_mean, "p_std": c.p_std}
+        return edm_loss(self.denoiser, real.x, condition, rng, **noise)
 
     def _condition(self, real: Samples, rng: torch.Generator) -> Tensor:
         """What the denoiser is told of the samples."""

@@ -64,7 +64,7 @@ def test_pictures_of_rows_of_samples_and_points_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("codec", "message"),
     [
-        ("codec.kind=vea", "codec: there is no codec 'vea', only identity, vae, or module:Class for your own"),
+        ("codec.kind=vea", "codec: there is no codec 'vea', only identity, vae, levels, or module:Class for your own"),
         ("codec.knid=identity", "unknown key codec.knid; did you mean codec.kind?"),
     ],
 )

@@ -7,7 +7,8 @@ import torch
 
 from msd_ray.conditions import Classes
 from msd_ray.data import DataConfig, Samples, in_memory, load_data
-from msd_ray.diffusion import Noise, heun
+from msd_ray.diffusion import Masked, Noise, heun
+from msd_ray.diffusion.tokens import one_hot
 from msd_ray.errors import TrainingError
 from msd_ray.networks import DenoiserSpec, MLPConfig, UNetConfig
 from msd_ray.training.adam import Adam
@@ -17,6 +18,10 @@ from msd_ray.validation import in_range
 
 SPEC = DenoiserSpec(MLPConfig(width=16, blocks=2), (2,), 4)
 DATA = load_data(DataConfig("toy2d", options={"classes": 4, "samples": 512})).train
+NETWORK = UNetConfig(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0)
+TOKENS = DenoiserSpec(NETWORK, (4, 4, 4), 4, preconditioning=Masked())
+STRIPES = in_memory(one_hot(torch.arange(4)[:, None, None].expand(4, 4, 4), 4).float(), torch.arange(4))
+"""Each class has one value of four, everywhere."""
 CONFIG = TeacherConfig(images=640, batch=64, lr=5e-3, warmup=128, ema=EMAConfig(halflife=200, rampup=0.5))
 
 
@@ -40,8 +45,9 @@ def same(a: TeacherTrainer, b: TeacherTrainer) -> bool:
             DenoiserSpec(UNetConfig(channels=4, multipliers=(1,), blocks=1, attention=(), dropout=0.3), (1, 4, 4), 4),
             in_memory(torch.rand(32, 1, 4, 4) * 2 - 1, torch.arange(32) % 4),
         ),
+        (TOKENS, STRIPES),
     ],
-    ids=["mlp", "unet with dropout"],
+    ids=["mlp", "unet with dropout", "tokens"],
 )
 def test_training_is_the_same_however_it_is_cut(spec: DenoiserSpec, data: Samples) -> None:
     whole = trainer(spec=spec, data=data)
@@ -57,6 +63,14 @@ def test_training_is_the_same_however_it_is_cut(spec: DenoiserSpec, data: Sample
     assert parts.done
     assert parts.nimg == whole.nimg == 640
     assert same(parts, whole)
+
+
+def test_a_teacher_of_tokens_learns_what_masks_hide() -> None:
+    t = trainer(replace(CONFIG, images=64 * 60, lr=2e-2), TOKENS, STRIPES)
+    first, last = t.advance(64)[0], t.advance(10**9)[0]
+    assert first.name == last.name == "cross_entropy" and first.value > 1.3 and last.value < 0.3
+    said = t.ema(torch.zeros(4, 4, 4, 4), torch.ones(4), torch.arange(4)).softmax(1)
+    assert (said * STRIPES.all().x).sum(1).min() > 0.9
 
 
 def test_the_seed_decides() -> None:
