@@ -62,7 +62,10 @@ class Served:
         """The share of each version, as `msd-ray serve COMMAND` says."""
         line = [*SERVE, command, *arguments, "--address", self.cluster, "--json"]
         said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
-        return {row["name"]: row["weight"] for row in json.loads(said)}
+        try:
+            return {row["name"]: row["weight"] for row in json.loads(said)}
+        except ValueError:
+            raise AssertionError(f"{command} --json said {said!r}") from None
 
     def stop(self) -> int | None:
         """The exit code; None where it does not end within `STOPPED` seconds, and is killed."""

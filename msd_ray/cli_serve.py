@@ -72,7 +72,8 @@ def update(
     from msd_ray.serving.serve_apps.serve import attached
 
     with attached(address) as service:
-        _print(service.update(ensemble, name, weight), as_json)
+        traffic = service.update(ensemble, name, weight)
+    _print(traffic, as_json)
 
 
 @serve_app.command()
@@ -85,7 +86,8 @@ def rollback(
     from msd_ray.serving.serve_apps.serve import attached
 
     with attached(address) as service:
-        _print(service.roll_back(name), as_json)
+        traffic = service.roll_back(name)
+    _print(traffic, as_json)
 
 
 @serve_app.command()
@@ -94,7 +96,8 @@ def versions(address: Address = None, as_json: AsJson = False) -> None:
     from msd_ray.serving.serve_apps.serve import attached
 
     with attached(address) as service:
-        _print(service.current()[0], as_json)
+        traffic, _, _ = service.current()
+    _print(traffic, as_json)
 
 
 @serve_app.command("config")

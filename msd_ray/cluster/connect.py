@@ -23,13 +23,14 @@ def listen_on_loopback(address: str | None) -> None:
 
 
 @contextmanager
-def connected(address: str | None = None, dashboard: bool = False, logs: bool = True) -> Iterator[str]:
+def connected(address: str | None = None, dashboard: bool = False) -> Iterator[str]:
     """A connection to the cluster at `address` or RAY_ADDRESS, or to a local one started for this block alone.
 
     Yields a line that says which. A local cluster listens on the loopback interface only; `dashboard`: whether it has
-    one, which Ray Train needs to clean up. logs: whether this process prints what those of a cluster at an address do,
-    on its standard output what they print there. A process that is connected already stays connected. Raises UserError
-    if no cluster answers, or none can be started.
+    one, which Ray Train needs to clean up. A process that is connected already stays connected. Raises UserError if no
+    cluster answers, or none can be started.
+
+    Ray prints what the cluster's processes print, and how they die, on this one's standard output.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     listen_on_loopback(address)
@@ -41,16 +42,16 @@ def connected(address: str | None = None, dashboard: bool = False, logs: bool = 
     if ray.is_initialized():
         yield "the Ray cluster that this process is connected to"
         return
-    with _attached(address, logs) if address else local_cluster(dashboard):
+    with _attached(address) if address else local_cluster(dashboard):
         yield f"Ray cluster at {address}" if address else "local Ray cluster on 127.0.0.1"
 
 
 @contextmanager
-def _attached(address: str, logs: bool) -> Iterator[None]:
+def _attached(address: str) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=logs)
+        ray.init(address=address, logging_level=logging.ERROR)
     except Exception as error:
         reason = one_line(error)
         raise UserError(f"no Ray cluster at {address}: {reason}; start one with `ray start --head`") from None

@@ -62,15 +62,3 @@ def test_a_local_cluster_that_does_not_start_is_one_line(monkeypatch: pytest.Mon
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(UserError, match=r"^no local Ray cluster could be started: .* timed out during startup\.$"):
         connected().__enter__()
-
-
-@pytest.mark.parametrize("logs", [True, False])
-def test_a_clusters_processes_are_heard_where_that_is_wanted(logs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    told = dict[str, object]()
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **options: told.update(options))
-    with connected("127.0.0.1:6379", logs=logs) as where:
-        assert where == "Ray cluster at 127.0.0.1:6379"
-    assert told["log_to_driver"] is logs

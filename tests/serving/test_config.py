@@ -1,6 +1,9 @@
 """How a service is configured, and what is said where that is wrong."""
 
+import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from msd_ray.cli import main
 from msd_ray.errors import UserError
 from msd_ray.serving.service.config import ServeConfig, load_config, parse_config
 from msd_ray.serving.service.ensemble_facts import describe
+from msd_ray.serving.service.versions import Traffic
 
 from .ensembles import saved
 
@@ -44,6 +48,7 @@ def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
         ({"gateway": {"tls_client_ca": "x"}}, "tls_client_ca needs both"),
         ({"students": {"placement": "here"}}, "dedicated"),
         ({"students": {"min_replicas": 3}}, r"min_replicas \(3\) must be at most max_replicas \(1\)"),
+        ({"students": {"placement": "gateway", "max_replicas": 2}}, "as many students as gateway.replicas"),
         ({"limits": {"images": 0}}, r"limits\.images: input should be greater than or equal to 1, not 0"),
         ({"keep": 0}, "keep: input should be greater than or equal to 1, not 0"),
         ({"traces": {"exporter": "here"}}, "module:function"),
@@ -82,6 +87,38 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["update", "other"], ["rollback"], ["versions"]])
+def test_what_ray_prints_of_dying_processes_is_not_in_an_operators_json(
+    tiny: str, arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msd_ray.serving.serve_apps import serve, updates
+
+    version = describe(tiny)
+    traffic = Traffic((version,), (1.0,))
+
+    @contextmanager
+    def noisy(address: str) -> Iterator[str]:
+        print("(raylet) Task failed.")
+        yield address
+        print("(raylet) And another one.")
+
+    class Operation:
+        def current(self) -> tuple[Traffic, None, str]:
+            print("(raylet) Task failed again.")
+            return traffic, None, "dedicated"
+
+        def update(self, *_: Any) -> Traffic:
+            return self.current()[0]
+
+        roll_back = update
+
+    monkeypatch.setattr(serve, "connected", noisy)
+    monkeypatch.setattr(updates, "Operation", Operation)
+    code, out, err = run(capsys, monkeypatch, "serve", *arguments, "--address", "10.0.0.1:6379", "--json")
+    assert code == 0 and err.count("(raylet)") == 3
+    assert json.loads(out) == [{"name": version.name, "weight": 1.0, "uri": version.uri}]
 
 
 def test_the_config_file_is_one_that_serve_takes(
@@ -145,16 +182,17 @@ def test_serve_has_no_http_port_where_it_would_not_ask_for_certificates() -> Non
 
 
 @pytest.mark.parametrize(
-    ("cpus", "memory", "gpus", "students", "shared"),
+    ("cpus", "memory", "gpus", "students", "placed"),
     [
-        (4, 1 << 40, 0, {}, False),
-        (3, 1 << 40, 0, {}, True),  # three parts and a gateway
-        (64, 1 << 20, 0, {}, True),
-        (64, 1 << 40, 1, {"gpus": 0.5}, True),
-        (64, 1 << 40, 2, {"gpus": 0.5}, False),
-        (6, 1 << 40, 0, {"max_replicas": 2}, True),
-        (1, 1 << 20, 0, {"placement": "dedicated"}, False),
-        (64, 1 << 40, 0, {"placement": "multiplexed"}, True),
+        (4, 1 << 40, 0, {}, "dedicated"),
+        (3, 1 << 40, 0, {}, "multiplexed"),  # three parts and a gateway
+        (64, 1 << 20, 0, {}, "multiplexed"),
+        (64, 1 << 40, 1, {"gpus": 0.5}, "multiplexed"),
+        (64, 1 << 40, 2, {"gpus": 0.5}, "dedicated"),
+        (6, 1 << 40, 0, {"max_replicas": 2}, "multiplexed"),
+        (1, 1 << 20, 0, {"placement": "dedicated"}, "dedicated"),
+        (64, 1 << 40, 0, {"placement": "multiplexed"}, "multiplexed"),
+        (64, 1 << 40, 0, {"placement": "gateway"}, "gateway"),
     ],
 )
 def test_students_share_a_process_where_there_is_no_room_for_several(
@@ -164,13 +202,13 @@ def test_students_share_a_process_where_there_is_no_room_for_several(
     memory: int,
     gpus: int,
     students: dict[str, Any],
-    shared: bool,
+    placed: str,
 ) -> None:
     from msd_ray.serving.serve_apps import serve_options
 
     have = {"CPU": cpus, "memory": memory, "GPU": gpus}
     monkeypatch.setattr(serve_options.ray, "cluster_resources", lambda: have)
-    assert serve_options.multiplexed(describe(tiny), parse_config({"students": students})) is shared
+    assert serve_options.placement(describe(tiny), parse_config({"students": students})) == placed
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_few_replicas_may_hold_many_students(site: Site, tmp_path: Path) -> None
     from msd_ray.serving.service.config import parse_config
 
     version, config = describe(site.uri), parse_config({"students": {"placement": "multiplexed", "resident": 1}})
-    deploy_students(version, config, True)
+    deploy_students(version, config, "multiplexed")
     for class_id in (0, 5, 9, 0):
         part = version.owners[class_id]
         asked = serve.get_app_handle(ANY_PART).options(
@@ -189,7 +189,7 @@ def test_few_replicas_may_hold_many_students(site: Site, tmp_path: Path) -> None
     saved(tmp_path, 2, spec=PICTURES)
     flip_a_bit(tmp_path / "student-0001.safetensors")
     with pytest.raises(UserError, match=r"does not start: .*student-0001\.safetensors"):
-        deploy_students(describe(str(tmp_path)), config, True)
+        deploy_students(describe(str(tmp_path)), config, "multiplexed")
 
 
 @pytest.mark.nightly
@@ -203,7 +203,7 @@ def test_students_that_nobody_asks_go_away_and_come_back(site: Site, tmp_path: P
     uri = saved(tmp_path, 2, spec=PICTURES, weights=(21, 22))
     version = describe(uri)
     students = {"placement": "dedicated", "min_replicas": 0, "idle_seconds": 1.0}
-    deploy_students(version, parse_config({"students": students}), False)
+    deploy_students(version, parse_config({"students": students}), "dedicated")
     part = version.parts[version.owners[3]]
     assert eventually(lambda: not replicas(f"ServeReplica:{part_app(part)}"))
     call = PartCall(uri, version.owners[3], part, [(3, 4)], "float32", 60.0)

@@ -27,6 +27,9 @@ _OPTIONS = (
     ("grpc.so_reuseport", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # otherwise our client's pings would end a long call
 )
+LISTENERS = 4
+"""Servers of a gateway that share its port. grpc.aio takes one call of each whenever the event loop comes round: with a
+single one, calls above what the gateway can do would wait in grpc, out of its queue's sight."""
 LOOK = 0.1
 """Seconds between looks whether grpc's server still runs."""
 LOG = logging.getLogger(__name__)
@@ -63,7 +66,8 @@ class EnsembleRpc(pb_grpc.EnsembleServiceServicer):
 
 
 class RpcServer:
-    """The service on a port, with health and reflection. Several may share the port of a machine."""
+    """The service on a port, with health and reflection. Several may share the port of a machine. The system spreads
+    connections over its listeners; a Unix socket belongs to the first."""
 
     def __init__(self, service: Service, tokens: Tokens, config: GatewayConfig) -> None:
         self._service, self._tokens, self._config = service, tokens, config
@@ -72,8 +76,9 @@ class RpcServer:
     async def start(self) -> int:
         """Starts to listen; returns the port. Raises OSError if it is taken, UserError if the certificates are not
         valid."""
-        self._server, port = await self._opened(self._config.port)
-        self.staying_open = asyncio.create_task(self._stay_open(port))
+        first, port = await self._opened(self._config.port, self._config.socket)
+        self._servers = [first, *[(await self._opened(port))[0] for _ in range(LISTENERS - 1)]]
+        self.staying_open = asyncio.gather(*(self._stay_open(i, port) for i in range(LISTENERS)))
         await self._health.start()
         return port
 
@@ -81,30 +86,30 @@ class RpcServer:
         """Drains the server: callers are sent to other gateways, and requests may finish for `drain_seconds`."""
         self.staying_open.cancel()
         await self._health.stop()
-        await self._server.stop(self._config.drain_seconds)
+        await asyncio.gather(*(server.stop(self._config.drain_seconds) for server in self._servers))
 
-    async def _opened(self, port: int) -> tuple[grpc.aio.Server, int]:
+    async def _opened(self, port: int, socket: str = "") -> tuple[grpc.aio.Server, int]:
         address, tls, server = self._config.address(port), credentials(self._config), self._made()
         try:
             port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
-            if self._config.socket:
-                address = f"unix:{self._config.socket}"
+            if socket:
+                address = f"unix:{socket}"
                 server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from None
         await server.start()
         return server, port
 
-    async def _stay_open(self, port: int) -> None:
-        """Opens the port again whenever grpc's server ends by an error of its own: a call whose method is not UTF-8 is
+    async def _stay_open(self, number: int, port: int) -> None:
+        """Opens the port again whenever that listener ends by an error of its own: a call whose method is not UTF-8 is
         enough, and needs no token. Its other callers get CANCELLED, which our client tries again. (Without a time
         grpc would wait until the connection of that call is closed.)"""
         while True:
             try:
-                await self._server.wait_for_termination(LOOK)
+                await self._servers[number].wait_for_termination(LOOK)
             except Exception as error:
                 LOG.error("gRPC's server ended by %s; another one takes its place", named(error))
-                self._server, _ = await self._opened(port)
+                self._servers[number], _ = await self._opened(port, self._config.socket if number == 0 else "")
 
     def _made(self) -> grpc.aio.Server:
         limits = self._service.limits

@@ -2,7 +2,7 @@
 describe it, too: `import_path: msd_ray.serving.serve_apps.apps:part`, `args: {...}`.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ray import serve
@@ -14,7 +14,7 @@ from msd_ray.serving.serve_apps.app_names import ANY_PART, GATEWAY, REGISTRY, pa
 from msd_ray.serving.serve_apps.gateway_app import Gateway
 from msd_ray.serving.serve_apps.replicas import DedicatedReplica, multiplexed_replica
 from msd_ray.serving.serve_apps.version_registry import VersionRegistry
-from msd_ray.serving.service.config import ServeConfig, StudentConfig, parse_config
+from msd_ray.serving.service.config import Placement, ServeConfig, StudentConfig, parse_config
 from msd_ray.serving.service.versions import Traffic, Version
 
 Args = dict[str, Any]
@@ -33,18 +33,20 @@ BY_DELAY = "msd_ray.serving.serve_apps.scaling:by_queue_delay"
 LOOKS = {"metrics_interval_s": 1.0, "look_back_period_s": 5.0}
 
 
-def student_args(version: Version, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
+def student_args(version: Version, config: ServeConfig, placement: Placement) -> dict[str, tuple[str, Args]]:
     """The applications that a version's students need: for each name the function that builds it, and its arguments."""
     common = {"students": asdict(config.students), **_environment()}
-    if multiplexed:
+    if placement == "gateway":
+        return {}
+    if placement == "multiplexed":
         return {ANY_PART: ("any_part", common)}
     each = {"uri": version.uri, **common}
     return {part_app(of): ("part", {**each, "part": i, "version": of}) for i, of in enumerate(version.parts)}
 
 
-def service_args(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> dict[str, tuple[str, Args]]:
+def service_args(traffic: Traffic, config: ServeConfig, placement: Placement) -> dict[str, tuple[str, Args]]:
     """The same of the registry of versions and the gateways."""
-    said = {"config": config.to_json(), "multiplexed": multiplexed}
+    said = {"config": config.to_json(), "placement": placement}
     registry, gateway = {**said, "traffic": traffic.to_json()}, {**said, **_environment()}
     return {REGISTRY: ("versions", registry), GATEWAY: ("gateway", gateway)}
 
@@ -72,7 +74,7 @@ def any_part(args: Args) -> Application:
 
 
 def versions(args: Args) -> Application:
-    """The registry of versions. args: traffic, config, multiplexed."""
+    """The registry of versions. args: traffic, config, placement."""
     options: dict[str, Any] = {
         "ray_actor_options": {"num_cpus": 0},
         "max_ongoing_requests": 1000,
@@ -84,9 +86,11 @@ def versions(args: Args) -> Application:
 
 
 def gateway(args: Args) -> Application:
-    """The gateways. args: config, multiplexed, environment (of their processes)."""
+    """The gateways. args: config, placement, environment (of their processes)."""
     config = parse_config(args["config"])
-    actor: dict[str, Any] = {"num_cpus": config.gateway.cpus, "runtime_env": _runtime_env(args)}
+    own = config.students if args["placement"] == "gateway" else replace(config.students, cpus=0, gpus=0)
+    cpus = config.gateway.cpus + own.cpus
+    actor: dict[str, Any] = {"num_cpus": cpus, "num_gpus": own.gpus, "runtime_env": _runtime_env(args)}
     if config.gateway.resource:
         actor["resources"] = {config.gateway.resource: 1}
     options: dict[str, Any] = {
@@ -99,7 +103,7 @@ def gateway(args: Args) -> Application:
         **HEALTH,
         "max_constructor_retry_count": 3,
     }
-    said = asdict(config.gateway), asdict(config.limits), asdict(config.students), args["multiplexed"]
+    said = asdict(config.gateway), asdict(config.limits), asdict(config.students), args["placement"]
     return serve.deployment(**options)(Gateway).bind(*said)
 
 

@@ -9,11 +9,12 @@ from ray.exceptions import RayError
 from ray.serve import RunTarget
 from ray.serve.exceptions import RayServeException
 
-from msd_ray.errors import UserError
+from msd_ray.errors import MsdRayError, UserError
 from msd_ray.serving.serve_apps import apps
 from msd_ray.serving.serve_apps.app_names import ANY_PART, GATEWAY, REGISTRY, is_ours, is_part_app, model_id, part_app
 from msd_ray.serving.serve_apps.serve_options import serve_options
-from msd_ray.serving.service.config import ServeConfig
+from msd_ray.serving.service.config import Placement, ServeConfig
+from msd_ray.serving.service.student_worker import load_part
 from msd_ray.serving.service.versions import Traffic, Version
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}  # gateways have an access log of their own
@@ -38,24 +39,27 @@ def start_serve(config: ServeConfig) -> None:
         raise _cannot_start(str(error)) from None
 
 
-def deploy_students(version: Version, config: ServeConfig, multiplexed: bool) -> None:
+def deploy_students(version: Version, config: ServeConfig, placement: Placement) -> None:
     """Starts those students of a version that do not run yet, and waits until they do. Raises UserError if one cannot
     be started."""
     running = {name for name, app in serve.status().applications.items() if app.status == "RUNNING"}
-    wanted = apps.student_args(version, config, multiplexed)
+    wanted = apps.student_args(version, config, placement)
     _run({name: said for name, said in wanted.items() if name not in running})
     for part in range(len(version.parts)):
-        _refuse_unready(version, part, multiplexed)
+        if placement == "gateway":
+            _refuse_damaged(version, part)
+        else:
+            _refuse_unready(version, part, placement)
 
 
-def deploy_registry(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
+def deploy_registry(traffic: Traffic, config: ServeConfig, placement: Placement) -> None:
     """Sets the traffic of all gateways."""
-    _run({REGISTRY: apps.service_args(traffic, config, multiplexed)[REGISTRY]})
+    _run({REGISTRY: apps.service_args(traffic, config, placement)[REGISTRY]})
 
 
-def deploy_gateway(traffic: Traffic, config: ServeConfig, multiplexed: bool) -> None:
+def deploy_gateway(traffic: Traffic, config: ServeConfig, placement: Placement) -> None:
     """Starts the gateways, which need a registry of versions. Raises UserError if they cannot be started."""
-    _run({GATEWAY: apps.service_args(traffic, config, multiplexed)[GATEWAY]})
+    _run({GATEWAY: apps.service_args(traffic, config, placement)[GATEWAY]})
 
 
 def remove_students(traffic: Traffic) -> None:
@@ -100,11 +104,19 @@ def _run(said: Said) -> None:
         raise _cannot_start(_complaints(said) or str(error)) from None
 
 
-def _refuse_unready(version: Version, part: int, multiplexed: bool) -> None:
+def _refuse_damaged(version: Version, part: int) -> None:
+    """Raises UserError if a part's students cannot be loaded; gateways that run already would only report that."""
+    try:
+        load_part(version.uri, part, version.parts[part], "cpu")
+    except MsdRayError as error:
+        raise UserError(f"it does not start: {error}") from None
+
+
+def _refuse_unready(version: Version, part: int, placement: Placement) -> None:
     """Raises UserError if a part's students cannot be loaded, so that damage is noticed before they get requests."""
     of = version.parts[part]
-    handle = serve.get_app_handle(ANY_PART if multiplexed else part_app(of))
-    if multiplexed:
+    handle = serve.get_app_handle(ANY_PART if placement == "multiplexed" else part_app(of))
+    if placement == "multiplexed":
         handle = handle.options(multiplexed_model_id=model_id(version.uri, part, of))
     try:
         why = handle.ready.remote().result(timeout_s=READY)

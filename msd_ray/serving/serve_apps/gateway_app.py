@@ -11,10 +11,11 @@ from ray.serve.exceptions import RayServeException
 from msd_ray.serving.gateway import access, audit
 from msd_ray.serving.gateway.grpc_server import RpcServer
 from msd_ray.serving.gateway.http import http_app
+from msd_ray.serving.serve_apps.own_students import OwnStudents
 from msd_ray.serving.serve_apps.request_metrics import RequestMetrics
 from msd_ray.serving.serve_apps.student_handles import StudentHandles
 from msd_ray.serving.serve_apps.version_registry import PERIOD, ask_registry, find_registry
-from msd_ray.serving.service.config import GatewayConfig, StudentConfig
+from msd_ray.serving.service.config import GatewayConfig, Placement, StudentConfig
 from msd_ray.serving.service.request import Limits
 from msd_ray.serving.service.service import Service
 from msd_ray.serving.service.tokens import Tokens
@@ -28,7 +29,7 @@ class Gateway:
     """The deployment. It is ready once it knows the traffic, and drains before it ends."""
 
     async def __init__(  # type: ignore[misc]
-        self, config: dict[str, Any], limits: dict[str, Any], students: dict[str, Any], multiplexed: bool
+        self, config: dict[str, Any], limits: dict[str, Any], students: dict[str, Any], placement: Placement
     ) -> None:
         said = GatewayConfig(**config)
         access.send_to(
@@ -37,7 +38,12 @@ class Gateway:
             *([audit.into(said.audit)] if said.audit else []),
         )
         of_students = StudentConfig(**students)
-        self._asking, self._tokens = StudentHandles(multiplexed, of_students), Tokens(said.tokens)
+        self._asking: OwnStudents | StudentHandles = (
+            OwnStudents(of_students)
+            if placement == "gateway"
+            else StudentHandles(placement == "multiplexed", of_students)
+        )
+        self._tokens = Tokens(said.tokens)
         self._service = Service(self._asking, Limits(**limits), of_students.threads)
         self._config = said
         self._server = RpcServer(self._service, self._tokens, said)
@@ -54,7 +60,8 @@ class Gateway:
 
     async def check_health(self) -> None:
         """Raises RuntimeError if this gateway no longer follows the registry of versions or the students, or cannot
-        keep its port open, so that Serve replaces it."""
+        keep its port open, or if students in its own process make nothing any more, so that Serve replaces it."""
+        self._asking.check()
         if self._following.done() or self._probing.done() or self._server.staying_open.done():
             raise RuntimeError("this gateway does not follow the registry or the students any more, or lost its port")
 
@@ -86,3 +93,4 @@ class Gateway:
             LOG.warning("the registry of versions names students that are not deployed: %s", error)
             return
         await self._service.serve(traffic)
+        self._asking.keep(traffic.versions)

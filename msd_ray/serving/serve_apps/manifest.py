@@ -8,7 +8,7 @@ import yaml
 from msd_ray.serving.serve_apps import apps
 from msd_ray.serving.serve_apps.app_names import GATEWAY
 from msd_ray.serving.serve_apps.serve_options import serve_options
-from msd_ray.serving.service.config import ServeConfig
+from msd_ray.serving.service.config import Placement, ServeConfig
 from msd_ray.serving.service.versions import Traffic, Version
 
 BUILDERS = "msd_ray.serving.serve_apps.apps"
@@ -17,8 +17,10 @@ BUILDERS = "msd_ray.serving.serve_apps.apps"
 def manifest(version: Version, config: ServeConfig) -> dict[str, Any]:
     """The service as plain data of Serve's ServeDeploySchema. Placement `auto` means `dedicated` here, since the
     cluster is not known."""
-    multiplexed, traffic = config.students.placement == "multiplexed", Traffic((version,), (1.0,))
-    said = apps.student_args(version, config, multiplexed) | apps.service_args(traffic, config, multiplexed)
+    said = config.students.placement
+    placement: Placement = "dedicated" if said == "auto" else said
+    traffic = Traffic((version,), (1.0,))
+    built = apps.student_args(version, config, placement) | apps.service_args(traffic, config, placement)
     return {
         **serve_options(config),
         "applications": [
@@ -28,7 +30,7 @@ def manifest(version: Version, config: ServeConfig) -> dict[str, Any]:
                 "import_path": f"{BUILDERS}:{build}",
                 "args": args,
             }
-            for name, (build, args) in said.items()
+            for name, (build, args) in built.items()
         ],
     }
 

@@ -1,13 +1,20 @@
 """Metrics for Prometheus, through Ray's metrics agent."""
 
+import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
 from msd_ray.serving.gateway.access import Call
+from msd_ray.serving.protocol.refusal import Refusal
+from msd_ray.serving.service.readiness import Readiness
+from msd_ray.serving.service.routing import PartRequest
 from msd_ray.serving.service.service import StudentImage
+from msd_ray.serving.service.versions import Traffic
 
 MILLISECONDS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0, 30000.0]
 IMAGES = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
@@ -42,13 +49,27 @@ class GatewayMetrics:
         self._retries = Counter("msd_ray_serve_retries", "requests to parts sent again as a replica died", ("version",))
         self._ready = Gauge("msd_ray_serve_ready", "1 where a part's students are ready", _keys("version", "part"))
 
-    def part_request(self, version: str, part: int, code: str, seconds: float) -> None:
-        tags = {"version": version, "part": str(part)}
-        self._requests.inc(1, {**tags, "code": code})
-        self._milliseconds.observe(1000 * seconds, tags)
+    @contextmanager
+    def part_request(self, asked: PartRequest) -> Iterator[None]:
+        """Counts a request to a part, which runs in this block."""
+        tags, began, code = {"version": asked.version.name, "part": str(asked.part)}, time.monotonic(), "OK"
+        try:
+            yield
+        except Refusal as refusal:
+            code = refusal.kind
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            self._requests.inc(1, {**tags, "code": code})
+            self._milliseconds.observe(1000 * (time.monotonic() - began), tags)
 
-    def ready(self, version: str, part: int, ready: bool) -> None:
-        self._ready.set(float(ready), {"version": version, "part": str(part)})
+    def report(self, traffic: Traffic, readiness: Readiness) -> None:
+        """Says which students are ready."""
+        for version in traffic.versions:
+            for part, of in enumerate(version.parts):
+                self._ready.set(float(not readiness.why(of)), {"version": version.name, "part": str(part)})
 
     def retried(self, version: str) -> None:
         self._retries.inc(1, {"version": version})

@@ -3,8 +3,9 @@
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,18 +47,18 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
         import ray
 
         from msd_ray.serving.serve_apps import deploy
-        from msd_ray.serving.serve_apps.serve_options import multiplexed, with_room
+        from msd_ray.serving.serve_apps.serve_options import placement, with_room
 
         _hush()
-        shared = multiplexed(version, config)
-        config = with_room(version, config) if shared else config
-        note(f"{where}: {len(version.parts)} parts, {'multiplexed' if shared else 'dedicated'}")
+        placed = placement(version, config)
+        config = with_room(version, config) if placed == "multiplexed" else config
+        note(f"{where}: {len(version.parts)} parts, {placed if placed != 'gateway' else 'in the gateways'}")
         deploy.start_serve(config)
         try:
-            deploy.deploy_students(version, config, shared)
+            deploy.deploy_students(version, config, placed)
             traffic = Traffic((version,), (1.0,))
-            deploy.deploy_registry(traffic, config, shared)
-            deploy.deploy_gateway(traffic, config, shared)
+            deploy.deploy_registry(traffic, config, placed)
+            deploy.deploy_gateway(traffic, config, placed)
             yield str(ray.get_runtime_context().gcs_address)
         finally:
             deploy.end(config.gateway.drain_seconds)
@@ -65,14 +66,15 @@ def serving(uri: str, config: ServeConfig, address: str | None, note: Note) -> I
 
 @contextmanager
 def attached(address: str | None) -> Iterator["Operation"]:
-    """A running service, on the cluster at the address or RAY_ADDRESS. Raises UserError if there is none."""
+    """A running service, on the cluster at the address or RAY_ADDRESS. What Ray prints of the cluster in this block
+    goes to standard error. Raises UserError if there is none."""
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
         raise UserError("say which cluster serves: --address, which `msd-ray serve` printed, or RAY_ADDRESS")
     if address.startswith("127.0.0.1"):  # a cluster that `msd-ray serve` started
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it calls back, and only there
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray turns it on in the starting process only
-    with connected(address, logs=False):  # they would get in between what --json prints
+    with redirect_stdout(sys.stderr), connected(address):
         from msd_ray.serving.serve_apps.updates import Operation
 
         _hush()

@@ -6,24 +6,25 @@ from typing import Any
 
 import ray
 
-from msd_ray.serving.service.config import GatewayConfig, ServeConfig, TraceConfig
+from msd_ray.serving.service.config import GatewayConfig, Placement, ServeConfig, TraceConfig
 from msd_ray.serving.service.versions import Version
 
 BYTES_PER_PARAMETER = 8  # float32 weights, and as much again for what a network computes with
 SHARE = 0.8  # of the cluster's memory that students may take
 
 
-def multiplexed(version: Version, config: ServeConfig) -> bool:
-    """Whether students are multiplexed: as the configuration says or, for `auto`, if replicas for all parts at once
-    would be more processes than the cluster has CPUs, or need more memory or GPUs. The estimate for a replica is the
-    memory of this process, which has imported the same modules, and its students' weights."""
+def placement(version: Version, config: ServeConfig) -> Placement:
+    """Where students are: as the configuration says or, for `auto`, multiplexed if replicas for all parts at once
+    would be more processes than the cluster has CPUs, or need more memory or GPUs, and else dedicated. The estimate for
+    a replica is the memory of this process, which has imported the same modules, and its students' weights."""
     students = config.students
     if students.placement != "auto":
-        return students.placement == "multiplexed"
+        return students.placement
     have, parts = ray.cluster_resources(), len(version.parts)  # type: ignore[no-untyped-call]
     fits = _memory(version, parts) <= SHARE * have.get("memory", 0)
     processes = parts * students.max_replicas + config.gateway.replicas
-    return not (fits and processes <= have.get("CPU", 0) and parts * students.gpus <= have.get("GPU", 0))
+    room = fits and processes <= have.get("CPU", 0) and parts * students.gpus <= have.get("GPU", 0)
+    return "dedicated" if room else "multiplexed"
 
 
 def with_room(version: Version, config: ServeConfig) -> ServeConfig:

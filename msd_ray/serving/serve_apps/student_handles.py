@@ -50,21 +50,17 @@ class StudentHandles:
 
     async def reach(self, versions: tuple[Version, ...]) -> None:
         """Gets handles of these versions' students. Raises RayServeException if any are not deployed."""
-        self._handles = await asyncio.to_thread(self._handles_of, versions)
+        self._handles |= await asyncio.to_thread(self._handles_of, versions)
+
+    def keep(self, versions: tuple[Version, ...]) -> None:
+        """Forgets the students of other versions."""
+        kept = {ANY_PART, *(of for version in versions for of in version.parts)}
+        self._handles = {of: handle for of, handle in self._handles.items() if of in kept}
 
     async def ask(self, part_request: PartRequest, seconds: float) -> list[StudentImage]:
         """One image per item. Raises Refusal."""
-        began, code = time.monotonic(), "OK"
-        try:
-            return await self._gatherer(part_request).ask(part_request, began + seconds)
-        except Refusal as refusal:
-            code = refusal.kind
-            raise
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        finally:
-            self._meters.part_request(part_request.version.name, part_request.part, code, time.monotonic() - began)
+        with self._meters.part_request(part_request):
+            return await self._gatherer(part_request).ask(part_request, time.monotonic() + seconds)
 
     async def probe(self, version: Version, part: int, failed: bool) -> str:
         """Probes students, a second time if the first replica does not answer. It does not probe students that Serve
@@ -87,9 +83,10 @@ class StudentHandles:
 
     def report(self, traffic: Traffic, readiness: Readiness) -> None:
         """Sets the metrics that say which students are ready."""
-        for version in traffic.versions:
-            for part, of in enumerate(version.parts):
-                self._meters.ready(version.name, part, not readiness.why(of))
+        self._meters.report(traffic, readiness)
+
+    def check(self) -> None:
+        """Students have processes of their own, which Serve checks."""
 
     def _gatherer(self, part_request: PartRequest) -> Gatherer:
         """A single replica that holds all parts is one place, else each part is."""
@@ -138,6 +135,8 @@ class StudentHandles:
 
     def _handle(self, version: Version, part: int) -> DeploymentHandle[Any]:
         if not self._multiplexed:
+            if version.parts[part] not in self._handles:  # the request has waited since before an update
+                raise away(f"version {version.name} is not served any more", 0.1)
             return self._handles[version.parts[part]]
         wanted = model_id(version.uri, part, version.parts[part])
         return self._handles[ANY_PART].options(multiplexed_model_id=wanted)

@@ -11,6 +11,7 @@ from msd_ray.recipes.load import with_overrides
 from msd_ray.recipes.yaml_files import read_yaml, validated
 from msd_ray.serving.service.request import Limits
 
+Placement = Literal["dedicated", "multiplexed", "gateway"]
 RENAMED = {"front": "gateway"}
 """The present names of keys in older files."""
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -20,7 +21,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 class StudentConfig:
     """The students' replicas. placement: `dedicated` gives each part of the conditions a deployment of its own,
     `multiplexed` lets replicas hold up to `resident` parts each, `auto` takes the first where CPUs, memory and
-    GPUs are enough.
+    GPUs are enough. `gateway` gives each gateway all students, in its own process, and there are no replicas.
 
     cpus, gpus: Ray resources of a replica, fractions allowed. threads: that its networks compute with; other numbers
     may change last bits. min_replicas, max_replicas: of each deployment; with 0 Serve stops it after idle_seconds
@@ -34,7 +35,7 @@ class StudentConfig:
     it aims at this wait of images before they are computed instead, if it is not 0.
     """
 
-    placement: Literal["dedicated", "multiplexed", "auto"] = "auto"
+    placement: Placement | Literal["auto"] = "auto"
     resident: Count = 8
     cpus: Amount = 0.1
     gpus: Amount = 0.0
@@ -57,6 +58,10 @@ class StudentConfig:
             raise ValueError(f"min_replicas ({self.min_replicas}) must be at most max_replicas ({self.max_replicas})")
         if self.queue_delay_ms and self.min_replicas == self.max_replicas:
             raise ValueError("queue_delay_ms needs max_replicas above min_replicas")
+        if self.placement == "gateway" and (self.min_replicas, self.max_replicas) != (1, 1):
+            raise ValueError(
+                "placement: gateway has as many students as gateway.replicas: leave min_replicas and max_replicas 1"
+            )
         if self.precision == "bf16" and self.batching == "exact":
             raise ValueError("bf16 changes more than the last bits: it needs batching: batched")
         if self.engine != "torch" and self.batching == "exact":

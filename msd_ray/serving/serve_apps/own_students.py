@@ -1,0 +1,79 @@
+"""The students of a gateway that has them in its own process: no call leaves it, and they share its fate."""
+
+import logging
+import time
+
+from msd_ray.errors import MsdRayError
+from msd_ray.serving.protocol.refusal import Refusal, away
+from msd_ray.serving.serve_apps.replicas import TRY_AGAIN, LoadedStudents, Replica
+from msd_ray.serving.serve_apps.request_metrics import GatewayMetrics
+from msd_ray.serving.service.config import StudentConfig
+from msd_ray.serving.service.gatherer import PartCall
+from msd_ray.serving.service.readiness import Readiness
+from msd_ray.serving.service.routing import PartRequest
+from msd_ray.serving.service.service import StudentImage
+from msd_ray.serving.service.versions import Traffic, Version
+
+LOG = logging.getLogger("ray.serve")  # whose lines Serve shows and keeps
+
+
+class OwnStudents:
+    """The `Students` of a gateway. A part that cannot be loaded is tried again every `TRY_AGAIN` seconds. To be used in
+    one event loop."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        self._bench, self._meters = LoadedStudents(config), GatewayMetrics()
+        self._replicas: dict[str, Replica] = {}
+        self._failed: dict[str, tuple[str, float]] = {}  # why, and when
+
+    async def reach(self, versions: tuple[Version, ...]) -> None:
+        """Loads what these versions have."""
+        wanted = {of: (version, part) for version in versions for part, of in enumerate(version.parts)}
+        for of in wanted.keys() - self._replicas.keys():
+            await self._load(*wanted[of])
+
+    def keep(self, versions: tuple[Version, ...]) -> None:
+        """Lets go of what other versions have. Their requests under way still get their images."""
+        kept = {of for version in versions for of in version.parts}
+        self._replicas = {of: replica for of, replica in self._replicas.items() if of in kept}
+
+    async def ask(self, part_request: PartRequest, seconds: float) -> list[StudentImage]:
+        """One image per item. Raises Refusal."""
+        version, part = part_request.version, part_request.part
+        of = version.parts[part]
+        with self._meters.part_request(part_request):
+            if of not in self._replicas:
+                raise away(self._why(of))
+            call = PartCall(version.uri, part, of, part_request.sample_ids, part_request.format, seconds)
+            answer = await self._replicas[of].answer(call)
+            if isinstance(answer, Refusal):
+                raise answer
+            return answer
+
+    async def probe(self, version: Version, part: int, failed: bool) -> str:
+        """Why a part's students cannot be asked now; empty where they can."""
+        of = version.parts[part]
+        _, last = self._failed.get(of, ("", 0.0))
+        if of not in self._replicas and time.monotonic() - last > TRY_AGAIN:
+            await self._load(version, part)
+        return self._replicas[of].why() if of in self._replicas else self._why(of)
+
+    def report(self, traffic: Traffic, readiness: Readiness) -> None:
+        """Sets the metrics that say which students are ready."""
+        self._meters.report(traffic, readiness)
+
+    def check(self) -> None:
+        """Raises RuntimeError where students will not make any more images: only another process can help then."""
+        for replica in self._replicas.values():
+            replica.check()
+
+    def _why(self, of: str) -> str:
+        return self._failed.get(of, ("its students are not loaded yet", 0.0))[0]
+
+    async def _load(self, version: Version, part: int) -> None:
+        of = version.parts[part]
+        try:
+            self._replicas[of] = await self._bench.load(version.uri, part, of)
+        except MsdRayError as error:
+            LOG.error("%s", error)
+            self._failed[of] = str(error), time.monotonic()
