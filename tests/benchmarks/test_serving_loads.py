@@ -26,12 +26,17 @@ def record(*answers: Answer) -> Record:
     return Record(Stage(rate=1.0, seconds=3.0), len(answers), list(answers), began=0.0)
 
 
-def test_a_service_has_recovered_once_all_later_requests_are_as_on_a_fresh_one() -> None:
-    late = [Answer(0.1, 0.1, 2.0, OK), Answer(0.9, 0.9, 0.95, OK), Answer(1.4, 1.4, 2.6, OK)]
-    good = [Answer(1.6, 1.6, 1.7, OK), Answer(2.5, 2.5, 2.61, OK)]
-    assert recovered_s(record(*late, *good), fresh_p99_ms=100.0) == 1.5
-    assert recovered_s(record(*good), fresh_p99_ms=100.0) == 0.0
-    assert recovered_s(record(*good, Answer(2.9, 2.9, 2.95, SHED)), fresh_p99_ms=100.0) is None
+def test_a_service_has_recovered_once_three_seconds_in_a_row_are_as_on_a_fresh_one() -> None:
+    def light(*took: float | None) -> Record:
+        """Each second has one request, which took so long, or was shed."""
+        stage = Stage(rate=1.0, seconds=float(len(took)))
+        answers = [Answer(i, i, i + (ms or 1.0) / 1000, OK if ms else SHED) for i, ms in enumerate(took)]
+        return Record(stage, len(took), answers, began=0.0)
+
+    fresh = light(10.0, 30.5, 20.0)
+    assert recovered_s(light(10.0, 20.0, 30.0), fresh) == 0
+    assert recovered_s(light(900.0, 31.0, 10.0, 20.0, None, 10.0, 20.0, 30.0, 40.0), fresh) == 5
+    assert recovered_s(light(10.0, 20.0, None, 20.0, 10.0), fresh) is None
 
 
 def test_retries_count_from_a_second_after_the_blow() -> None:
