@@ -22,7 +22,7 @@ from msd_ray.serving.protocol.refusal import Refusal, away, busy
 from msd_ray.serving.serve_apps.app_names import ANY_PART, model_id, part_app
 from msd_ray.serving.serve_apps.request_metrics import GatewayMetrics
 from msd_ray.serving.service.config import StudentConfig
-from msd_ray.serving.service.gatherer import Answers, Asked, Gatherer, PartCall
+from msd_ray.serving.service.gatherer import CALLS, Answers, Asked, Gatherer, call_of
 from msd_ray.serving.service.hedge import Hedge
 from msd_ray.serving.service.readiness import Readiness
 from msd_ray.serving.service.routing import PartRequest
@@ -30,7 +30,6 @@ from msd_ray.serving.service.service import StudentImage
 from msd_ray.serving.service.versions import Traffic, Version
 
 LOG = logging.getLogger(__name__)
-CALLS = 1  # that are under way to a replica; requests that come meanwhile leave together
 TRIES = 8  # an image follows from its seed, so it may be asked for again
 FIRST, MOST = 0.05, 1.0  # seconds of the first pause and of the longest; pauses double
 PROBE = 3.0  # seconds that students may take to say whether they are ready; a busy machine takes one, at times
@@ -116,7 +115,7 @@ class StudentHandles:
 
     async def _once(self, asked: Sequence[Asked]) -> Answers:
         of = asked[0].part_request
-        response = self._handle(of.version, of.part).make.remote([_call_of(each) for each in asked])
+        response = self._handle(of.version, of.part).make.remote([call_of(each) for each in asked])
         try:
             answers: Answers = await response
         except asyncio.CancelledError:
@@ -146,13 +145,6 @@ class StudentHandles:
             return {ANY_PART: self._handles.get(ANY_PART) or serve.get_app_handle(ANY_PART)}
         parts = {part for version in versions for part in version.parts}
         return {part: self._handles.get(part) or serve.get_app_handle(part_app(part)) for part in parts}
-
-
-def _call_of(asked: Asked) -> PartCall:
-    of = asked.part_request
-    which = of.version.uri, of.part, of.version.parts[of.part]
-    now = time.monotonic()
-    return PartCall(*which, of.sample_ids, of.format, asked.deadline - now, now - asked.began)
 
 
 def pauses() -> Iterator[float]:

@@ -15,6 +15,8 @@ from msd_ray.serving.service.hedge import give_up
 from msd_ray.serving.service.routing import PartRequest
 from msd_ray.serving.service.service import StudentImage
 
+CALLS = 1
+"""That are under way to a place; requests that come meanwhile leave together."""
 PartAnswer = list[StudentImage] | Refusal
 
 
@@ -129,6 +131,13 @@ class Gatherer:
         for asked, answer, most in zip(taken, said.answers, said.most, strict=True):
             self._most[_part(asked)] = most
             _settle(asked, answer)
+
+
+def call_of(asked: Asked) -> PartCall:
+    """What a replica gets of a request that leaves now."""
+    of, now = asked.part_request, time.monotonic()
+    which = of.version.uri, of.part, of.version.parts[of.part]
+    return PartCall(*which, of.sample_ids, of.format, asked.deadline - now, now - asked.began)
 
 
 def _part(asked: Asked) -> str:
