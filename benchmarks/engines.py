@@ -1,7 +1,7 @@
 """What the engines of served students take and give, network by network: torch in fp32 and bf16, torch's compiler,
 onnxruntime, and two ways of eight bits that the service does not have, onnxruntime's and torchao's.
 
-    python benchmarks/engines.py [--repeats 7] [--quick] [--network digits|large|both]
+    python benchmarks/engines.py [--repeats 7] [--quick] [--network digits|large|both] [--engines NAME ...]
 
 The last line of standard output is one JSON object. Of each network and engine: `start_seconds`, until all sizes are
 ready (and `again_seconds` of the compiler, which then finds what it has compiled); `ms`, of one evaluation of so many
@@ -149,10 +149,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=[*NETWORKS, "both"], default="both")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES), metavar="NAME", help="beside torch"
+    )
     parser.add_argument("--quick", action="store_true", help="the digits' network, and what needs no compiler")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    wanted = QUICK if args.quick else ENGINES
+    wanted = dict.fromkeys(("torch", *(QUICK if args.quick else args.engines)))
     missing = {name: library for name in wanted if find_spec(library := ENGINES[name][0]) is None}
     engines = [name for name in wanted if name not in missing]
     networks = ["digits"] if args.quick else list(NETWORKS) if args.network == "both" else [args.network]

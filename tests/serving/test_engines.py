@@ -48,6 +48,7 @@ def assert_within_bound(part: Part, found: Batching, condition: Any, right: torc
         assert (made - some).abs().max() <= found.bound
 
 
+@pytest.mark.slow
 def test_onnxruntimes_images_stay_within_their_bound(tiny: str) -> None:
     pairs = pairs_of(30)
     with running([tiny], Limits(), LocalStudents(IN_ONNXRUNTIME)) as it:
@@ -109,7 +110,7 @@ def compiled() -> tuple[int, int]:
     return counters["stats"]["unique_graphs"], counters["inductor"]["fxgraph_cache_miss"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_networks_compute_in_bf16_too(tmp_path: Path) -> None:
     part = first_part(saved(tmp_path, 1, spec=POINTS))
     right = part.generate([(3, seed) for seed in range(2)])
