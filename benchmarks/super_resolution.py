@@ -1,17 +1,24 @@
-"""How well a run's students enlarge images that nobody trained on, beside bicubic interpolation and their teacher.
+"""How well students enlarge images that nobody trained on, beside bicubic interpolation and their teacher.
 
 Each image that the data set holds out is made smaller as the recipe says and enlarged again; PSNR is against the image
-itself, of pixels in [0, 1], the mean over images; FID of the enlarged images against all that were trained on, in the
-features `digits` or, of other images, `identity`.
+itself, of pixels in [0, 1], the mean over images; FID of the enlarged images against all that were trained on. Runs of
+one recipe are seeds: of their ensembles, and of their baselines where they have some, mean and standard deviation are
+given. The teacher is the first run's.
 
-    msd-ray train digits-super-resolution --run-dir runs/sr
-    python benchmarks/super_resolution.py runs/sr
+    msd-ray train digits-super-resolution --run-dir runs/sr evaluation.baselines=true
+    msd-ray train digits-dfosd --run-dir runs/dfosd evaluation.baselines=true
+    python benchmarks/super_resolution.py runs/sr runs/dfosd
 
 The last line of standard output is one JSON object.
 """
 
 import argparse
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import mean, stdev
 
+import torch
 from common import finish, say
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,37 +31,82 @@ from msd_ray.ensemble import Ensemble, seeded_noise
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
 from msd_ray.runs.compatibility import teachers_sampling
 from msd_ray.runs.run_context import RunContext
-from msd_ray.runs.run_directory import ensemble_folder
 from msd_ray.runs.teacher_cache import load_teacher, teacher_in
 from msd_ray.storage import Store, default_cache
 from msd_ray.validation import made_of
 
+Scores = dict[str, float]
+PORTION = 256
+"""Images that the teacher makes at a time."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """real: images [N, C, H, W] in [-1, 1]. smaller: what they are to be made of, uint8 [N, C, h, w]."""
+
+    real: Tensor
+    smaller: Tensor
+    judge: Judge
+
+    @property
+    def texts(self) -> list[str]:
+        return [as_text(each) for each in self.smaller]
+
+    def scores(self, x: Tensor) -> Scores:
+        return {"psnr": psnr(x, self.real), "fid": self.judge.fid(x.clamp(-1, 1))}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("run")
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--images", type=int, default=10**6, help="held-out images at the most")
+    parser.add_argument("--features", default="", help="of FID; digits or, of larger images, identity if left out")
     given = parser.parse_args()
-    context = RunContext.of_run(Store(given.run), [])
-    options = SuperResolution(**context.recipe.data.options)
+    runs = [RunContext.of_run(Store(each), []) for each in given.runs]
+    options = SuperResolution(**runs[0].recipe.data.options)
     data = load_data(made_of(DataConfig, options.of))
-    real = data.held_out.all().x
-    smaller = to_bytes(reduced(real, options.factor))
-    seen, seeds = smaller.float() / 127.5 - 1, list(range(len(real)))
-    texts = [as_text(each) for each in smaller]
-    teacher, sampling = load_teacher(teacher_in(context.store, context.plan)), teachers_sampling(context.recipe)
-    encoded, z = context.conditions.encode(texts), seeded_noise(seeds, data.shape)
-    features = "digits" if data.shape == (1, 8, 8) else "identity"
+    features = given.features or ("digits" if data.shape == (1, 8, 8) else "identity")
     judge = Judge(load_features(features, data, default_cache()), data.train, EvaluationConfig())
-    made = {
-        "bicubic": F.interpolate(seen, real.shape[2:], mode="bicubic"),
-        "teacher": sampling.integrate(teacher, z, encoded, None),
-        "students": Ensemble.load(ensemble_folder(given.run)).generate(texts, seeds),
-        "real, held out": real,
-    }
-    figures = {name: {"psnr": psnr(x, real), "fid": judge.fid(x.clamp(-1, 1))} for name, x in made.items()}
-    for name, scores in figures.items():
-        say(f"{name}: PSNR {scores['psnr']:.2f} dB, FID@{len(real)} {scores['fid']:.3f} in {features}")
-    finish("super_resolution", {"n": len(real), "features": features, "of": figures})
+    real = data.held_out.all().x[: given.images]
+    task = Task(real, to_bytes(reduced(real, options.factor)), judge)
+    found = defaultdict[str, list[Scores]](list)
+    for name, make in (("bicubic", bicubic), ("teacher", lambda task: by_teacher(task, runs[0]))):
+        found[name].append(task.scores(make(task)))
+    found["real, held out"].append(task.scores(real))
+    for context in runs:
+        for name, make in makers(context).items():
+            found[name].append(task.scores(make(task)))
+    for name, several in found.items():
+        say(f"{name}: {shown('psnr', several)} dB, FID@{len(real)} {shown('fid', several)}, {len(several)} run(s)")
+    finish("super_resolution", {"n": len(real), "features": features, "of": found})
+
+
+def bicubic(task: Task) -> Tensor:
+    return F.interpolate(task.smaller.float() / 127.5 - 1, task.real.shape[2:], mode="bicubic")
+
+
+def by_teacher(task: Task, context: RunContext) -> Tensor:
+    """With the noise of seeds 0, 1, ..., as students have it."""
+    teacher, sampling = load_teacher(teacher_in(context.store, context.plan)), teachers_sampling(context.recipe)
+    encoded, z = context.conditions.encode(task.texts), seeded_noise(range(len(task.real)), task.real.shape[1:])
+    parts = zip(z.split(PORTION), encoded.split(PORTION), strict=True)
+    return torch.cat([sampling.integrate(teacher, *part, None) for part in parts])
+
+
+def makers(context: RunContext) -> dict[str, Callable[[Task], Tensor]]:
+    """The ensembles of a run, by the name of its recipe and their own."""
+
+    def made_by(directory: str) -> Callable[[Task], Tensor]:
+        ensemble = Ensemble.load(context.store.child(directory))
+        return lambda task: ensemble.generate(task.texts, list(range(len(task.real))))
+
+    return {f"{context.recipe.name}, {each.name}": made_by(each.directory) for each in context.plan.ensembles}
+
+
+def shown(name: str, several: list[Scores]) -> str:
+    values = [scores[name] for scores in several]
+    spread = f" +- {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{name.upper()} {mean(values):.3f}{spread}"
 
 
 def psnr(x: Tensor, real: Tensor) -> float:

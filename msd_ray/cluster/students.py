@@ -24,7 +24,7 @@ from msd_ray.networks.weights import StoredWeights
 from msd_ray.recipes import PoolConfig
 from msd_ray.runs.adapter_base import base_of
 from msd_ray.runs.init_weights import starting_weights, student_of_init
-from msd_ray.runs.pairs import load_pairs
+from msd_ray.runs.pairs import load_pairs, refuse_without_own
 from msd_ray.runs.plan import StudentPlan
 from msd_ray.runs.run_directory import folder, kept_partition
 from msd_ray.runs.teacher_cache import load_teacher
@@ -121,6 +121,8 @@ class StudentTask:
             initial, fake = starting_weights(spec, owned, inputs.teacher, inputs.init, original)
         if inputs.pairs and any(n.pairs for n in needs):
             pairs = load_pairs(*inputs.pairs, spec.denoiser.sample_shape).to(device)
+            if any(n.own_pairs for n in needs):
+                refuse_without_own(pairs, owned)
         pool = TeacherPool(inputs.pool, first=spec.index) if inputs.pool else None
         teacher: Teacher | None = pool or (LocalTeacher(original) if original else None)
         assert teacher

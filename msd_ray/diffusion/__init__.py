@@ -3,7 +3,7 @@
 A `Denoiser` maps a noised sample to an estimate of the clean one. Teacher, fake score and student are all denoisers.
 """
 
-from msd_ray.diffusion.denoiser import Denoiser, EDMDenoiser, Network, one_step
+from msd_ray.diffusion.denoiser import Denoiser, EDMDenoiser, Network, from_origin, one_step
 from msd_ray.diffusion.few_steps import few_steps, last_steps, levels_of_fewer, random_anchors, rolled_out
 from msd_ray.diffusion.guidance import Guided, unguided
 from msd_ray.diffusion.loss import edm_loss, edm_weight, lognormal_sigma
@@ -46,6 +46,7 @@ __all__ = [
     "edm_loss",
     "edm_weight",
     "few_steps",
+    "from_origin",
     "heun",
     "last_steps",
     "levels_of_fewer",

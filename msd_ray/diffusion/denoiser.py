@@ -31,6 +31,10 @@ class Network(nn.Module):
         """Features at every resolution on the way to the narrowest point, [B, *feature_shapes[i]]."""
         raise NotImplementedError
 
+    def origin(self, condition: Tensor) -> Tensor | None:
+        """What a generator's first noise is added to, [B, ...] as its samples; None for nothing."""
+        return None
+
 
 def as_it_is(x: Tensor) -> AbstractContextManager[Tensor]:
     """A context that changes nothing."""
@@ -98,6 +102,10 @@ class EDMDenoiser(nn.Module):
             maps = self.network.encode(x, c.c_noise, self.embed(condition))
         return [h.to(x_t.dtype) for h in maps]
 
+    def origin(self, condition: Tensor) -> Tensor | None:
+        """The network's, of these conditions."""
+        return self.network.origin(self.embed(condition))
+
     def _coefficients(self, sigma: Tensor) -> Coefficients:
         return self.preconditioning.coefficients(sigma, self.sigma_data, self.sigma_min)
 
@@ -107,16 +115,24 @@ def one_step(generator: Denoiser, z: Tensor, condition: Tensor, sigma_init: floa
     were trained at steps start from z in the coordinates of their table instead; those of tokens draw what they start
     from and what they end with."""
     sigma = torch.full(z.shape[:1], sigma_init, dtype=z.dtype, device=z.device)
-    x = generator(at_start(generator, z, sigma_init), sigma, condition)
+    x = generator(at_start(generator, z, condition, sigma_init), sigma, condition)
     return drawn_tokens(x, z) if isinstance(_preconditioning(generator), Masked) else x
 
 
-def at_start(generator: Denoiser, z: Tensor, sigma_init: float) -> Tensor:
+def at_start(generator: Denoiser, z: Tensor, condition: Tensor, sigma_init: float) -> Tensor:
     """The noise z ~ N(0, I) as the generator takes it at its first level."""
     how = _preconditioning(generator)
     if isinstance(how, Masked):
         return first_tokens(z, sigma_init)
-    return (start(how, sigma_init) if how else sigma_init) * z
+    return from_origin(generator, (start(how, sigma_init) if how else sigma_init) * z, condition)
+
+
+def from_origin(generator: Denoiser, noise: Tensor, condition: Tensor) -> Tensor:
+    """The noise [B, ...] as the generator begins with it: on the picture of its condition where its network begins
+    there (`student.begins`), alone otherwise."""
+    find = getattr(generator, "origin", None)
+    origin = find(condition) if find else None
+    return noise if origin is None else noise + origin
 
 
 def _preconditioning(generator: Denoiser) -> Preconditioning | None:

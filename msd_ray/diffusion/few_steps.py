@@ -42,7 +42,7 @@ def rolled_out(
     start: clean samples [B, ...] that the first step begins from, with z as their noise; None for pure noise.
     anchors: levels [steps - 1, B] of each sample's further steps in place of those that all have in `levels`.
     """
-    x = at_start(generator, z, levels[0]) if start is None else start + levels[0] * z
+    x = at_start(generator, z, condition, levels[0]) if start is None else start + levels[0] * z
     if len(levels) == 1:
         return generator(x, x.new_full(x.shape[:1], levels[0]), condition)
     assert renoise is not None

@@ -183,6 +183,7 @@ class Relay:
         """students: those of the part, lowest levels first."""
         self._partition, self._students = partition, students
         self.preconditioning = getattr(students[-1], "preconditioning", None)  # of the one that begins
+        self.origin = getattr(students[-1], "origin", None)
 
     def __call__(self, x_t: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         interval = int(self._partition.interval_at(sigma[:1])) if self._partition.borders else 0

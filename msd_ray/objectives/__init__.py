@@ -24,11 +24,13 @@ from msd_ray.objectives.base import (
 )
 from msd_ray.objectives.boot import BOOT
 from msd_ray.objectives.consistency import Consistency
+from msd_ray.objectives.dfosd import DFOSD
 from msd_ray.objectives.dimo import DiMO
 from msd_ray.objectives.dm import DM
 from msd_ray.objectives.dmd import DMD
 from msd_ray.objectives.fd import FD
 from msd_ray.objectives.fdistill import FDistill
+from msd_ray.objectives.flow_trajectory import FlowTrajectory
 from msd_ray.objectives.gdd import GDD
 from msd_ray.objectives.methods import OBJECTIVES
 from msd_ray.objectives.moment_matching import MomentMatching
@@ -70,6 +72,7 @@ def objective_class(name: str) -> type[Any]:
 __all__ = [
     "ADM",
     "BOOT",
+    "DFOSD",
     "DM",
     "DMD",
     "FD",
@@ -88,6 +91,7 @@ __all__ = [
     "DiMO",
     "Draft",
     "FDistill",
+    "FlowTrajectory",
     "Loss",
     "MomentMatching",
     "MultiGuidance",

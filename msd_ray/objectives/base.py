@@ -59,10 +59,10 @@ class Needs:
     """What the trainer must provide, and what it gets.
 
     teacher: nothing, its output, or also the gradient through it. follow_up: a second question to the teacher, made of
-    the first and its answer. real_data, pairs: samples beside the noise. fake: whether a fake score trains beside the
-    generator. head: makes the discriminator's layers. second_order: whether a loss differentiates their gradient once
-    more. encoder: the frozen teacher beside the student. pretrained: the
-    name, in `networks.PRETRAINED`, of a frozen network, whose features of pictures the discriminator judges; no
+    the first and its answer. real_data, pairs: samples beside the noise. own_pairs: of the student's own conditions
+    alone. fake: whether a fake score trains beside the generator. head: makes the discriminator's layers. second_order:
+    whether a loss differentiates their gradient once more. encoder: the frozen teacher beside the student. pretrained:
+    the name, in `networks.PRETRAINED`, of a frozen network, whose features of pictures the discriminator judges; no
     checkpoint holds it. memory: name and shape of what is kept between updates, all ones at first, for these networks
     and samples of that shape. minimised: features, as evaluations name them, whose Frechet distance is the loss, so
     that it would say nothing in a table. boundary: the generator must be the identity at sigma_min. frozen: regular
@@ -82,6 +82,7 @@ class Needs:
     follow_up: Callable[["Draft", Tensor], "Draft"] | None = None
     real_data: bool = False
     pairs: bool = False
+    own_pairs: bool = False
     fake: bool = True
     head: Callable[[Nets], nn.Module] | None = None
     second_order: bool = False
@@ -124,9 +125,9 @@ class Batch:
     """z: [B, ...] noise for the generator, renoise: [steps - 1, B, ...] for its further steps, and anchors: [steps - 1,
     B] the levels of these, where they are not those of sampling. condition: [B] classes of the student. start: [B, ...]
     clean samples of these classes that z is the noise of, None where the generator begins from pure noise. real: [B,
-    ...] real samples of the student's classes and real_condition [B] theirs, pairs: [B] of the teacher's, of any class,
-    where the objective needs them. step, seen: updates and images of the stage so far, those in which the generator
-    rests included."""
+    ...] real samples of the student's classes and real_condition [B] theirs, pairs: [B] of the teacher's, where the
+    objective needs them. step, seen: updates and images of the stage so far, those in which the generator rests
+    included."""
 
     z: Tensor
     condition: Tensor

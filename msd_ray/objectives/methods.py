@@ -5,10 +5,12 @@ from typing import Any
 from msd_ray.objectives.adm import ADM
 from msd_ray.objectives.boot import BOOT
 from msd_ray.objectives.consistency import Consistency
+from msd_ray.objectives.dfosd import DFOSD
 from msd_ray.objectives.dm import DM
 from msd_ray.objectives.dmd import DMD
 from msd_ray.objectives.fd import FD
 from msd_ray.objectives.fdistill import FDistill
+from msd_ray.objectives.flow_trajectory import FlowTrajectory
 from msd_ray.objectives.gdd import GDD
 from msd_ray.objectives.moment_matching import MomentMatching
 from msd_ray.objectives.multi_guidance import MultiGuidance
@@ -42,4 +44,6 @@ OBJECTIVES: dict[str, type[Any]] = {
     "boot": BOOT,
     "pid": PID,
     "o2mkd": O2MKD,
+    "flow-trajectory": FlowTrajectory,
+    "dfosd": DFOSD,
 }

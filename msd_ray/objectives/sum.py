@@ -101,6 +101,7 @@ class Sum:
             follow_up=self._follow_up if any(n.follow_up for n in each) else None,
             real_data=any(n.real_data for n in each),
             pairs=any(n.pairs for n in each),
+            own_pairs=any(n.own_pairs for n in each),
             fake=any(n.fake for n in each),
             encoder=any(n.encoder for n in each),
             memory=self._memory if any(n.memory for n in each) else None,

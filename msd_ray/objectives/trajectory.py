@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from msd_ray.diffusion import Denoiser, Noise, per_sample
+from msd_ray.diffusion import Denoiser, Noise, from_origin, per_sample
 
 SPAN = 16.0
 """How much lower than sigma_init the level is that stands for t = sigma_init."""
@@ -35,4 +35,4 @@ def signal(generator: Denoiser, noise: Noise, z: Tensor, t: Tensor, condition: T
     """
     share = torch.log(t / noise.sigma_min) / math.log(noise.sigma_init / noise.sigma_min)
     level = noise.sigma_init * SPAN ** -share.clamp(0, 1)
-    return generator(per_sample(level, z) * z, level, condition)
+    return generator(from_origin(generator, per_sample(level, z) * z, condition), level, condition)

@@ -228,7 +228,7 @@ class _Stage:
         spec = replace(self._spec, stages={self._name: replace(stage, images=images, fake_first=0)}, training=whole)
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
         real = in_memory(blank, self._owned.ids[:1])
-        pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long))
+        pairs = Pairs(blank, blank, self._owned.ids[:1])
         asked = self._teacher(held=self._local or any(self._spec.objective(s).needs.encoder for s in self._spec.stages))
         teacher = LocalTeacher(asked) if self._local else self._elsewhere
         extras = Extras(encoder=unguided(asked), pairs=pairs)

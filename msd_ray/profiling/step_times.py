@@ -146,7 +146,7 @@ class _StepTimer:
         spec = replace(self._spec, stages={name: stage}, training=training)
         blank = torch.zeros(1, *spec.denoiser.sample_shape)
         real = in_memory(blank.expand(stage.batch, *blank.shape[1:]), self._owned.ids[:1].expand(stage.batch))
-        pairs = Pairs(blank, blank, torch.zeros(1, dtype=torch.long)).to(self.device)
+        pairs = Pairs(blank, blank, self._owned.ids[:1]).to(self.device)
         extras = Extras(encoder=unguided(self._teacher), pairs=pairs)
         return StudentTrainer(spec, self._owned, teacher, None, real, self.device, extras)
 

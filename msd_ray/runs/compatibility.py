@@ -13,7 +13,15 @@ from msd_ray.ensemble import Sampling
 from msd_ray.ensemble.sampling import UNMASK
 from msd_ray.errors import UserError, one_line
 from msd_ray.evaluation import features_name
-from msd_ray.networks import KINDS, Adapter, DenoiserSpec, GaussianMixtureConfig, Kind, StudentSize
+from msd_ray.networks import (
+    KINDS,
+    Adapter,
+    DenoiserSpec,
+    GaussianMixtureConfig,
+    Kind,
+    PictureUNetConfig,
+    StudentSize,
+)
 from msd_ray.networks.shapes import shapes_only
 from msd_ray.objectives import Needs, Nets, objective_class
 from msd_ray.own_code import is_own
@@ -151,7 +159,7 @@ def check_adapters(recipe: Recipe, source: TeacherSource | None, needs: Mapping[
     sizes = {"student": recipe.student} | {f"students.{i}": size for i, size in recipe.students.items()}
     for name, size in sizes.items():
         _check_fakes(f"{name}.fake_adapter", size, recipe, needs)
-        if _adapters_of(size) and recipe.network.cut(size) != recipe.network:
+        if _adapters_of(size) and recipe.network.cut(replace(size, begins="noise")) != recipe.network:
             raise UserError(
                 f"{name}.adapter: adapters change no sizes; leave channel_factor, multipliers and blocks of {name} out"
             )
@@ -279,6 +287,20 @@ def check_experts(recipe: Recipe) -> None:
                 raise UserError(f"stages.{stage}: vdd trains students of Gaussian experts; write {name}.experts=8")
             if config.objective != "vdd" and size.experts:
                 raise UserError(f"{name}.experts: {config.objective} trains no mixture of experts; write null")
+
+
+def check_begins(recipe: Recipe, needs: Mapping[str, Needs]) -> None:
+    """Raises UserError where students are to begin with a picture, and see none, or are asked at every noise level."""
+    sizes = {"student": recipe.student} | {f"students.{i}": size for i, size in recipe.students.items()}
+    last = list(needs)[-1]
+    if getattr(recipe.network, "begins", "noise") != "noise":
+        raise UserError("network.begins: teachers begin with noise; write student.begins=picture")
+    for name in [name for name, size in sizes.items() if size.begins == "picture"]:
+        if not isinstance(recipe.network, PictureUNetConfig):
+            raise UserError(f"{name}.begins: students of kind {recipe.network.kind} see no picture; write noise")
+        if needs[last].makes == "denoiser":
+            objective = recipe.stages[last].objective
+            raise UserError(f"{name}.begins: what {objective} makes (stages.{last}) begins with noise; write noise")
 
 
 def check_codec(recipe: Recipe, data: DataSet) -> None:

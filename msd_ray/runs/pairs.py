@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from msd_ray.conditions import in_turn
+from msd_ray.conditions import Owned, in_turn
 from msd_ray.diffusion import Denoiser, heun
 from msd_ray.ensemble import seeded_noise
-from msd_ray.errors import CorruptError
+from msd_ray.errors import CorruptError, UserError
 from msd_ray.objectives import Pairs
 from msd_ray.runs.plan import Plan
 from msd_ray.runs.teacher_cache import cached_in
@@ -66,6 +66,12 @@ def load_pairs(store: Store, chunks: list[int], sample_shape: tuple[int, ...]) -
     values = table["x"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     x = torch.tensor(values, dtype=torch.float32).reshape(z.shape)
     return Pairs(z, x, torch.tensor(table["condition"].to_pylist()))
+
+
+def refuse_without_own(pairs: Pairs, owned: Owned) -> None:
+    """Raises UserError where none of them is of these conditions."""
+    if not torch.isin(pairs.condition.cpu(), owned.ids.cpu()).any():
+        raise UserError(f"pairs: none of the {len(pairs)} pairs is of a student's own conditions; make more of them")
 
 
 def _table(store: Store) -> pa.Table:

@@ -19,6 +19,7 @@ from msd_ray.networks import DenoiserSpec, StudentSize
 from msd_ray.recipes import ClusterConfig, Recipe
 from msd_ray.runs.compatibility import (
     check_adapters,
+    check_begins,
     check_codec,
     check_experts,
     check_pictures,
@@ -164,6 +165,7 @@ def make_plan(recipe: Recipe, data: DataSet, features: Callable[[], FeatureNet])
     check_codec(recipe, data)
     check_experts(recipe)
     check_tokens(recipe, data)
+    check_begins(recipe, needs)
     refuse_minimised(recipe, data, needs)
     check_pictures(recipe, data, needs)
     conditions = make_conditions(recipe.conditions, data.labels)

@@ -83,10 +83,16 @@ class Batches:
             real = self._real_samples(n, rng)
             batch = replace(batch, real=real.x, real_condition=self._encode(real.condition))
         if needs.pairs:
-            assert self._pairs is not None
-            pairs = self._pairs.at(self._indices(n, len(self._pairs), rng))
+            pairs = self._some_pairs(n, needs.own_pairs, rng)
             batch = replace(batch, pairs=replace(pairs, condition=self._encode(pairs.condition)))
         return batch
+
+    def _some_pairs(self, n: int, own: bool, rng: torch.Generator) -> Pairs:
+        assert self._pairs is not None
+        if not own:
+            return self._pairs.at(self._indices(n, len(self._pairs), rng))
+        is_own = torch.isin(self._pairs.condition, self._owned.ids).float()
+        return self._pairs.at(is_own.multinomial(n, replacement=True, generator=rng))
 
     def _real_samples(self, n: int, rng: torch.Generator) -> Samples:
         assert self._real is not None

@@ -17,8 +17,8 @@ from msd_ray.runs.run_context import RunContext
 from .formats import LABELS, arrays, images
 
 
-def planned(*overrides: str) -> Plan:
-    return RunContext.of("digits-super-resolution", list(overrides), None).plan
+def planned(*overrides: str, recipe: str = "digits-super-resolution") -> Plan:
+    return RunContext.of(recipe, list(overrides), None).plan
 
 
 def test_each_image_is_asked_for_by_its_smaller_version() -> None:
@@ -64,3 +64,15 @@ def test_networks_that_take_no_pictures_are_refused() -> None:
         planned("network={kind: unet, channels: 16, multipliers: [1, 2], blocks: 1, attention: [4]}")
     with pytest.raises(UserError, match=r"picture-unet takes prompts .*=picture makes them, not hashed-ngrams"):
         planned("conditions={kind: prompts}")
+
+
+def test_only_students_that_see_a_picture_begin_with_it() -> None:
+    assert planned("student.begins=picture").student.network.begins == "picture"
+    assert planned("student.begins=picture").teacher.network.begins == "noise"
+    with pytest.raises(UserError, match=r"student\.begins: students of kind unet see no picture; write noise"):
+        planned("student.begins=picture", recipe="digits")
+    with pytest.raises(UserError, match=r"network\.begins: teachers begin with noise; write student\.begins=picture"):
+        planned("network.begins=picture")
+    tsm = "stages={tsm: {objective: o2mkd, images: 640, batch: 16}}"
+    with pytest.raises(UserError, match=r"begins: what o2mkd makes \(stages\.tsm\) begins with noise; write noise"):
+        planned("student.begins=picture", tsm)

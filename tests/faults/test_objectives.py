@@ -39,6 +39,8 @@ BY_OUTPUT = (
     "rdd",
     "sfddm",
     "multi-guidance",
+    "flow-trajectory",
+    "dfosd",
     OWN,
 )
 BY_GRADIENT = ("sid", "sida", "uni-instruct")
@@ -93,7 +95,7 @@ def train_here(context: RunContext) -> list[Tensors]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     plan, store = context.plan, context.store.child("teacher")
     teacher, weights, pairs = load_teacher(KeptTeacher(store)), [], None
-    if "dmd" in {stage.objective for stage in context.recipe.stages.values()}:
+    if any(spec.objective(stage).needs.pairs for spec in [plan.first] for stage in spec.stages):
         pairs = load_pairs(pairs_folder(context.cache, plan), chunks_of(plan), plan.teacher.sample_shape)
     for student in plan.students:
         owned = plan.ensembles[0].partition.owned_by(student.spec.index, plan.conditions)

@@ -57,7 +57,7 @@ def case(
 
 
 CASES = {
-    **{name: case(name) for name in OBJECTIVES if name not in ("sida", "uni-instruct", "fd", "rdd")},
+    **{name: case(name) for name in OBJECTIVES if name not in ("sida", "uni-instruct", "fd", "rdd", "flow-trajectory")},
     "sida": case("sida", {"fake_first": 0}, gan_from=BATCH),  # the GAN joins at the second update
     "sida, js": case("sida", {"fake_first": 0}, gan_from=0, divergence="js"),
     "sida, the generator rests": case("sida", {"fake_first": BATCH}, gan_from=0),
@@ -77,6 +77,7 @@ CASES = {
     "pd of the student before": case("pd", teacher="before"),
     "rdd": case("rdd", queue=10, output_weight=0.5),
     "rdd of the student before": case("rdd", steps=2, teacher="before", queue=10),
+    "flow-trajectory": case("flow-trajectory", spec={"noise": Noise(sigma_init=2.5)}),
     "fd of samples": case("fd", features="samples", queue=10),
     "consistency and dm": case("sum", terms={"consistency": {"weight": 0.5}, "dm": {}}),
     "dm in two steps": case("dm", spec={"noise": Noise(steps=2)}),

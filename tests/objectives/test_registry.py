@@ -53,6 +53,7 @@ AUTHORS = {
         "adam", (0.0, 0.999), weight_decay=0.0, clip=0.0, fake_clip_value=1.0, fake_steps=1, fake_first=100_000
     ),
     "gdd": Optimization("adam", (0.0, 0.99), weight_decay=0.0, clip=0.0, fake_steps=1),
+    "dfosd": Optimization("adamw", (0.9, 0.999), weight_decay=0.01, clip=10.0, fake_steps=1),
     "pd": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=1.0),
     "rdd": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=1.0),
     "sfddm": Optimization("adam", (0.9, 0.999), weight_decay=0.0, clip=0.0),

@@ -33,7 +33,9 @@ def stand_ins(name: str, folder: Path) -> dict[str, object]:
     np.save(folder / "labels.npy", labels)
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), channels, side, side), dtype=np.uint8)
     np.save(folder / "images.npy", pixels)
-    data = {"name": "arrays", "folder": str(folder)}
+    data: dict[str, object] = {"name": "arrays", "folder": str(folder)}
+    if name.endswith("super-resolution"):
+        data = {"name": "super-resolution", "options": {"of": data}}
     return {"data": data, "teacher": {}, "evaluation.features": "efficientnet-lite0-32", "evaluation.also": []}
 
 

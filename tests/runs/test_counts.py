@@ -76,9 +76,17 @@ def test_bytes_are_those_that_are_there_and_those_that_were() -> None:
     assert (tally.held, tally.peak) == (100 * FLOAT, 2 * 100 * FLOAT)
 
 
-@pytest.mark.parametrize("recipe", ["digits-steps", "digits-consistency-dm", "digits-fd", "digits-pd"])
-def test_what_sums_steps_rounds_and_queues_take_is_counted_without_data(recipe: str) -> None:
-    made = plan(recipe)
+FLOW = "stages={a: {objective: flow-trajectory, images: 64, batch: 32}}"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [("digits-steps", []), ("digits-consistency-dm", []), ("digits-fd", []), ("digits-pd", []), ("digits", [FLOW])],
+)
+def test_what_sums_steps_rounds_queues_and_own_pairs_take_is_counted_without_data(
+    recipe: str, overrides: list[str]
+) -> None:
+    made = plan(recipe, *overrides)
     found = count_student(made, made.first, COUNT_ONLY)
     assert found.stages.keys() == made.first.stages.keys() and all(s.flops > 0 for s in found.stages.values())
     assert disk_needed(made) > 0

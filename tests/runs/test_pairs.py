@@ -5,15 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from msd_ray.conditions import Owned
 from msd_ray.diffusion import heun
 from msd_ray.ensemble import seeded_noise
-from msd_ray.errors import CorruptError
+from msd_ray.errors import CorruptError, UserError
+from msd_ray.objectives import Pairs
 from msd_ray.runs import pairs
 from msd_ray.runs.run_context import RunContext
 from msd_ray.storage import Store
 
 TINY = str(Path(__file__).parents[1] / "faults" / "tiny.yaml")
-CPU = torch.device("cpu")
+CPU, CONDITIONS = torch.device("cpu"), torch.tensor([1, 3])
 
 
 @pytest.fixture
@@ -58,3 +60,10 @@ def test_another_teacher_or_sampler_has_other_pairs(plan, tmp_path: Path) -> Non
     assert folder() == folder("pairs=1000", "seed=3", "partition.k=1", "noise.sigma_init=2.5")
     for override in ("teacher.steps=4", "teacher.seed=1", "network.width=8", "noise.sigma_max=40.0", "data.seed=1"):
         assert folder(override) != folder()
+
+
+def test_pairs_of_none_of_a_students_own_conditions_are_refused(plan) -> None:  # type: ignore[no-untyped-def]
+    made, owned = Pairs(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([0, 3])), Owned(plan.conditions, CONDITIONS)
+    pairs.refuse_without_own(made, owned)
+    with pytest.raises(UserError, match=r"pairs: none of the 1 pairs is of a student's own conditions; make more"):
+        pairs.refuse_without_own(made.at(torch.tensor([0])), owned)

@@ -265,6 +265,14 @@ def test_pairs_are_of_all_classes_and_belong_together() -> None:
     assert {c for *_, c in seen} == {0, 1, 2, 3}  # the student owns 1 and 3
 
 
+def test_pairs_can_be_those_of_the_students_own_conditions() -> None:
+    pairs, own = pairs_of(SPEC), Needs(pairs=True, own_pairs=True)
+    batches = Batches(SPEC, OWNED, None, pairs, torch.device("cpu"))
+    drawn = [batches.draw(Draw("any", 0, i, BATCH, own, 0, 0), BATCH)[0].pairs for i in range(30)]
+    seen = set().union(*(triples(some) for some in drawn if some))
+    assert seen == {row for row in triples(pairs) if row[-1] in (1, 3)}
+
+
 def test_the_objective_is_told_the_updates_that_the_stage_has_seen() -> None:
     t = trainer(staged(["gdd", "gdd"], images=32, fake_steps=1))
     rows = t.advance(64)
