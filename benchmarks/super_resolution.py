@@ -31,6 +31,7 @@ from msd_ray.ensemble import Ensemble, seeded_noise
 from msd_ray.evaluation import EvaluationConfig, Judge, load_features
 from msd_ray.runs.compatibility import teachers_sampling
 from msd_ray.runs.run_context import RunContext
+from msd_ray.runs.run_directory import folder
 from msd_ray.runs.teacher_cache import load_teacher, teacher_in
 from msd_ray.storage import Store, default_cache
 from msd_ray.validation import made_of
@@ -77,7 +78,8 @@ def main() -> None:
         for name, make in makers(context).items():
             found[name].append(task.scores(make(task)))
     for name, several in found.items():
-        say(f"{name}: {shown('psnr', several)} dB, FID@{len(real)} {shown('fid', several)}, {len(several)} run(s)")
+        psnrs, fids = (shown([scores[key] for scores in several]) for key in ("psnr", "fid"))
+        say(f"{name}: PSNR {psnrs} dB, FID@{len(real)} {fids}, {len(several)} run(s)")
     finish("super_resolution", {"n": len(real), "features": features, "of": found})
 
 
@@ -97,16 +99,15 @@ def makers(context: RunContext) -> dict[str, Callable[[Task], Tensor]]:
     """The ensembles of a run, by the name of its recipe and their own."""
 
     def made_by(directory: str) -> Callable[[Task], Tensor]:
-        ensemble = Ensemble.load(context.store.child(directory))
+        ensemble = Ensemble.load(folder(context.store, directory))
         return lambda task: ensemble.generate(task.texts, list(range(len(task.real))))
 
     return {f"{context.recipe.name}, {each.name}": made_by(each.directory) for each in context.plan.ensembles}
 
 
-def shown(name: str, several: list[Scores]) -> str:
-    values = [scores[name] for scores in several]
-    spread = f" +- {stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{name.upper()} {mean(values):.3f}{spread}"
+def shown(values: list[float]) -> str:
+    """Their mean, and the standard deviation of several."""
+    return f"{mean(values):.3f}" + (f" +- {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def psnr(x: Tensor, real: Tensor) -> float:
