@@ -27,10 +27,12 @@ _OPTIONS = (
     ("grpc.so_reuseport", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # otherwise our client's pings would end a long call
 )
-LISTENERS = 4
-"""Servers of a gateway that share its port. grpc.aio takes one call of each whenever the event loop comes round: with a
-single one, calls above what the gateway can do would wait in grpc, out of its queue's sight."""
-LOOK = 0.1
+LISTENERS = 8
+"""Servers of a gateway that share its port. grpc.aio takes one call of each when the event loop comes round: with a
+single one, most calls above what the gateway can do would wait in grpc, out of its queue's sight."""
+FEWEST = 16
+"""Calls that may wait in grpc for each listener, whatever the limits."""
+LOOK = 0.2
 """Seconds between looks whether grpc's server still runs."""
 LOG = logging.getLogger(__name__)
 NAME = pb.DESCRIPTOR.services_by_name["EnsembleService"].full_name
@@ -78,7 +80,7 @@ class RpcServer:
         valid."""
         first, port = await self._opened(self._config.port, self._config.socket)
         self._servers = [first, *[(await self._opened(port))[0] for _ in range(LISTENERS - 1)]]
-        self.staying_open = asyncio.gather(*(self._stay_open(i, port) for i in range(LISTENERS)))
+        self.staying_open = asyncio.create_task(self._stay_open(port))
         await self._health.start()
         return port
 
@@ -100,7 +102,10 @@ class RpcServer:
         await server.start()
         return server, port
 
-    async def _stay_open(self, number: int, port: int) -> None:
+    async def _stay_open(self, port: int) -> None:
+        await asyncio.gather(*(self._listen(number, port) for number in range(LISTENERS)))
+
+    async def _listen(self, number: int, port: int) -> None:
         """Opens the port again whenever that listener ends by an error of its own: a call whose method is not UTF-8 is
         enough, and needs no token. Its other callers get CANCELLED, which our client tries again. (Without a time
         grpc would wait until the connection of that call is closed.)"""
@@ -116,7 +121,12 @@ class RpcServer:
         server = grpc.aio.server(
             interceptors=[Guard(self._tokens)],
             maximum_concurrent_rpcs=4 * limits.concurrent + limits.waiting,  # those just held open count here too
-            options=[("grpc.max_receive_message_length", limits.request_bytes), *_OPTIONS, *_age(self._config, limits)],
+            options=[
+                ("grpc.max_receive_message_length", limits.request_bytes),
+                *_OPTIONS,
+                *_age(self._config, limits),
+                *_pending(limits),
+            ],
         )
         pb_grpc.add_EnsembleServiceServicer_to_server(EnsembleRpc(self._service), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
@@ -130,3 +140,11 @@ def _age(config: GatewayConfig, limits: Limits) -> list[tuple[str, int]]:
         return []
     seconds = {"age": config.connection_seconds, "age_grace": limits.seconds + 5}
     return [(f"grpc.max_connection_{name}_ms", min(int(1000 * s), (1 << 31) - 1)) for name, s in seconds.items()]
+
+
+def _pending(limits: Limits) -> list[tuple[str, int]]:
+    """Options: calls that may wait in grpc, in all as many as in the gateway's queue. Above that grpc ends some at
+    random, and from twice as many on all, with CANCELLED. Its own limit is 1000 for each listener: seconds of work."""
+    most = max(FEWEST, limits.waiting // LISTENERS)
+    name = "grpc.server.max_pending_requests"
+    return [(name, most), (f"{name}_hard_limit", 2 * most)]
