@@ -10,8 +10,10 @@ All run at the same time; each kind of load goes to one after the other, so that
 alike. What Ray's own processes take when nobody asks is in `idle_cpu_percent`. Callers ask again as soon as they are
 answered. All but (d) must give the same bytes, which is checked first.
 
-    python benchmarks/serving.py [--quick] [--seconds 8] [--callers 1 4 16 64] [--images 1 4 16] [--run runs/digits]
+    python benchmarks/serving.py [KEY=VALUE ...] [--quick] [--seconds 8] [--callers 1 4 16 64] [--images 1 4 16]
+                                 [--run runs/digits]
 
+KEY=VALUE: of the recipe; network.channels=160 partition.k=1 makes a student of 20 million parameters.
 The last line of standard output is one JSON object. ratios: images per second of (a) over those of the other.
 p50_ms_over_bare: how much longer half of (a)'s requests take than (b)'s. routing_us: from a request's bytes to what its
 students are asked, in microseconds.
@@ -105,6 +107,7 @@ def run(served: Served, args: argparse.Namespace) -> Figures:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--recipe", default="digits", help="whose networks are served, with random weights")
     parser.add_argument("--run", help="a run directory, to serve its trained ensemble instead")
     parser.add_argument("--images", type=int, nargs="+", default=[1, 4, 16], help="per request")
@@ -125,10 +128,16 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     with tempfile.TemporaryDirectory() as where:
-        overrides = ["partition.k=2"] if args.quick else []
+        overrides = [*(["partition.k=2"] if args.quick else []), *args.overrides]
         served = trained(args.run, where) if args.run else untrained(args.recipe, overrides, where)
         found = run(served, args)
-    facts = {"device": "cpu", "recipe": args.recipe, "run": args.run, "seconds": args.seconds}
+    facts = {
+        "device": "cpu",
+        "recipe": args.recipe,
+        "overrides": args.overrides,
+        "run": args.run,
+        "seconds": args.seconds,
+    }
     finish("serving", {**facts, "grpc": versions("grpcio", "protobuf"), **found})
 
 
