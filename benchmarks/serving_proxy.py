@@ -11,6 +11,7 @@ from ray.serve.config import HTTPOptions, gRPCOptions
 from serving_division import divided
 
 from msd_ray.serving.serve_apps.app_names import part_app
+from msd_ray.serving.service.gatherer import PartCall
 from msd_ray.serving.service.versions import Version
 
 APP = "proxy"
@@ -32,17 +33,21 @@ def open_proxy(port: int, http_port: int) -> None:
 def route(version: Version) -> None:
     """Lets the proxy reach the students of a version that is served."""
     router = serve.deployment(max_ongoing_requests=512, ray_actor_options={"num_cpus": 0.1})(Router)
-    serve.run(router.bind(version.owners, version.parts), name=APP, route_prefix=f"/{APP}", logging_config=QUIET)
+    serve.run(
+        router.bind(version.uri, version.owners, version.parts), name=APP, route_prefix=f"/{APP}", logging_config=QUIET
+    )
 
 
 class Router:
     """The deployment behind the proxy: as bare as `serving_bare.Bare`, with Serve's handles as they are by default."""
 
-    def __init__(self, owners: tuple[int, ...], parts: tuple[str, ...]) -> None:
-        self._owners, self._parts = owners, [serve.get_app_handle(part_app(part)) for part in parts]
+    def __init__(self, uri: str, owners: tuple[int, ...], parts: tuple[str, ...]) -> None:
+        self._uri, self._owners, self._of = uri, owners, parts
+        self._parts = [serve.get_app_handle(part_app(part)) for part in parts]
 
     async def Generate(self, request: Any) -> Any:  # noqa: N802
         return await divided(request, self._owners, self._made)
 
     async def _made(self, part: int, pairs: list[tuple[int, int]]) -> Any:
-        return await self._parts[part].make.remote(pairs, "png", 600.0)
+        call = PartCall(self._uri, part, self._of[part], pairs, "png", 600.0)
+        return (await self._parts[part].make.remote([call])).answers[0]

@@ -30,7 +30,7 @@ _OPTIONS = (
 LISTENERS = 8
 """Servers of a gateway that share its port. grpc.aio takes one call of each when the event loop comes round: with a
 single one, most calls above what the gateway can do would wait in grpc, out of its queue's sight."""
-FEWEST = 16
+FEWEST = 64
 """Calls that may wait in grpc for each listener, whatever the limits."""
 LOOK = 0.2
 """Seconds between looks whether grpc's server still runs."""
@@ -143,8 +143,9 @@ def _age(config: GatewayConfig, limits: Limits) -> list[tuple[str, int]]:
 
 
 def _pending(limits: Limits) -> list[tuple[str, int]]:
-    """Options: calls that may wait in grpc, in all as many as in the gateway's queue. Above that grpc ends some at
-    random, and from twice as many on all, with CANCELLED. Its own limit is 1000 for each listener: seconds of work."""
-    most = max(FEWEST, limits.waiting // LISTENERS)
+    """Options: calls that may wait in grpc for each listener. Above that grpc ends some at random, and from twice as
+    many on all, with CANCELLED. Its own limit is 1000, which is seconds of work; with few, callers that ask together
+    over few connections would be refused though the gateway has room."""
+    most = max(FEWEST, limits.waiting // 2)
     name = "grpc.server.max_pending_requests"
     return [(name, most), (f"{name}_hard_limit", 2 * most)]
