@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from msd_ray.diffusion import EDMDenoiser, Noise, NoiseTable, Stepped, one_step
+from msd_ray.diffusion import EDMDenoiser, Network, Noise, NoiseTable, Stepped, one_step
 from msd_ray.validation import in_range
 
 from .processes import CASES, FLOWS, STEPS, VP, Known, S
@@ -67,14 +67,14 @@ def test_between_two_levels_the_step_is_linear_in_log_sigma() -> None:
 def test_one_step_starts_from_noise_of_unit_variance_in_the_networks_coordinates() -> None:
     seen = []
 
-    class Seeing(nn.Module):
+    class Seeing(Network):
         def forward(self, x: Tensor, step: Tensor, condition: Tensor) -> Tensor:
             seen.append(x)
             return x
 
     z = torch.randn(3, 2)
     for table in (VP["scaled_linear"], FLOWS[3.0]):
-        denoiser = EDMDenoiser(Seeing(), preconditioning=Stepped("stepped", "sample", table))  # type: ignore[arg-type]
+        denoiser = EDMDenoiser(Seeing(), preconditioning=Stepped("stepped", "sample", table))
         one_step(denoiser, z, torch.zeros(3).long(), 14.6)
         assert torch.allclose(seen.pop(), z, rtol=1e-6)
 
