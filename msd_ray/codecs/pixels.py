@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 Pixels = NDArray[np.uint8]
 
@@ -28,3 +29,13 @@ def to_image(x: Tensor) -> Pixels:
     """An image [C, H, W] in [-1, 1] -> [H, W] if it is grey, [H, W, 3] if it is RGB."""
     pixels: Pixels = to_bytes(x).permute(1, 2, 0).cpu().numpy()
     return pixels.squeeze(2) if pixels.shape[2] == 1 else pixels
+
+
+def edges(x: Tensor) -> Tensor:
+    """Sobel's slopes across and down of images [B, C, H, W], per pixel, [2 B, C, H - 2, W - 2]. Points [B, D] have
+    none: a zero for each, [B, 1]."""
+    if x.ndim != 4:
+        return x.new_zeros(len(x), 1)
+    smooth, slope = x.new_tensor([1.0, 2.0, 1.0]) / 4, x.new_tensor([-1.0, 0.0, 1.0]) / 2
+    across = (smooth[:, None] * slope).expand(x.shape[1], 1, 3, 3)
+    return torch.cat([F.conv2d(x, kernel, groups=x.shape[1]) for kernel in (across, across.mT)])

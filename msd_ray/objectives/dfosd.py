@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from msd_ray.codecs import edges
 from msd_ray.diffusion import Noise, add_noise, lognormal_sigma, one_step
 from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets, Optimization
 from msd_ray.objectives.discriminators import discriminator_gan, generator_gan, projected_head
@@ -51,7 +52,7 @@ class DFOSD:
     ) -> Loss:
         assert batch.real is not None
         regression = F.mse_loss(draft.x, batch.real)
-        edge = F.mse_loss(edges(draft.x), edges(batch.real)) if draft.x.ndim == 4 else torch.zeros_like(regression)
+        edge = F.mse_loss(edges(draft.x), edges(batch.real))
         gan = generator_gan(self._logits(nets, draft.x, draft.condition, rng))
         total = regression + self.edge_weight * edge + self.gan_weight * gan
         return Loss(total, {"regression": regression.detach(), "edges": edge.detach(), "gan": gan.detach()})
@@ -68,10 +69,3 @@ class DFOSD:
         sigma = lognormal_sigma(x, rng, self.p_mean, self.p_std)
         logits: Tensor = nets.head(nets.encoder.features(add_noise(x, sigma, rng), sigma, condition))
         return logits
-
-
-def edges(x: Tensor) -> Tensor:
-    """Sobel's slopes across and down of images [B, C, H, W], per pixel, [2 B, C, H - 2, W - 2]."""
-    smooth, slope = x.new_tensor([1.0, 2.0, 1.0]) / 4, x.new_tensor([-1.0, 0.0, 1.0]) / 2
-    across = (smooth[:, None] * slope).expand(x.shape[1], 1, 3, 3)
-    return torch.cat([F.conv2d(x, kernel, groups=x.shape[1]) for kernel in (across, across.mT)])
