@@ -45,7 +45,9 @@ def test_every_answer_has_the_id_of_its_request(service: Running, caplog: pytest
     ids = [dict(call.trailing_metadata())["x-request-id"] for call in (unary, stream, refused.value)]
     ids.append(answer.headers["x-request-id"])
     assert eventually(lambda: len(caplog.messages) == 4)
-    assert [json.loads(line)["request_id"] for line in caplog.messages] == ids
+    assert sorted(json.loads(line)["request_id"] for line in caplog.messages) == sorted(
+        ids
+    )  # written after the answers
     if sent == "mine-7":
         assert ids == [sent] * 4
     else:

@@ -39,9 +39,10 @@ ELSEWHERE = {
     "codecs/vae.py",
     "networks/layers.py",
     "networks/fused_layers.py",
+    "serving/service/engine.py",
 }
 """They name types and layouts of tensors too: of a file, on the wire, of a decoder, which never trains, and of what
-precision.py gives to a norm."""
+precision.py gives to a norm; and an engine of the service compiles networks that have been trained."""
 
 
 def denoisers() -> tuple[EDMDenoiser, EDMDenoiser]:
