@@ -70,17 +70,25 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 def test_the_audit_log_says_who_asked_for_what(tiny: str, tmp_path: Path, audited: Path) -> None:
     (tmp_path / "tokens").write_text("sesame name=alice\n")
+
+    def written(n: int) -> bool:  # a line may be written after the answer
+        return eventually(lambda: len(lines(audited)) == n)
+
     with running([tiny], Limits(), Failing([]), tokens=str(tmp_path / "tokens")) as it:
         token = [("authorization", "Bearer sesame")]
         stub_of(it.address).Generate(TWO, metadata=[*token, ("x-request-id", "first")])
+        assert eventually(audited.exists) and written(1)
         list(stub_of(it.address).GenerateStream(TWO, metadata=token))
+        assert written(2)
         with pytest.raises(grpc.RpcError):
             stub_of(it.address).Generate(TWO, metadata=[("authorization", "Bearer guessed")])
+        assert written(3)
         body = {"conditions": [99], "seeds": [1]}
         requests.post(f"{it.url}/v1/generate", json=body, headers={"authorization": "Bearer sesame"}, timeout=20)
+        assert written(4)
         body = {"conditions": [9], "seeds": [1]}
         requests.post(f"{it.url}/v1/generate/stream", json=body, headers=dict(token), timeout=20)
-        assert eventually(lambda: len(lines(audited)) == 5)
+        assert written(5)
     first, stream, guessed, wrong, http = lines(audited)
     assert first.pop("time").endswith("Z")
     assert first == {
