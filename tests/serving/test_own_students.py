@@ -1,13 +1,14 @@
 """Gateways that have the students in their own processes."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import pytest
 
-from msd_ray.errors import UserError
 from msd_ray.serving.client import Client
 from msd_ray.serving.service.ensemble_facts import describe
 
@@ -51,11 +52,11 @@ def test_updates_and_deaths_lose_no_request(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_damaged_version_is_refused_before_gateways_know_it(site: Site, tmp_path: Path) -> None:
-    from msd_ray.serving.serve_apps.updates import Operation
-
     before = site.told("versions")
     damaged = saved(tmp_path / "damaged", 2, spec=PICTURES, weights=(0, 9))
     flip_a_bit(tmp_path / "damaged" / "student-0001.safetensors")
-    with pytest.raises(UserError, match=r"does not start: .*student-0001\.safetensors"):
-        Operation().update(damaged)
+    with pytest.raises(CalledProcessError) as refused:  # not in this process: it would keep a client of this Serve
+        site.told("update", damaged)
+    assert refused.value.returncode == 2
+    assert re.search(r"does not start: .*student-0001\.safetensors", refused.value.stderr)
     assert site.told("versions") == before
