@@ -9,6 +9,7 @@ t = sigma / (1 + sigma), the time of a rectified flow, the denoiser's error over
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from msd_ray.objectives.base import Batch, Draft, Loss, Needs, Nets
 from msd_ray.objectives.sample_distances import Distance, distance
 from msd_ray.objectives.trajectory import check_karras
 from msd_ray.ranges import Weight
+
+_Level = TypeVar("_Level", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class FlowTrajectory:
         assert batch.pairs is not None
         x, condition = draft.x, draft.condition
         error = nets.generator(draft.x_t, draft.sigma, condition) - x
-        trajectory = ((error / per_sample(draft.sigma / (1 + draft.sigma), x)) ** 2).mean()
+        trajectory = ((error / per_sample(_time(draft.sigma), x)) ** 2).mean()
         made = one_step(nets.generator, batch.pairs.z, condition, self.noise.sigma_init)
         endpoint = distance(self.distance, made, x).mean()
         total = trajectory + self.endpoint_weight * endpoint
         return Loss(total, {"trajectory": trajectory.detach(), "endpoint": endpoint.detach()})
 
 
-def _time(sigma: float) -> float:
+def _time(sigma: _Level) -> _Level:
+    """Of a rectified flow."""
     return sigma / (1 + sigma)
